@@ -1,0 +1,1 @@
+"""Calibration of simulated NASCAR races: values in, values out, no orchestration."""

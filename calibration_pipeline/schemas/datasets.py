@@ -1,0 +1,215 @@
+"""Pandera contracts of the labelled arrays.
+
+Fields differ in size: `driver` is padded to the widest field, cars first, padding last. `field_size`
+says how many cars a race has; what lies beyond it is never read.
+"""
+
+import numpy as np
+import pandera.xarray as pa
+import xarray as xr
+from pandera import check
+from pandera.typing.xarray import Coordinate
+
+RACE = ("race",)
+CAR = ("race", "driver")
+RACE_SCENARIO = ("race", "scenario")
+OUTCOME = ("race", "scenario", "driver")
+PLACE = ("race", "driver", "position")
+PAIR = ("race", "driver", "opponent")
+
+SUM_TOLERANCE = 1e-6
+
+
+def car_mask(dataset: xr.Dataset) -> xr.DataArray:
+    """Which slots hold a car: (race, driver), bool.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Has the dimension `driver` and the coordinate `field_size` (race).
+    """
+    slot = xr.DataArray(np.arange(dataset.sizes["driver"]), dims="driver")
+    return (slot < dataset["field_size"]).transpose("race", "driver")
+
+
+class Races(pa.DatasetModel):
+    """The coordinates that every dataset over races and cars has."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    season: Coordinate[np.int32] = pa.Field(dims=RACE, description="Season, year")
+    round: Coordinate[np.int32] = pa.Field(dims=RACE, ge=1, description="Points race of the season")
+    race_order: Coordinate[np.int32] = pa.Field(dims=RACE, description="100 * season + round")
+    track_id: Coordinate[np.str_] = pa.Field(dims=RACE, description="Track and layout")
+    archetype: Coordinate[np.str_] = pa.Field(dims=RACE, description="Kind of track")
+    fold: Coordinate[np.str_] = pa.Field(dims=RACE, description="Block of races forecast from one fit")
+    field_size: Coordinate[np.int16] = pa.Field(dims=RACE, ge=1, description="Cars in the race")
+    driver_id: Coordinate[np.str_] = pa.Field(dims=CAR, description="Driver, '' for padding")
+    name: Coordinate[np.str_] = pa.Field(dims=CAR, description="Driver's name, '' for padding")
+    team: Coordinate[np.str_] = pa.Field(dims=CAR, description="Team, '' if unknown or padding")
+    make: Coordinate[np.str_] = pa.Field(dims=CAR, description="Manufacturer, '' if unknown or padding")
+    start_position: Coordinate[np.int16] = pa.Field(dims=CAR, ge=0, description="Grid, 0 for padding")
+
+
+class ScenarioEnsemble(Races):
+    """Simulated races: outcomes by race, scenario and car."""
+
+    network_as_of: Coordinate[np.int32] = pa.Field(
+        dims=RACE, ge=0, description="race_order of the last race that the network's fit saw"
+    )
+    finish_position: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Finish, 0 for padding")
+    running: np.bool_ = pa.Field(dims=OUTCOME, description="Running at the finish")
+    laps_completed: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Laps completed")
+    laps_led: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Laps led")
+    fastest_laps: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Green laps on which fastest")
+    race_laps: np.int16 = pa.Field(dims=RACE_SCENARIO, ge=1, description="Laps that the race ran")
+    green_laps: np.int16 = pa.Field(dims=RACE_SCENARIO, ge=0, description="Laps under green")
+    n_cautions: np.int16 = pa.Field(dims=RACE_SCENARIO, ge=0, description="Caution periods")
+    utility: np.float32 = pa.Field(dims=CAR, description="Mean log-strength s*u of the running order")
+    incident_logit: np.float32 = pa.Field(dims=CAR, description="Logit of retiring at chaos 0")
+    chaos_scale: np.float32 = pa.Field(dims=RACE, ge=0, description="Weight of chaos in the incident logit")
+
+    class Config:
+        """Pandera options."""
+
+        strict = True
+
+    @check("finish_position", error="finish_position must be a permutation of 1..n in every scenario")
+    def finish_is_a_permutation(cls, finish_position: xr.DataArray) -> bool:
+        """Each place is taken once in every scenario (padding is 0)."""
+        ranked = np.sort(finish_position.values, axis=-1)
+        width = ranked.shape[-1]
+        n = finish_position["field_size"].values[:, None, None]
+        expected = np.clip(np.arange(1, width + 1)[None, None, :] - (width - n), 0, None)
+        return bool((ranked == expected).all())
+
+
+class FinishProbabilities(Races):
+    """Finish probabilities by race, car and place; rows and columns over the cars sum to 1."""
+
+    probability: np.float64 = pa.Field(dims=PLACE, ge=0, le=1, description="P(finish = position)")
+
+
+class Backtest(Races):
+    """Out-of-sample finish probabilities, raw and recalibrated, with what happened."""
+
+    calibration_as_of: Coordinate[np.int32] = pa.Field(
+        dims=RACE, ge=0, description="race_order of the last race that the calibration saw, 0 for none"
+    )
+    network_as_of: Coordinate[np.int32] = pa.Field(
+        dims=RACE, ge=0, description="race_order of the last race that the network's fit saw"
+    )
+    n_calibration_races: Coordinate[np.int32] = pa.Field(
+        dims=RACE, ge=0, description="Races of the archetype that the calibration was fitted on"
+    )
+    raw: np.float64 = pa.Field(dims=PLACE, ge=0, le=1, description="P(finish = position), raw")
+    recalibrated: np.float64 = pa.Field(
+        dims=PLACE, ge=0, le=1, description="P(finish = position), recalibrated"
+    )
+    raw_head_to_head: np.float64 = pa.Field(
+        dims=PAIR, ge=0, le=1, description="P(driver beats opponent), raw"
+    )
+    recalibrated_head_to_head: np.float64 = pa.Field(
+        dims=PAIR, ge=0, le=1, description="P(driver beats opponent), recalibrated"
+    )
+    finish_position: np.int16 = pa.Field(dims=CAR, ge=0, description="What happened, 0 for padding")
+
+    class Config:
+        """Pandera options."""
+
+        strict = True
+
+    @check(
+        "raw", "recalibrated", error=f"rows and columns over the cars must sum to 1 within {SUM_TOLERANCE}"
+    )
+    def coherent(cls, probability: xr.DataArray) -> bool:
+        """Every car finishes somewhere, every place is taken."""
+        return is_coherent(probability)
+
+    @check("calibration_as_of", error="calibration_as_of must be before the race (race_order)")
+    def nothing_from_the_future(cls, calibration_as_of: xr.DataArray) -> bool:
+        """The calibration that is applied to a race saw only earlier ones."""
+        return bool((calibration_as_of.values < calibration_as_of["race_order"].values).all())
+
+
+def is_coherent(probability: xr.DataArray) -> bool:
+    """Whether rows and columns over the cars of every race sum to 1, and padding is 0.
+
+    Parameters
+    ----------
+    probability : xarray.DataArray
+        (race, driver, position) with the coordinate `field_size`.
+    """
+    values = probability.values
+    inside = np.arange(values.shape[-1]) < probability["field_size"].values[:, None]
+    rows = np.abs(values.sum(axis=2) - inside).max(initial=0)
+    columns = np.abs(values.sum(axis=1) - inside).max(initial=0)
+    return bool(max(rows, columns) <= SUM_TOLERANCE)
+
+
+class Posterior(pa.DatasetModel):
+    """Parameters of the calibration fitted on all races."""
+
+    slope_mu: np.float32 = pa.Field(dims=("chain", "draw"), description="Log slope of the first season")
+    slope_sigma: np.float32 = pa.Field(
+        dims=("chain", "draw"), ge=0, description="Season-to-season step of the log slope"
+    )
+    noise_sigma: np.float32 = pa.Field(
+        dims=("chain", "draw"), ge=0, description="Race-level sd of log sharpness"
+    )
+    intercept: np.float32 = pa.Field(dims=("chain", "draw"), description="Shift of the incident logit")
+
+
+class SampleStats(pa.DatasetModel):
+    """What the sampler says of itself."""
+
+    diverging: np.bool_ = pa.Field(dims=("chain", "draw"), description="Divergent transition")
+
+
+class CalibrationPosterior(pa.DataTreeModel):
+    """A fit, self-contained: `xarray.open_datatree` and ArviZ read it as it is."""
+
+    posterior: Posterior
+    sample_stats: SampleStats
+
+
+class SimulatedTruth(pa.DatasetModel):
+    """What the races of a simulated season were drawn from; a law's parameters are one an archetype."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    driver: Coordinate[np.str_] = pa.Field(dims=("driver",), unique=True, description="driver_id")
+    archetype: Coordinate[np.str_] = pa.Field(dims=("archetype",), unique=True, description="Kind of track")
+    skill: np.float64 = pa.Field(dims=("driver", "archetype"), description="Driver's part of the ability")
+    team_strength: np.float64 = pa.Field(
+        dims=("driver", "archetype"), description="Team's part of the ability"
+    )
+    sharpness: np.float64 = pa.Field(dims=("archetype",), gt=0, description="Factor of the ability")
+    chaos: np.float64 = pa.Field(dims=RACE, description="Chaos of the race")
+    speed: np.float64 = pa.Field(
+        dims=("race", "driver"), nullable=True, description="Utility before luck, NaN if not racing"
+    )
+
+
+class CausalNetwork(pa.DatasetModel):
+    """Fitted parameters of the causal network, one set a fold."""
+
+    fold: Coordinate[np.str_] = pa.Field(dims=("fold",), unique=True, description="Fold that the fit is for")
+    network_as_of: Coordinate[np.int32] = pa.Field(
+        dims=("fold",), ge=0, description="race_order of the last race that the fit saw"
+    )
+    n_races: Coordinate[np.int32] = pa.Field(dims=("fold",), ge=1, description="Races that the fit saw")
+    pace_weight: np.float32 = pa.Field(
+        dims=("fold", "draw", "archetype", "pace_covariate"), description="Weights of the log-strength"
+    )
+    team_scale: np.float32 = pa.Field(dims=("fold", "draw"), ge=0, description="Sd of race x team effects")
+    incident_intercept: np.float32 = pa.Field(
+        dims=("fold", "draw", "archetype"), description="Logit of retiring, at chaos 0 and form 0"
+    )
+    incident_weight: np.float32 = pa.Field(
+        dims=("fold", "draw", "incident_covariate"), description="Weights of the incident logit"
+    )
+    chaos_scale: np.float32 = pa.Field(
+        dims=("fold", "draw", "archetype"), ge=0, description="Weight of chaos in the incident logit"
+    )
+    caution_intercept: np.float32 = pa.Field(
+        dims=("fold", "draw", "archetype"), description="Log rate of cautions"
+    )

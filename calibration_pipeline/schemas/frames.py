@@ -1,0 +1,277 @@
+"""Pandera contracts of the tables. Column names and units here are the project's vocabulary.
+
+`race_order` is `100 * season + round`: races compare by it, and nothing compares races by date.
+"""
+
+import datetime
+
+import pandera.polars as pa
+import polars as pl
+from pandera.polars import PolarsData
+
+from calibration_pipeline.archetypes import ARCHETYPES
+
+FLAGS = ("green", "yellow", "red", "checkered", "warm_up")
+FORECASTS = ("raw", "recalibrated", "climatology", "start_order")
+ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best")
+
+
+class Table(pa.DataFrameModel):
+    """What every table shares: exactly the declared columns, in any order."""
+
+    class Config:
+        """Pandera options."""
+
+        strict = True
+
+
+class RaceKeys(Table):
+    """The columns that say which race a row belongs to."""
+
+    race_id: int = pa.Field(ge=0, description="Race, unique over seasons")
+    season: int = pa.Field(ge=1949, le=2200, description="Season, year")
+    round: int = pa.Field(ge=1, le=99, description="Points race of the season, from 1")
+    race_order: int = pa.Field(description="100 * season + round: the order of races in time")
+    track_id: str = pa.Field(description="Track and layout, as in the track catalogue")
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+
+
+class CarKeys(Table):
+    """The columns that say which car of a race a row belongs to."""
+
+    driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
+    driver: str = pa.Field(description="Driver's name as people read it")
+    car_number: str = pa.Field(description="Number on the door, e.g. '07'")
+    team: str = pa.Field(nullable=True, description="Team, null where the source lacks it")
+    make: str = pa.Field(nullable=True, description="Manufacturer, null where the source lacks it")
+
+
+class TrackTable(Table):
+    """One row a track and era: what is known without racing."""
+
+    track_id: str = pa.Field(str_length={"min_value": 1}, description="Track and layout")
+    name: str = pa.Field(str_length={"min_value": 1}, description="Name as people know it")
+    archetype: str = pa.Field(
+        isin=list(ARCHETYPES), nullable=True, description="Kind of track, null if it fits none"
+    )
+    first_season: int = pa.Field(ge=1949, le=2200, description="First season of the era")
+    last_season: int = pa.Field(
+        ge=1949, le=2200, nullable=True, description="Last season of the era, null if open"
+    )
+    length_miles: float = pa.Field(gt=0, description="Length of a lap, miles")
+    scheduled_laps: int = pa.Field(ge=1, description="Laps of a usual race")
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["track_id", "first_season"]
+
+
+class LapTelemetry(Table):
+    """One row a car and lap."""
+
+    race_id: int = pa.Field(ge=0, description="Race, unique over seasons")
+    season: int = pa.Field(ge=1949, le=2200, description="Season, year")
+    track_id: str = pa.Field(description="Track and layout, as in the track catalogue")
+    driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
+    car_number: str = pa.Field(description="Number on the door")
+    lap: int = pa.Field(ge=0, description="Lap, 0 is the grid")
+    position: int = pa.Field(ge=1, description="Running position at the end of the lap")
+    lap_time_s: float = pa.Field(gt=0, nullable=True, description="Lap time, s; null if not timed")
+    flag: str = pa.Field(isin=list(FLAGS), nullable=True, description="Flag over the lap")
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["race_id", "driver_id", "lap"]
+
+    @pa.dataframe_check(error="lap_time_s must be finite, or null where a lap was not timed; NaN is refused")
+    def lap_time_is_finite(cls, data: PolarsData) -> pl.LazyFrame:
+        """Not a number is no lap time."""
+        return data.lazyframe.select(pl.col("lap_time_s").is_finite().fill_null(True))
+
+
+class RaceResults(RaceKeys, CarKeys):
+    """One row a starter and race."""
+
+    race_date: datetime.date = pa.Field(nullable=True, description="Day of the race")
+    start_position: int = pa.Field(ge=1, description="Place on the grid")
+    finish_position: int = pa.Field(ge=1, description="Official finish, 1..n within a race")
+    laps_completed: int = pa.Field(ge=0, description="Laps completed by the car")
+    laps_led: int = pa.Field(ge=0, description="Laps led by the car")
+    running: bool = pa.Field(description="Whether the car was running at the finish")
+    status: str = pa.Field(description="'running' or the cause of retirement")
+    race_laps: int = pa.Field(ge=1, nullable=True, description="Laps that the race ran")
+    scheduled_laps: int = pa.Field(ge=1, nullable=True, description="Laps that were scheduled")
+    green_laps: int = pa.Field(ge=0, nullable=True, description="Laps of the race under green")
+    n_cautions: int = pa.Field(ge=0, nullable=True, description="Caution periods of the race")
+    fastest_laps: int = pa.Field(
+        ge=0, nullable=True, description="Green laps on which the car was fastest; ties go to the car ahead"
+    )
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["race_id", "driver_id"]
+
+    @pa.dataframe_check(error="finish_position must be a permutation of 1..n within a race")
+    def finish_is_a_permutation(cls, data: PolarsData) -> pl.LazyFrame:
+        """Each place is taken once."""
+        rank = pl.col("finish_position").rank("ordinal").over("race_id")
+        return data.lazyframe.select(rank == pl.col("finish_position"))
+
+    @pa.dataframe_check(error="start_position must be unique within a race")
+    def start_is_unique(cls, data: PolarsData) -> pl.LazyFrame:
+        """No two cars share a place on the grid."""
+        return data.lazyframe.select(pl.struct("race_id", "start_position").is_unique())
+
+    @pa.dataframe_check(error="a car number must be unique within a race")
+    def car_is_unique(cls, data: PolarsData) -> pl.LazyFrame:
+        """No car is entered twice."""
+        return data.lazyframe.select(pl.struct("race_id", "car_number").is_unique())
+
+
+class EntryList(RaceKeys, CarKeys):
+    """Who races, known before the start: the race results without what happened."""
+
+    race_date: datetime.date = pa.Field(nullable=True, description="Day of the race")
+    scheduled_laps: int = pa.Field(ge=1, nullable=True, description="Laps that are scheduled")
+    start_position: int = pa.Field(ge=1, nullable=True, description="Place on the grid, null if not set yet")
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["race_id", "driver_id"]
+
+
+class LapAggregates(Table):
+    """Facts of one car's race, aggregated from its laps; known only after that race."""
+
+    race_id: int = pa.Field(ge=0, description="Race, unique over seasons")
+    driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
+    laps_timed: int = pa.Field(ge=0, description="Laps with a lap time")
+    average_position: float = pa.Field(ge=1, description="Mean running position")
+    top15_share: float = pa.Field(ge=0, le=1, description="Share of laps run in the top 15")
+    fastest_lap_share: float = pa.Field(
+        ge=0, le=1, nullable=True, description="Share of the race's green laps on which fastest"
+    )
+    green_pace: float = pa.Field(
+        nullable=True,
+        description="Median over green laps of (lap time / field's median of that lap) - 1; negative is fast",
+    )
+    average_position_50l: float = pa.Field(
+        ge=1, description="Mean running position over the last 50 laps run"
+    )
+    green_pace_50l: float = pa.Field(
+        nullable=True, description="Mean relative green lap time over the last 50 laps run"
+    )
+    falloff_50l: float = pa.Field(
+        nullable=True, description="Slope of relative green lap time over the last 50 laps run, 1/lap"
+    )
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["race_id", "driver_id"]
+
+
+class DriverFeatures(RaceKeys, CarKeys):
+    """What is known of a car before its race. Larger is better unless the column says otherwise.
+
+    Forms are normal scores of a place within its field: 0 is mid-field, +2 about the winner.
+    """
+
+    race_date: datetime.date = pa.Field(nullable=True, description="Day of the race")
+    scheduled_laps: int = pa.Field(ge=1, nullable=True, description="Laps that are scheduled")
+    feature_as_of: int = pa.Field(
+        ge=0, description="race_order of the last race that any feature of the row used, 0 for none"
+    )
+    start_position: int = pa.Field(ge=1, description="Place on the grid")
+    finish_form: float = pa.Field(description="Exponentially weighted finish, shrunk to a newcomer's")
+    running_form: float = pa.Field(
+        nullable=True, description="Exponentially weighted running position; null without laps"
+    )
+    pace_form: float = pa.Field(
+        nullable=True, description="Exponentially weighted -100 * green_pace within +-2, %; null without laps"
+    )
+    archetype_form: float = pa.Field(description="Deviation from finish_form on this archetype, shrunk")
+    track_form: float = pa.Field(description="Deviation from finish_form on this track, shrunk")
+    team_form: float = pa.Field(description="Exponentially weighted finish of the team's cars, shrunk")
+    led_form: float = pa.Field(ge=0, description="Exponentially weighted share of laps led")
+    experience: float = pa.Field(ge=0, description="log(1 + earlier races)")
+    incident_form: float = pa.Field(
+        description="Logit of the retirement rate minus that of the fields raced in; smaller is better"
+    )
+    track_incident_rate: float = pa.Field(
+        ge=0, le=1, description="Share of cars retired on this track, shrunk to the archetype"
+    )
+    track_caution_rate: float = pa.Field(
+        ge=0,
+        nullable=True,
+        description="Cautions a race on this track, shrunk to the archetype; null if never counted",
+    )
+    track_passing: float = pa.Field(
+        description="1 - rank correlation of start and finish on this track, shrunk to the archetype"
+    )
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["race_id", "driver_id"]
+
+    @pa.dataframe_check(error="feature_as_of must be before the race (race_order)")
+    def nothing_from_the_future(cls, data: PolarsData) -> pl.LazyFrame:
+        """No feature knows the race itself or a later one."""
+        return data.lazyframe.select(pl.col("feature_as_of") < pl.col("race_order"))
+
+
+class MetricTable(Table):
+    """Scores in long form, one estimate a row, with the race-clustered 95 % interval."""
+
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    forecast: str = pa.Field(isin=list(FORECASTS), description="Which forecast is scored")
+    quantity: str = pa.Field(description="What is estimated, e.g. crps")
+    level: str = pa.Field(description="Interval level or event, '' where there is none")
+    estimate: float = pa.Field(nullable=True, description="The estimate")
+    lower: float = pa.Field(
+        nullable=True, description="Lower end of the 95 % interval, null if it cannot be told"
+    )
+    upper: float = pa.Field(nullable=True, description="Upper end of the 95 % interval")
+    n_races: int = pa.Field(ge=0, description="Races scored")
+    n_cars: int = pa.Field(ge=0, description="Cars scored, over all races")
+    orientation: str = pa.Field(isin=list(ORIENTATIONS), description="What is better")
+    estimator: str = pa.Field(description="How it was estimated")
+
+
+class JointEventTable(Table):
+    """Predicted against observed joint events."""
+
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    forecast: str = pa.Field(
+        isin=["raw", "recalibrated"], description="Which forecast is held against the results"
+    )
+    event: str = pa.Field(description="The event, as an expression")
+    predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability")
+    observed: float = pa.Field(ge=0, le=1, description="Observed share")
+    lower: float = pa.Field(nullable=True, description="Lower end of the observed share's 95 % interval")
+    upper: float = pa.Field(nullable=True, description="Upper end of the observed share's 95 % interval")
+    calibration_error: float = pa.Field(ge=0, le=1, description="|predicted - observed|")
+    z: float = pa.Field(
+        nullable=True, description="(observed - predicted) over its race-level standard error"
+    )
+    n_races: int = pa.Field(ge=1, description="Races judged")
+    n_cases: int = pa.Field(ge=1, description="Times the event could have happened")
+
+
+class CalibrationCurves(Table):
+    """Reliability of binary events: predicted probability against observed share, in quantile bins."""
+
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Which forecast")
+    event: str = pa.Field(description="'win', 'top 5', 'top 10' or 'head to head'")
+    predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability in the bin")
+    observed: float = pa.Field(ge=0, le=1, description="Observed share in the bin")
+    lower: float = pa.Field(nullable=True, description="Lower end of the observed share's 95 % interval")
+    upper: float = pa.Field(nullable=True, description="Upper end of the observed share's 95 % interval")
+    n_cases: int = pa.Field(ge=1, description="Cases in the bin")
+    n_races: int = pa.Field(ge=1, description="Races in the bin")
