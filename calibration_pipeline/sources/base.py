@@ -1,0 +1,66 @@
+"""What every source of races promises: the frames, the counts and the one error."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import polars as pl
+
+
+class SourceError(ValueError):
+    """A source cannot give what was asked for; one line says what, where and why."""
+
+
+@dataclass(frozen=True)
+class SeasonData:
+    """A season as a source tells it.
+
+    Attributes
+    ----------
+    race_results : polars.DataFrame
+        Schema `RaceResults`, ordered by race and finish.
+    lap_telemetry : polars.DataFrame
+        Schema `LapTelemetry`, ordered by race, driver and lap; empty where the source has no laps.
+    counts : dict[str, int]
+        What was read and what was left out, by name.
+    left_out : list[str]
+        One line for every race that was left out, with the reason.
+    """
+
+    race_results: pl.DataFrame
+    lap_telemetry: pl.DataFrame
+    counts: dict[str, int] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """A source of seasons; all sources are interchangeable."""
+
+    @property
+    def name(self) -> str:
+        """The name by which settings know the source."""
+        ...
+
+    def load_season(self, season: int) -> SeasonData:
+        """Return the races of `season` that have run.
+
+        Raises
+        ------
+        SourceError
+            If the source has no such season, or what it has cannot be used.
+        """
+        ...
+
+    def next_race(self, after_season: int) -> pl.DataFrame | None:
+        """Return the entry list of the next race that has not run.
+
+        Parameters
+        ----------
+        after_season : int
+            Newest season known; the race is looked for in it and in the one that follows.
+
+        Returns
+        -------
+        polars.DataFrame or None
+            Schema `EntryList`; None if no entry list is announced.
+        """
+        ...

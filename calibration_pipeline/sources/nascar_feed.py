@@ -1,0 +1,263 @@
+"""Seasons from the files of NASCAR's public timing feed: points races that have run, laps included.
+
+Paths below the base URL: `{season}/race_list_basic.json`, `{season}/1/{race_id}/weekend-feed.json` and
+`{season}/1/{race_id}/lap-times.json`. Races that fit no archetype or whose track is unknown are left out
+and named; nothing is guessed, and everything that is left out is counted.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+from pandera.errors import SchemaErrors
+
+from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
+from calibration_pipeline.sources.base import SeasonData, SourceError
+from calibration_pipeline.sources.feed_documents import (
+    POINTS_RACE,
+    EntryWeekend,
+    FinishedWeekend,
+    RaceList,
+    ScheduledRace,
+    parse_document,
+    parse_laps,
+)
+from calibration_pipeline.sources.feed_frames import (
+    attach_fastest_laps,
+    attach_laps,
+    entry_frame,
+    green_laps,
+    result_frame,
+)
+from calibration_pipeline.sources.feed_reader import FeedReader, MissingDocumentError
+from calibration_pipeline.tracks import CompiledTracks, TrackConstraints, UnknownTrackError
+
+logger = logging.getLogger(__name__)
+
+COUNTS = (
+    "races",
+    "races_left_out",
+    "races_not_run",
+    "races_without_laps",
+    "races_laps_led_mismatch",
+    "cars",
+    "cars_without_id",
+    "cars_without_laps",
+    "cars_with_lap_gaps",
+    "non_starters",
+    "results_repeated",
+    "laps",
+    "laps_without_time",
+    "laps_without_position",
+    "laps_without_result",
+    "laps_repeated",
+    "laps_in_gaps",
+    "green_laps_untimed",
+)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A points race with its place in the season."""
+
+    race: ScheduledRace
+    number: int
+    final: bool
+
+    def path(self, document: str) -> str:
+        return f"{self.race.race_season}/1/{self.race.race_id}/{document}"
+
+
+class NascarFeedSource:
+    """Reads seasons from the feed's files.
+
+    Parameters
+    ----------
+    base_url : str
+        Where the files lie: `https://cf.nascar.com/cacher`, a folder, or a zip (`zip://::/path.zip` or the
+        path of a `.zip` file).
+    tracks : CompiledTracks
+        Says which kind of track a race is run on.
+    cache_dir : Path, optional
+        Keeps documents of races that are followed by another, so that the web is asked for them once.
+    """
+
+    name = "nascar_feed"
+
+    def __init__(self, base_url: str, tracks: CompiledTracks, cache_dir: Path | None = None) -> None:
+        self.tracks = tracks
+        self._reader = FeedReader(base_url, cache_dir)
+
+    def load_season(self, season: int) -> SeasonData:
+        """Return the points races of `season` that have run.
+
+        `counts` holds the names in `COUNTS`; `laps_without_time` leaves out lap 0, the grid.
+
+        Raises
+        ------
+        SourceError
+            If the season does not exist, or a document is missing, damaged or contradicts itself.
+        """
+        counts = Counter(dict.fromkeys(COUNTS, 0))
+        left_out: list[str] = []
+        results, laps = [RaceResults.empty()], [LapTelemetry.empty()]
+        for scheduled in self._rounds(season):
+            if not scheduled.race.has_run:
+                counts["races_not_run"] += 1
+                continue
+            try:
+                track = self._track(scheduled.race)
+            except UnknownTrackError as error:
+                left_out.append(f"{scheduled.race.label}: {error}")
+                continue
+            race_results, race_laps = self._load_race(scheduled, track, counts)
+            results.append(race_results)
+            laps.append(race_laps)
+        for line in left_out:
+            logger.warning("Left out: %s", line)
+        counts.update(races=len(results) - 1, races_left_out=len(left_out))
+        return SeasonData(
+            race_results=self._validated(RaceResults, pl.concat(results, how="diagonal"), season),
+            lap_telemetry=self._validated(LapTelemetry, pl.concat(laps, how="diagonal"), season),
+            counts=dict(counts),
+            left_out=left_out,
+        )
+
+    def next_race(self, after_season: int) -> pl.DataFrame | None:
+        """Return the entry list of the first race that has not run, in `after_season` or the one after.
+
+        Returns
+        -------
+        polars.DataFrame or None
+            Schema `EntryList`; None where no such race has an entry list yet.
+        """
+        for season in (after_season, after_season + 1):
+            try:
+                rounds = self._rounds(season)
+            except MissingDocumentError:
+                continue
+            last_run = max((r.number for r in rounds if r.race.has_run), default=0)
+            for scheduled in rounds[last_run:]:
+                entries = self._entries(scheduled)
+                if entries is not None:
+                    return self._validated(EntryList, entries, season)
+        return None
+
+    def _rounds(self, season: int) -> list[_Round]:
+        """Return the points races of a season in the order in which they were, or will be, run."""
+        path = f"{int(season)}/race_list_basic.json"
+        try:
+            document = self._reader.read_json(path)
+        except MissingDocumentError as error:
+            raise MissingDocumentError(f"Season {season} is not in the feed: {error}") from error
+        url = self._reader.url(path)
+        races = parse_document(RaceList, document, url).series_1
+        if strangers := sorted({race.race_season for race in races} - {season}):
+            raise SourceError(f"{url} must list season {season}; it lists {strangers}.")
+        points = [race for race in races if race.race_type_id == POINTS_RACE]
+        points.sort(key=lambda race: (not race.has_run, race.race_date, race.race_id))
+        if len({race.race_id for race in points}) < len(points):
+            raise SourceError(f"{url} lists a race twice.")
+        followed = [race.has_run for race in points[1:]] + [False]
+        return [
+            _Round(race, i, final) for i, (race, final) in enumerate(zip(points, followed, strict=True), 1)
+        ]
+
+    def _track(self, race: ScheduledRace) -> TrackConstraints:
+        """Return the race's track; one that fits no archetype counts as unknown."""
+        track = self.tracks.find(race.race_season, feed_id=race.track_id, name=race.track_name)
+        if track.archetype is None:
+            raise UnknownTrackError(f"Track {track.name} fits no archetype.")
+        return track
+
+    def _load_race(
+        self, scheduled: _Round, track: TrackConstraints, counts: Counter[str]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return results and laps of one race, adding to `counts`."""
+        path = scheduled.path("weekend-feed.json")
+        where = self._reader.url(path)
+        document = self._reader.read_json(path, final=scheduled.final)
+        race = parse_document(FinishedWeekend, document, where).weekend_race[0]
+        self._check_race(race.race_id, scheduled, where)
+        results = result_frame(race.results, where, counts)
+        race_laps = race.actual_laps or None
+        counts["races_laps_led_mismatch"] += race_laps is not None and results["laps_led"].sum() != race_laps
+        laps, flags = self._laps(scheduled)
+        if laps is None or flags is None:
+            counts["races_without_laps"] += 1
+            telemetry = LapTelemetry.empty().drop("race_id", "season", "track_id")
+        else:
+            telemetry = attach_laps(results, laps, flags, counts)
+        n_green = green_laps(race, flags)
+        results = attach_fastest_laps(results, telemetry, race_laps).with_columns(
+            race_laps=pl.lit(race_laps, pl.Int64),
+            green_laps=pl.lit(n_green, pl.Int64),
+            n_cautions=pl.lit(race.number_of_cautions, pl.Int64),
+        )
+        if laps is not None and n_green is not None:
+            counts["green_laps_untimed"] += n_green - int(results["fastest_laps"].sum())
+        race_keys = _race_keys(scheduled, track, race.scheduled_laps)
+        lap_keys = {key: race_keys[key] for key in ("race_id", "season", "track_id")}
+        return (
+            results.drop("feed_driver_id").with_columns(**race_keys).sort("finish_position"),
+            telemetry.with_columns(**lap_keys).sort("driver_id", "lap"),
+        )
+
+    def _laps(self, scheduled: _Round) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[None, None]:
+        """Return laps and flags as the feed has them; older seasons have none."""
+        path = scheduled.path("lap-times.json")
+        try:
+            document = self._reader.read_json(path, final=scheduled.final)
+        except MissingDocumentError:
+            return None, None
+        return parse_laps(document, self._reader.url(path))
+
+    def _entries(self, scheduled: _Round) -> pl.DataFrame | None:
+        """Return the entry list of a race, None if there is none or the track fits no archetype."""
+        path = scheduled.path("weekend-feed.json")
+        try:
+            track = self._track(scheduled.race)
+            document = self._reader.read_json(path)
+        except UnknownTrackError as error:
+            logger.warning("No forecast of %s: %s", scheduled.race.label, error)
+            return None
+        except MissingDocumentError:
+            return None
+        where = self._reader.url(path)
+        race = parse_document(EntryWeekend, document, where).weekend_race[0]
+        self._check_race(race.race_id, scheduled, where)
+        if not race.results:
+            return None
+        keys = _race_keys(scheduled, track, race.scheduled_laps)
+        return entry_frame(race.results, where).drop("feed_driver_id").with_columns(**keys)
+
+    def _check_race(self, race_id: int, scheduled: _Round, where: str) -> None:
+        if race_id != scheduled.race.race_id:
+            raise SourceError(f"{where} must be of race {scheduled.race.race_id}; it is of {race_id}.")
+
+    def _validated(self, schema: type[pa.DataFrameModel], frame: pl.DataFrame, season: int) -> pl.DataFrame:
+        """Hold a season's frame against its contract."""
+        try:
+            return schema.validate(frame.select(schema.empty().columns), lazy=True)
+        except SchemaErrors as error:
+            first = str(error.schema_errors[0]).splitlines()[0]
+            where = f"Season {season} of {self._reader.base_url}"
+            raise SourceError(f"{where} breaks {schema.__name__}: {first}") from error
+
+
+def _race_keys(scheduled: _Round, track: TrackConstraints, laps: int | None) -> dict[str, pl.Expr]:
+    """Return the columns that are the same for all rows of a race."""
+    race = scheduled.race
+    return {
+        "race_id": pl.lit(race.race_id, pl.Int64),
+        "season": pl.lit(race.race_season, pl.Int64),
+        "round": pl.lit(scheduled.number, pl.Int64),
+        "race_order": pl.lit(100 * race.race_season + scheduled.number, pl.Int64),
+        "track_id": pl.lit(track.track_id, pl.String),
+        "archetype": pl.lit(str(track.archetype), pl.String),
+        "race_date": pl.lit(race.race_date.date(), pl.Date),
+        "scheduled_laps": pl.lit(laps or race.scheduled_laps or None, pl.Int64),
+    }

@@ -1,0 +1,1 @@
+"""The invented world behind the simulated source: laws, cast, careers, races, seasons."""

@@ -1,0 +1,561 @@
+"""The feed's reader: what it makes of good, odd, damaged and missing documents."""
+
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from feed_layout import write_feed
+from polars.testing import assert_frame_equal
+
+from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
+from calibration_pipeline.sources import SeasonData, SourceError, feed_reader
+from calibration_pipeline.sources.nascar_feed import COUNTS, NascarFeedSource
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+REAL_FEED = DATA / "nascar_feed_2020_2021.zip"
+REAL_RESULTS = DATA / "cup_results_2013_2023.parquet"
+needs_real_feed = pytest.mark.skipif(not REAL_FEED.exists(), reason=f"the real feed is not at {REAL_FEED}")
+TRACKS = compile_constraints()
+LAPS = 4
+
+
+def scheduled(race_id: int, day: int, **changes: Any) -> dict[str, Any]:
+    """One entry of a race list: a points race at Kansas that has run."""
+    race = {
+        "race_id": race_id,
+        "race_season": 2021,
+        "race_type_id": 1,
+        "race_name": f"Race {race_id}",
+        "race_date": f"2021-05-{day:02d}T15:00:00",
+        "track_id": 41,
+        "track_name": "Kansas Speedway",
+        "scheduled_laps": 5,
+        "average_speed": 130.5,
+        "total_race_time": None,
+    }
+    return race | changes
+
+
+def result(place: int, **changes: Any) -> dict[str, Any]:
+    """One row of results; the winner led every lap."""
+    row = {
+        "finishing_position": place,
+        "starting_position": place,
+        "car_number": f"{place:02d}",
+        "driver_fullname": f"Driver {place}",
+        "driver_id": 1000 + place,
+        "team_name": "Team",
+        "car_make": "Ford",
+        "laps_completed": LAPS,
+        "laps_led": LAPS if place == 1 else 0,
+        "finishing_status": "Running",
+        "disqualified": False,
+    }
+    return row | changes
+
+
+def weekend(race_id: int, n_cars: int = 3, **changes: Any) -> dict[str, Any]:
+    """A weekend document of a race of four laps, the second under yellow."""
+    race = {
+        "race_id": race_id,
+        "actual_laps": LAPS,
+        "scheduled_laps": 5,
+        "number_of_cautions": 1,
+        "number_of_caution_laps": 1,
+        "results": [result(place) for place in range(1, n_cars + 1)],
+    }
+    return {"weekend_race": [race | changes], "weekend_runs": []}
+
+
+def lap_times(n_cars: int = 3) -> dict[str, Any]:
+    """The laps of that race: all cars equally fast, so that the car ahead has the fastest lap."""
+    cars = [
+        {
+            "Number": f"{place:02d}",
+            "FullName": f"* Driver {place} (i) #",
+            "NASCARDriverID": 1000 + place,
+            "RunningPos": place,
+            "Laps": [
+                {"Lap": lap, "LapTime": 30.5 if lap else None, "LapSpeed": None, "RunningPos": place}
+                for lap in range(LAPS + 1)
+            ],
+        }
+        for place in range(1, n_cars + 1)
+    ]
+    flags = [{"LapsCompleted": lap, "FlagState": state} for lap, state in enumerate((8, 1, 2, 1, 1))]
+    return {"laps": cars, "flags": flags}
+
+
+Documents = dict[str, Any]
+
+
+def season_documents() -> Documents:
+    """A season of two points races and an exhibition between them."""
+    exhibition = scheduled(2, 8, race_type_id=2)
+    documents: Documents = {
+        "2021/race_list_basic.json": {"series_1": [scheduled(3, 15), exhibition, scheduled(1, 1)]}
+    }
+    for race_id in (1, 3):
+        documents[f"2021/1/{race_id}/weekend-feed.json"] = weekend(race_id)
+        documents[f"2021/1/{race_id}/lap-times.json"] = lap_times()
+    return documents
+
+
+def write(folder: Path, documents: Documents) -> Path:
+    for path, document in documents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(document if isinstance(document, str) else json.dumps(document))
+    return folder
+
+
+def load(folder: Path, documents: Documents, season: int = 2021) -> SeasonData:
+    return NascarFeedSource(str(write(folder, documents)), TRACKS).load_season(season)
+
+
+def first_race(documents: Documents) -> dict[str, Any]:
+    return documents["2021/1/1/weekend-feed.json"]["weekend_race"][0]  # type: ignore[no-any-return]
+
+
+def test_points_races_become_frames_that_keep_the_contracts(tmp_path: Path) -> None:
+    data = load(tmp_path, season_documents())
+    RaceResults.validate(data.race_results)
+    LapTelemetry.validate(data.lap_telemetry)
+    assert data.race_results.select("race_id", "round", "race_order").unique().sort("round").rows() == [
+        (1, 1, 202101),
+        (3, 2, 202102),
+    ]
+    winner = data.race_results.row(0, named=True)
+    assert (
+        winner
+        | {
+            "driver_id": "1001",
+            "driver": "Driver 1",
+            "car_number": "01",
+            "track_id": "kansas",
+            "archetype": "intermediate",
+            "race_date": date(2021, 5, 1),
+            "running": True,
+            "status": "running",
+            "race_laps": LAPS,
+            "scheduled_laps": 5,
+            "green_laps": 3,
+            "n_cautions": 1,
+            "fastest_laps": 3,
+        }
+        == winner
+    )
+    assert data.race_results["fastest_laps"].to_list() == [3, 0, 0] * 2
+    assert set(data.counts) == set(COUNTS)
+    nonzero = {name: n for name, n in data.counts.items() if n}
+    assert nonzero == {"races": 2, "cars": 6, "laps": 2 * 3 * (LAPS + 1)}
+    assert data.left_out == []
+
+
+def test_folder_and_zip_say_the_same(tmp_path: Path) -> None:
+    expected = load(tmp_path / "folder", season_documents())
+    archive = tmp_path / "feed.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path, document in season_documents().items():
+            file.writestr(path, json.dumps(document))
+    for url in (str(archive), f"zip://::{archive}", f"file://{tmp_path}/folder/"):
+        data = NascarFeedSource(url, TRACKS).load_season(2021)
+        assert_frame_equal(data.race_results, expected.race_results)
+        assert_frame_equal(data.lap_telemetry, expected.lap_telemetry)
+        assert data.counts == expected.counts
+
+
+def test_frames_survive_the_way_through_the_feeds_layout(tmp_path: Path) -> None:
+    data = SimulatedSource([2020], TRACKS).load_season(2020)
+    few = data.race_results["race_id"].unique().sort()[:3].implode()
+    results = data.race_results.filter(pl.col("race_id").is_in(few))
+    laps = data.lap_telemetry.filter(pl.col("race_id").is_in(few))
+    write_feed(tmp_path, {2020: SeasonData(results, laps)})
+    read = NascarFeedSource(str(tmp_path), TRACKS).load_season(2020)
+    keys = ["race_id", "driver_id"]
+    assert_frame_equal(read.race_results, results, check_row_order=False, check_column_order=False)
+    assert_frame_equal(
+        read.lap_telemetry.sort(*keys, "lap"), laps.sort(*keys, "lap"), check_column_order=False
+    )
+
+
+def test_dirt_and_unknown_tracks_are_named_and_left_out_but_keep_their_round(tmp_path: Path) -> None:
+    documents = season_documents()
+    dirt = scheduled(4, 8, track_id=216, track_name="Bristol Motor Speedway Dirt")
+    moon = scheduled(5, 9, track_id=999, track_name="Sea of Tranquility")
+    documents["2021/race_list_basic.json"]["series_1"] += [dirt, moon]
+    data = load(tmp_path, documents)
+    assert data.race_results["round"].unique().to_list() == [1, 4]
+    assert (data.counts["races"], data.counts["races_left_out"]) == (2, 2)
+    assert "race 4" in data.left_out[0]
+    assert "fits no archetype" in data.left_out[0]
+    assert "'Sea of Tranquility'" in data.left_out[1]
+
+
+def test_races_that_have_not_run_are_counted(tmp_path: Path) -> None:
+    documents = season_documents()
+    waiting = scheduled(9, 29, average_speed=0, total_race_time="0:00:00")
+    timed = scheduled(3, 15, average_speed=None, total_race_time="2:10:00")
+    documents["2021/race_list_basic.json"]["series_1"] = [waiting, scheduled(1, 1), timed]
+    data = load(tmp_path, documents)
+    assert (data.counts["races"], data.counts["races_not_run"]) == (2, 1)
+
+
+def test_odd_results_are_cleaned_and_counted(tmp_path: Path) -> None:
+    documents = season_documents()
+    results = first_race(documents)["results"]
+    results[1] |= {"driver_id": None, "driver_fullname": "* José  Nemechek Jr.(i) #", "team_name": " "}
+    results[2] |= {"finishing_status": "Accident", "laps_completed": 2}
+    results[0]["laps_led"] -= 1
+    results.append(dict(results[2]))
+    results += [result(0, starting_position=0, driver_id=None, finishing_status=None, car_number="66")]
+    laps = documents["2021/1/1/lap-times.json"]["laps"]
+    laps.append(laps[0] | {"Number": "66", "NASCARDriverID": 4242})
+    data = load(tmp_path, documents)
+    race = data.race_results.filter(pl.col("race_id") == 1)
+    assert race["driver_id"].to_list() == ["1001", "name:josé-nemechek-jr", "1003"]
+    assert race["driver"][1] == "José Nemechek Jr."
+    assert race["team"][1] is None
+    assert race["running"].to_list() == [True, True, False]
+    assert race["status"][2] == "accident"
+    expected = {
+        "non_starters": 1,
+        "results_repeated": 1,
+        "cars_without_id": 1,
+        "races_laps_led_mismatch": 1,
+        "laps_without_result": LAPS + 1,
+        "cars_without_laps": 0,
+    }
+    assert {name: data.counts[name] for name in expected} == expected
+    joined_by_number = data.lap_telemetry.filter(race_id=1, driver_id="name:josé-nemechek-jr")
+    assert joined_by_number.height == LAPS + 1
+
+
+def test_odd_laps_are_cleaned_and_counted(tmp_path: Path) -> None:
+    documents = season_documents()
+    first, second, third = documents["2021/1/1/lap-times.json"]["laps"]
+    first["Laps"][1]["LapTime"] = 0
+    first["Laps"][3]["LapTime"] = None
+    first["Laps"].append(dict(first["Laps"][4]))
+    del second["Laps"][2:4]
+    third["Laps"][0]["RunningPos"] = 0
+    data = load(tmp_path, documents)
+    expected = {
+        "laps_without_time": 2,
+        "laps_repeated": 1,
+        "laps_without_position": 1,
+        "cars_with_lap_gaps": 1,
+        "laps_in_gaps": 2,
+    }
+    assert {name: data.counts[name] for name in expected} == expected
+    assert data.lap_telemetry.filter(race_id=1, driver_id="1001")["lap_time_s"].null_count() == 3
+    fastest = data.race_results.filter(race_id=1).sort("driver_id")["fastest_laps"].to_list()
+    assert fastest == [1, 1, 1]
+
+
+def test_seasons_without_laps_have_results(tmp_path: Path) -> None:
+    documents = season_documents()
+    del documents["2021/1/1/lap-times.json"], documents["2021/1/3/lap-times.json"]
+    data = load(tmp_path, documents)
+    assert data.lap_telemetry.is_empty()
+    assert data.race_results["fastest_laps"].null_count() == 6
+    assert data.race_results["green_laps"].to_list() == [3] * 6
+    assert data.counts["races_without_laps"] == 2
+
+
+def truncate(path: str) -> Callable[[Documents], None]:
+    def change(documents: Documents) -> None:
+        documents[path] = json.dumps(documents[path])[:-40]
+
+    return change
+
+
+def change_result(place: int, **changes: Any) -> Callable[[Documents], None]:
+    return lambda documents: first_race(documents)["results"][place - 1].update(changes)
+
+
+def drop_key(path: str, *keys: Any) -> Callable[[Documents], None]:
+    def change(documents: Documents) -> None:
+        part = documents[path]
+        for key in keys[:-1]:
+            part = part[key]
+        del part[keys[-1]]
+
+    return change
+
+
+def put(path: str, value: Any, *keys: Any) -> Callable[[Documents], None]:
+    def change(documents: Documents) -> None:
+        part = documents[path]
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = value
+
+    return change
+
+
+RACES = "2021/race_list_basic.json"
+WEEKEND = "2021/1/1/weekend-feed.json"
+LAP_TIMES = "2021/1/1/lap-times.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate(RACES), r"race_list_basic.json is not valid JSON"),
+        (truncate(WEEKEND), r"1/1/weekend-feed.json is not valid JSON"),
+        (truncate(LAP_TIMES), r"1/1/lap-times.json is not valid JSON"),
+        (put(LAP_TIMES, float("nan"), "laps", 0, "Laps", 2, "LapTime"), "NaN is not a JSON number"),
+        (change_result(2, driver_id=1001), r"1/1/weekend-feed.json: driver_id 1001 stands 2 times .*01, 02"),
+        (change_result(2, car_number="01"), "car_number 01 stands 2 times"),
+        (change_result(2, finishing_position=1), r"finish_position 1 stands 2 times \(cars 01, 02\)"),
+        (change_result(3, finishing_position=9), r"must be 1\.\.3; \[3\] are missing"),
+        (change_result(2, starting_position=1), "start_position 1 stands 2 times"),
+        (change_result(2, starting_position=0), "breaks RaceResults"),
+        (change_result(2, finishing_status=None), r"finishing_status; cars \['02'\]"),
+        (change_result(2, driver_id=None, driver_fullname=None), r"cars \['02'\] have neither"),
+        (change_result(2, laps_led="many"), r"weekend_race.0.results.1.laps_led: .*valid integer"),
+        (
+            drop_key(WEEKEND, "weekend_race", 0, "results", 0, "car_number"),
+            "results.0.car_number: Field required",
+        ),
+        (drop_key(WEEKEND, "weekend_race", 0), "weekend_race: List should have at least 1 item"),
+        (put(WEEKEND, 77, "weekend_race", 0, "race_id"), "must be of race 1; it is of 77"),
+        (put(WEEKEND, [], "weekend_race", 0, "results"), "results: List should have at least 1 item"),
+        (drop_key(RACES, "series_1"), "series_1: Field required"),
+        (put(RACES, 2018, "series_1", 0, "race_season"), r"must list season 2021; it lists \[2018\]"),
+        (put(RACES, 1, "series_1", 0, "race_id"), "lists a race twice"),
+        (put(RACES, "../../etc", "series_1", 0, "race_id"), "race_id: .*valid integer"),
+        (drop_key(LAP_TIMES, "flags"), r"lap-times.json: key 'flags' is missing"),
+        (drop_key(LAP_TIMES, "laps", 0, "Laps", 0, "RunningPos"), "key 'RunningPos' is missing"),
+        (put(LAP_TIMES, "fast", "laps", 0, "Laps", 2, "LapTime"), "wrong type"),
+        (put(LAP_TIMES, None, "laps", 0, "Laps"), "wrong type"),
+        (put(LAP_TIMES, -3, "laps", 0, "Laps", 2, "Lap"), "breaks LapTelemetry"),
+        (lambda documents: documents.pop(WEEKEND), r"1/1/weekend-feed.json does not exist"),
+        (lambda documents: documents.update({RACES: []}), "race_list_basic.json: the document"),
+        (lambda documents: documents.update({LAP_TIMES: "[" * 200_000}), "not valid JSON"),
+    ],
+)
+def test_bad_input_gets_one_line_that_names_where_and_what(
+    tmp_path: Path, damage: Callable[[Documents], None], message: str
+) -> None:
+    documents = season_documents()
+    damage(documents)
+    with pytest.raises(SourceError, match=message) as refusal:
+        load(tmp_path, documents)
+    assert "\n" not in str(refusal.value)
+    assert str(tmp_path) in str(refusal.value)
+
+
+def test_a_season_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"Season 1999 is not in the feed: .*1999/race_list_basic.json"):
+        load(tmp_path, season_documents(), season=1999)
+
+
+def test_a_base_that_does_not_exist_or_is_damaged_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.zip").write_bytes(b"PK no zip")
+    for base, message in (
+        ("", "must not be empty"),
+        (str(tmp_path / "nowhere"), "nowhere does not exist"),
+        (str(tmp_path / "nothing.zip"), "nothing.zip does not exist"),
+        (str(tmp_path / "broken.zip"), "BadZipFile"),
+        ("gopher://feed", "cannot be read: ValueError Protocol not known"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            NascarFeedSource(base, TRACKS).load_season(2021)
+
+
+def test_documents_are_limited_in_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_reader, "MAX_DOCUMENT_BYTES", 100)
+    with pytest.raises(SourceError, match=r"too large: a document must have at most 100 bytes"):
+        load(tmp_path, season_documents())
+
+
+def test_next_race_is_the_first_with_an_entry_list(tmp_path: Path) -> None:
+    documents = season_documents()
+    source = NascarFeedSource(str(write(tmp_path, documents)), TRACKS)
+    assert source.next_race(2021) is None
+    waiting = {"race_season": 2022, "average_speed": 0}
+    dirt = {"track_id": 216, "track_name": "Bristol Motor Speedway Dirt"}
+    races = [
+        scheduled(21, 1, **waiting, **dirt),
+        scheduled(22, 8, **waiting),
+        scheduled(23, 15, **waiting),
+    ]
+    entries = [result(0, car_number=str(n), driver_id=n, starting_position=0) for n in (5, 6)]
+    entries += [result(0, car_number="90", driver_id=None, driver_fullname=None)]
+    documents = {"2022/race_list_basic.json": {"series_1": races}}
+    documents["2022/1/22/weekend-feed.json"] = weekend(22, results=entries)
+    write(tmp_path, documents)
+    entry_list = source.next_race(2021)
+    assert entry_list is not None
+    EntryList.validate(entry_list)
+    assert entry_list.select("race_order", "driver_id", "start_position").rows() == [
+        (202202, "5", None),
+        (202202, "6", None),
+    ]
+
+
+class FlakyHandler(SimpleHTTPRequestHandler):
+    """Serves a folder, counts what it is asked for, and fails as often as it is told."""
+
+    asked: list[str] = []
+    failures: list[int] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.failures:
+            self.send_error(self.failures.pop())
+        else:
+            super().do_GET()
+
+    def log_message(self, *args: Any) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    write(tmp_path / "served", season_documents())
+    monkeypatch.setattr(feed_reader, "RETRY_DELAYS_S", (0.0, 0.0))
+    FlakyHandler.asked, FlakyHandler.failures = [], []
+    handler = partial(FlakyHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.server
+def test_the_web_is_asked_once_for_what_is_final(tmp_path: Path, server: str) -> None:
+    source = NascarFeedSource(server, TRACKS, cache_dir=tmp_path / "cache")
+    first = source.load_season(2021)
+    FlakyHandler.asked.clear()
+    second = source.load_season(2021)
+    assert_frame_equal(first.lap_telemetry, second.lap_telemetry)
+    assert first.counts == second.counts
+    assert set(FlakyHandler.asked) == {
+        "/2021/race_list_basic.json",
+        "/2021/1/3/weekend-feed.json",
+        "/2021/1/3/lap-times.json",
+    }
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+@pytest.mark.server
+def test_passing_failures_are_tried_again_and_lasting_ones_are_named(server: str) -> None:
+    source = NascarFeedSource(server, TRACKS)
+    FlakyHandler.failures = [503, 500]
+    assert source.load_season(2021).counts["races"] == 2
+    FlakyHandler.failures = [503] * 3
+    with pytest.raises(SourceError, match=r"http://127.*race_list_basic.json cannot be read: .*503"):
+        source.load_season(2021)
+    FlakyHandler.failures = [403]
+    with pytest.raises(SourceError, match=r"Season 2021 is not in the feed"):
+        source.load_season(2021)
+    with pytest.raises(SourceError, match=r"Season 1999 is not in the feed"):
+        source.load_season(1999)
+
+
+@pytest.mark.server
+def test_a_failure_never_passes_for_laps_that_do_not_exist(server: str) -> None:
+    source = NascarFeedSource(server, TRACKS)
+    path = "2021/1/1/lap-times.json"
+    FlakyHandler.failures = [503] * 3
+    with pytest.raises(SourceError, match="503") as refusal:
+        source._reader.read_json(path)
+    assert not isinstance(refusal.value, feed_reader.MissingDocumentError)
+
+
+@pytest.mark.server
+def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_reader, "RETRY_DELAYS_S", (0.0,))
+    with pytest.raises(SourceError, match=r"http://127.0.0.1:9/2021/race_list_basic.json cannot be read"):
+        NascarFeedSource("http://127.0.0.1:9", TRACKS).load_season(2021)
+
+
+def count_directly(season: int) -> dict[str, int]:
+    """Count what a season of the real feed holds with nothing but the standard library."""
+    counts = dict.fromkeys(
+        ("races", "cars", "non_starters", "laps", "laps_without_time", "cars_with_lap_gaps", "laps_in_gaps"),
+        0,
+    )
+    with zipfile.ZipFile(REAL_FEED) as archive:
+        races = json.loads(archive.read(f"{season}/race_list_basic.json"))["series_1"]
+        for race in races:
+            if race["race_type_id"] != 1 or "Dirt" in race["track_name"]:
+                continue
+            folder = f"{season}/1/{race['race_id']}"
+            document = json.loads(archive.read(f"{folder}/weekend-feed.json"))["weekend_race"][0]
+            rows = {json.dumps(row): row for row in document["results"]}.values()
+            starters = [row for row in rows if row["finishing_position"] > 0]
+            counts["races"] += 1
+            counts["cars"] += len(starters)
+            counts["non_starters"] += len(rows) - len(starters)
+            ids = {row["driver_id"] for row in starters}
+            for car in json.loads(archive.read(f"{folder}/lap-times.json"))["laps"]:
+                if car["NASCARDriverID"] not in ids:
+                    continue
+                numbers = [lap["Lap"] for lap in car["Laps"]]
+                missing = sum(b - a - 1 for a, b in pairwise(sorted(numbers)))
+                counts["laps"] += len(numbers)
+                counts["laps_in_gaps"] += missing
+                counts["cars_with_lap_gaps"] += missing > 0
+                counts["laps_without_time"] += sum(not lap["LapTime"] for lap in car["Laps"] if lap["Lap"])
+    return counts
+
+
+@pytest.mark.real
+@needs_real_feed
+@pytest.mark.parametrize(("season", "n_races", "n_left_out"), [(2020, 36, 0), (2021, 35, 1)])
+def test_counts_of_real_seasons_are_those_of_the_files(season: int, n_races: int, n_left_out: int) -> None:
+    data = NascarFeedSource(f"zip://::{REAL_FEED}", TRACKS).load_season(season)
+    direct = count_directly(season)
+    assert {name: data.counts[name] for name in direct} == direct
+    assert (data.counts["races"], data.counts["races_left_out"]) == (n_races, n_left_out)
+    assert data.race_results["race_id"].n_unique() == n_races
+    assert data.race_results.height == direct["cars"]
+    assert data.lap_telemetry.height == direct["laps"]
+    RaceResults.validate(data.race_results)
+    LapTelemetry.validate(data.lap_telemetry)
+
+
+@pytest.mark.real
+@needs_real_feed
+def test_real_feed_and_results_table_tell_the_same_races() -> None:
+    source = NascarFeedSource(str(REAL_FEED), TRACKS)
+    seasons = [source.load_season(season) for season in (2020, 2021)]
+    feed = pl.concat([data.race_results for data in seasons])
+    table = pl.read_parquet(REAL_RESULTS).select(
+        season=pl.col("Season").cast(pl.Int64),
+        round=pl.col("Race").cast(pl.Int64),
+        finish_position=pl.col("Finish").cast(pl.Int64),
+        start=pl.col("Start").cast(pl.Int64),
+        laps=pl.col("Laps").cast(pl.Int64),
+        status_of_table="Status",
+    )
+    both = feed.join(table, on=["season", "round", "finish_position"], how="left")
+    assert both["laps"].null_count() == 0
+    assert (both["laps"] == both["laps_completed"]).mean() > 0.99
+    assert (both["start"] == both["start_position"]).mean() > 0.99
+    assert ((both["status_of_table"] == "running") == both["running"]).mean() > 0.99
+
+
+@pytest.mark.real
+@needs_real_feed
+def test_fastest_laps_of_real_races_add_up_to_the_timed_green_laps() -> None:
+    data = NascarFeedSource(str(REAL_FEED), TRACKS).load_season(2021)
+    races = data.race_results.group_by("race_id").agg(pl.first("green_laps"), pl.sum("fastest_laps"))
+    untimed = (races["green_laps"] - races["fastest_laps"]).sum()
+    assert untimed == data.counts["green_laps_untimed"] == 1

@@ -1,0 +1,160 @@
+"""The track catalogue: what it says, that it never guesses, and that it covers the real races."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.tracks import (
+    CATALOGUE,
+    CompiledTracks,
+    ConstraintSpec,
+    TrackConstraints,
+    UnknownTrackError,
+    compile_constraints,
+)
+
+RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
+
+
+@pytest.fixture(scope="module")
+def tracks() -> CompiledTracks:
+    return compile_constraints()
+
+
+@pytest.mark.parametrize(
+    ("season", "name", "track_id", "archetype"),
+    [
+        (2021, "Atlanta Motor Speedway", "atlanta", "intermediate"),
+        (2022, "Atlanta Motor Speedway", "atlanta", "superspeedway"),
+        (2025, "EchoPark Speedway", "atlanta", "superspeedway"),
+        (2014, "Phoenix International Raceway", "phoenix", "short_track"),
+        (2018, "ISM Raceway", "phoenix", "short_track"),
+        (2016, "Richmond International Raceway", "richmond", "short_track"),
+        (2023, "Dover Motor Speedway", "dover", "short_track"),
+        (2020, "Indianapolis Motor Speedway", "indianapolis", "intermediate"),
+        (2021, "Indianapolis Motor Speedway Road Course", "indianapolis_road", "road_course"),
+        (2021, "DAYTONA Road Course", "daytona_road", "road_course"),
+        (2019, "Charlotte Motor Speedway Road Course", "charlotte_roval", "road_course"),
+        (2025, "Autodromo Hermanos Rodriguez", "mexico_city", "road_course"),
+        (2023, "Chicago Street Course", "chicago_street", "road_course"),
+        (2022, "World Wide Technology Raceway at Gateway", "gateway", "intermediate"),
+        (2024, "Iowa Speedway", "iowa", "short_track"),
+        (2026, "North Wilkesboro Speedway", "north_wilkesboro", "short_track"),
+        (2021, "Circuit of The Americas", "cota", "road_course"),
+        (2019, "homestead–miami  SPEEDWAY", "homestead", "intermediate"),
+    ],
+)
+def test_tracks_are_found_by_every_name(
+    tracks: CompiledTracks, season: int, name: str, track_id: str, archetype: str
+) -> None:
+    track = tracks.find(season, name=name)
+    assert (track.track_id, track.archetype) == (track_id, archetype)
+
+
+def test_dirt_fits_no_archetype(tracks: CompiledTracks) -> None:
+    assert tracks.find(2021, feed_id=216, name="Bristol Motor Speedway Dirt").archetype is None
+    assert tracks.find(2021, feed_id=14).archetype == Archetype.SHORT_TRACK
+
+
+def test_layouts_of_sonoma_differ_in_length(tracks: CompiledTracks) -> None:
+    lengths = [tracks.by_id("sonoma", season).length_miles for season in (2018, 2019, 2021, 2022)]
+    assert lengths == [1.99, 2.52, 2.52, 1.99]
+
+
+def test_unknown_track_names_what_was_looked_up_and_the_nearest(tracks: CompiledTracks) -> None:
+    with pytest.raises(UnknownTrackError, match=r"'Talledega Speedway'.*999.*Talladega Superspeedway"):
+        tracks.find(2021, name="Talledega Speedway", feed_id=999)
+    with pytest.raises(UnknownTrackError, match="no known name is near"):
+        tracks.find(2021, feed_id=999)
+    with pytest.raises(UnknownTrackError, match=r"'talladego' is unknown.*Talladega Superspeedway"):
+        tracks.by_id("talladego", 2021)
+
+
+def test_id_and_name_of_different_tracks_are_refused(tracks: CompiledTracks) -> None:
+    with pytest.raises(UnknownTrackError, match="the id means daytona, the name means talladega"):
+        tracks.find(2021, feed_id=105, name="Talladega Superspeedway")
+
+
+def test_season_outside_every_era_is_refused(tracks: CompiledTracks) -> None:
+    with pytest.raises(UnknownTrackError, match="not known in season 2012, only in 2013-2018, 2019-2021"):
+        tracks.find(2012, name="Sonoma")
+
+
+@given(st.text(max_size=30))
+def test_a_name_is_known_or_refused_never_guessed(name: str) -> None:
+    tracks = compile_constraints()
+    try:
+        found = tracks.find(2022, name=name)
+    except UnknownTrackError:
+        return
+    spelled = "".join(c for c in name.casefold() if c.isalnum())
+    names = {n for spec in CATALOGUE if spec.track_id == found.track_id for n in (spec.name, *spec.aliases)}
+    assert spelled in {"".join(c for c in n.casefold() if c.isalnum()) for n in names}
+
+
+def test_compiled_tracks_are_frozen(tracks: CompiledTracks) -> None:
+    track = tracks.by_id("daytona", 2020)
+    assert isinstance(track, TrackConstraints)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        track.length_miles = 1.0  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tracks.content_hash = ""  # type: ignore[misc]
+
+
+def test_hash_depends_on_content_not_on_order_or_process(tracks: CompiledTracks) -> None:
+    assert compile_constraints(CATALOGUE[::-1]).content_hash == tracks.content_hash
+    changed = (dataclasses.replace(CATALOGUE[0], scheduled_laps=199), *CATALOGUE[1:])
+    assert compile_constraints(changed).content_hash != tracks.content_hash
+    code = "from calibration_pipeline.tracks import compile_constraints as c; print(c().content_hash)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == tracks.content_hash
+
+
+def test_table_has_one_row_a_track_and_era(tracks: CompiledTracks) -> None:
+    table = tracks.to_frame()
+    assert table.height == len(CATALOGUE)
+    assert set(table["archetype"]) == {*ARCHETYPES, None}
+
+
+SPEC = ConstraintSpec("oval", "Oval", Archetype.INTERMEDIATE, 1.5, 267, last_season=2020, feed_ids=(1,))
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ([dataclasses.replace(SPEC, length_miles=0.0)], "length_miles must be > 0"),
+        ([dataclasses.replace(SPEC, scheduled_laps=0)], "scheduled_laps must be > 0"),
+        ([dataclasses.replace(SPEC, track_id="An Oval")], "track_id must be lower case"),
+        ([dataclasses.replace(SPEC, first_season=2021)], "first_season must be <= last_season"),
+        (
+            [SPEC, dataclasses.replace(SPEC, first_season=2020)],
+            "must not overlap; oval has two in season 2020",
+        ),
+        ([SPEC, dataclasses.replace(SPEC, track_id="ring")], "'oval' means oval and ring"),
+        ([SPEC, dataclasses.replace(SPEC, track_id="ring", name="Ring")], "feed id must mean one track; 1"),
+    ],
+)
+def test_a_contradictory_catalogue_is_refused(specs: list[ConstraintSpec], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compile_constraints(specs)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not RESULTS.exists(), reason=f"real results are not at {RESULTS}")
+def test_catalogue_covers_all_real_races(tracks: CompiledTracks) -> None:
+    races = pl.read_parquet(RESULTS, columns=["Season", "Track", "Length", "Surface"]).unique()
+    found = [tracks.find(season, name=name) for season, name in races.select("Season", "Track").iter_rows()]
+    assert [track.length_miles for track in found] == pytest.approx(races["Length"].to_list())
+    kinds = {
+        "road": {Archetype.ROAD_COURSE},
+        "dirt": {None},
+        "paved": {*ARCHETYPES} - {Archetype.ROAD_COURSE},
+    }
+    assert all(t.archetype in kinds[s] for t, s in zip(found, races["Surface"], strict=True))
