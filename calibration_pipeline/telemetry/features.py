@@ -1,0 +1,312 @@
+"""What is known of every car before its race, from the entry list and from earlier races.
+
+What belongs here says which feature is made of which observation. How earlier races are weighted, and that
+only earlier ones are, is in `history`.
+"""
+
+import math
+from collections.abc import Iterable
+from types import MappingProxyType
+
+import polars as pl
+from scipy.special import ndtri
+
+from calibration_pipeline.schemas.frames import DriverFeatures, EntryList
+from calibration_pipeline.telemetry.history import past_mean, past_sums, with_clock
+
+# Half-lives, in races of the calendar.
+FORM_HALF_LIFE = 40.0
+TEAM_HALF_LIFE = 60.0
+DEVIATION_HALF_LIFE = 150.0
+
+# How many races a prior counts as.
+FORM_PSEUDO_COUNT = 3.0
+ARCHETYPE_PSEUDO_COUNT = 5.0
+TRACK_PSEUDO_COUNT = 4.0
+INCIDENT_PSEUDO_COUNT = 25.0
+FIELD_PSEUDO_COUNT = 1.0
+TRACK_RATE_PSEUDO_COUNT = 3.0
+
+# What is said before anything is known: a newcomer runs in the lower half of the field, one car in seven
+# retires, and the finish follows the grid with a rank correlation of about one half.
+ROOKIE_FORM = -0.5
+RETIREMENT_RATE = 0.15
+PASSING = 0.5
+
+# A race's pace counts as at most so many percent off the field's median: what lies beyond it says that the
+# car was damaged or in the pits, not how fast it was.
+PACE_LIMIT = 2.0
+
+ENTRY_COLUMNS = tuple(EntryList.to_schema().columns)
+HISTORY_COLUMNS = (
+    "feature_as_of",
+    "finish_form",
+    "running_form",
+    "pace_form",
+    "archetype_form",
+    "track_form",
+    "team_form",
+    "led_form",
+    "experience",
+    "incident_form",
+    "track_incident_rate",
+    "track_caution_rate",
+    "track_passing",
+)
+
+FEATURE_AVAILABILITY = MappingProxyType(
+    dict.fromkeys(ENTRY_COLUMNS, "entry") | dict.fromkeys(HISTORY_COLUMNS, "history")
+)
+"""When each feature is known: with the entry list ('entry'), or from earlier races ('history')."""
+
+
+def check_availability(columns: Iterable[str]) -> None:
+    """Refuse columns that are not known before the race.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Columns that are to describe a car before its race.
+
+    Raises
+    ------
+    ValueError
+        If one is not in `FEATURE_AVAILABILITY`; the message names all that are not.
+
+    Examples
+    --------
+    >>> check_availability(["driver_id", "finish_form"])
+    >>> check_availability(["driver_id", "laps_led"])
+    Traceback (most recent call last):
+        ...
+    ValueError: Features must be known before the race; not known to be: laps_led.
+    """
+    if unknown := [name for name in columns if name not in FEATURE_AVAILABILITY]:
+        raise ValueError(f"Features must be known before the race; not known to be: {', '.join(unknown)}.")
+
+
+def entry_list(race_results: pl.DataFrame) -> pl.DataFrame:
+    """Return who raced, without what happened.
+
+    Parameters
+    ----------
+    race_results : polars.DataFrame
+        `RaceResults`.
+
+    Returns
+    -------
+    polars.DataFrame
+        `EntryList`, rows in the same order.
+    """
+    return race_results.select(ENTRY_COLUMNS)
+
+
+def build_driver_features(
+    entries: pl.DataFrame, race_results: pl.DataFrame, lap_aggregates: pl.DataFrame
+) -> pl.DataFrame:
+    """Say what is known of every entered car before its race.
+
+    Every feature is a weighted mean over races before the row's own (`history.past_mean`), so results and
+    laps of the race itself and of later ones may be in the tables; they are not read for it. Forms are
+    means of normal scores (`normal_score`). Tracks are told apart by track and archetype, so a track that
+    was rebuilt into another kind starts anew.
+
+    Parameters
+    ----------
+    entries : polars.DataFrame
+        `EntryList` of any number of races. A race whose grid is not set at all gets `expected_grid`.
+    race_results : polars.DataFrame
+        `RaceResults` of all races that have run.
+    lap_aggregates : polars.DataFrame
+        `LapAggregates`; races without laps are simply absent.
+
+    Returns
+    -------
+    polars.DataFrame
+        `DriverFeatures`, one row an entry, sorted by race_order, start_position and driver_id.
+
+    Raises
+    ------
+    ValueError
+        If `entries` has a column that is not known before the race or lacks one that is, a driver is
+        entered twice in a race, or a race's grid is set for some cars only.
+    """
+    _check_entries(entries)
+    past = _observations(race_results, lap_aggregates)
+    cars = with_clock(entries.select(ENTRY_COLUMNS), race_results)
+    return (
+        cars.pipe(_add_driver_forms, past)
+        .pipe(_add_deviations, past)
+        .pipe(_add_incident_form, past)
+        .pipe(_add_track_rates, past)
+        .pipe(expected_grid)
+        .select(*DriverFeatures.to_schema().columns)
+        .sort("race_order", "start_position", "driver_id")
+    )
+
+
+def normal_score(place: pl.Expr, field_size: pl.Expr) -> pl.Expr:
+    """Return the normal score of a place in its field, `Phi^-1((n - place + 1/2) / n)`: larger is better.
+
+    Places outside 1..n, which mean running positions may be, count as the nearest place.
+
+    Examples
+    --------
+    >>> places = pl.DataFrame({"place": [1, 2, 3]})
+    >>> places.select(normal_score(pl.col("place"), pl.lit(3)).round(2)).to_series().to_list()
+    [0.97, 0.0, -0.97]
+    """
+    n = field_size.cast(pl.Float64)
+    share = ((n - place + 0.5) / n).clip(0.5 / n, 1 - 0.5 / n)
+    return share.map_batches(ndtri, return_dtype=pl.Float64, is_elementwise=True)
+
+
+def expected_grid(cars: pl.DataFrame) -> pl.DataFrame:
+    """Fill the grid of races where none is set: the order of `finish_form`, the best first.
+
+    A choice of the model for forecasts made before the grid is known; where any car of a race has a
+    place, nothing is filled.
+
+    Parameters
+    ----------
+    cars : polars.DataFrame
+        At least race_id, driver_id, finish_form and start_position, null for all cars of a race or none.
+
+    Returns
+    -------
+    polars.DataFrame
+        The same rows, start_position without null.
+    """
+    expected = pl.int_range(1, pl.len() + 1).over("race_id")
+    return cars.sort("race_id", "finish_form", "driver_id", descending=[False, True, False]).with_columns(
+        pl.col("start_position").fill_null(expected)
+    )
+
+
+def _check_entries(entries: pl.DataFrame) -> None:
+    """Refuse entries that know the race, or do not say who starts where."""
+    check_availability(entries.columns)
+    if missing := [name for name in ENTRY_COLUMNS if name not in entries.columns]:
+        raise ValueError(f"Argument entries must have the columns {', '.join(missing)}.")
+    twice = entries.filter(pl.struct("race_id", "driver_id").is_duplicated())
+    if not twice.is_empty():
+        race_id, driver_id = twice.select("race_id", "driver_id").row(0)
+        raise ValueError(
+            f"Argument entries must have each driver once a race; driver_id {driver_id!r} is entered twice "
+            f"in race_id {race_id}."
+        )
+    unset = pl.col("start_position").null_count()
+    partial = entries.group_by("race_id").agg(unset=unset, n=pl.len()).sort("race_id")
+    partial = partial.filter(pl.col("unset").is_between(1, pl.col("n") - 1))
+    if not partial.is_empty():
+        race_id, n_unset, n = partial.row(0)
+        raise ValueError(
+            f"start_position must be set for all cars of a race or for none; in race_id {race_id} it is null "
+            f"for {n_unset} of {n}."
+        )
+
+
+def _observations(race_results: pl.DataFrame, lap_aggregates: pl.DataFrame) -> pl.DataFrame:
+    """Collect what each race showed of each car, and what was thought of the car before it."""
+    n = pl.len().over("race_id")
+    retired = ~pl.col("running")
+    laps = lap_aggregates.select("race_id", "driver_id", "average_position", "green_pace")
+    seen = with_clock(race_results, race_results).join(
+        laps, on=["race_id", "driver_id"], how="left", maintain_order="left"
+    )
+    past = seen.sort("race_order", "driver_id").select(
+        "race_order",
+        "clock",
+        "driver_id",
+        "team",
+        "track_id",
+        "archetype",
+        "n_cautions",
+        score=normal_score(pl.col("finish_position"), n),
+        running_score=normal_score(pl.col("average_position"), n),
+        pace=(-100 * pl.col("green_pace")).clip(-PACE_LIMIT, PACE_LIMIT),
+        led=pl.col("laps_led") / pl.col("laps_completed").max().clip(1).over("race_id"),
+        retired=retired.cast(pl.Float64),
+        field_retired=retired.mean().over("race_id"),
+        passing=1
+        - pl.corr("start_position", "finish_position", method="spearman").over("race_id").fill_nan(None),
+    )
+    return _add_finish_form(past, past)
+
+
+def _add_finish_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """How the driver has finished lately."""
+    return past_mean(
+        cars, past, pl.col("score").alias("finish_form"), ["driver_id"],
+        half_life=FORM_HALF_LIFE, prior=ROOKIE_FORM, pseudo_count=FORM_PSEUDO_COUNT,
+    )  # fmt: skip
+
+
+def _add_driver_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """How the driver and the team have run lately, and for how long the driver has."""
+    cars = _add_finish_form(cars, past)
+    for name, value, prior, optional in (
+        ("running_form", "running_score", ROOKIE_FORM, True),
+        ("pace_form", "pace", 0.0, True),
+        ("led_form", "led", 0.0, False),
+    ):
+        cars = past_mean(
+            cars, past, pl.col(value).alias(name), ["driver_id"],
+            half_life=FORM_HALF_LIFE, prior=prior, pseudo_count=FORM_PSEUDO_COUNT, null_if_unseen=optional,
+        )  # fmt: skip
+    in_team = past.filter(pl.col("team").is_not_null())
+    team_score = pl.col("score").alias("team_form")
+    cars = past_mean(
+        cars, in_team, team_score, ["team"], half_life=TEAM_HALF_LIFE, pseudo_count=FORM_PSEUDO_COUNT
+    )
+    races = past_sums(cars, past, pl.col("score"), ["driver_id"], math.inf)
+    return races.with_columns(experience=pl.col("weight").log1p()).drop("total", "weight")
+
+
+def _add_deviations(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """How much better the driver finishes on this kind of track, and on this track, than was thought."""
+    surprise = pl.col("score") - pl.col("finish_form")
+    for name, by, pseudo_count in (
+        ("archetype_form", ["driver_id", "archetype"], ARCHETYPE_PSEUDO_COUNT),
+        ("track_form", ["driver_id", "track_id", "archetype"], TRACK_PSEUDO_COUNT),
+    ):
+        cars = past_mean(
+            cars, past, surprise.alias(name), by, half_life=DEVIATION_HALF_LIFE, pseudo_count=pseudo_count
+        )
+    return cars
+
+
+def _add_incident_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """Logit of the driver's retirement rate minus that of the fields the driver raced in."""
+    for name, value, prior, pseudo_count in (
+        ("field_rate", "field_retired", RETIREMENT_RATE, FIELD_PSEUDO_COUNT),
+        ("own_rate", "retired", "field_rate", INCIDENT_PSEUDO_COUNT),
+    ):
+        cars = past_mean(
+            cars, past, pl.col(value).alias(name), ["driver_id"],
+            half_life=DEVIATION_HALF_LIFE, prior=prior, pseudo_count=pseudo_count,
+        )  # fmt: skip
+    return cars.with_columns(incident_form=_logit(pl.col("own_rate")) - _logit(pl.col("field_rate")))
+
+
+def _logit(rate: pl.Expr) -> pl.Expr:
+    return rate.log() - (1 - rate).log()
+
+
+def _add_track_rates(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """Rates of the track, shrunk to those of its archetype, these to the rate of all races."""
+    for name, value, prior in (
+        ("track_incident_rate", pl.col("retired"), RETIREMENT_RATE),
+        ("track_caution_rate", pl.col("n_cautions"), None),
+        ("track_passing", pl.col("passing"), PASSING),
+    ):
+        cars = past_mean(cars, past, value.alias("_overall"), half_life=DEVIATION_HALF_LIFE, prior=prior)
+        for level, by, parent in (
+            ("_kind", ["archetype"], "_overall"),
+            (name, ["track_id", "archetype"], "_kind"),
+        ):
+            cars = past_mean(
+                cars, past, value.alias(level), by,
+                half_life=DEVIATION_HALF_LIFE, prior=parent, pseudo_count=TRACK_RATE_PSEUDO_COUNT,
+            )  # fmt: skip
+    return cars
