@@ -213,3 +213,31 @@ class CausalNetwork(pa.DatasetModel):
     caution_intercept: np.float32 = pa.Field(
         dims=("fold", "draw", "archetype"), description="Log rate of cautions"
     )
+
+
+class PooledParameters(pa.DatasetModel):
+    """Parameters of the calibration of all archetypes together."""
+
+    slope_mu: np.float32 = pa.Field(dims=("chain", "draw"), description="Log slope of the first season")
+    slope_sigma: np.float32 = pa.Field(
+        dims=("chain", "draw"), ge=0, description="Season-to-season step of the log slope"
+    )
+    archetype_sigma: np.float32 = pa.Field(
+        dims=("chain", "draw"), ge=0, description="Spread of the archetypes around the common slope"
+    )
+    noise_sigma: np.float32 = pa.Field(
+        dims=("chain", "draw", "archetype"), ge=0, description="Race-level sd of log sharpness"
+    )
+    intercept: np.float32 = pa.Field(
+        dims=("chain", "draw", "archetype"), description="Shift of the incident logit"
+    )
+    log_slope: np.float32 = pa.Field(
+        dims=("chain", "draw", "archetype", "season"), description="Log slope of each season"
+    )
+
+
+class PooledPosterior(pa.DataTreeModel):
+    """The fit of all archetypes together."""
+
+    posterior: PooledParameters
+    sample_stats: SampleStats

@@ -14,6 +14,7 @@ from calibration_pipeline.archetypes import ARCHETYPES
 FLAGS = ("green", "yellow", "red", "checkered", "warm_up")
 FORECASTS = ("raw", "recalibrated", "climatology", "start_order")
 ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best")
+RULINGS = ("trust", "trust after recalibration", "do not trust", "cannot tell yet")
 
 
 class Table(pa.DataFrameModel):
@@ -275,3 +276,35 @@ class CalibrationCurves(Table):
     upper: float = pa.Field(nullable=True, description="Upper end of the observed share's 95 % interval")
     n_cases: int = pa.Field(ge=1, description="Cases in the bin")
     n_races: int = pa.Field(ge=1, description="Races in the bin")
+
+
+class VerdictTable(Table):
+    """What was ruled on an archetype: one row a line of evidence, what decides first."""
+
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    verdict: str = pa.Field(isin=list(RULINGS), description="What was ruled")
+    races_needed: int = pa.Field(
+        ge=1, nullable=True, description="Races still needed where it cannot be told yet, null if not known"
+    )
+    line: int = pa.Field(ge=1, description="Number of the line of evidence, from 1")
+    evidence: str = pa.Field(description="The line of evidence")
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["archetype", "line"]
+
+
+class ModelComparison(Table):
+    """Calibrations compared by leave-one-out log score, races as the units; the best first."""
+
+    model: str = pa.Field(unique=True, description="raw, per archetype or pooled")
+    rank: int = pa.Field(ge=0, description="0 is the best")
+    elpd: float = pa.Field(description="Expected log score over the races, nats; larger is better")
+    se: float = pa.Field(ge=0, description="Standard error of elpd")
+    elpd_diff: float = pa.Field(ge=0, description="elpd of the best minus this one's")
+    dse: float = pa.Field(ge=0, description="Standard error of elpd_diff")
+    p: float = pa.Field(description="Effective number of parameters")
+    weight: float = pa.Field(ge=0, le=1, description="Stacking weight")
+    n_races: int = pa.Field(ge=0, description="Races")
+    worst_pareto_k: float = pa.Field(description="Largest Pareto k; above 0.7 the estimate is unsure")

@@ -1,0 +1,60 @@
+# Everything runs in $(VENV), which is made from requirements.lock when it is missing or out of date.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyenv/shims/python3.13; do \
+	path=$$(command -v $$name 2>/dev/null) && "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
+	2>/dev/null && echo "$$path" && break; done)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test slow check ui report lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## Make the environment from requirements.lock (uv where present, else pip)
+
+run: $(STAMP)  ## Materialize everything and print the table; options go in ARGS="--source nascar_feed"
+	$(BIN)/calibration-pipeline run $(ARGS)
+
+test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
+	$(BIN)/python -m pytest $(ARGS)
+
+slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
+	$(BIN)/python -m pytest -m "slow or real or browser or server" $(ARGS)
+
+check: $(STAMP)  ## Lint, check the format and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui: $(STAMP)  ## Open the asset graph, the runs and the checks in Dagster's UI, on loopback
+	$(BIN)/calibration-pipeline ui $(ARGS)
+
+report: $(STAMP)  ## Print the newest calibration report
+	$(BIN)/calibration-pipeline report $(ARGS)
+
+lock: $(STAMP)  ## Pin the newest versions of every dependency, with hashes, in requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 --upgrade \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+		--quiet --output-file requirements.lock
+
+clean:  ## Remove the environment, the caches and what was built; results stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find calibration_pipeline assets tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): requirements.lock pyproject.toml
+	$(if $(PYTHON),,$(error No Python 3.12 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.13))
+ifneq ($(UV),)
+	$(UV) venv --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+endif
+	touch $(STAMP)

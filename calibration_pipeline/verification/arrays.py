@@ -1,0 +1,240 @@
+"""One race whose scenarios and result are given by hand, as arrays.
+
+Here belong reading such arrays as `Outcomes`, holding events of them against each other, and calibration
+curves without intervals. Whole backtests
+go through `joint_events`, which knows races, intervals and tests.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from calibration_pipeline.scenarios.probabilities import head_to_head
+from calibration_pipeline.verification.events import Event, Outcomes
+from calibration_pipeline.verification.reliability import reliability_bins
+
+Variables = ArrayLike | Mapping[str, ArrayLike]
+"""Finish positions, or a dict of variables by name."""
+
+PLACE = "finish_position"
+OUTCOMES = (PLACE, "running", "incident", "laps_led")
+CAR_VARIABLES = ("team", "make")
+
+logger = logging.getLogger(__name__)
+
+
+class EventError(NamedTuple):
+    """How often an event was predicted, and how often it happened; shares of its cases."""
+
+    predicted: float
+    observed: float
+
+    @property
+    def error(self) -> float:
+        """|predicted - observed|."""
+        return abs(self.predicted - self.observed)
+
+
+def read_outcomes(predictions: Variables, observations: Variables, where: str) -> tuple[Outcomes, Outcomes]:
+    """Return one race's scenarios and its result.
+
+    Parameters
+    ----------
+    predictions : array_like or mapping
+        Finish positions or real-valued scores, (n_samples, n_cars); or variables by name:
+        `finish_position`, `running`, `laps_led`, `incident` (the car retired: the opposite of running),
+        each (n_samples, n_cars), and `team`, `make`, (n_cars,).
+    observations : array_like or mapping
+        The same of the race itself, (n_cars,). Finish positions are whole numbers in 1..n_cars.
+    where : str
+        The archetype, for messages.
+
+    Returns
+    -------
+    scenarios, result : Outcomes
+        What only one side has is None in both.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, shapes do not match, or a value is not finite or no position.
+    """
+    simulated = _named(predictions, f"predictions of {where}")
+    happened = _named(observations, f"observations of {where}")
+    place = as_positions(simulated[PLACE], where)
+    n_samples, n_cars = place.shape
+    actual = _observed_positions(happened[PLACE], n_cars, where)
+    for name in (*OUTCOMES[1:], *CAR_VARIABLES):
+        car_level = name in CAR_VARIABLES
+        _check_shape(name, simulated.get(name), (n_cars,) if car_level else (n_samples, n_cars), where)
+        _check_shape(name, happened.get(name), (n_cars,), where)
+    both = [name for name in ("running", "laps_led") if name in simulated and name in happened]
+    mean = place.mean(axis=0)
+    cars = {name: side[name] for name in CAR_VARIABLES for side in (happened, simulated) if name in side}
+    cars["favourite_rank"] = 1 + np.argsort(np.argsort(mean, kind="stable"), kind="stable")
+    scenarios = Outcomes(finish_position=place, **{name: simulated[name] for name in both}, **cars)
+    return scenarios, Outcomes(finish_position=actual, **{name: happened[name] for name in both}, **cars)
+
+
+def as_positions(values: ArrayLike, where: str) -> NDArray[np.int64]:
+    """Return finish positions; real-valued scores are ranked within each sample, smaller is better.
+
+    Whole numbers in 1..n_cars are positions and taken as they are, with a logged warning where a sample is
+    no permutation. Equal scores rank in the order of the cars.
+
+    Parameters
+    ----------
+    values : array_like
+        Positions or scores, (n_samples, n_cars).
+    where : str
+        The archetype, for messages.
+
+    Returns
+    -------
+    ndarray
+        (n_samples, n_cars), from 1.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a value is not finite.
+
+    Examples
+    --------
+    >>> as_positions([[0.3, 0.1, 0.2]], "intermediate").tolist()
+    [[3, 1, 2]]
+    """
+    scores = np.asarray(values)
+    if scores.ndim != 2 or scores.size == 0:
+        raise ValueError(f"Predictions of {where} must have shape (n_samples, n_cars), got {scores.shape}.")
+    _check_finite(scores, f"Predictions of {where}")
+    if not _are_positions(scores):
+        return 1 + np.argsort(np.argsort(scores, axis=1, kind="stable"), axis=1, kind="stable")
+    place = scores.astype(np.int64)
+    _warn_unless_permutations(place, f"predictions of {where}")
+    return place
+
+
+def hold_events(
+    events: Sequence[Event], scenarios: Outcomes, result: Outcomes
+) -> tuple[dict[str, EventError], dict[str, str]]:
+    """Hold the events' predicted shares against the result's.
+
+    Parameters
+    ----------
+    events : sequence of Event
+        What to look at.
+    scenarios, result : Outcomes
+        From `read_outcomes`.
+
+    Returns
+    -------
+    errors : dict
+        Event to `EventError`.
+    skipped : dict
+        Event to the reason why it cannot be judged.
+    """
+    errors: dict[str, EventError] = {}
+    skipped: dict[str, str] = {}
+    for event in events:
+        missing = sorted(name for name in event.needs if getattr(scenarios, name) is None)
+        if missing:
+            skipped[str(event)] = f"{' and '.join(missing)} not passed for both predictions and observations"
+            continue
+        happens = event.evaluate(result)
+        if not happens.size:
+            skipped[str(event)] = "no two cars share a team"
+            continue
+        errors[str(event)] = EventError(float(event.evaluate(scenarios).mean()), float(happens.mean()))
+    return errors, skipped
+
+
+def one_race_curves(archetype: str, scenarios: Outcomes, result: Outcomes) -> list[pl.DataFrame]:
+    """Return calibration curves of "top 10" and "head to head", as far as the field has cars for them.
+
+    Parameters
+    ----------
+    archetype : str
+        Kind of track.
+    scenarios, result : Outcomes
+        From `read_outcomes`.
+
+    Returns
+    -------
+    list of polars.DataFrame
+        `CalibrationCurves` of the forecast "forecast", without intervals: a race's cars share its fate.
+    """
+    place, actual = scenarios.finish_position, result.finish_position
+    events: dict[str, tuple[NDArray, NDArray]] = {}
+    if actual.size > 10:
+        events["top 10"] = (place <= 10).mean(axis=0), actual <= 10
+    first, second = np.nonzero(actual[:, None] < actual)
+    if first.size:
+        ahead = head_to_head(place[None], np.array([actual.size]))[0, first, second]
+        events["head to head"] = np.concatenate([ahead, 1 - ahead]), np.repeat([True, False], ahead.size)
+    curves = []
+    for event, (probability, happened) in events.items():
+        bins = reliability_bins(probability, happened, np.zeros(happened.size, dtype=np.int64))
+        keys = {"archetype": str(archetype), "forecast": "forecast", "event": event}
+        curves.append(pl.DataFrame([keys | row for row in bins], infer_schema_length=None))
+    return curves
+
+
+def _named(values: Variables, what: str) -> dict[str, NDArray]:
+    """Variables by name; `incident` becomes `running`."""
+    given: Mapping[str, ArrayLike] = values if isinstance(values, Mapping) else {PLACE: values}
+    unknown = set(given) - {*OUTCOMES, *CAR_VARIABLES}
+    if unknown or PLACE not in given:
+        allowed = ", ".join((*OUTCOMES, *CAR_VARIABLES))
+        raise ValueError(
+            f"Variables of {what} must include {PLACE} and be of {allowed}; got {', '.join(given)}."
+        )
+    arrays = {name: np.asarray(array) for name, array in given.items()}
+    incident = arrays.pop("incident", None)
+    if incident is not None:
+        arrays.setdefault("running", ~incident.astype(bool))
+    return arrays
+
+
+def _observed_positions(values: NDArray, n_cars: int, where: str) -> NDArray[np.int64]:
+    if values.shape != (n_cars,):
+        raise ValueError(
+            f"Observations of {where} must have shape (n_cars,) = ({n_cars},) to match predictions "
+            f"(n_samples, n_cars), got {values.shape}."
+        )
+    _check_finite(values, f"Observations of {where}")
+    if not _are_positions(values[None]):
+        raise ValueError(
+            f"Observations of {where} must be whole finish positions in 1..{n_cars}, got values from "
+            f"{values.min()} to {values.max()}."
+        )
+    place = values.astype(np.int64)
+    _warn_unless_permutations(place[None], f"observations of {where}")
+    return place
+
+
+def _are_positions(values: NDArray) -> bool:
+    whole = values == np.floor(values)
+    return bool((whole & (values >= 1) & (values <= values.shape[1])).all())
+
+
+def _warn_unless_permutations(place: NDArray, what: str) -> None:
+    n_wrong = int((np.sort(place, axis=1) != np.arange(1, place.shape[1] + 1)).any(axis=1).sum())
+    if n_wrong:
+        logger.warning("The %s are no permutation of 1..%d in %d of %d; taken as they are.",
+                       what, place.shape[1], n_wrong, len(place))  # fmt: skip
+
+
+def _check_finite(values: NDArray, what: str) -> None:
+    n_bad = int((~np.isfinite(values)).sum())
+    if n_bad:
+        raise ValueError(f"{what} must be finite, got {n_bad} NaN or infinite of {values.size} values.")
+
+
+def _check_shape(name: str, values: NDArray | None, shape: tuple[int, ...], where: str) -> None:
+    if values is not None and values.shape != shape:
+        raise ValueError(f"Variable {name} of {where} must have shape {shape}, got {values.shape}.")

@@ -1,0 +1,300 @@
+"""Events as expressions, counted in scenarios and results whose dependence is known."""
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+
+from calibration_pipeline.schemas.frames import JointEventTable
+from calibration_pipeline.verification.events import Outcomes
+from calibration_pipeline.verification.joint_events import (
+    DEFAULT_EVENTS,
+    at_least,
+    both_teammates,
+    count,
+    dnf,
+    favourites,
+    joint_test,
+    led,
+    running,
+    same_make,
+    top,
+    validate_events,
+)
+
+FIVE_CARS = Outcomes(
+    finish_position=np.array([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]),
+    favourite_rank=np.array([2, 1, 3, 4, 5]),
+    running=np.array([[True, True, True, True, False], [False, False, True, True, True]]),
+    laps_led=np.array([[0, 10, 0, 0, 0], [3, 0, 0, 0, 7]]),
+    team=np.array(["a", "a", "a", "b", ""]),
+    make=np.array(["x", "x", "y", "y", ""]),
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20210606)
+
+
+def finishes(rng, n_scenarios, n_cars, chaos):
+    """Return finishes and who runs at the end: with `chaos` cars retire together."""
+    shock = chaos * rng.normal(size=(n_scenarios, 1))
+    retired = rng.random((n_scenarios, n_cars)) < 1 / (1 + np.exp(1.8 - shock))
+    pace = np.linspace(1.5, -1.5, n_cars) + rng.normal(size=(n_scenarios, n_cars)) - 10 * retired
+    return 1 + np.argsort(np.argsort(-pace, axis=1), axis=1), ~retired
+
+
+def make_ensemble(rng, sizes=(36, 40, 38), n_scenarios=400, chaos=1.0):
+    """Return an ensemble, padded, and a function that takes one more draw of each race for its result."""
+    width, shape = max(sizes), (len(sizes), n_scenarios, max(sizes))
+    place, runs, led_laps = np.zeros(shape, np.int16), np.zeros(shape, bool), np.zeros(shape, np.int16)
+    ids = np.full((len(sizes), width), "", dtype="<U8")
+    team, make = ids.copy(), ids.copy()
+    for r, n in enumerate(sizes):
+        place[r, :, :n], runs[r, :, :n] = finishes(rng, n_scenarios, n, chaos)
+        led_laps[r, :, :n] = (place[r, :, :n] <= 3) * 30
+        ids[r, :n] = [f"d{i}" for i in range(n)]
+        team[r, :n] = [f"t{i // 3}" for i in range(n)]
+        make[r, :n] = [("Ford", "Chevrolet", "Toyota")[i % 3] for i in range(n)]
+    outcome, car = ("race", "scenario", "driver"), ("race", "driver")
+    dataset = xr.Dataset(
+        {"finish_position": (outcome, place), "running": (outcome, runs), "laps_led": (outcome, led_laps)},
+        coords={
+            "race": 100 + np.arange(len(sizes)),
+            "archetype": ("race", ["superspeedway"] * len(sizes)),
+            "field_size": ("race", np.array(sizes, np.int16)),
+            "driver_id": (car, ids),
+            "team": (car, team),
+            "make": (car, make),
+        },
+    )
+
+    def results(rng, chaos=chaos):
+        frames = []
+        for r, n in enumerate(sizes):
+            finish, runs = finishes(rng, 1, n, chaos)
+            frame = {"race_id": [100 + r] * n, "driver_id": ids[r, :n].tolist()}
+            frame |= {"finish_position": finish[0], "running": runs[0], "laps_led": (finish[0] <= 3) * 30}
+            frames.append(pl.DataFrame(frame))
+        return pl.concat(frames).sample(fraction=1, shuffle=True, seed=1)
+
+    return dataset, results
+
+
+# --- expressions ---
+
+
+def test_events_are_written_as_they_are_read():
+    assert [str(event) for event in DEFAULT_EVENTS] == [
+        "top(5) & running",
+        "led(1) & top(10)",
+        "both_teammates(top(10))",
+        "at_least(2, favourites(3), top(10))",
+        "count(dnf) >= 8",
+        "same_make(top(3))",
+    ]
+    assert str(~(top(5) | led(1)) & running) == "~(top(5) | led(1)) & running"
+    assert str(both_teammates(top(10) & running)) == "both_teammates(top(10) & running)"
+    assert top(5) & running == top(5) & running
+    assert top(5) != top(6)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (top(2), [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1]]),
+        (led(5), [[0, 1, 0, 0, 0], [0, 0, 0, 0, 1]]),
+        (dnf, [[0, 0, 0, 0, 1], [1, 1, 0, 0, 0]]),
+        (top(2) & running, [[1, 1, 0, 0, 0], [0, 0, 0, 1, 1]]),
+        (top(4) & ~running, [[0, 0, 0, 0, 0], [0, 1, 0, 0, 0]]),
+        (led(1) | dnf, [[0, 1, 0, 0, 1], [1, 1, 0, 0, 1]]),
+        (count(dnf) >= 2, [[0], [1]]),
+        (at_least(2, favourites(2), top(3)), [[1], [0]]),
+        (at_least(1, favourites(1), led(1)), [[1], [0]]),
+        (both_teammates(top(3)), [[1, 1, 1], [0, 0, 0]]),
+        (both_teammates(running), [[1, 1, 1], [0, 0, 0]]),
+        (same_make(top(2)), [[1], [0]]),
+        (same_make(led(99)), [[0], [0]]),
+        (~same_make(top(2)) & (count(dnf) >= 1), [[0], [1]]),
+    ],
+)
+def test_events_happen_where_they_should(event, expected):
+    assert event.evaluate(FIVE_CARS).astype(int).tolist() == expected
+
+
+@pytest.mark.parametrize("event", [*DEFAULT_EVENTS, ~(top(3) | dnf), count(top(5) & running) >= 5])
+def test_scenarios_and_results_are_read_alike(event):
+    """A scenario taken alone, without the scenario axis, gives its own row."""
+    second = Outcomes(
+        FIVE_CARS.finish_position[1],
+        FIVE_CARS.favourite_rank,
+        FIVE_CARS.running[1],
+        FIVE_CARS.laps_led[1],
+        FIVE_CARS.team,
+        FIVE_CARS.make,
+    )
+    assert event.evaluate(second).tolist() == event.evaluate(FIVE_CARS)[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: top(0), "places must be at least 1, got 0"),
+        (lambda: led(0), "laps must be at least 1"),
+        (lambda: favourites(0), "number must be at least 1"),
+        (lambda: at_least(4, favourites(3), top(5)), r"in 1\.\.3 \(of favourites\(3\)\), got 4"),
+        (lambda: top(5) & (count(dnf) >= 8), "about a car, count"),
+        (lambda: count(both_teammates(top(5))), "which is about a pair"),
+        (lambda: led(1).evaluate(Outcomes(np.array([1]), np.array([1]))), "needs an outcome"),
+    ],
+)
+def test_nonsense_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+# --- the table ---
+
+
+def test_the_table_counts_what_happened(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng)
+    table, skipped = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
+    JointEventTable.validate(table, lazy=True)
+    assert not skipped
+    assert table.height == 2 * len(DEFAULT_EVENTS)
+    rows = {row["event"]: row for row in table.filter(forecast="raw").iter_rows(named=True)}
+
+    row = rows["top(5) & running"]
+    assert row["n_cases"] == 36 + 40 + 38
+    happened = result.filter(pl.col("finish_position") <= 5, pl.col("running")).height
+    assert row["observed"] == pytest.approx(happened / 114)
+    inside = (ensemble["finish_position"] <= 5) & (ensemble["finish_position"] > 0) & ensemble["running"]
+    assert row["predicted"] == pytest.approx(float(inside.sum()) / (400 * 114))
+    assert row["calibration_error"] == pytest.approx(abs(row["predicted"] - row["observed"]))
+
+    assert rows["both_teammates(top(10))"]["n_cases"] == 36 + 39 + 37
+    out = ((~ensemble["running"]) & (ensemble["driver_id"] != "")).sum("driver")
+    assert rows["count(dnf) >= 8"]["predicted"] == pytest.approx(float((out >= 8).mean()))
+    share = (out >= 8).mean("scenario").values
+    seen = result.filter(~pl.col("running")).group_by("race_id").len()["len"] >= 8
+    variance = (out >= 8).var("scenario", ddof=1).sum().item() * (1 + 1 / 400)
+    assert rows["count(dnf) >= 8"]["z"] == pytest.approx((seen.sum() - share.sum()) / np.sqrt(variance))
+
+
+def test_padding_is_never_read(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng)
+    spoilt = ensemble.copy(deep=True)
+    padding = np.arange(40) >= ensemble["field_size"].values[:, None]
+    for name, value in (("finish_position", 1), ("running", True), ("laps_led", 99)):
+        spoilt[name].values.swapaxes(1, 2)[padding] = value
+    spoilt["team"].values[padding] = "t0"
+    spoilt["make"].values[padding] = "Ford"
+    spoilt["driver_id"].values[padding] = "d0"
+    clean = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
+    assert validate_events({"raw": spoilt, "recalibrated": spoilt}, result)[0].equals(clean[0])
+    assert joint_test(spoilt, result) == joint_test(ensemble, result)
+
+
+def test_favourites_are_those_of_the_raw_ensemble(rng):
+    ensemble, results = make_ensemble(rng)
+    reversed_order = ensemble.copy(deep=True)
+    place, size = reversed_order["finish_position"], reversed_order["field_size"]
+    reversed_order["finish_position"] = xr.where(place > 0, size + 1 - place, 0).transpose(*place.dims)
+    event = at_least(2, favourites(3), top(10))
+    table, _ = validate_events({"raw": ensemble, "recalibrated": reversed_order}, results(rng), [event])
+    raw, recalibrated = table["predicted"]
+    assert raw > 0.5
+    assert recalibrated < 0.2
+    assert table["observed"][0] == table["observed"][1]
+
+
+def test_events_without_their_variables_are_skipped_by_name(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng).with_columns(running=pl.lit(None, pl.Boolean)).drop("laps_led")
+    ensemble["make"] = xr.full_like(ensemble["make"], "")
+    raw = {"raw": ensemble, "recalibrated": ensemble.drop_vars("laps_led")}
+    table, skipped = validate_events(raw, result)
+    assert skipped == {
+        "top(5) & running": "running is unknown for 114 of 114 cars",
+        "count(dnf) >= 8": "running is unknown for 114 of 114 cars",
+        "led(1) & top(10)": "laps_led is absent from the results",
+        "same_make(top(3))": "make is not known",
+    }
+    assert set(table["event"]) == {"both_teammates(top(10))", "at_least(2, favourites(3), top(10))"}
+    ensemble["team"].values[:] = ensemble["driver_id"].values
+    _, skipped = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
+    assert skipped["both_teammates(top(10))"] == "no two cars share a team"
+
+
+def test_no_races_make_an_empty_table(rng):
+    ensemble, results = make_ensemble(rng)
+    none = ensemble.isel(race=[])
+    table, skipped = validate_events({"raw": none, "recalibrated": none}, results(rng))
+    JointEventTable.validate(table, lazy=True)
+    assert table.is_empty()
+    assert skipped["count(dnf) >= 8"] == "there are no races"
+
+
+def test_one_race_has_no_interval(rng):
+    ensemble, results = make_ensemble(rng)
+    one = ensemble.isel(race=[0])
+    table, _ = validate_events({"raw": one, "recalibrated": one}, results(rng))
+    JointEventTable.validate(table, lazy=True)
+    assert table["lower"].null_count() == table.height
+
+
+def test_broken_input_is_refused(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng)
+    both = {"raw": ensemble, "recalibrated": ensemble}
+    missing = (pl.col("race_id") == 101) & pl.col("driver_id").is_in(["d3", "d5"])
+    with pytest.raises(ValueError, match="2 are missing, the first is driver 'd3' in race 101"):
+        validate_events(both, result.filter(~missing))
+    with pytest.raises(ValueError, match=r"must be 1\.\.n over the ensemble's cars; it is not in race 10"):
+        validate_events(both, result.with_columns(pl.col("finish_position") + 1))
+    with pytest.raises(ValueError, match=r"is in race 10[0-2] more than once"):
+        validate_events(both, pl.concat([result, result.head(1)]))
+    with pytest.raises(ValueError, match="must have keys raw, recalibrated, got raw"):
+        validate_events({"raw": ensemble}, result)
+    with pytest.raises(ValueError, match="same races"):
+        validate_events({"raw": ensemble, "recalibrated": ensemble.isel(race=[0, 1])}, result)
+    with pytest.raises(ValueError, match="at least 2 scenarios, got 1"):
+        joint_test(ensemble.isel(scenario=[0]), result)
+    with pytest.raises(ValueError, match="No event can be judged"):
+        joint_test(ensemble.drop_vars("running"), result, [count(dnf) >= 8])
+    with pytest.raises(ValueError, match="nothing to chance"):
+        joint_test(ensemble, result, [count(top(5)) >= 5])
+
+
+# --- all events together ---
+
+
+def test_the_joint_test_takes_the_largest_z(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng)
+    test = joint_test(ensemble, result, seed=3)
+    table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
+    raw = table.filter(forecast="raw").sort(pl.col("z").abs(), descending=True, nulls_last=True)
+    assert test.largest_z == pytest.approx(abs(raw["z"][0]))
+    assert test.worst_event == raw["event"][0]
+    assert 0 < test.p_value <= 1
+    assert joint_test(ensemble, result, seed=3) == test
+
+
+def test_a_calibrated_ensemble_is_rejected_as_often_as_it_says(rng):
+    """P-values are about uniform under the ensemble's own law."""
+    ensemble, results = make_ensemble(rng, sizes=(36, 38) * 4, n_scenarios=300)
+    p_values = np.array([joint_test(ensemble, results(rng), seed=s).p_value for s in range(100)])
+    assert np.mean(p_values <= 0.05) <= 0.12
+    assert np.mean(p_values <= 0.5) == pytest.approx(0.5, abs=0.17)
+
+
+def test_independent_retirements_are_rejected_where_cars_crash_together(rng):
+    """Power: 36 races whose retirements come together, against an ensemble in which they do not."""
+    ensemble, results = make_ensemble(rng, sizes=(36, 38, 40) * 12, n_scenarios=300, chaos=0.0)
+    test = joint_test(ensemble, results(rng, chaos=1.2), [count(dnf) >= 8, count(dnf) >= 12])
+    assert test.p_value < 0.01
+    assert test.worst_event == "count(dnf) >= 12"
