@@ -1,0 +1,125 @@
+"""Posterior draws in whatever form they come, as one dataset.
+
+A fit hands out its draws as an MCMC object, as a DataTree, or as a dict of arrays that keeps the chains apart
+or has joined them. Here they all become `Draws`. What is made of draws belongs elsewhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from numpyro.infer import MCMC
+
+type Samples = MCMC | xr.DataTree | Mapping[str, ArrayLike]
+"""An MCMC object, a DataTree with a group `posterior`, or arrays (chain, draw, ...), (draw, ...) by name."""
+
+DIVERGING = "diverging"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws.
+
+    Attributes
+    ----------
+    posterior : xarray.Dataset
+        Parameters with the leading dims (chain, draw); flat draws stand as one chain.
+    diverging : ndarray or None
+        Which draws ended a divergent trajectory, (chain, draw), bool; None where that was not passed.
+    has_chains : bool
+        Whether the draws came by chain.
+    """
+
+    posterior: xr.Dataset
+    diverging: NDArray[np.bool_] | None
+    has_chains: bool
+
+
+def read_draws(mcmc_samples: Samples) -> Draws:
+    """Return draws in the one form.
+
+    Parameters
+    ----------
+    mcmc_samples : numpyro.infer.MCMC, xarray.DataTree or mapping of str to array_like
+        A mapping's arrays are (chain, draw, ...) or, flat, (draw, ...): a mapping with a one-dimensional
+        array is flat. Its key `diverging`, if there, says which draws diverged.
+
+    Returns
+    -------
+    Draws
+
+    Raises
+    ------
+    ValueError
+        If there are no draws, arrays disagree on chains or draws, a draw is not finite, or there are more
+        chains than draws, as in a flat dict without a scalar parameter.
+
+    Examples
+    --------
+    >>> draws = read_draws({"slope": np.ones((4, 100))})
+    >>> dict(draws.posterior.sizes), draws.has_chains
+    ({'chain': 4, 'draw': 100}, True)
+    """
+    if isinstance(mcmc_samples, xr.DataTree):
+        return _from_tree(mcmc_samples)
+    if isinstance(mcmc_samples, MCMC):
+        extra = mcmc_samples.get_extra_fields(group_by_chain=True)
+        return _from_mapping({**mcmc_samples.get_samples(group_by_chain=True), **_only_diverging(extra)})
+    return _from_mapping(mcmc_samples)
+
+
+def _from_tree(tree: xr.DataTree) -> Draws:
+    if "posterior" not in tree.children:
+        raise ValueError(
+            f"Argument mcmc_samples must have a group posterior, got {', '.join(tree.children)}."
+        )
+    posterior = tree["posterior"].to_dataset()
+    if not {"chain", "draw"} <= set(posterior.dims):
+        raise ValueError(f"Group posterior must have the dims chain and draw, got {tuple(posterior.dims)}.")
+    ordered = posterior.transpose("chain", "draw", ...)
+    known = None
+    if "sample_stats" in tree.children and DIVERGING in tree["sample_stats"].data_vars:
+        known = tree["sample_stats"][DIVERGING].transpose("chain", "draw").values.astype(bool)
+    return _checked(Draws(ordered, known, has_chains=True))
+
+
+def _from_mapping(samples: Mapping[str, ArrayLike]) -> Draws:
+    arrays = {name: np.asarray(values) for name, values in samples.items()}
+    diverging = arrays.pop(DIVERGING, None)
+    if not arrays or any(values.ndim == 0 or values.size == 0 for values in arrays.values()):
+        raise ValueError("Argument mcmc_samples must hold draws of at least one parameter, got none.")
+    has_chains = min(values.ndim for values in arrays.values()) > 1
+    if not has_chains:
+        arrays = {name: values[None] for name, values in arrays.items()}
+        diverging = None if diverging is None else diverging[None]
+    shapes = {values.shape[:2] for values in arrays.values()}
+    if diverging is not None:
+        shapes.add(diverging.shape)
+    if len(shapes) > 1:
+        raise ValueError(f"Arrays of mcmc_samples must agree on chains and draws, got {sorted(shapes)}.")
+    (n_chains, n_draws) = next(iter(shapes))
+    if n_chains > n_draws:
+        raise ValueError(
+            f"Arrays of mcmc_samples must be (chain, draw, ...), got {n_chains} chains of {n_draws} draws."
+        )
+    variables = {
+        name: (("chain", "draw", *(f"{name}_dim_{axis}" for axis in range(values.ndim - 2))), values)
+        for name, values in arrays.items()
+    }
+    coords = {"chain": np.arange(n_chains), "draw": np.arange(n_draws)}
+    known = None if diverging is None else diverging.astype(bool)
+    return _checked(Draws(xr.Dataset(variables, coords), known, has_chains))
+
+
+def _checked(draws: Draws) -> Draws:
+    for name, values in draws.posterior.data_vars.items():
+        n_bad = int((~np.isfinite(values.values)).sum())
+        if n_bad:
+            raise ValueError(f"Draws of {name} must be finite, got {n_bad} that are not of {values.size}.")
+    return draws
+
+
+def _only_diverging(extra: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+    return {DIVERGING: extra[DIVERGING]} if DIVERGING in extra else {}

@@ -1,0 +1,394 @@
+"""Diagnostics of a calibration, as a modeller's notebook wants them: arrays in, answers out.
+
+Whether the sampler converged, whether the fitted model reproduces what happened, whether probabilities and
+joint events are calibrated, and a Markdown report of it all. Tables over many races with race-clustered
+intervals are made in `verification`; pictures in `plotting`.
+"""
+
+import io
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import arviz as az
+import numpy as np
+import numpyro
+import polars as pl
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from calibration_pipeline import plotting
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.calibration import marginal
+from calibration_pipeline.calibration.convergence import Convergence, judge_convergence
+from calibration_pipeline.calibration.draws import Samples, read_draws
+from calibration_pipeline.calibration.marginal_predictive import (
+    map_parameters,
+    race_log_likelihoods,
+    replicate_finishes,
+)
+from calibration_pipeline.files import checked_target, write_atomically
+from calibration_pipeline.metrics import compute_all_metrics
+from calibration_pipeline.models import track_archetype_calibration_model
+from calibration_pipeline.report.notebook import Judged, notebook_report
+from calibration_pipeline.verification.arrays import (
+    PLACE,
+    Variables,
+    hold_events,
+    one_race_curves,
+    read_outcomes,
+)
+from calibration_pipeline.verification.events import Event, Outcomes, at_least, favourites, top
+from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+from calibration_pipeline.verification.reliability import reliability_bins
+
+__all__ = [
+    "Convergence",
+    "assess_mcmc_convergence",
+    "compute_joint_event_validation",
+    "generate_calibration_report",
+    "plot_calibration_curve",
+    "posterior_predictive_check",
+]
+
+EVENT_TOLERANCE = 0.1
+"""Joint-event errors beyond this are logged as a warning."""
+EVENTS: tuple[Event, ...] = (
+    top(5),
+    at_least(1, favourites(1), top(5)),
+    at_least(3, favourites(5), top(10)),
+    *DEFAULT_EVENTS,
+)
+"""What `compute_joint_event_validation` looks at."""
+
+logger = logging.getLogger(__name__)
+
+
+def posterior_predictive_check(
+    mcmc_samples: Samples,
+    predicted_probs: ArrayLike,
+    observed: ArrayLike,
+    track_archetype: str,
+    *,
+    season: ArrayLike | None = None,
+    random_seed: int = 42,
+) -> xr.DataTree:
+    """Set what a fitted marginal map would have produced beside what happened, as ArviZ reads it.
+
+    Parameters
+    ----------
+    mcmc_samples : numpyro.infer.MCMC, xarray.DataTree or mapping of str to array_like
+        What `models.run_mcmc_calibration` returns: the MCMC object or its samples, flat (draw, ...) or by
+        chain (chain, draw, ...). Flat draws stand as one chain.
+    predicted_probs : array_like
+        Finish probabilities (n_races, n_drivers, n_positions), as the fit had them.
+    observed : array_like
+        Finish positions (n_races, n_drivers), 1 is the winner, 0 marks padding.
+    track_archetype : str
+        Kind of track.
+    season : array_like, optional
+        Season of each race (n_races,), if the fit had it.
+    random_seed : int
+        Seed of the replicated finishes.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `posterior`; `posterior_predictive` with replicated `finish_position` (chain, draw, race,
+        driver), cars drawn one by one; `log_likelihood` of each race's finish (chain, draw, race), race noise
+        integrated out, for `arviz.loo`; `observed_data` with `finish_position` (race, driver);
+        `constant_data` with `predicted_probability` (race, driver, position); `sample_stats` with
+        `diverging`, where the samples have it.
+
+    Raises
+    ------
+    ValueError
+        If the model refuses predictions, positions or archetype, a parameter is missing, or slopes and
+        seasons do not match.
+
+    Examples
+    --------
+    >>> samples = {"slope": np.ones(100), "intercept": np.zeros(100), "noise_sigma": np.zeros(100)}
+    >>> tree = posterior_predictive_check(samples, np.full((1, 2, 2), 0.5), [[1, 2]], "road_course")
+    >>> float(tree["log_likelihood/finish_position"].mean().round(3))  # log 1/4
+    -1.386
+    """
+    position, probability = np.asarray(observed), np.asarray(predicted_probs)
+    labels = None if season is None else np.asarray(season)
+    # The model refuses what it cannot read; NumPyro's own validation would refuse padding.
+    with numpyro.validation_enabled(False), numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
+        track_archetype_calibration_model(position, probability, track_archetype, labels)
+    draws = read_draws(mcmc_samples)
+    parameters = map_parameters(draws, labels, len(position))
+    races = marginal.as_races(position, probability)
+    shape = (draws.posterior.sizes["chain"], draws.posterior.sizes["draw"])
+    replicated = replicate_finishes(races, parameters, random_seed)
+    likelihood = race_log_likelihoods(races, parameters)
+    stats = {} if draws.diverging is None else {"sample_stats": {"diverging": draws.diverging}}
+    return az.from_dict(
+        {
+            "posterior": {str(name): values.values for name, values in draws.posterior.items()},
+            "posterior_predictive": {PLACE: replicated.reshape(*shape, *position.shape)},
+            "log_likelihood": {PLACE: likelihood.reshape(*shape, -1)},
+            "observed_data": {PLACE: position},
+            "constant_data": {"predicted_probability": probability},
+            **stats,
+        },
+        dims={PLACE: ["race", "driver"], "predicted_probability": ["race", "driver", "position"]},
+        coords={"position": np.arange(1, probability.shape[2] + 1)},
+        attrs={"/": {"track_archetype": str(parse_archetype(track_archetype)), "random_seed": random_seed}},
+    )
+
+
+def assess_mcmc_convergence(mcmc_or_samples: Samples) -> Convergence:
+    """Judge convergence by rank-normalised split R-hat, effective sample sizes and divergences.
+
+    Good are R-hat < 1.01 and bulk and tail ESS > 400 for every parameter, and no divergences.
+
+    Parameters
+    ----------
+    mcmc_or_samples : numpyro.infer.MCMC, xarray.DataTree or mapping of str to array_like
+        A mapping's arrays are (chain, draw, ...), or flat, (draw, ...): then R-hat is not computable and the
+        effective sample sizes take the draws for one chain. The key `diverging` may say which draws
+        diverged.
+
+    Returns
+    -------
+    Convergence
+
+    Raises
+    ------
+    ValueError
+        If there are no draws, arrays disagree on chains or draws, or a draw is not finite.
+
+    References
+    ----------
+    Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization,
+    doi:10.1214/20-BA1221.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(1).normal(size=(4, 1000))
+    >>> assess_mcmc_convergence({"slope": draws}).converged
+    True
+    >>> assess_mcmc_convergence({"slope": draws.ravel()}).reasons
+    ['R-hat not computable: samples are flat (no chain dimension)']
+    """
+    return judge_convergence(read_draws(mcmc_or_samples))
+
+
+def plot_calibration_curve(
+    predictions: ArrayLike,
+    observations: ArrayLike,
+    track_archetype: str,
+    output_path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Draw predicted event probabilities against observed shares, with the 45° line.
+
+    Cases fall into at most ten bins of about equal number; equal probabilities always share a bin. The
+    intervals are Wilson's (1927, doi:10.1080/01621459.1927.10502953) and take cases for independent.
+
+    Parameters
+    ----------
+    predictions : array_like
+        Event probabilities in [0, 1], any shape.
+    observations : array_like
+        Whether each event happened, 0 or 1, the same shape.
+    track_archetype : str
+        Kind of track, for the title.
+    output_path : path, optional
+        Where to store the picture, whole or not at all; its suffix says the format, e.g. `.png`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the archetype is unknown, shapes differ or are empty, a probability lies outside [0, 1], an
+        observation is not 0 or 1, or `output_path` cannot be written there.
+    """
+    archetype = parse_archetype(track_archetype)
+    probability, happened = np.asarray(predictions, dtype=np.float64), np.asarray(observations)
+    if probability.shape != happened.shape or not probability.size:
+        raise ValueError(
+            "Arguments predictions and observations must have the same shape, at least one case, got "
+            f"{probability.shape} and {happened.shape}."
+        )
+    _refuse("predictions", "lie in [0, 1]", probability, (probability >= 0) & (probability <= 1))
+    _refuse("observations", "be 0 or 1", happened, (happened == 0) | (happened == 1))
+    case = np.arange(probability.size)
+    bins = reliability_bins(probability.ravel(), happened.ravel().astype(bool), case)
+    keys = {"archetype": str(archetype), "forecast": "forecast", "event": "calibration"}
+    curve = pl.DataFrame([keys | row for row in bins], infer_schema_length=None).drop("n_races")
+    figure, ax = plotting.figure_axes()
+    plotting.draw_calibration_curve(ax, curve)
+    if output_path is not None:
+        path = checked_target(output_path)
+        formats = figure.canvas.get_supported_filetypes()
+        if (suffix := path.suffix[1:].lower()) not in formats:
+            raise ValueError(
+                f"Argument output_path must end in one of {', '.join(formats)}; got {path.name!r}."
+            )
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix)
+        write_atomically(path, buffer.getvalue())
+    return figure
+
+
+def compute_joint_event_validation(
+    predictions: Mapping[str, Variables],
+    observations: Variables | Mapping[str, Variables],
+    track_types: Sequence[str],
+) -> dict[tuple[str, str], float]:
+    """Return how far joint events were predicted from how often they happened.
+
+    Events are `EVENTS`, expressions such as `at_least(2, favourites(3), top(10))`. Those whose variables were
+    not passed are skipped, by name, at log level info; errors beyond `EVENT_TOLERANCE` are logged as a
+    warning. A single race says little: for many races see `verification.joint_events.validate_events`.
+
+    Parameters
+    ----------
+    predictions : mapping of str to array_like or mapping
+        By archetype, the scenarios of a race: finish positions or real-valued scores (n_samples, n_cars),
+        the latter ranked within each sample, smaller is better. Or a dict of variables: `finish_position`,
+        `running`, `laps_led`, `incident` (the car retired), each (n_samples, n_cars), `team` and `make`,
+        each (n_cars,).
+    observations : array_like or mapping
+        What happened: finish positions (n_cars,), or a dict of variables alike, each (n_cars,); or a dict of
+        those by archetype.
+    track_types : sequence of str
+        The archetypes to look at.
+
+    Returns
+    -------
+    dict
+        (track_type, event) to |predicted - observed|, in [0, 1]; smaller is better.
+
+    Raises
+    ------
+    ValueError
+        If there is no archetype, one is unknown or lacks predictions, shapes do not match, or a value is not
+        finite or no position.
+
+    Examples
+    --------
+    >>> errors = compute_joint_event_validation({"short_track": [[1, 2], [2, 1]]}, [1, 2], ["short_track"])
+    >>> errors["short_track", "at_least(1, favourites(1), top(5))"]
+    0.0
+    """
+    errors: dict[tuple[str, str], float] = {}
+    for archetype, scenarios, result in _races(predictions, observations, track_types):
+        held, skipped = hold_events(EVENTS, scenarios, result)
+        for event, reason in skipped.items():
+            logger.info("Skipped %s at %s: %s.", event, archetype, reason)
+        for event, found in held.items():
+            errors[archetype, event] = found.error
+            if found.error > EVENT_TOLERANCE:
+                logger.warning(
+                    "%s at %s was predicted %.3f and happened %.3f: off by more than %g.",
+                    event, archetype, found.predicted, found.observed, EVENT_TOLERANCE,
+                )  # fmt: skip
+    return errors
+
+
+def generate_calibration_report(
+    mcmc_samples: Samples | Mapping[str, Samples],
+    predictions: Mapping[str, Variables],
+    observations: Variables | Mapping[str, Variables],
+    track_archetypes: Sequence[str],
+    output_path: str | os.PathLike[str],
+) -> str:
+    """Write a Markdown report: scores, calibration curves, joint events, R-hat and effective sample sizes.
+
+    Pictures are stored beside the report and linked from it.
+
+    Parameters
+    ----------
+    mcmc_samples : MCMC, DataTree or mapping
+        Draws as `assess_mcmc_convergence` takes them, or a dict of such by archetype.
+    predictions, observations : mapping, array_like or mapping
+        As `compute_joint_event_validation` takes them. Scores are those of finish positions.
+    track_archetypes : sequence of str
+        The archetypes to report.
+    output_path : path
+        The Markdown file; it and its pictures replace what is there, each whole or not at all.
+
+    Returns
+    -------
+    str
+        The text that was written.
+
+    Raises
+    ------
+    ValueError
+        If an argument is refused by `assess_mcmc_convergence` or `compute_joint_event_validation`, an
+        archetype lacks samples, or `output_path` is not in an existing folder.
+    """
+    path = checked_target(output_path)
+    judged = [
+        _judge(archetype, scenarios, result)
+        for archetype, scenarios, result in _races(predictions, observations, track_archetypes)
+    ]
+    samples = _by_archetype(mcmc_samples, track_archetypes, "mcmc_samples") or {"all": mcmc_samples}
+    fits = {name: assess_mcmc_convergence(of_one) for name, of_one in samples.items()}
+    text, pictures = notebook_report(judged, fits, path.stem)
+    for name, png in pictures.items():
+        write_atomically(path.with_name(name), png)
+    write_atomically(path, text.encode())
+    return text
+
+
+def _races(
+    predictions: Mapping[str, Variables],
+    observations: Variables | Mapping[str, Variables],
+    track_types: Sequence[str],
+) -> list[tuple[str, Outcomes, Outcomes]]:
+    """Read every archetype's scenarios and result."""
+    if isinstance(track_types, str) or not track_types:
+        raise ValueError(
+            f"Argument track_types must name at least one archetype, in a list; got {track_types!r}."
+        )
+    archetypes = [parse_archetype(name) for name in track_types]
+    simulated = _by_archetype(predictions, archetypes, "predictions")
+    if simulated is None:
+        raise ValueError("Argument predictions must be a dict by archetype.")
+    happened = _by_archetype(observations, archetypes, "observations")
+    if happened is None:
+        happened = dict.fromkeys(archetypes, observations)
+    return [(str(name), *read_outcomes(simulated[name], happened[name], name)) for name in archetypes]
+
+
+def _by_archetype(values: object, archetypes: Sequence[str], argument: str) -> dict[str, Any] | None:
+    """Return what a dict by archetype has for `archetypes`; None if `values` is no such dict."""
+    if not (isinstance(values, Mapping) and set(values) & set(ARCHETYPES)):
+        return None
+    if missing := [name for name in archetypes if name not in values]:
+        raise ValueError(f"Argument {argument} lacks {', '.join(missing)}; it has {', '.join(values)}.")
+    return {name: values[name] for name in archetypes}
+
+
+def _judge(archetype: str, scenarios: Outcomes, result: Outcomes) -> Judged:
+    place, actual = scenarios.finish_position, result.finish_position
+    errors, skipped = hold_events(EVENTS, scenarios, result)
+    return Judged(
+        archetype,
+        n_samples=place.shape[0],
+        n_cars=actual.size,
+        metrics=compute_all_metrics(place, actual),
+        curves=one_race_curves(archetype, scenarios, result),
+        errors=errors,
+        skipped=skipped,
+    )
+
+
+def _refuse(name: str, rule: str, values: NDArray, good: NDArray) -> None:
+    if not good.all():
+        first = values[~good].ravel()[0]
+        n_bad = int((~good).sum())
+        raise ValueError(
+            f"Argument {name} must {rule}; {n_bad} of {values.size} do not, the first is {first}."
+        )

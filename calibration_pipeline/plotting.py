@@ -1,0 +1,484 @@
+"""Pictures. Each function draws one frame on the axes it is given and returns them; nothing is computed here.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell
+apart; every series also has a marker of its own, so that a picture survives a grey printer. The raw and the
+recalibrated forecast look the same in every picture. Sizes suit a phone: one picture, one question.
+
+Figures are plain `matplotlib.figure.Figure` objects, never pyplot's global state: drawing needs no display,
+and nothing has to be closed.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+
+Drawing = Callable[[Axes, pl.DataFrame], Axes]
+"""What every `draw_...` function is."""
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#666666"
+
+PHONE_WIDTH = 6.0
+ROW_HEIGHT = 0.5
+
+
+class Style(NamedTuple):
+    """How a series looks, everywhere."""
+
+    label: str
+    color: str
+    marker: str
+    dash: str
+
+
+FORECAST_STYLES = {
+    "raw": Style("Raw", VERMILION, "o", "--"),
+    "recalibrated": Style("Recalibrated", BLUE, "s", "-"),
+    "climatology": Style("Climatology", GREY, "^", ":"),
+    "start_order": Style("Start order", PURPLE, "D", "-."),
+    "forecast": Style("Forecast", BLACK, "o", "-"),
+}
+ARCHETYPE_STYLES = dict(
+    zip(
+        ARCHETYPES,
+        (
+            Style(Archetype.SUPERSPEEDWAY.label, VERMILION, "o", "-"),
+            Style(Archetype.INTERMEDIATE.label, BLUE, "s", "--"),
+            Style(Archetype.SHORT_TRACK.label, GREEN, "^", "-."),
+            Style(Archetype.ROAD_COURSE.label, PURPLE, "D", ":"),
+        ),
+        strict=True,
+    )
+)
+
+
+def figure_axes(width: float = PHONE_WIDTH, height: float = 5.0) -> tuple[Figure, Axes]:
+    """Return a new figure with one pair of axes, laid out so that no label is cut.
+
+    Parameters
+    ----------
+    width, height : float
+        Size, inches.
+
+    Returns
+    -------
+    tuple of matplotlib.figure.Figure and matplotlib.axes.Axes
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:
+    """Return the height of a figure that lists `n_rows` things below each other, inches.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows: events, or drivers.
+    row_height : float
+        Height of a row, inches.
+
+    Examples
+    --------
+    >>> rows_height(10)
+    6.5
+    """
+    return 1.5 + row_height * max(n_rows, 2)
+
+
+def figure_png(figure: Figure, dpi: int = 110) -> bytes:
+    """Return `figure` as the bytes of a PNG image.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        What is drawn.
+    dpi : int
+        Dots per inch.
+
+    Examples
+    --------
+    >>> figure, _ = figure_axes()
+    >>> figure_png(figure)[1:4]
+    b'PNG'
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def draw_calibration_curve(ax: Axes, curve: pl.DataFrame) -> Axes:
+    """Draw predicted probability against observed share, with the 45° line on which they agree.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    curve : polars.DataFrame
+        `CalibrationCurves` rows of one archetype and one event; `n_races` may be left out where cases are
+        independent.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `curve` holds several archetypes or events.
+    """
+    ax.set(xlabel="Predicted probability", ylabel="Observed share, 95 % interval")
+    if curve.is_empty():
+        return _say_no_races(ax)
+    ax.set_title(f"{_archetype_label(curve)}: {_only(curve, 'event')}")
+    top = max(_largest(curve, column) for column in ("predicted", "observed", "upper"))
+    top = min(1.0, max(0.05, 1.08 * top))
+    ax.plot([0, top], [0, top], color=GREY, linewidth=1, label="Predicted = observed", zorder=1)
+    for style, part in _by_forecast(curve):
+        part = part.sort("predicted")
+        counts = [_count(part["n_races"].max(), "race")] if "n_races" in part.columns else []
+        counts.append(_count(part["n_cases"].sum(), "case"))
+        label = f"{style.label} ({', '.join(counts)})"
+        _points(ax, part["predicted"].to_numpy(), part, style, label=label, line=True)
+    ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    _legend_below(ax, 1)
+    return ax
+
+
+def draw_coverage(ax: Axes, metrics: pl.DataFrame) -> Axes:
+    """Draw how many finishes lay inside the central intervals, beside the share that should.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    metrics : polars.DataFrame
+        `MetricTable` rows of one archetype with quantity "coverage" and levels such as "80 %".
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `metrics` holds several archetypes or another quantity.
+    """
+    ax.set(xlabel="Central interval of the forecast", ylabel="Finishes inside, 95 % interval")
+    if metrics.is_empty():
+        return _say_no_races(ax)
+    if (quantity := _only(metrics, "quantity")) != "coverage":
+        raise ValueError(f"Argument metrics must hold the quantity coverage, got {quantity}.")
+    ax.set_title(f"{_archetype_label(metrics)}: coverage")
+    nominal = pl.col("level").str.extract(r"([\d.]+)").cast(pl.Float64) / 100
+    metrics = metrics.with_columns(nominal=nominal).with_columns(slot=pl.col("nominal").rank("dense") - 1.0)
+    levels = metrics.select("slot", "nominal", "level").unique().sort("slot")
+    slots, shares = levels["slot"].to_numpy(), levels["nominal"].to_numpy()
+    ax.hlines(shares, slots - 0.35, slots + 0.35, color=BLACK, linewidth=2, label="Should be")
+    for offset, (style, part) in _dodged(list(_by_forecast(metrics)), 0.24):
+        label = f"{style.label} ({_count(part['n_races'].max(), 'race')})"
+        _points(ax, part["slot"].to_numpy() + offset, part, style, label=label)
+    ax.set_xticks(slots, levels["level"].to_list())
+    ax.set(xlim=(-0.6, len(slots) - 0.4), ylim=(0, 1.02))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    _legend_below(ax, 3)
+    return ax
+
+
+def draw_pit(ax: Axes, pit: pl.DataFrame) -> Axes:
+    """Draw the PIT's distribution minus the uniform one; the band of a calibrated forecast holds the 0 line.
+
+    The form is the ECDF difference plot of Säilynoja, Bürkner and Vehtari (2022,
+    https://doi.org/10.1007/s11222-022-10090-6).
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    pit : polars.DataFrame
+        forecast, u, ecdf (share of PIT values up to u), lower and upper (its simultaneous 95 % band; null
+        where it cannot be told); optionally archetype.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `pit` holds several archetypes.
+    """
+    ax.set(xlabel="Forecast probability of finishing as well or better (PIT)", ylabel="Share of cars − PIT")
+    if pit.is_empty():
+        return _say_no_races(ax)
+    ax.set_title(f"{_archetype_label(pit)}: PIT" if "archetype" in pit.columns else "PIT")
+    ax.axhline(0, color=GREY, linewidth=1, label="Calibrated: the band holds this line")
+    for style, part in _by_forecast(pit):
+        part = part.sort("u")
+        u = part["u"].to_numpy()
+        ax.plot(u, part["ecdf"].to_numpy() - u, style.dash, color=style.color, linewidth=2, label=style.label)
+        lower, upper = _ends(part)
+        if np.isfinite(lower).any():
+            band = f"{style.label}, 95 % band"
+            ax.fill_between(u, lower - u, upper - u, color=style.color, alpha=0.15, label=band)
+    ax.set_xlim(0, 1)
+    _legend_below(ax, 2)
+    return ax
+
+
+def draw_joint_events(ax: Axes, joint_events: pl.DataFrame) -> Axes:
+    """Draw how often each event happened, with its interval, and how often the forecasts said it would.
+
+    Give the figure the height `rows_height(number of events)`.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    joint_events : polars.DataFrame
+        `JointEventTable` rows of one archetype.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `joint_events` holds several archetypes.
+    """
+    ax.set_xlabel("Probability, and observed share with its 95 % interval")
+    if joint_events.is_empty():
+        return _say_no_races(ax)
+    ax.set_title(f"{_archetype_label(joint_events)}: joint events")
+    events = joint_events.unique("event", maintain_order=True).with_row_index("row")
+    rows = events["row"].cast(pl.Float64).to_numpy()
+    observed = events["observed"].to_numpy()
+    ax.hlines(rows, *_ends(events), color=BLACK, linewidth=2)
+    ax.plot(observed, rows, "|", color=BLACK, markersize=14, markeredgewidth=2, label="Observed")
+    joint_events = joint_events.join(events.select("event", "row"), on="event", maintain_order="left")
+    for style, part in _by_forecast(joint_events):
+        predicted, row = part["predicted"].to_numpy(), part["row"].cast(pl.Float64).to_numpy()
+        ax.plot(predicted, row, style.marker, color=style.color, alpha=0.85, label=style.label)
+    for row, event, n_races in events.select("row", "event", "n_races").iter_rows():
+        text = f"{event}  ({_count(n_races, 'race')})"
+        ax.text(0.01, row - 0.28, text, va="bottom", fontsize="small", transform=ax.get_yaxis_transform())
+    ax.set(yticks=[], xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.85))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    _legend_below(ax, 3)
+    return ax
+
+
+def draw_slope_by_season(ax: Axes, slopes: pl.DataFrame) -> Axes:
+    """Draw the calibration slope season by season; 1 is calibrated.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    slopes : polars.DataFrame
+        archetype, season (year), estimate, lower, upper (95 % interval).
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    ax.set(xlabel="Season", ylabel="Calibration slope, 95 % interval", title="Calibration slope by season")
+    if slopes.is_empty():
+        return _say_no_races(ax)
+    ax.set_yscale("log")
+    ax.axhline(1, color=GREY, linewidth=1)
+    present = [name for name in ARCHETYPES if name in slopes["archetype"]]
+    parts = [(ARCHETYPE_STYLES[name], slopes.filter(archetype=name).sort("season")) for name in present]
+    for offset, (style, part) in _dodged(parts, 0.12):
+        _points(ax, part["season"].to_numpy() + offset, part, style, label=style.label, line=True)
+    first, last = int(slopes["season"].min()), int(slopes["season"].max())  # type: ignore[arg-type]
+    bottom, top = ax.get_ylim()
+    ax.set(xlim=(first - 0.5, last + 0.5), ylim=(min(bottom, 0.75), max(top, 1.35)))
+    ax.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 8)))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    for height, side, meaning in (
+        (0.98, "top", "above 1: too cautious"),
+        (0.02, "bottom", "below 1: too sure"),
+    ):
+        ax.text(
+            0.99, height, meaning, ha="right", va=side, color=GREY, fontsize="small", transform=ax.transAxes
+        )
+    _legend_below(ax, 2)
+    return ax
+
+
+def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
+    """Draw each driver's chances of a win, a top 5 and a top 10 as nested bars, the likeliest winner on top.
+
+    Give the figure the height `rows_height(number of drivers, 0.24)`.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    forecast : polars.DataFrame
+        driver, win, top5, top10 (probabilities), one row a driver.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    ax.set_xlabel("Probability")
+    if forecast.is_empty():
+        return _say_no_races(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    forecast = forecast.sort("win", descending=True, maintain_order=True)
+    rows = np.arange(len(forecast), dtype=float)
+    shades = {"top10": ("#B7DBF3", "Top 10"), "top5": (SKY, "Top 5"), "win": ("#004B77", "Win")}
+    for column, (color, label) in shades.items():
+        ax.barh(rows, forecast[column].to_numpy(), 0.8, color=color, label=label)
+    for row, win in zip(rows, forecast["win"], strict=True):
+        ax.text(
+            1.01,
+            row,
+            f"{win:.1%}".replace("%", " %"),
+            va="center",
+            fontsize="small",
+            transform=ax.get_yaxis_transform(),
+        )
+    ax.text(1.01, -0.8, "Win", va="bottom", fontsize="small", transform=ax.get_yaxis_transform())
+    ax.set_yticks(rows, forecast["driver"].to_list(), fontsize="small")
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(0, min(1.0, 1.08 * max(0.05, _largest(forecast, "top10"))))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
+    ax.legend(loc="lower right", frameon=True, reverse=True)
+    return ax
+
+
+def draw_weights(ax: Axes, weights: pl.DataFrame) -> Axes:
+    """Draw what a fitted network makes of each covariate, by archetype.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    weights : polars.DataFrame
+        archetype, covariate, estimate, lower, upper (95 % interval).
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    ax.set(xlabel="Weight in the log-strength, 95 % interval", title="What makes a car fast")
+    if weights.is_empty():
+        return _say_no_races(ax)
+    covariates = weights["covariate"].unique(maintain_order=True)
+    row = weights["covariate"].replace_strict(covariates, range(len(covariates)), return_dtype=pl.Float64)
+    weights = weights.with_columns(row=row)
+    ax.axvline(0, color=GREY, linewidth=1)
+    present = [name for name in ARCHETYPES if name in weights["archetype"]]
+    parts = [(ARCHETYPE_STYLES[name], weights.filter(archetype=name)) for name in present]
+    for offset, (style, part) in _dodged(parts, 0.18):
+        rows = part["row"].to_numpy() + offset
+        ax.hlines(rows, *_ends(part), color=style.color, linewidth=1.5)
+        ax.plot(part["estimate"].to_numpy(), rows, style.marker, color=style.color, label=style.label)
+    labels = [name.replace("_", " ") for name in covariates]
+    ax.set_yticks(range(len(covariates)), labels, fontsize="small")
+    ax.invert_yaxis()
+    _legend_below(ax, 2)
+    return ax
+
+
+def _points(
+    ax: Axes, x: np.ndarray, part: pl.DataFrame, style: Style, *, label: str, line: bool = False
+) -> None:
+    """Draw `estimate` (or `observed`) at `x` with its interval; hollow where there is no interval."""
+    y = part["estimate" if "estimate" in part.columns else "observed"].to_numpy()
+    lower, upper = _ends(part)
+    known = np.isfinite(lower)
+    if line:
+        ax.plot(x, y, style.dash, color=style.color, linewidth=1, alpha=0.6)
+    ax.vlines(x, lower, upper, color=style.color, linewidth=1.5)
+    ax.plot(x[known], y[known], style.marker, color=style.color, label=label if known.any() else None)
+    ax.plot(
+        x[~known],
+        y[~known],
+        style.marker,
+        color=style.color,
+        fillstyle="none",
+        label=None if known.any() else label,
+    )
+
+
+def _ends(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends of the intervals, NaN where they cannot be told."""
+    lower, upper = (frame[end].cast(pl.Float64).fill_null(math.nan).to_numpy() for end in ("lower", "upper"))
+    return lower, upper
+
+
+def _by_forecast(frame: pl.DataFrame) -> Iterator[tuple[Style, pl.DataFrame]]:
+    """Yield the forecasts that `frame` has, always in the same order."""
+    for forecast, style in FORECAST_STYLES.items():
+        part = frame.filter(forecast=forecast)
+        if not part.is_empty():
+            yield style, part
+
+
+def _dodged(
+    parts: list[tuple[Style, pl.DataFrame]], step: float
+) -> Iterator[tuple[float, tuple[Style, pl.DataFrame]]]:
+    """Series side by side, centred: pairs of offset and series."""
+    centre = (len(parts) - 1) / 2
+    for index, part in enumerate(parts):
+        yield (index - centre) * step, part
+
+
+def _only(frame: pl.DataFrame, column: str) -> str:
+    values = frame[column].unique().sort().to_list()
+    if len(values) > 1:
+        raise ValueError(f"A plot shows one {column}, got {', '.join(values)}.")
+    return str(values[0])
+
+
+def _archetype_label(frame: pl.DataFrame) -> str:
+    return Archetype(_only(frame, "archetype")).label
+
+
+def _largest(frame: pl.DataFrame, column: str) -> float:
+    """Return the largest value, 0 where all are null."""
+    return float(frame[column].cast(pl.Float64).fill_null(0).max())  # type: ignore[arg-type]
+
+
+def _count(n: object, noun: str) -> str:
+    """`1 race`, `1,296 races`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _legend_below(ax: Axes, ncols: int) -> None:
+    """Put the legend 45 points below the axes, where it hides nothing."""
+    below = ScaledTranslation(0, -45 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + below,
+        frameon=False,
+        ncols=ncols,
+        fontsize="small",
+    )
+
+
+def _say_no_races(ax: Axes) -> Axes:
+    ax.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+    ax.text(0.5, 0.5, "no races yet", ha="center", va="center", color=GREY, fontsize="large")
+    return ax

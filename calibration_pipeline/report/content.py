@@ -1,0 +1,125 @@
+"""What a report is made of: verdicts, tables and where they came from. No text and no layout belongs here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.verification.verdicts import Verdict
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "metrics": (
+        "archetype",
+        "forecast",
+        "quantity",
+        "level",
+        "estimate",
+        "lower",
+        "upper",
+        "n_races",
+        "n_cars",
+        "orientation",
+    ),
+    "joint_events": (
+        "archetype",
+        "forecast",
+        "event",
+        "predicted",
+        "observed",
+        "lower",
+        "upper",
+        "calibration_error",
+        "z",
+        "n_races",
+    ),
+    "curves": (
+        "archetype",
+        "forecast",
+        "event",
+        "predicted",
+        "observed",
+        "lower",
+        "upper",
+        "n_cases",
+        "n_races",
+    ),
+    "pit": ("archetype", "forecast", "u", "ecdf", "lower", "upper"),
+    "slopes": ("archetype", "season", "estimate", "lower", "upper"),
+    "convergence": ("archetype", "fold", "parameter", "r_hat", "ess_bulk", "ess_tail", "divergences"),
+    "identification": ("archetype", "parameter", "mean", "lower", "upper", "contraction"),
+    "forecast": ("driver", "car_number", "start_position", "win", "top5", "top10", "dnf"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything that a report shows. A table without rows is shown as "none yet", never left out silently.
+
+    Attributes
+    ----------
+    title : str
+        Heading of the page.
+    source : str
+        Where the races came from, e.g. "simulated".
+    verdicts : sequence of Verdict
+        One an archetype; the report has a section for each, in this order.
+    metrics : polars.DataFrame
+        `MetricTable`.
+    joint_events : polars.DataFrame
+        `JointEventTable`.
+    skipped_events : mapping of str to str
+        Joint events that could not be judged, and why.
+    curves : polars.DataFrame
+        `CalibrationCurves`.
+    pit : polars.DataFrame
+        archetype, forecast, u, ecdf, lower, upper: the distribution of the PIT, with a simultaneous band.
+    slopes : polars.DataFrame
+        archetype, season, estimate, lower, upper: the calibration slope of each season.
+    convergence : polars.DataFrame
+        archetype, fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's whole fit);
+        null where a diagnostic could not be computed.
+    identification : polars.DataFrame
+        archetype, parameter, mean, lower, upper, contraction (1 - posterior sd / prior sd).
+    forecast : polars.DataFrame or None
+        driver, car_number, start_position, win, top5, top10, dnf (probabilities): one row a car of the next
+        race; None where no race is announced.
+    forecast_title : str
+        Which race `forecast` is of.
+    provenance : mapping of str to str
+        Source, seasons, seeds, versions, hashes: what is needed to make the report again.
+
+    Raises
+    ------
+    ValueError
+        If a table lacks a column, or an archetype has two verdicts or is unknown.
+    """
+
+    title: str
+    source: str
+    verdicts: Sequence[Verdict]
+    metrics: pl.DataFrame
+    joint_events: pl.DataFrame
+    curves: pl.DataFrame
+    pit: pl.DataFrame
+    slopes: pl.DataFrame
+    convergence: pl.DataFrame
+    identification: pl.DataFrame
+    skipped_events: Mapping[str, str] = field(default_factory=dict)
+    forecast: pl.DataFrame | None = None
+    forecast_title: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, columns in COLUMNS.items():
+            table = getattr(self, name)
+            missing = [] if table is None else [column for column in columns if column not in table.columns]
+            if missing:
+                raise ValueError(f"Argument {name} lacks the columns {', '.join(missing)}.")
+        if len(set(self.archetypes)) < len(self.verdicts):
+            raise ValueError(f"Argument verdicts must have one a kind of track, got {self.archetypes}.")
+
+    @property
+    def archetypes(self) -> list[Archetype]:
+        """The kinds of track that the report is about, in its order."""
+        return [parse_archetype(verdict.archetype) for verdict in self.verdicts]

@@ -1,0 +1,149 @@
+"""The report as a list of sections, before it becomes HTML or Markdown; their order is decided here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.report import words
+from calibration_pipeline.report.blocks import Cell, Gallery, Picture, Section, Table
+from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.fits import (
+    closing_sections,
+    convergence_section,
+    forecast_section,
+    identification_section,
+    skipped_section,
+    slope_section,
+)
+from calibration_pipeline.report.numbers import UNKNOWN, estimate, number
+from calibration_pipeline.report.tracks import track_section
+
+
+@dataclass(frozen=True)
+class VerdictLine:
+    """One line of the first screen: kind of track, badge, what it means, the first piece of evidence."""
+
+    anchor: str
+    label: str
+    verdict: str
+    meaning: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """The whole report, ready to be written in any form."""
+
+    title: str
+    question: str
+    notes: Sequence[str]
+    verdicts: Sequence[VerdictLine]
+    summary: Table
+    sections: Sequence[Section]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every figure, in order."""
+        galleries = (
+            block for section in self.sections for block in section.blocks if isinstance(block, Gallery)
+        )
+        return [picture for gallery in galleries for picture in gallery.pictures]
+
+
+def build_document(content: ReportContent) -> Document:
+    """Arrange a report's content.
+
+    Parameters
+    ----------
+    content : ReportContent
+        Verdicts, tables and provenance.
+    """
+    track_sections = [track_section(content, verdict) for verdict in content.verdicts]
+    lines = [
+        VerdictLine(
+            section.anchor,
+            section.heading,
+            verdict.verdict,
+            words.VERDICTS[verdict.verdict].meaning,
+            next(iter(verdict.evidence), ""),
+        )
+        for section, verdict in zip(track_sections, content.verdicts, strict=True)
+    ]
+    notes = [words.SIMULATED_NOTE] if content.source == "simulated" else []
+    sections = [
+        *track_sections,
+        *skipped_section(content),
+        slope_section(content),
+        forecast_section(content),
+        convergence_section(content),
+        identification_section(content),
+        *closing_sections(content),
+    ]
+    return Document(
+        content.title,
+        words.QUESTION,
+        [words.HOW_JUDGED, *notes],
+        lines,
+        _summary_table(content),
+        sections,
+    )
+
+
+def report_pictures(content: ReportContent) -> dict[str, bytes]:
+    """Return the report's figures as PNG images, for the Markdown form to link to.
+
+    Parameters
+    ----------
+    content : ReportContent
+        Verdicts, tables and provenance.
+
+    Returns
+    -------
+    dict of str to bytes
+        By key; `render_markdown` links to `<key>.png`.
+    """
+    return {picture.key: picture.draw() for picture in build_document(content).pictures}
+
+
+def _summary_table(content: ReportContent) -> Table:
+    """Return the numbers that matter most, one row a kind of track."""
+    rows = []
+    for archetype in content.archetypes:
+        metrics = content.metrics.filter(archetype=archetype)
+        r_hat = content.convergence.filter(archetype=archetype)["r_hat"].cast(pl.Float64).max()
+        n_races = metrics["n_races"].max()
+        rows.append(
+            [
+                Cell(parse_archetype(archetype).label),
+                Cell(str(n_races or 0)),
+                _metric(metrics, "raw", "crps", "", 2),
+                _metric(metrics, "recalibrated", "crps", "", 2),
+                _metric(metrics, "raw", "coverage", "80 %", 1),
+                _metric(metrics, "recalibrated", "coverage", "80 %", 1),
+                Cell(number(r_hat) if isinstance(r_hat, float) else UNKNOWN),
+            ]
+        )
+    columns = [
+        "Kind of track",
+        "Races",
+        "CRPS, raw",
+        "CRPS, recalibrated",
+        "In 80 % interval, raw",
+        "In 80 % interval, recalibrated",
+        "Worst R-hat",
+    ]
+    caption = (
+        "At a glance. CRPS measures in places how far forecasts missed: smaller is better. "
+        "Of the finishes, 80 % should lie in the 80 % interval."
+    )
+    return Table(caption, columns, rows)
+
+
+def _metric(metrics: pl.DataFrame, forecast: str, quantity: str, level: str, digits: int) -> Cell:
+    found = metrics.filter(forecast=forecast, quantity=quantity, level=level)
+    if found.is_empty():
+        return Cell(UNKNOWN)
+    value, lower, upper = found.select("estimate", "lower", "upper").row(0)
+    return estimate(value, lower, upper, digits, as_percent=quantity == "coverage")

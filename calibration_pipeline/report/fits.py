@@ -1,0 +1,169 @@
+"""The report's sections across kinds of track: slopes, the next race, the fits, methods and provenance."""
+
+import polars as pl
+
+from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.calibration.convergence import ESS_GOOD, R_HAT_GOOD
+from calibration_pipeline.report import words
+from calibration_pipeline.report.blocks import (
+    Block,
+    Cell,
+    Definitions,
+    Gallery,
+    References,
+    Section,
+    Table,
+    Text,
+)
+from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, percent
+from calibration_pipeline.report.pictures import forecast_picture, slope_picture
+
+
+def slope_section(content: ReportContent) -> Section:
+    """Return the section on how the calibration slope moved over the seasons."""
+    slopes = content.slopes
+    if slopes.is_empty():
+        return Section("slopes", "Calibration by season", [Text("No season has been fitted yet.")])
+    rows = [
+        [Cell(_label(archetype)), Cell(str(season)), estimate(value, lower, upper, 2)]
+        for archetype, season, value, lower, upper in slopes.select(
+            "archetype", "season", "estimate", "lower", "upper"
+        ).iter_rows()
+    ]
+    table = Table("Calibration slope by season", ["Kind of track", "Season", "Slope"], rows, folded=True)
+    return Section("slopes", "Calibration by season", [Gallery([slope_picture(slopes)]), table])
+
+
+def forecast_section(content: ReportContent) -> Section:
+    """Return the section on the next race."""
+    forecast = content.forecast
+    if forecast is None or forecast.is_empty():
+        text = Text("No race is announced that has not been run, so there is nothing to forecast.")
+        return Section("next-race", "Next race", [text])
+    forecast = forecast.sort("win", descending=True, maintain_order=True)
+    rows = [
+        [
+            Cell(f"{car['driver']} ({car['car_number']})"),
+            Cell(UNKNOWN if car["start_position"] is None else str(car["start_position"])),
+            *(Cell(percent(car[chance])) for chance in ("win", "top5", "top10", "dnf")),
+        ]
+        for car in forecast.iter_rows(named=True)
+    ]
+    columns = ["Driver (car)", "Start", "Win", "Top 5", "Top 10", "Out before the end"]
+    table = Table("Chances of every car", columns, rows, folded=True)
+    picture = forecast_picture(forecast, content.forecast_title)
+    return Section("next-race", "Next race", [Text(content.forecast_title), Gallery([picture]), table])
+
+
+def convergence_section(content: ReportContent) -> Section:
+    """Return the section on whether the fits can be relied on."""
+    fits = content.convergence
+    if fits.is_empty():
+        return Section("convergence", "Did the fits converge?", [Text("Nothing has been fitted yet.")])
+    text = Text(
+        f"Each fit runs independent chains that must agree. Wanted: R-hat below {R_HAT_GOOD}, both effective "
+        f"sample sizes above {ESS_GOOD}, no divergences."
+    )
+    return Section("convergence", "Did the fits converge?", [text, _worst_table(fits), _fit_table(fits)])
+
+
+def identification_section(content: ReportContent) -> Section:
+    """Return the section on what the data say of each parameter."""
+    parameters = content.identification
+    if parameters.is_empty():
+        return Section("identification", "What the data decide", [Text("Nothing has been fitted yet.")])
+    text = Text(
+        "Contraction compares each parameter's spread after the fit with its spread before: near 0 the "
+        "number "
+        "is an assumption, near 1 a finding."
+    )
+    rows = [
+        [
+            Cell(_label(row["archetype"])),
+            Cell(row["parameter"]),
+            estimate(row["mean"], row["lower"], row["upper"]),
+            Cell(number(row["contraction"], 2)),
+        ]
+        for row in parameters.iter_rows(named=True)
+    ]
+    columns = ["Kind of track", "Parameter", "Mean and interval", "Contraction"]
+    table = Table("Parameters of the recalibration", columns, rows, n_text=2)
+    meanings = Definitions(words.PARAMETERS)
+    return Section("identification", "What the data decide", [text, table, meanings])
+
+
+def skipped_section(content: ReportContent) -> list[Section]:
+    """Return the section on joint events that could not be judged, if there are any."""
+    if not content.skipped_events:
+        return []
+    rows = [[Cell(event), Cell(reason)] for event, reason in content.skipped_events.items()]
+    table = Table("Joint events that could not be judged", ["Event", "Why"], rows, n_text=2)
+    return [Section("skipped", "Not judged", [table])]
+
+
+def closing_sections(content: ReportContent) -> list[Section]:
+    """Return methods, glossary and provenance."""
+    methods: list[Block] = [Definitions(words.METHODS), References(words.REFERENCES)]
+    rows = [[Cell(name), Cell(value)] for name, value in content.provenance.items()]
+    provenance = Table("What is needed to make this report again", ["", "Value"], rows, n_text=2)
+    return [
+        Section("methods", "Methods in brief", methods),
+        Section("glossary", "Glossary", [Definitions(words.GLOSSARY)]),
+        Section("provenance", "Provenance", [provenance] if rows else [Text("None was recorded.")]),
+    ]
+
+
+def _worst_table(fits: pl.DataFrame) -> Table:
+    """Return the worst of every diagnostic, one row a kind of track."""
+    by_fold = fits.group_by("archetype", "fold", maintain_order=True).agg(
+        pl.max("r_hat"), pl.min("ess_bulk", "ess_tail"), pl.max("divergences")
+    )
+    worst = by_fold.group_by("archetype", maintain_order=True).agg(
+        pl.len(), pl.max("r_hat"), pl.min("ess_bulk", "ess_tail"), pl.sum("divergences")
+    )
+    rows = [
+        [
+            Cell(_label(row["archetype"])),
+            Cell(str(row["len"])),
+            _r_hat(row["r_hat"]),
+            _ess(row["ess_bulk"]),
+            _ess(row["ess_tail"]),
+            Cell(str(row["divergences"]), "wanted: 0" if row["divergences"] else ""),
+        ]
+        for row in worst.iter_rows(named=True)
+    ]
+    columns = ["Kind of track", "Fits", "Worst R-hat", "Least bulk ESS", "Least tail ESS", "Divergences"]
+    return Table("The worst of all fits", columns, rows)
+
+
+def _fit_table(fits: pl.DataFrame) -> Table:
+    rows = [
+        [
+            Cell(_label(row["archetype"])),
+            Cell(row["fold"]),
+            Cell(row["parameter"]),
+            _r_hat(row["r_hat"]),
+            _ess(row["ess_bulk"]),
+            _ess(row["ess_tail"]),
+        ]
+        for row in fits.iter_rows(named=True)
+    ]
+    columns = ["Kind of track", "Fold", "Parameter", "R-hat", "Bulk ESS", "Tail ESS"]
+    return Table("Every fit and parameter", columns, rows, folded=True, n_text=3)
+
+
+def _r_hat(value: float | None) -> Cell:
+    if value is None:
+        return Cell("not computable")
+    return Cell(number(value), f"wanted: below {R_HAT_GOOD}" if value >= R_HAT_GOOD else "")
+
+
+def _ess(value: float | None) -> Cell:
+    if value is None:
+        return Cell("not computable")
+    return Cell(number(value, 0), f"wanted: above {ESS_GOOD}" if value <= ESS_GOOD else "")
+
+
+def _label(archetype: str) -> str:
+    return parse_archetype(archetype).label

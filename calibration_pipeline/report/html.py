@@ -1,0 +1,39 @@
+"""The report as one HTML page that needs nothing else: no network, no script, no second file."""
+
+import base64
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.document import build_document
+from calibration_pipeline.report.words import VERDICTS
+
+
+def render_html(content: ReportContent) -> str:
+    """Return the report as a self-contained HTML page.
+
+    Parameters
+    ----------
+    content : ReportContent
+        Verdicts, tables and provenance. All text is escaped.
+
+    Returns
+    -------
+    str
+        Styles are inline, figures are data URIs; light and dark follow the reader's system.
+    """
+    environment = Environment(
+        loader=PackageLoader("calibration_pipeline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["data_uri"] = _data_uri
+    template = environment.get_template("page.html.jinja")
+    return template.render(document=build_document(content), verdict_words=VERDICTS)
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,96 @@
+"""How numbers are written for people: fixed digits, a real minus sign, "n/a" for what could not be told."""
+
+import math
+
+from calibration_pipeline.report.blocks import Cell
+
+UNKNOWN = "n/a"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `value` with a fixed number of decimals and thousands separated.
+
+    Parameters
+    ----------
+    value : float or None
+        None and NaN read "n/a".
+    digits : int
+        Decimals.
+
+    Examples
+    --------
+    >>> number(-0.1234), number(12345, 0), number(None), number(-0.0001, 2)
+    ('−0.123', '12,345', 'n/a', '0.00')
+    """
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    text = f"{abs(value):,.{digits}f}"
+    is_zero = not any(digit in text for digit in "123456789")
+    return text if value >= 0 or is_zero else f"−{text}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage.
+
+    Parameters
+    ----------
+    value : float or None
+        Between 0 and 1.
+    digits : int
+        Decimals.
+
+    Examples
+    --------
+    >>> percent(0.487), percent(None)
+    ('48.7 %', 'n/a')
+    """
+    return UNKNOWN if value is None or math.isnan(value) else f"{number(100 * value, digits)} %"
+
+
+def estimate(
+    value: float | None,
+    lower: float | None,
+    upper: float | None,
+    digits: int = 3,
+    *,
+    as_percent: bool = False,
+) -> Cell:
+    """Return an estimate with its interval.
+
+    Parameters
+    ----------
+    value, lower, upper : float or None
+        The estimate and both ends; without ends only the estimate is shown.
+    digits : int
+        Decimals.
+    as_percent : bool
+        The numbers are shares, to be read as percentages.
+
+    Examples
+    --------
+    >>> estimate(0.801, 0.75, 0.85, 1, as_percent=True)
+    Cell(text='80.1 %', small='75.0 to 85.0 %')
+    """
+    show = percent if as_percent else number
+    if lower is None or upper is None or math.isnan(lower) or math.isnan(upper):
+        return Cell(show(value, digits))
+    low = number(100 * lower if as_percent else lower, digits)
+    return Cell(show(value, digits), f"{low} to {show(upper, digits)}")
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    noun : str
+        The singular; its plural ends in s.
+
+    Examples
+    --------
+    >>> count(1, "race"), count(1296, "car")
+    ('1 race', '1,296 cars')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

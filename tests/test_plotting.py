@@ -1,0 +1,303 @@
+"""What the pictures show is what the frames say: artists' data are compared, not pixels."""
+
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from calibration_pipeline import plotting
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.plotting import FORECAST_STYLES
+
+RAW, RECALIBRATED = FORECAST_STYLES["raw"], FORECAST_STYLES["recalibrated"]
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def curve_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": "superspeedway",
+            "forecast": ["raw", "raw", "recalibrated", "recalibrated"],
+            "event": "top 10",
+            "predicted": [0.4, 0.1, 0.15, 0.3],
+            "observed": [0.3, 0.2, 0.15, 0.35],
+            "lower": [0.2, None, 0.1, 0.3],
+            "upper": [0.5, None, 0.2, 0.6],
+            "n_cases": [700, 596, 650, 646],
+            "n_races": [36, 1, 36, 36],
+        }
+    )
+
+
+def coverage_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": "short_track",
+            "forecast": ["raw"] * 3 + ["recalibrated"] * 3,
+            "quantity": "coverage",
+            "level": ["50 %", "80 %", "95 %"] * 2,
+            "estimate": [0.4, 0.7, 0.9, 0.5, 0.8, 0.95],
+            "lower": [0.35, 0.65, 0.85, 0.45, 0.75, 0.9],
+            "upper": [0.45, 0.75, 0.95, 0.55, 0.85, 1.0],
+            "n_races": 12,
+        }
+    )
+
+
+def pit_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": "road_course",
+            "forecast": "raw",
+            "u": [0.0, 0.5, 1.0],
+            "ecdf": [0.0, 0.6, 1.0],
+            "lower": [0.0, 0.4, 1.0],
+            "upper": [0.0, 0.7, 1.0],
+        }
+    )
+
+
+def events_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": "intermediate",
+            "forecast": ["raw", "recalibrated", "raw", "recalibrated"],
+            "event": ["top(5) & running"] * 2 + ["count(dnf) >= 8"] * 2,
+            "predicted": [0.1, 0.12, 0.5, 0.4],
+            "observed": [0.13, 0.13, 0.3, 0.3],
+            "lower": [0.1, 0.1, None, None],
+            "upper": [0.2, 0.2, None, None],
+            "n_races": [18, 18, 1, 1],
+        }
+    )
+
+
+def slopes_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": ["road_course", "road_course", "superspeedway"],
+            "season": [2021, 2020, 2021],
+            "estimate": [1.1, 0.9, 1.0],
+            "lower": [0.9, 0.7, 0.8],
+            "upper": [1.3, 1.1, 1.25],
+        }
+    )
+
+
+def forecast_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "driver": ["Slow", "Fast", "Middling"],
+            "win": [0.05, 0.25, 0.1],
+            "top5": [0.2, 0.6, 0.4],
+            "top10": [0.4, 0.8, 0.6],
+        }
+    )
+
+
+def weights_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": ["road_course", "road_course", "superspeedway", "superspeedway"],
+            "covariate": ["finish_form", "start_position"] * 2,
+            "estimate": [0.5, -0.2, 0.2, -0.1],
+            "lower": [0.3, -0.4, 0.1, -0.3],
+            "upper": [0.7, 0.0, 0.3, 0.1],
+        }
+    )
+
+
+DRAWINGS = [
+    (plotting.draw_calibration_curve, curve_frame()),
+    (plotting.draw_coverage, coverage_frame()),
+    (plotting.draw_pit, pit_frame()),
+    (plotting.draw_joint_events, events_frame()),
+    (plotting.draw_slope_by_season, slopes_frame()),
+    (plotting.draw_finish_distribution, forecast_frame()),
+    (plotting.draw_weights, weights_frame()),
+]
+
+
+def new_axes() -> Axes:
+    return plotting.figure_axes()[1]
+
+
+def line(ax: Axes, label: str) -> np.ndarray:
+    """The points of the line with that label, (n, 2)."""
+    (found,) = [one for one in ax.lines if one.get_label() == label]
+    return np.asarray(found.get_xydata())
+
+
+def legend_labels(ax: Axes) -> list[str]:
+    legend = ax.get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize(("draw", "frame"), DRAWINGS)
+def test_draws_on_the_given_axes_with_named_axes_and_legend(draw, frame):
+    ax = new_axes()
+    assert draw(ax, frame) is ax
+    assert ax.get_xlabel()
+    assert legend_labels(ax)
+    assert plotting.figure_png(ax.figure).startswith(PNG_SIGNATURE)
+
+
+@pytest.mark.parametrize(("draw", "frame"), DRAWINGS)
+def test_empty_frame_says_no_races_yet(draw, frame):
+    ax = draw(new_axes(), frame.clear())
+    assert [text.get_text() for text in ax.texts] == ["no races yet"]
+    assert not ax.lines
+    assert plotting.figure_png(ax.figure).startswith(PNG_SIGNATURE)
+
+
+@pytest.mark.parametrize(("draw", "frame"), DRAWINGS)
+def test_everything_stays_on_the_paper(draw, frame):
+    """No label, title or legend is cut at the figure's edge."""
+    ax = draw(new_axes(), frame)
+    figure = ax.figure
+    figure.draw_without_rendering()
+    paper, ink = figure.bbox, figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+    assert ink.x0 >= paper.x0
+    assert ink.y0 >= paper.y0
+    assert ink.x1 <= paper.x1
+    assert ink.y1 <= paper.y1
+
+
+@pytest.mark.parametrize("draw", [draw for draw, frame in DRAWINGS if "archetype" in frame.columns][:4])
+def test_two_archetypes_in_one_picture_are_refused(draw):
+    frame = dict(DRAWINGS)[draw]
+    mixed = pl.concat([frame, frame.with_columns(archetype=pl.lit("intermediate_"))])
+    with pytest.raises(ValueError, match="A plot shows one archetype, got"):
+        draw(new_axes(), mixed)
+
+
+def test_calibration_curve_shows_points_intervals_and_counts():
+    ax = plotting.draw_calibration_curve(new_axes(), curve_frame())
+    assert ax.get_title() == "Superspeedway: top 10"
+    assert legend_labels(ax) == [
+        "Predicted = observed",
+        "Raw (36 races, 1,296 cases)",
+        "Recalibrated (36 races, 1,296 cases)",
+    ]
+    diagonal = line(ax, "Predicted = observed")
+    np.testing.assert_array_equal(diagonal[:, 0], diagonal[:, 1])
+    np.testing.assert_allclose(line(ax, "Recalibrated (36 races, 1,296 cases)"), [[0.15, 0.15], [0.3, 0.35]])
+    np.testing.assert_allclose(line(ax, "Raw (36 races, 1,296 cases)"), [[0.4, 0.3]])
+    hollow = [one for one in ax.lines if one.get_fillstyle() == "none" and len(one.get_xydata())]
+    np.testing.assert_allclose(hollow[0].get_xydata(), [[0.1, 0.2]])
+    assert hollow[0].get_color() == RAW.color
+    assert ax.get_xlim() == ax.get_ylim() == (0, pytest.approx(0.6 * 1.08))
+
+
+def test_raw_and_recalibrated_look_the_same_everywhere():
+    looks = []
+    for draw, frame in (DRAWINGS[0], DRAWINGS[1], DRAWINGS[3]):
+        ax = draw(new_axes(), frame)
+        marked = {
+            str(one.get_label()).split(" (")[0]: (one.get_color(), one.get_marker())
+            for one in ax.lines
+            if one.get_marker() not in ("None", "|") and not str(one.get_label()).startswith("_")
+        }
+        looks.append(marked)
+    assert looks[0] == looks[1] == looks[2]
+    assert looks[0] == {
+        "Raw": (RAW.color, RAW.marker),
+        "Recalibrated": (RECALIBRATED.color, RECALIBRATED.marker),
+    }
+
+
+@pytest.mark.parametrize("styles", [plotting.FORECAST_STYLES, plotting.ARCHETYPE_STYLES])
+def test_no_two_series_share_colour_and_dash(styles):
+    assert len({(style.color, style.marker) for style in styles.values()}) == len(styles)
+    assert len({style.color for style in styles.values()}) == len(styles)
+
+
+def test_coverage_stands_beside_the_nominal_share():
+    ax = plotting.draw_coverage(new_axes(), coverage_frame())
+    nominal = [path.vertices[0, 1] for path in ax.collections[0].get_paths()]
+    np.testing.assert_allclose(nominal, [0.5, 0.8, 0.95])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["50 %", "80 %", "95 %"]
+    np.testing.assert_allclose(line(ax, "Raw (12 races)")[:, 1], [0.4, 0.7, 0.9])
+    np.testing.assert_allclose(line(ax, "Recalibrated (12 races)")[:, 1], [0.5, 0.8, 0.95])
+
+
+def test_coverage_refuses_another_quantity():
+    with pytest.raises(ValueError, match="quantity coverage, got crps"):
+        plotting.draw_coverage(new_axes(), coverage_frame().with_columns(quantity=pl.lit("crps")))
+
+
+def test_pit_is_drawn_as_difference_to_uniform():
+    ax = plotting.draw_pit(new_axes(), pit_frame())
+    np.testing.assert_allclose(line(ax, "Raw"), [[0, 0], [0.5, 0.1], [1, 0]], atol=1e-12)
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(-0.1)
+    assert band[:, 1].max() == pytest.approx(0.2)
+
+
+def test_pit_without_band_draws_the_curve_only():
+    unknown = pit_frame().with_columns(lower=pl.lit(None), upper=pl.lit(None))
+    ax = plotting.draw_pit(new_axes(), unknown)
+    assert not ax.collections
+    assert legend_labels(ax) == ["Calibrated: the band holds this line", "Raw"]
+
+
+def test_joint_events_show_observed_and_both_forecasts():
+    ax = plotting.draw_joint_events(new_axes(), events_frame())
+    np.testing.assert_allclose(line(ax, "Observed"), [[0.13, 0], [0.3, 1]])
+    np.testing.assert_allclose(line(ax, "Raw"), [[0.1, 0], [0.5, 1]])
+    np.testing.assert_allclose(line(ax, "Recalibrated"), [[0.12, 0], [0.4, 1]])
+    assert [text.get_text() for text in ax.texts] == [
+        "top(5) & running  (18 races)",
+        "count(dnf) >= 8  (1 race)",
+    ]
+    np.testing.assert_allclose(ax.collections[0].get_paths()[0].vertices, [[0.1, 0], [0.2, 0]])
+
+
+def test_slopes_are_in_order_of_season_and_archetype():
+    ax = plotting.draw_slope_by_season(new_axes(), slopes_frame())
+    assert legend_labels(ax) == ["Superspeedway", "Road course"]
+    road = line(ax, "Road course")
+    np.testing.assert_allclose(road[:, 1], [0.9, 1.1])
+    np.testing.assert_allclose(road[:, 0], [2020.06, 2021.06])
+    assert ax.get_yscale() == "log"
+    assert list(ax.get_xticks()) == [2020, 2021]
+
+
+def test_finish_distribution_puts_the_likeliest_winner_on_top():
+    ax = plotting.draw_finish_distribution(new_axes(), forecast_frame())
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["Fast", "Middling", "Slow"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in ax.containers}
+    assert widths == {"Top 10": [0.8, 0.6, 0.4], "Top 5": [0.6, 0.4, 0.2], "Win": [0.25, 0.1, 0.05]}
+    assert "25.0 %" in [text.get_text() for text in ax.texts]
+
+
+def test_weights_stand_in_rows_by_covariate():
+    ax = plotting.draw_weights(new_axes(), weights_frame())
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["finish form", "start position"]
+    np.testing.assert_allclose(line(ax, "Superspeedway"), [[0.2, -0.09], [-0.1, 0.91]])
+    np.testing.assert_allclose(line(ax, "Road course"), [[0.5, 0.09], [-0.2, 1.09]])
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+def test_every_archetype_has_a_style():
+    assert list(plotting.ARCHETYPE_STYLES) == list(ARCHETYPES)
+
+
+def test_figures_are_not_pyplots():
+    figure, ax = plotting.figure_axes(3, 2)
+    assert isinstance(figure, Figure)
+    assert ax.figure is figure
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_png_has_the_size_asked_for():
+    figure, _ = plotting.figure_axes(3, 2)
+    png = plotting.figure_png(figure, dpi=50)
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    assert (width, height) == (150, 100)
