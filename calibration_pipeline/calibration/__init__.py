@@ -1,0 +1,1 @@
+"""Calibration: tabulated likelihoods, inference, and what makes recalibrated tables coherent."""

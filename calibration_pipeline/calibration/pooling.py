@@ -1,0 +1,170 @@
+"""All archetypes in one fit, and the comparison of raw, per-archetype and pooled calibration.
+
+Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry 2017,
+doi:10.1007/s11222-016-9696-4), races as the units.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import arviz as az
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.inference import run_nuts
+from calibration_pipeline.calibration.latent import Evidence, pooled_calibration_model
+from calibration_pipeline.calibration.race_curves import Reference
+from calibration_pipeline.calibration.walk_forward import (
+    SCHEMA_VERSION,
+    log_likelihood,
+    season_labels,
+    with_information,
+)
+
+PARAMETERS = {
+    "slope_mu": (),
+    "slope_sigma": (),
+    "archetype_sigma": (),
+    "noise_sigma": ("archetype",),
+    "intercept": ("archetype",),
+    "log_slope": ("archetype", "season"),
+}
+
+
+def fit_pooled(
+    fits: Mapping[Archetype, xr.DataTree],
+    seasons: list[int],
+    *,
+    n_warmup: int = 500,
+    n_samples: int = 1000,
+    n_chains: int = 4,
+    seed: int = 42,
+) -> xr.DataTree:
+    """Fit all archetypes together, to the races of their latest fits.
+
+    Parameters
+    ----------
+    fits : mapping
+        Archetype -> `CalibrationPosterior`; their curves and references are used again.
+    seasons : list of int
+        Seasons of the walk; one more is added for what comes.
+    n_warmup, n_samples, n_chains, seed
+        As for NUTS.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups posterior, sample_stats, log_likelihood.
+    """
+    evidence = join_evidence(fits, len(seasons) + 1)
+    settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
+    mcmc = run_nuts(pooled_calibration_model, (evidence,), **settings)
+    coords = {"archetype": [str(a) for a in ARCHETYPES], "season": season_labels(seasons)}
+    tree = az.from_numpyro(mcmc, coords=coords, dims={name: list(dims) for name, dims in PARAMETERS.items()})
+    samples = mcmc.get_samples(group_by_chain=True)
+    tree["posterior"] = xr.DataTree(
+        xr.Dataset(
+            {
+                name: (("chain", "draw", *dims), np.asarray(samples[name], np.float32))
+                for name, dims in PARAMETERS.items()
+            },
+            coords,
+        )
+    )
+    log_slope, noise_sigma, intercept = (
+        np.asarray(samples[name]) for name in ("log_slope", "noise_sigma", "intercept")
+    )
+    total = log_likelihood(evidence, log_slope, noise_sigma, intercept)
+    races = np.concatenate([fits[a]["constant_data"]["race"].values for a in ARCHETYPES])
+    result = xr.Dataset({"result": (("chain", "draw", "race"), total)}, {"race": races})
+    tree["log_likelihood"] = xr.DataTree(result)
+    tree.attrs = {"n_races": len(races), "schema_version": SCHEMA_VERSION, **settings}
+    return tree
+
+
+def join_evidence(fits: Mapping[Archetype, xr.DataTree], n_seasons: int) -> Evidence:
+    """Join the evidence of the archetypes' latest fits, races in the order of `ARCHETYPES`."""
+    data = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
+    reference = [fits[archetype].attrs for archetype in ARCHETYPES]
+
+    def join(name: str) -> NDArray:
+        return np.concatenate([races[name].values for races in data])
+
+    sizes = [races.sizes["race"] for races in data]
+    nothing = np.zeros((len(ARCHETYPES), n_seasons), np.float32)
+    evidence = Evidence(
+        order=join("order_curve"),
+        incident=join("incident_curve"),
+        archetype=np.repeat(np.arange(len(ARCHETYPES), dtype=np.int32), sizes),
+        season=join("season").astype(np.int32),
+        weight=np.ones(sum(sizes), np.float32),
+        reference=Reference(
+            np.array([np.log(attrs["reference_slope"]) for attrs in reference], np.float32),
+            np.array([attrs["reference_noise"] for attrs in reference], np.float32),
+        ),
+        score=nothing,
+        information=nothing,
+    )
+    return with_information(evidence)
+
+
+def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree) -> pl.DataFrame:
+    """Compare raw, per-archetype and pooled calibration by leave-one-out log score, races as units.
+
+    Parameters
+    ----------
+    fits : mapping
+        Archetype -> `CalibrationPosterior`.
+    pooled : xarray.DataTree
+        As made by `fit_pooled` from the same fits.
+
+    Returns
+    -------
+    polars.DataFrame
+        `ModelComparison`: one row a model, the best first.
+    """
+    evidence = join_evidence(fits, pooled["posterior"].sizes["season"])
+    nothing = np.zeros((1, 1, len(ARCHETYPES)), np.float32)
+    unchanged = np.zeros((1, 1, *np.shape(evidence.score)), np.float32)
+    raw = log_likelihood(evidence, unchanged, nothing, nothing)[0, 0]
+    own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
+    elpd = {
+        "raw": _elpd_of_fixed_forecast(raw, n_samples=own.shape[0] * own.shape[1]),
+        "per archetype": _leave_one_out(own),
+        "pooled": _leave_one_out(pooled["log_likelihood"]["result"].to_numpy()),
+    }
+    table = pl.from_pandas(az.compare(elpd, round_to="none").rename_axis("model").reset_index())
+    worst_k = {name: 0.0 if name == "raw" else float(e.pareto_k.max()) for name, e in elpd.items()}
+    return table.select(
+        "model",
+        pl.col("rank").cast(pl.Int64),
+        *(pl.col(name).cast(pl.Float64) for name in ("elpd", "se", "elpd_diff", "dse", "p", "weight")),
+        n_races=pl.lit(len(raw), pl.Int64),
+        worst_pareto_k=pl.col("model").replace_strict(worst_k),
+    )
+
+
+def _leave_one_out(log_likelihood: NDArray) -> Any:
+    groups = xr.Dataset({"result": (("chain", "draw", "race"), log_likelihood)})
+    posterior = xr.Dataset({"draws": (("chain", "draw"), log_likelihood.sum(axis=-1))})
+    return az.loo(xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": groups}), pointwise=True)
+
+
+def _elpd_of_fixed_forecast(log_likelihood: NDArray, n_samples: int) -> Any:
+    """Nothing was fitted, so nothing is left out: each race's log likelihood as it is."""
+    each = xr.DataArray(log_likelihood.astype(np.float64), dims="race")
+    return az.ELPDDataLOO(
+        elpd=float(each.sum()),
+        se=float(np.sqrt(len(each) * each.var())),
+        p=0.0,
+        n_samples=n_samples,
+        n_data_points=len(each),
+        scale="log",
+        warning=False,
+        good_k=0.7,
+        elpd_i=each,
+        pareto_k=xr.zeros_like(each),
+    )

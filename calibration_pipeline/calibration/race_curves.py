@@ -1,0 +1,221 @@
+"""Log-likelihood curves of races: what a calibration needs to know of each race, tabulated once.
+
+Given an ensemble's utilities a race enters the latent map only through its log sharpness, and its incidents
+only through a shift of their logit. Both are smooth curves of one number, kept as Chebyshev series.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import xarray as xr
+from jax import Array
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from calibration_pipeline.calibration.curves import (
+    centre,
+    chebyshev_nodes,
+    fit_coefficients,
+    gauss_hermite,
+    integrated_log_likelihood,
+)
+from calibration_pipeline.scenarios.covariates import AnyArray
+from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.schemas.datasets import car_mask
+
+RACES_MULTIPLE = 32
+REFERENCE_SCENARIOS = 32
+LARGEST_REFERENCE_NOISE = 1.0
+
+
+class Observed(NamedTuple):
+    """What happened in the races of an ensemble, laid out as the ensemble is.
+
+    Attributes
+    ----------
+    finish_position : (race, driver) int, 0 for padding
+    running_order : (race, driver) int, 1 for the first of the running cars, 0 for retired and padding
+    """
+
+    finish_position: NDArray[np.int16]
+    running_order: NDArray[np.int16]
+
+
+class RaceCurves(NamedTuple):
+    """Curves of races, padded to a multiple of `RACES_MULTIPLE` with curves that are zero.
+
+    Attributes
+    ----------
+    order : (race, coefficient), log-likelihood of the running order by log sharpness, 0 at the raw one's
+    incident : (race, coefficient), log-likelihood of the incidents by shift of the logit, 0 at no shift
+    reference_order : (race, scenario, coefficient), as `order` for orders drawn from the ensemble
+    """
+
+    order: NDArray[np.float32]
+    incident: NDArray[np.float32]
+    reference_order: NDArray[np.float32]
+
+
+class Reference(NamedTuple):
+    """The sharpness that the likelihood finds in the ensemble's own scenarios: how calibrated looks."""
+
+    log_slope: AnyArray
+    noise_sigma: AnyArray
+
+
+def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
+    """Look up what happened to the cars of an ensemble.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        Has the coordinates of `schemas.datasets.Races`.
+    race_results : polars.DataFrame
+        `RaceResults` of at least these races.
+
+    Returns
+    -------
+    Observed
+
+    Raises
+    ------
+    ValueError
+        If a car of the ensemble has no result, or a race has another number of cars.
+    """
+    n_races, width = ensemble.sizes["race"], ensemble.sizes["driver"]
+    car = car_mask(ensemble).values
+    race, slot = np.nonzero(car)
+    cars = pl.DataFrame(
+        {
+            "race_id": ensemble["race"].values[race],
+            "driver_id": ensemble["driver_id"].values[race, slot].tolist(),
+            "race_index": race,
+            "slot": slot,
+        },
+        schema_overrides={"driver_id": pl.String},
+    )
+    found = cars.join(race_results, on=["race_id", "driver_id"], how="left", maintain_order="left")
+    if n_lost := found["finish_position"].null_count():
+        first = found.filter(pl.col("finish_position").is_null()).row(0, named=True)
+        raise ValueError(
+            f"Argument race_results must have every car of the ensemble; {n_lost} are missing, "
+            f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
+        )
+    order = pl.when("running").then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
+    values = found.select("finish_position", running_order=order.otherwise(0))
+    out = np.zeros((2, n_races, width), np.int16)
+    out[:, race, slot] = values.to_numpy().T
+    return Observed(*out)
+
+
+def scenario_running_order(ensemble: xr.Dataset, n_scenarios: int) -> NDArray[np.int16]:
+    """Rank the running cars of the first scenarios: (race, scenario, driver), 0 for retired and padding."""
+    first = ensemble[["finish_position", "running"]].isel(scenario=slice(n_scenarios))
+    position = np.where(first["running"].values, first["finish_position"].values, np.int16(0))
+    taking_part = position > 0
+    rank = np.argsort(np.argsort(np.where(taking_part, position, 10_000), axis=-1), axis=-1) + 1
+    return np.where(taking_part, rank, 0).astype(np.int16)
+
+
+def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
+    """Tabulate the curves of an ensemble's races.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        `ScenarioEnsemble`.
+    observed : Observed
+        Of the same races.
+
+    Returns
+    -------
+    RaceCurves
+        The race axis is padded to a multiple of `RACES_MULTIPLE`.
+    """
+    utility = _pad(ensemble["utility"].values)
+    log_sharpness = chebyshev_nodes()
+    order = _order_values(utility, _pad(observed.running_order)[:, None, :], log_sharpness)[:, 0]
+    drawn = scenario_running_order(ensemble, REFERENCE_SCENARIOS)
+    reference = _order_values(utility, _pad(drawn), log_sharpness)
+    out = (observed.finish_position > 0) & (observed.running_order == 0)
+    incident = _incident_values(
+        _pad(ensemble["incident_logit"].values),
+        _pad(ensemble["chaos_scale"].values),
+        _pad(out),
+        _pad(car_mask(ensemble).values),
+        log_sharpness,
+    )
+    return RaceCurves(*(_centred_series(values) for values in (order, incident, reference)))
+
+
+def _pad(values: NDArray) -> NDArray:
+    n_pad = -len(values) % RACES_MULTIPLE
+    return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
+
+
+def _centred_series(values: Array) -> NDArray[np.float32]:
+    return centre(fit_coefficients(values))[0].astype(np.float32)
+
+
+@jax.jit
+def _order_values(utility: Array, running_order: Array, log_sharpness: Array) -> Array:
+    """Log-likelihood of running orders (race, scenario, driver) at each node: (race, scenario, node)."""
+
+    def one(strength: Array, rank: Array) -> Array:
+        order = jnp.argsort(jnp.where(rank > 0, rank, rank.shape[-1] + 1))
+        sharpened = jnp.exp(log_sharpness)[:, None] * strength[order]
+        return log_probability(sharpened, jnp.broadcast_to((rank > 0)[order], sharpened.shape))
+
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(utility, running_order)
+
+
+@jax.jit
+def _incident_values(logit: Array, chaos_scale: Array, out: Array, car: Array, shift: Array) -> Array:
+    """Log-likelihood of incidents, chaos integrated out, at each shift of the logit: (race, node)."""
+    nodes, weights = gauss_hermite()
+    at = logit[:, None, None, :] + (chaos_scale[:, None] * nodes)[:, None, :, None] + shift[:, None, None]
+    each = jnp.where(car[:, None, None, :], out[:, None, None, :] * at - jax.nn.softplus(at), 0.0)
+    return jax.nn.logsumexp(each.sum(axis=-1) + jnp.log(weights), axis=-1)
+
+
+def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
+    """Fit the likelihood to orders drawn from the ensemble itself.
+
+    A calibrated ensemble with team effects or another noise law does not look like slope 1 to a bare
+    reverse Plackett-Luce likelihood. It looks like this, and observed slopes are read relative to it.
+
+    Parameters
+    ----------
+    curves : RaceCurves
+    weight : array, shape (race)
+        1 for races that count, 0 for the others.
+
+    Returns
+    -------
+    Reference
+        Log sharpness and race-level noise of largest mean likelihood.
+    """
+    tables, counts = jnp.asarray(curves.reference_order), jnp.asarray(weight, jnp.float32)
+
+    def loss(x: NDArray) -> tuple[float, NDArray]:
+        value, gradient = _reference_loss(jnp.asarray(x, jnp.float32), tables, counts)
+        return float(value), np.asarray(gradient, np.float64)
+
+    bounds = [(-2.0, 2.0), (0.0, LARGEST_REFERENCE_NOISE)]
+    best = minimize(loss, np.array([0.0, 0.1]), jac=True, method="L-BFGS-B", bounds=bounds)
+    return Reference(float(best.x[0]), float(best.x[1]))
+
+
+@jax.jit
+def _reference_loss(x: Array, tables: Array, weight: Array) -> Any:
+    def mean_loss(at: Array) -> Array:
+        n_races, n_scenarios, n = tables.shape
+        each = integrated_log_likelihood(
+            tables.reshape(-1, n), jnp.broadcast_to(at[0], n_races * n_scenarios), at[1]
+        )
+        return -jnp.sum(weight * each.reshape(n_races, n_scenarios).mean(axis=1)) / jnp.sum(weight)
+
+    return jax.value_and_grad(mean_loss)(x)

@@ -1,0 +1,130 @@
+"""Applying a latent fit: what changes in each race's scenarios, and the backtest that comes of it."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.calibration.race_curves import observe
+from calibration_pipeline.scenarios.network import Recalibration
+from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
+
+
+def draw_recalibrations(
+    fit: xr.DataTree, races: xr.Dataset, n_scenarios: int, seed: int
+) -> dict[int, Recalibration]:
+    """Draw what a fit changes in every scenario of the races whose fold it covers.
+
+    A scenario takes one draw of the posterior, so that the uncertainty of the fit is in the ensemble, and
+    its own race-level noise.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        `CalibrationPosterior`.
+    races : xarray.Dataset
+        Coordinates race, fold, season (race).
+    n_scenarios : int
+    seed : int
+
+    Returns
+    -------
+    dict
+        race_id -> `Recalibration` of arrays (scenario). Races of a fold without a fit are not in it: their
+        forecast stays raw.
+    """
+    walk = fit["walk_forward"].to_dataset()
+    fitted = set(walk["fold"].values.tolist())
+    labels = zip(*(races[name].values.tolist() for name in ("race", "fold", "season")), strict=True)
+    return {
+        race: _draw(walk.sel(fold=fold, season=season), n_scenarios, np.random.default_rng([seed, race]))
+        for race, fold, season in labels
+        if fold in fitted
+    }
+
+
+def draw_coming_recalibration(
+    fit: xr.DataTree, fold: str, season: int, n_scenarios: int, seed: int
+) -> Recalibration | None:
+    """Draw what a fit changes in a race that has not run, by the procedure that the backtest scored.
+
+    Parameters
+    ----------
+    fit : xarray.DataTree
+        `CalibrationPosterior`.
+    fold : str
+        Fold of the coming race. Where its fold has run races of the archetype, their fit applies; else
+        the latest.
+    season : int
+    n_scenarios, seed : int
+
+    Returns
+    -------
+    Recalibration or None
+        None where the archetype has too few races for a fit.
+    """
+    walk = fit["walk_forward"].to_dataset()
+    if fold in walk["fold"].values:
+        posterior = walk.sel(fold=fold)
+    elif fit.attrs["n_races"] >= fit.attrs["min_races"]:
+        posterior = fit["posterior"].to_dataset()
+    else:
+        return None
+    return _draw(posterior.sel(season=season), n_scenarios, np.random.default_rng([seed, season]))
+
+
+def _draw(posterior: xr.Dataset, n_scenarios: int, rng: np.random.Generator) -> Recalibration:
+    flat = {name: posterior[name].values.ravel() for name in ("log_slope", "noise_sigma", "intercept")}
+    draw = rng.integers(len(flat["log_slope"]), size=n_scenarios)
+    noise = flat["noise_sigma"][draw] * rng.standard_normal(n_scenarios)
+    return Recalibration(
+        log_sharpness=(flat["log_slope"][draw] + noise).astype(np.float32),
+        incident_shift=flat["intercept"][draw].astype(np.float32),
+    )
+
+
+def build_backtest(
+    raw: xr.Dataset, recalibrated: xr.Dataset, race_results: pl.DataFrame, fit: xr.DataTree
+) -> xr.Dataset:
+    """Set the out-of-sample probabilities, raw and recalibrated, beside what happened.
+
+    Parameters
+    ----------
+    raw, recalibrated : xarray.Dataset
+        `ScenarioEnsemble` of the same races of one archetype.
+    race_results : polars.DataFrame
+        `RaceResults` of at least these races.
+    fit : xarray.DataTree
+        `CalibrationPosterior`: what its folds saw is put beside each race.
+
+    Returns
+    -------
+    xarray.Dataset
+        `Backtest`.
+    """
+    field_size = raw["field_size"].values
+    place, pair = ("race", "driver", "position"), ("race", "driver", "opponent")
+    width = raw.sizes["driver"]
+    variables: dict[str, Any] = {}
+    for name, ensemble in {"raw": raw, "recalibrated": recalibrated}.items():
+        finish = ensemble["finish_position"].values
+        variables[name] = (place, finish_probabilities(finish, field_size))
+        variables[f"{name}_head_to_head"] = (pair, head_to_head(finish, field_size))
+    variables["finish_position"] = (("race", "driver"), observe(raw, race_results).finish_position)
+    walk = fit["walk_forward"].to_dataset()
+    seen = {
+        name: dict(zip(walk["fold"].values.tolist(), walk[name].values.tolist(), strict=True))
+        for name in ("calibration_as_of", "n_calibration_races")
+    }
+    folds = raw["fold"].values.tolist()
+    as_of = {
+        name: ("race", np.array([by.get(fold, 0) for fold in folds], np.int32)) for name, by in seen.items()
+    }
+    coordinates = raw.drop_dims("scenario").coords
+    return xr.Dataset(variables, {**coordinates, **as_of, "position": np.arange(1, width + 1)})
+
+
+def scored_races(backtest: xr.Dataset) -> xr.Dataset:
+    """Keep the races that are judged: those of every season but the first, where all is still burning in."""
+    return backtest.isel(race=backtest["season"].values > backtest["season"].values.min(initial=9999))

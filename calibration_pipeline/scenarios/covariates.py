@@ -1,0 +1,164 @@
+"""From driver features to the arrays that the causal network reads: one row a race, one slot a car."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from calibration_pipeline.archetypes import ARCHETYPES
+
+type AnyArray = Any  # of NumPy or of JAX
+
+# Each covariate is divided by its scale, so that one prior suits all weights.
+PACE_COVARIATES = {
+    "start_score": 1.0,
+    "finish_form": 0.5,
+    "running_form": 0.5,
+    "pace_form": 0.5,
+    "archetype_form": 0.2,
+    "track_form": 0.2,
+    "team_form": 0.5,
+    "led_form": 0.05,
+    "experience": 1.5,
+}
+INCIDENT_COVARIATES = {
+    "incident_form": 0.3,
+    "start_score": 1.0,
+    "finish_form": 0.5,
+    "experience": 1.5,
+    "track_incident": 0.3,
+}
+
+
+class Field(NamedTuple):
+    """What the network reads of a race, or of many with a leading race axis. Padding is zero.
+
+    Attributes
+    ----------
+    pace : (..., driver, pace covariate), centred within the race
+    incident : (..., driver, incident covariate)
+    start_score : (..., driver), normal score of the grid, larger is further ahead
+    car : (..., driver) bool, whether the slot holds a car
+    team : (..., driver) int, cars of one team share a number
+    archetype : (...) int, index into `ARCHETYPES`
+    scheduled_laps : (...) int
+    caution : (...), log of the track's caution rate, centred
+    """
+
+    pace: AnyArray
+    incident: AnyArray
+    start_score: AnyArray
+    car: AnyArray
+    team: AnyArray
+    archetype: AnyArray
+    scheduled_laps: AnyArray
+    caution: AnyArray
+
+
+def normal_score(place: NDArray, field_size: NDArray) -> NDArray[np.float64]:
+    """Return the normal score of a place within its field: Phi^-1((n - place + 1/2) / n), larger is better.
+
+    Examples
+    --------
+    >>> normal_score(np.array([1, 2, 3]), np.array([3, 3, 3])).round(2).tolist()
+    [0.97, 0.0, -0.97]
+    """
+    return ndtri((field_size - place + 0.5) / field_size)
+
+
+def race_slots(features: pl.DataFrame) -> pl.DataFrame:
+    """Sort cars by race and grid, and number races and slots.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        At least race_id, race_order, start_position, driver_id.
+
+    Returns
+    -------
+    polars.DataFrame
+        The rows sorted, with `race_index`, `slot` (both from 0) and `field_size`.
+    """
+    return features.sort("race_order", "race_id", "start_position", "driver_id").with_columns(
+        race_index=pl.col("race_id").rle_id().cast(pl.Int64),
+        slot=pl.int_range(pl.len()).over("race_id"),
+        field_size=pl.len().over("race_id").cast(pl.Int64),
+    )
+
+
+def spread(slots: pl.DataFrame, values: NDArray, width: int, fill: object = 0) -> NDArray:
+    """Lay values of a long frame out as (race, driver, ...), padded with `fill`.
+
+    Parameters
+    ----------
+    slots : polars.DataFrame
+        As made by `race_slots`.
+    values : array, shape (len(slots), ...)
+    width : int
+        Slots of the `driver` axis.
+    fill : scalar
+    """
+    n_races = slots["race_index"].n_unique()
+    out = np.full((n_races, width, *values.shape[1:]), fill, dtype=values.dtype)
+    out[slots["race_index"].to_numpy(), slots["slot"].to_numpy()] = values
+    return out
+
+
+def build_field(slots: pl.DataFrame, width: int) -> Field:
+    """Arrays of the races of driver features.
+
+    A missing running form (no laps) falls back to the finish form, a missing pace form to the field's
+    mean; a track without a caution rate counts as average.
+
+    Parameters
+    ----------
+    slots : polars.DataFrame
+        `DriverFeatures`, numbered by `race_slots`.
+    width : int
+        Slots of the `driver` axis, at least the widest field.
+
+    Returns
+    -------
+    Field
+        With a leading race axis.
+
+    Raises
+    ------
+    ValueError
+        If a field is wider than `width`, or a race has no scheduled laps.
+    """
+    widest = int(slots["field_size"].max() or 0)  # type: ignore[arg-type]
+    if widest > width:
+        raise ValueError(f"Argument width must be at least the widest field, got {width} for {widest} cars.")
+    if missing := slots.filter(pl.col("scheduled_laps").is_null())["race_id"].unique().to_list():
+        raise ValueError(f"scheduled_laps must be known before a race; it is null for race_id {missing[:3]}.")
+    rate = pl.col("track_incident_rate").clip(0.005, 0.9)
+    columns = slots.with_columns(
+        running_form=pl.col("running_form").fill_null(pl.col("finish_form")),
+        pace_form=pl.col("pace_form").fill_null(pl.col("pace_form").mean().over("race_id")).fill_null(0.0),
+        grid=pl.col("start_position").rank("ordinal").over("race_id"),
+        archetype_index=pl.col("archetype").replace_strict(list(ARCHETYPES), range(len(ARCHETYPES))),
+        team_index=pl.col("team").fill_null(pl.col("driver_id")).rank("dense").over("race_id") - 1,
+        track_incident=(rate / (1 - rate)).log(),
+        caution=pl.col("track_caution_rate").clip(0.1).log().fill_null(0.0),
+    )
+    start_score = normal_score(columns["grid"].to_numpy(), columns["field_size"].to_numpy())
+    columns = columns.with_columns(start_score=pl.Series(start_score))
+    pace = columns.select(
+        (pl.col(name) - pl.col(name).mean().over("race_id")) / scale
+        for name, scale in PACE_COVARIATES.items()
+    )
+    incident = columns.select(pl.col(name) / scale for name, scale in INCIDENT_COVARIATES.items())
+    first = columns.filter(pl.col("slot") == 0)
+    return Field(
+        pace=spread(slots, pace.to_numpy().astype(np.float32), width),
+        incident=spread(slots, incident.to_numpy().astype(np.float32), width),
+        start_score=spread(slots, start_score.astype(np.float32), width),
+        car=spread(slots, np.ones(len(slots), bool), width, fill=False),
+        team=spread(slots, columns["team_index"].to_numpy().astype(np.int32), width),
+        archetype=first["archetype_index"].to_numpy().astype(np.int32),
+        scheduled_laps=first["scheduled_laps"].to_numpy().astype(np.int32),
+        caution=first["caution"].to_numpy().astype(np.float32),
+    )

@@ -1,0 +1,131 @@
+"""What the network's fit reads of earlier races: fields, running orders, incidents, cautions, laps."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from calibration_pipeline.scenarios.covariates import (
+    INCIDENT_COVARIATES,
+    PACE_COVARIATES,
+    AnyArray,
+    Field,
+    build_field,
+    race_slots,
+    spread,
+)
+
+RACES_MULTIPLE = 64
+
+
+class History(NamedTuple):
+    """Observed races with a leading race axis, padded with races of weight zero.
+
+    Attributes
+    ----------
+    field : Field
+    running_order : (race, driver) int, 1 for the first of the running cars, 0 for retired and padding
+    incident : (race, driver) bool, retired
+    n_cautions : (race) int, with `has_cautions` (race) bool
+    race_order : (race) int
+    """
+
+    field: Field
+    running_order: AnyArray
+    incident: AnyArray
+    n_cautions: AnyArray
+    has_cautions: AnyArray
+    race_order: AnyArray
+
+
+def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataFrame:
+    """Join what happened to what was known, cars numbered by `race_slots`.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        `DriverFeatures`.
+    race_results : polars.DataFrame
+        `RaceResults`, of at least these races.
+
+    Returns
+    -------
+    polars.DataFrame
+
+    Raises
+    ------
+    ValueError
+        If a car of the features has no result.
+    """
+    outcome = race_results.select(
+        "race_id", "driver_id", "finish_position", "laps_completed", "laps_led", "running", "race_laps",
+        "green_laps", "n_cautions", "fastest_laps",
+    )  # fmt: skip
+    joined = features.join(outcome, on=["race_id", "driver_id"], how="left")
+    if n_lost := joined["finish_position"].null_count():
+        first = joined.filter(pl.col("finish_position").is_null()).row(0, named=True)
+        raise ValueError(
+            f"Argument race_results must have every car of the features; {n_lost} are missing, "
+            f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
+        )
+    return race_slots(joined)
+
+
+def build_history(slots: pl.DataFrame, width: int) -> History:
+    """Arrays of earlier races, padded to a multiple of `RACES_MULTIPLE` so that few shapes are compiled.
+
+    Parameters
+    ----------
+    slots : polars.DataFrame
+        As made by `join_history`.
+    width : int
+        Slots of the `driver` axis.
+    """
+    order = slots.select(
+        pl.when("running")
+        .then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
+        .otherwise(0)
+    ).to_series()
+    first = slots.filter(pl.col("slot") == 0)
+    history = History(
+        field=build_field(slots, width),
+        running_order=spread(slots, order.to_numpy().astype(np.int32), width),
+        incident=spread(slots, ~slots["running"].to_numpy(), width, fill=False),
+        n_cautions=first["n_cautions"].fill_null(0).to_numpy().astype(np.int32),
+        has_cautions=first["n_cautions"].is_not_null().to_numpy(),
+        race_order=first["race_order"].to_numpy().astype(np.int32),
+    )
+    n_pad = -len(first) % RACES_MULTIPLE
+
+    def pad(values: NDArray) -> NDArray:
+        return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
+
+    padded = [pad(value) for value in history.field]
+    return History(Field(*padded), *(pad(value) for value in history[1:]))
+
+
+def empty_history(width: int) -> History:
+    """One race of padding: what a model is traced with when only its parameters matter."""
+
+    def zeros(*shape: int, dtype: type = np.float32) -> NDArray:
+        return np.zeros((1, *shape), dtype)
+
+    field = Field(
+        pace=zeros(width, len(PACE_COVARIATES)),
+        incident=zeros(width, len(INCIDENT_COVARIATES)),
+        start_score=zeros(width),
+        car=zeros(width, dtype=np.bool_),
+        team=zeros(width, dtype=np.int32),
+        archetype=zeros(dtype=np.int32),
+        scheduled_laps=zeros(dtype=np.int32),
+        caution=zeros(),
+    )
+    return History(
+        field,
+        running_order=zeros(width, dtype=np.int32),
+        incident=zeros(width, dtype=np.bool_),
+        n_cautions=zeros(dtype=np.int32),
+        has_cautions=zeros(dtype=np.bool_),
+        race_order=zeros(dtype=np.int32),
+    )

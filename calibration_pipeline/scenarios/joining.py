@@ -1,0 +1,71 @@
+"""Ensembles of several seasons as one, whose fields differ in size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+
+def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
+    """Join the races of one archetype, over seasons.
+
+    Parameters
+    ----------
+    ensembles : sequence of xarray.Dataset
+        At least one `ScenarioEnsemble`, in order of season, with the same number of scenarios.
+    archetype : str
+
+    Returns
+    -------
+    xarray.Dataset
+        `ScenarioEnsemble`, its `driver` axis as wide as the widest field; maybe of zero races.
+
+    Raises
+    ------
+    ValueError
+        If ensembles that have races of the archetype differ in their number of scenarios.
+    """
+    chosen = [one.isel(race=one["archetype"].values == archetype) for one in ensembles]
+    parts = [one for one in chosen if one.sizes["race"]] or chosen[:1]
+    scenarios = {one.sizes["scenario"] for one in parts}
+    if len(scenarios) > 1:
+        raise ValueError(
+            f"Argument ensembles must have the same number of scenarios, got {sorted(scenarios)}: "
+            "simulate the seasons again."
+        )
+    width = max(int(one["field_size"].max(initial=1)) for one in parts)
+    return xr.concat([widen(one, width) for one in parts], dim="race")
+
+
+def widen(ensemble: xr.Dataset, width: int) -> xr.Dataset:
+    """Give the `driver` axis `width` slots, by padding or by cutting padding off.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        Dimension `driver`, cars first.
+    width : int
+        At least the widest field.
+
+    Returns
+    -------
+    xarray.Dataset
+        New slots hold '', 0 and False.
+    """
+    missing = width - ensemble.sizes["driver"]
+    if missing <= 0:
+        return ensemble.isel(driver=slice(width))
+    coordinates = list(ensemble.coords)
+    filled = {
+        name: (variable.dims, _padded(variable, missing)) if "driver" in variable.dims else variable.variable
+        for name, variable in ensemble.reset_coords(
+            [name for name in coordinates if name not in ensemble.indexes]
+        ).data_vars.items()
+    }
+    indexes = {str(name): ensemble[name].variable for name in ensemble.indexes}
+    return xr.Dataset(filled, indexes, ensemble.attrs).set_coords([str(name) for name in coordinates])
+
+
+def _padded(variable: xr.DataArray, missing: int) -> np.ndarray:
+    widths = [(0, missing if dim == "driver" else 0) for dim in variable.dims]
+    return np.pad(variable.values, widths, constant_values="" if variable.dtype.kind == "U" else 0)

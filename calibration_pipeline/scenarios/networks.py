@@ -1,0 +1,119 @@
+"""Fitted networks as labelled datasets: one set of parameters a fold."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES
+from calibration_pipeline.scenarios.fit import PARAMETER_DRAWS, fit_posterior, forgetting
+from calibration_pipeline.scenarios.folds import first_race_order, folds_of_season
+from calibration_pipeline.scenarios.history import build_history, join_history
+from calibration_pipeline.scenarios.network import Parameters
+from calibration_pipeline.scenarios.outcome_tables import QUANTILES, outcome_tables
+
+PARAMETER_DIMS: dict[str, tuple[str, ...]] = {
+    "pace_weight": ("draw", "archetype", "pace_covariate"),
+    "team_scale": ("draw",),
+    "incident_intercept": ("draw", "archetype"),
+    "incident_weight": ("draw", "incident_covariate"),
+    "chaos_scale": ("draw", "archetype"),
+    "caution_intercept": ("draw", "archetype"),
+    "caution_track_weight": ("draw",),
+    "caution_chaos_weight": ("draw", "archetype"),
+    "retirement_share": ("archetype", "quantile"),
+    "laps_lost": ("archetype", "quantile"),
+    "overtime_share": ("archetype", "quantile"),
+    "laps_per_caution": ("archetype",),
+    "lead_weight": ("hold_covariate",),
+    "lead_stints": ("archetype",),
+    "fastest_weight": ("hold_covariate",),
+    "fastest_stints": ("archetype",),
+}
+DRAWN = frozenset(name for name, dims in PARAMETER_DIMS.items() if dims[0] == "draw")
+NETWORK_COORDINATES: dict[str, Any] = {
+    "draw": np.arange(PARAMETER_DRAWS),
+    "archetype": [str(archetype) for archetype in ARCHETYPES],
+    "pace_covariate": list(PACE_COVARIATES),
+    "incident_covariate": list(INCIDENT_COVARIATES),
+    "quantile": QUANTILES,
+    "hold_covariate": ["start_score", "finish_score", "finish_score_squared"],
+}
+
+
+def fit_networks(
+    features: pl.DataFrame, race_results: pl.DataFrame, season: int, fold_races: int | None, seed: int
+) -> xr.Dataset:
+    """Fit the causal network of every fold of a season, and of the race after its last.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        `DriverFeatures` of the season and of all before it.
+    race_results : polars.DataFrame
+        `RaceResults` of the same races.
+    season : int
+    fold_races : int or None
+        Races in a fold, None for a season.
+    seed : int
+
+    Returns
+    -------
+    xarray.Dataset
+        Parameters with dims (fold, draw, ...) and the coordinates network_as_of and n_races (fold): the last
+        race that a fold's fit saw, and how many. A fold without earlier races has no fit.
+    """
+    slots = join_history(features, race_results)
+    rounds = slots.filter((pl.col("season") == season) & (pl.col("slot") == 0))["round"]
+    folds = folds_of_season(rounds, season, fold_races)
+    starts = {fold: first_race_order(fold, fold_races) for fold in folds}
+    fits = {
+        fold: _fit_fold(slots, start, seed)
+        for fold, start in starts.items()
+        if (slots["race_order"] < start).any()
+    }
+    if not fits:
+        return _no_networks()
+    return xr.concat(
+        list(fits.values()), dim=xr.Variable("fold", list(fits)), coords="different", compat="equals"
+    )
+
+
+def _fit_fold(slots: pl.DataFrame, start: int, seed: int) -> xr.Dataset:
+    width = int(slots["field_size"].max())  # type: ignore[arg-type]
+    history = build_history(slots, width)
+    weight = forgetting(np.asarray(history.race_order), start)
+    fitted: Mapping[str, Any] = {
+        **fit_posterior(history, weight, seed),
+        **outcome_tables(slots, weight[: slots["race_index"].n_unique()]),
+    }
+    seen = np.asarray(history.race_order)[weight > 0]
+    per_fold = {"network_as_of": seen.max(), "n_races": len(seen)}
+    return xr.Dataset(
+        {
+            name: (("fold", *dims), np.asarray(fitted[name], np.float32)[None])
+            for name, dims in PARAMETER_DIMS.items()
+        },
+        {
+            **NETWORK_COORDINATES,
+            **{name: ("fold", np.array([value], np.int32)) for name, value in per_fold.items()},
+        },
+    )
+
+
+def _no_networks() -> xr.Dataset:
+    sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()}
+    empty = {
+        name: (("fold", *dims), np.zeros((0, *(sizes[dim] for dim in dims)), np.float32))
+        for name, dims in PARAMETER_DIMS.items()
+    }
+    per_fold = {name: ("fold", np.zeros(0, np.int32)) for name in ("network_as_of", "n_races")}
+    return xr.Dataset(empty, {**NETWORK_COORDINATES, **per_fold, "fold": ("fold", np.zeros(0, "<U6"))})
+
+
+def fold_parameters(network: xr.Dataset, fold: str) -> Parameters:
+    """Parameters of one fold, those with draws with a leading axis of draws."""
+    return Parameters(*(network[name].sel(fold=fold).values for name in Parameters._fields))

@@ -1,0 +1,139 @@
+"""Tables of the outcome nodes, estimated from earlier races: retirements, laps lost, cautions, stints.
+
+Every archetype's estimate is shrunk to that of all archetypes by a few pseudo-races.
+"""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios.covariates import normal_score
+from calibration_pipeline.scenarios.stints import MAX_STINTS
+
+QUANTILES = np.linspace(0.0, 1.0, 33)
+PSEUDO_RACES = 4.0
+# What is assumed where no earlier race says anything.
+DEFAULT_LAPS_PER_CAUTION = 5.5
+DEFAULT_STINTS = 12.0
+
+
+def outcome_tables(slots: pl.DataFrame, weight: NDArray) -> dict[str, NDArray]:
+    """Estimate the tables of `network.Parameters` that are not sampled.
+
+    Parameters
+    ----------
+    slots : polars.DataFrame
+        Earlier races, as made by `history.join_history`.
+    weight : array, shape (race)
+        Weight of each race, in the order of `race_index`.
+
+    Returns
+    -------
+    dict of arrays
+        Parameter name -> table, archetype axis first.
+    """
+    cars = slots.with_columns(
+        weight=pl.Series(weight.astype(np.float64))[slots["race_index"].to_numpy()],
+        race_laps=pl.col("race_laps").fill_null(pl.col("laps_completed").max().over("race_id")),
+    )
+    races = cars.filter(pl.col("slot") == 0)
+    share = pl.col("laps_completed") / pl.col("race_laps")
+    cautious = races.filter(pl.col("green_laps").is_not_null() & (pl.col("n_cautions") > 0))
+    return {
+        "retirement_share": _quantile_table(cars.filter(~pl.col("running")), share.clip(0, 1)),
+        "laps_lost": _quantile_table(cars.filter(pl.col("running")), (1 - share).clip(0, 1)),
+        "overtime_share": _quantile_table(
+            races.filter(pl.col("scheduled_laps").is_not_null()),
+            pl.col("race_laps") / pl.col("scheduled_laps") - 1,
+        ),
+        "laps_per_caution": _mean_table(
+            cautious,
+            (pl.col("race_laps") - pl.col("green_laps")) / pl.col("n_cautions"),
+            DEFAULT_LAPS_PER_CAUTION,
+        ),
+        **_stint_tables(cars, "lead", "laps_led"),
+        **_stint_tables(cars, "fastest", "fastest_laps"),
+    }
+
+
+def _shrunk_weights(rows: pl.DataFrame, archetype: str) -> NDArray:
+    """Weights of all rows in an archetype's estimate: its own races, and the others as pseudo-races."""
+    weight = rows["weight"].to_numpy()
+    own = (rows["archetype"] == archetype).to_numpy()
+    n_races = max(rows.select(pl.col("race_id").n_unique()).item(), 1)
+    per_race = weight.sum() / n_races
+    others = weight[~own].sum()
+    scale = min(PSEUDO_RACES * per_race / others, 1.0) if others > 0 else 0.0
+    return np.where(own, weight, weight * scale)
+
+
+def _quantile_table(rows: pl.DataFrame, value: pl.Expr) -> NDArray[np.float32]:
+    values = rows.select(value.alias("value"))["value"].to_numpy()
+    if len(values) == 0:
+        return np.zeros((len(ARCHETYPES), len(QUANTILES)), np.float32)
+    order = np.argsort(values)
+    table = []
+    for archetype in ARCHETYPES:
+        weight = _shrunk_weights(rows, archetype)[order]
+        middle = np.cumsum(weight) - weight / 2
+        table.append(np.interp(QUANTILES, middle / weight.sum(), values[order]))
+    return np.array(table, np.float32)
+
+
+def _mean_table(rows: pl.DataFrame, value: pl.Expr, default: float) -> NDArray[np.float32]:
+    values = rows.select(value.alias("value"))["value"].to_numpy()
+    if len(values) == 0:
+        return np.full(len(ARCHETYPES), default, np.float32)
+    return np.array([np.average(values, weights=_shrunk_weights(rows, a)) for a in ARCHETYPES], np.float32)
+
+
+def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
+    """Weights of (start, finish, finish squared) on who holds a lap, and how many stints a race falls into.
+
+    The weights fit the shares of laps by multinomial logistic regression. With J uniform spacings, each
+    held with probability p_i, the expected sum of squared shares is h = (2 + (J - 1) sum p_i^2) / (J + 1);
+    it is solved for J.
+    """
+    known = cars.filter(
+        (pl.col(column).sum() > 0).over("race_id") & pl.col(column).is_not_null().all().over("race_id")
+    )
+    if known.is_empty():
+        weights = np.array([0.5, 1.5, 1.0], np.float32)
+        return {
+            f"{name}_weight": weights,
+            f"{name}_stints": np.full(len(ARCHETYPES), DEFAULT_STINTS, np.float32),
+        }
+    known = known.with_columns(race=pl.col("race_id").rle_id())
+    race, slot = known["race"].to_numpy(), known["slot"].to_numpy()
+    n = known["field_size"].to_numpy()
+    finish = 1.0 - 2.0 * (known["finish_position"].to_numpy() - 1) / np.maximum(n - 1, 1)
+    start = normal_score(slot + 1.0, n)
+    shape = (int(race.max()) + 1, int(slot.max()) + 1)
+    covariates = np.zeros((*shape, 3))
+    covariates[race, slot] = np.stack([start, finish, finish**2], axis=-1)
+    absent = np.ones(shape, bool)
+    absent[race, slot] = False
+    laps = np.zeros(shape)
+    laps[race, slot] = known[column].to_numpy()
+    share = laps / laps.sum(axis=1, keepdims=True)
+    first = known.filter(pl.col("slot") == 0)
+    weight = first["weight"].to_numpy()
+
+    def loss(beta: NDArray) -> tuple[float, NDArray]:
+        score = np.where(absent, -1e9, covariates @ beta)
+        residual = softmax(score, axis=1) - share
+        value = -(weight[:, None] * share * log_softmax(score, axis=1)).sum() + 0.05 * beta @ beta
+        return float(value), np.einsum("r,rd,rdc->c", weight, residual, covariates) + 0.1 * beta
+
+    beta = minimize(loss, np.zeros(3), jac=True, method="L-BFGS-B").x
+    held = softmax(np.where(absent, -1e9, covariates @ beta), axis=1)
+    same = (held**2).sum(axis=1)
+    concentration = (share**2).sum(axis=1)
+    first = first.with_columns(same=pl.Series(same), concentration=pl.Series(concentration))
+    h = _mean_table(first, pl.col("concentration"), 0.0).astype(np.float64)
+    p = _mean_table(first, pl.col("same"), 0.0).astype(np.float64)
+    stints = np.clip((2 - p - h) / np.maximum(h - p, 1e-3), 2.0, MAX_STINTS)
+    return {f"{name}_weight": beta.astype(np.float32), f"{name}_stints": stints.astype(np.float32)}
