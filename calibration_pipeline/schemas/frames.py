@@ -302,7 +302,7 @@ class ModelComparison(Table):
     rank: int = pa.Field(ge=0, description="0 is the best")
     elpd: float = pa.Field(description="Expected log score over the races, nats; larger is better")
     se: float = pa.Field(ge=0, description="Standard error of elpd")
-    elpd_diff: float = pa.Field(ge=0, description="elpd of the best minus this one's")
+    elpd_diff: float = pa.Field(le=0, description="elpd minus that of the best")
     dse: float = pa.Field(ge=0, description="Standard error of elpd_diff")
     p: float = pa.Field(description="Effective number of parameters")
     weight: float = pa.Field(ge=0, le=1, description="Stacking weight")

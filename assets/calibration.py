@@ -1,0 +1,213 @@
+"""Group `calibration`: how far off the scenarios' sharpness is, and the repaired scenarios."""
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from assets.metadata import OWNERS, boundary, plot, table
+from assets.partitions import ARCHETYPE_PARTITIONS, every_season
+from assets.scenarios import fold_length
+from assets.settings import Settings
+from assets.storage import OWN_ARCHETYPE
+from calibration_pipeline import plotting
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
+from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations, scored_races
+from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
+from calibration_pipeline.calibration.walk_forward import fit_archetype
+from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.folds import fold_name
+from calibration_pipeline.scenarios.joining import join_seasons
+from calibration_pipeline.scenarios.summaries import finish_chances
+
+GROUP = "calibration"
+of_every_season = dg.AssetIn(partition_mapping=every_season)
+own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"numpyro", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    pool="mcmc",
+    ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    metadata=boundary("calibration_posterior"),
+)
+def calibration_posterior(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    race_results: dict[str, pl.DataFrame],
+    scenario_ensemble: dict[str, xr.Dataset],
+) -> dg.Output[xr.DataTree]:
+    """Fit how much sharper or blunter the scenarios should have been: by NUTS, for every fold and the latest.
+
+    Each fold's fit sees only the races before the fold.
+    """
+    fit = fit_archetype(
+        join_seasons(list(scenario_ensemble.values()), context.partition_key),
+        pl.concat(race_results.values()),
+        parse_archetype(context.partition_key),
+        sorted(int(season) for season in scenario_ensemble),
+        seed=settings.seed,
+    )
+    slopes = slope_by_season(fit, context.partition_key)
+    figure, ax = plotting.figure_axes()
+    plotting.draw_slope_by_season(ax, slopes)
+    return dg.Output(
+        fit,
+        metadata={
+            "races": int(fit.attrs["n_races"]),
+            "folds": fit["walk_forward"].sizes["fold"],
+            "seed": settings.seed,
+            "slope": plot(figure),
+            "parameters": table(identification(fit)),
+            "convergence": table(convergence_by_fold(fit), 60),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"jax", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    ins={"driver_features": of_every_season, "causal_network": of_every_season},
+    metadata=boundary("recalibrated_ensemble"),
+)
+def recalibrated_ensemble(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    driver_features: dict[str, pl.DataFrame],
+    causal_network: dict[str, xr.Dataset],
+    calibration_posterior: xr.DataTree,
+) -> dg.Output[xr.Dataset]:
+    """Draw the archetype's races again, with the sharpness and incidents that their fold's fit asks for.
+
+    Races of folds without a fit keep the raw scenarios.
+    """
+    folds = fold_length(settings)
+    seasons = []
+    for season, network in causal_network.items():
+        features = driver_features[season].filter(archetype=context.partition_key)
+        changes = draw_recalibrations(
+            calibration_posterior, _race_labels(features, folds), settings.scenarios, settings.seed
+        )
+        seasons.append(simulate_races(features, network, folds, settings.scenarios, settings.seed, changes))
+    ensemble = join_seasons(seasons, context.partition_key)
+    chances = finish_chances(ensemble)
+    figure, ax = plotting.figure_axes(height=plotting.rows_height(chances.height, 0.24))
+    plotting.draw_finish_distribution(ax, chances)
+    return dg.Output(
+        ensemble,
+        metadata={
+            "races": ensemble.sizes["race"],
+            "scenarios": settings.scenarios,
+            "seed": settings.seed,
+            "last_race": plot(figure),
+        },
+    )
+
+
+def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
+    """Return race, season and fold of the races that have features."""
+    races = features.select(
+        "race_id", "season", fold=fold_name(pl.col("season"), pl.col("round"), folds)
+    ).unique(maintain_order=True)
+    labels = {name: ("race", races[name].to_numpy()) for name in ("season", "fold")}
+    return xr.Dataset(coords={"race": races["race_id"].to_numpy(), **labels})
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"xarray", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    metadata=boundary("backtest"),
+)
+def backtest(
+    context: dg.AssetExecutionContext,
+    race_results: dict[str, pl.DataFrame],
+    scenario_ensemble: dict[str, xr.Dataset],
+    recalibrated_ensemble: xr.Dataset,
+    calibration_posterior: xr.DataTree,
+) -> dg.Output[xr.Dataset]:
+    """Set the probabilities of races that no fit had seen, raw and recalibrated, beside what happened."""
+    raw = join_seasons(list(scenario_ensemble.values()), context.partition_key)
+    everything = build_backtest(
+        raw, recalibrated_ensemble, pl.concat(race_results.values()), calibration_posterior
+    )
+    scored = scored_races(everything)
+    calibrated = int((scored["n_calibration_races"] > 0).sum())
+    races = pl.DataFrame(
+        {
+            name: scored[name].values
+            for name in ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
+        }
+    )
+    return dg.Output(
+        scored,
+        metadata={
+            "races": scored.sizes["race"],
+            "races_recalibrated": calibrated,
+            "races_before_the_first_scored": everything.sizes["race"] - scored.sizes["race"],
+            "scored": table(races, 60),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"numpyro", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    pool="mcmc",
+    metadata=boundary("pooled_posterior"),
+)
+def pooled_posterior(
+    settings: dg.ResourceParam[Settings],
+    calibration_posterior: dict[str, xr.DataTree],
+) -> dg.Output[xr.DataTree]:
+    """Fit all archetypes together, their slopes partially pooled."""
+    fits = {archetype: calibration_posterior[archetype] for archetype in ARCHETYPES}
+    pooled = fit_pooled(fits, settings.season_list, seed=settings.seed)
+    slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
+    figure, ax = plotting.figure_axes()
+    plotting.draw_slope_by_season(ax, slopes)
+    return dg.Output(
+        pooled,
+        metadata={
+            "races": int(pooled.attrs["n_races"]),
+            "seed": settings.seed,
+            "slope": plot(figure),
+            "convergence": table(convergence_by_fold(pooled), 60),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"arviz", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    metadata=boundary("model_comparison"),
+)
+def model_comparison(
+    calibration_posterior: dict[str, xr.DataTree], pooled_posterior: xr.DataTree
+) -> dg.Output[pl.DataFrame]:
+    """Compare raw, per-archetype and pooled calibration by leave-one-out, races as the units.
+
+    This describes; the walk-forward scores of `calibration_metrics` decide.
+    """
+    fits = {archetype: calibration_posterior[archetype] for archetype in ARCHETYPES}
+    comparison = compare_calibrations(fits, pooled_posterior)
+    return dg.Output(comparison, metadata={"comparison": table(comparison)})

@@ -1,0 +1,230 @@
+"""The command line `calibration-pipeline`.
+
+What is slow to import is imported where it is needed, so that `--help` answers at once.
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from assets.settings import Settings
+
+SETTING_OPTIONS = {
+    "source": "simulated or nascar_feed",
+    "feed-url": "https:// address, folder or zip of the timing feed's files",
+    "seasons": "consecutive seasons: 2020,2021 or 2020-2023 or 2020- (open)",
+    "scenarios": "scenarios simulated per race",
+    "fold-races": "races per fold; by default a season where history is long enough",
+    "store": "folder or object-store address that holds the assets",
+    "seed": "seed of every random draw",
+}
+INTERRUPTED = 130
+OWN_LOGGERS = ("assets", "calibration_pipeline")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 (failed), 2 (wrong usage), 130 (interrupted)."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except KeyboardInterrupt:
+        print("Interrupted; what was finished is kept.", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="calibration-pipeline",
+        description="Are simulated NASCAR races to be trusted? Calibration by kind of track.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="materialize everything, or a selection")
+    run.add_argument("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
+    run.add_argument("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
+    run.add_argument("--verbose", action="store_true", help="show log lines on the terminal as well")
+    run.set_defaults(command=_run)
+
+    ui = commands.add_parser("ui", help="open the Dagster UI on the same instance, on loopback")
+    ui.add_argument("--port", type=int, default=3000, help="port, 3000 by default")
+    ui.set_defaults(command=_ui)
+
+    report = commands.add_parser("report", help="print or open the newest report")
+    report.add_argument("--open", action="store_true", help="open the page in a browser")
+    report.set_defaults(command=_report)
+
+    settings = commands.add_parser("settings", help="show what is in force and where it came from")
+    settings.set_defaults(command=_settings)
+
+    for command in (run, ui, report, settings):
+        group = command.add_argument_group("settings", "override environment and .env")
+        for name, text in SETTING_OPTIONS.items():
+            group.add_argument(f"--{name}", metavar="VALUE", help=text)
+    return parser
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    names = [name.replace("-", "_") for name in SETTING_OPTIONS]
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _load(options: argparse.Namespace) -> "Settings | None":
+    """Return the settings, or tell what is wrong with them and return None."""
+    from assets.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(_given(options))
+    except SettingsError as error:
+        _fail(str(error))
+        return None
+
+
+def _fail(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(soft_wrap=True)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    if settings is None:
+        return 2
+    archetypes = [name for name in (options.archetypes or "").split(",") if name]
+    from assets.instance import prepare_home
+    from calibration_pipeline.archetypes import parse_archetype
+
+    try:
+        for name in archetypes:
+            parse_archetype(name)
+    except ValueError as error:
+        _fail(str(error))
+        return 2
+
+    log_file = prepare_home() / "calibration.log"
+    with _log(log_file, verbose=options.verbose):
+        from assets.runner import RunError
+
+        try:
+            _materialize(settings, options.select, archetypes)
+        except RunError as error:
+            _fail(f"{error}\nDetails: {log_file}")
+            return 1
+    return 0
+
+
+def _materialize(settings: "Settings", selection: str | None, archetypes: Sequence[str]) -> None:
+    console = _console()
+    console.print(f"Seasons {_span(settings.season_list)} of {settings.source} into {settings.store_path}")
+
+    import dagster as dg
+
+    from assets.definitions import build_defs
+    from assets.runner import run
+    from assets.summary import print_summary
+    from calibration_pipeline.calibration.inference import use_host_devices
+
+    use_host_devices()
+    with dg.DagsterInstance.get() as instance:
+        print_summary(console, run(build_defs(settings), instance, console, selection, archetypes))
+
+
+def _ui(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    if settings is None:
+        return 2
+    from assets.instance import prepare_home
+    from assets.settings import ENV_PREFIX, project_folder
+
+    prepare_home()
+    given = {f"{ENV_PREFIX}{name.upper()}": value for name, value in _given(options).items()}
+    workspace = project_folder() / "workspace.yaml"
+    target = ["-w", str(workspace)] if workspace.exists() else ["-m", "assets.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", "127.0.0.1", "-p", str(options.port)]
+    return subprocess.call(command, cwd=project_folder(), env={**os.environ, **given})  # noqa: S603
+
+
+def _report(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    if settings is None:
+        return 2
+    from assets.settings import store_root
+
+    root = store_root(settings.store)
+    pages = sorted(root.glob("*/calibration_report.html"), key=lambda page: page.stat().st_mtime)
+    if not pages:
+        _fail(f"There is no report in {root} yet: calibration-pipeline run makes one.")
+        return 1
+    newest = pages[-1]
+    console = _console()
+    if options.open:
+        webbrowser.open(newest.as_uri())
+    else:
+        console.print(newest.with_suffix(".md").read_text(encoding="utf-8"), markup=False, highlight=False)
+    console.print(f"Report: {newest}", highlight=False)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    if settings is None:
+        return 2
+    from rich.table import Table
+
+    from assets.settings import ENV_PREFIX, origins
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("setting", "value", "from"):
+        table.add_column(column, overflow="fold")
+    came_from = origins(_given(options))
+    for name, value in settings:
+        shown = (
+            _span(settings.season_list) if name == "seasons" else "by rule" if value is None else str(value)
+        )
+        table.add_row(f"{ENV_PREFIX}{name.upper()}", shown, came_from[name])
+    _console().print(table)
+    return 0
+
+
+def _span(seasons: Sequence[int]) -> str:
+    return f"{seasons[0]}-{seasons[-1]}" if len(seasons) > 1 else str(seasons[0])
+
+
+@contextmanager
+def _log(path: Path, *, verbose: bool) -> Iterator[None]:
+    """Send log lines and warnings to a file, and to the terminal only on request."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if verbose:
+        handlers.append(logging.StreamHandler())
+    root = logging.getLogger()
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

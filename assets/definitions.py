@@ -1,0 +1,61 @@
+"""The code location: assets, checks and resources put together. No implementation belongs here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets import calibration, ingest, report, scenarios, telemetry, verification
+from assets.checks import build_checks
+from assets.partitions import narrow, seasons_of
+from assets.resources import build_resources
+from assets.runner import progress_logger
+from assets.settings import Settings, load_settings
+from calibration_pipeline.calibration.inference import use_host_devices
+
+ASSETS: list[dg.AssetsDefinition] = [
+    ingest.track_constraints,
+    ingest.season,
+    telemetry.lap_aggregates,
+    telemetry.driver_features,
+    scenarios.causal_network,
+    scenarios.scenario_ensemble,
+    calibration.calibration_posterior,
+    calibration.recalibrated_ensemble,
+    calibration.backtest,
+    calibration.pooled_posterior,
+    calibration.model_comparison,
+    verification.calibration_metrics,
+    verification.calibration_curves,
+    verification.joint_event_validation,
+    verification.verdict,
+    report.race_forecast,
+    report.calibration_report,
+]
+
+
+def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Return the asset graph for the settings in force.
+
+    Parameters
+    ----------
+    settings : Settings
+    resources : mapping, optional
+        Replace resources by key, as tests do.
+    """
+    seasons = seasons_of(settings)
+    truth = [ingest.simulated_truth] if settings.source == "simulated" else []
+    assets = [narrow(asset, seasons) for asset in [*ASSETS, *truth]]
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=build_checks(assets),
+        resources={**build_resources(settings), **(resources or {})},
+        loggers={"progress": progress_logger},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the code location that Dagster loads, with settings from the environment and `.env`."""
+    use_host_devices()
+    return build_defs(load_settings())

@@ -1,0 +1,97 @@
+"""Group `ingest`: the source's seasons and the compiled tracks, as tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from assets.metadata import OWNERS, boundary, counts, rows, table
+from assets.partitions import ALL_SEASONS
+from assets.settings import Settings
+from calibration_pipeline.sources.base import Source
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
+
+GROUP = "ingest"
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    metadata=boundary("track_constraints"),
+)
+def track_constraints() -> dg.Output[pl.DataFrame]:
+    """Compile what is known of every track without racing: archetype, length, scheduled laps, by era."""
+    tracks = compile_constraints()
+    frame = tracks.to_frame()
+    by_archetype = frame.group_by("archetype").len("tracks").sort("archetype")
+    return dg.Output(
+        frame,
+        metadata={**rows(frame), "content_hash": tracks.content_hash, "archetypes": table(by_archetype)},
+    )
+
+
+@dg.multi_asset(
+    name="season",
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    can_subset=True,
+    deps=["track_constraints"],
+    outs={
+        "lap_telemetry": dg.AssetOut(
+            description="One row a car and lap: position, lap time, flag.",
+            io_manager_key="parquet",
+            kinds={"polars", "parquet"},
+            owners=OWNERS,
+            code_version="1",
+            is_required=False,
+            metadata=boundary("lap_telemetry"),
+        ),
+        "race_results": dg.AssetOut(
+            description="One row a starter and race: grid, finish, laps led, how it ended.",
+            io_manager_key="parquet",
+            kinds={"polars", "parquet"},
+            owners=OWNERS,
+            code_version="1",
+            is_required=False,
+            metadata=boundary("race_results"),
+        ),
+    },
+)
+def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) -> Iterator[dg.Output]:
+    """Read one season's points races from the source; what is left out is counted and named."""
+    data = source.load_season(int(context.partition_key))
+    told: dict[str, Any] = {
+        "source": source.name,
+        **counts(data.counts),
+        "left_out": dg.MetadataValue.md("\n".join(f"- {line}" for line in data.left_out) or "nothing"),
+    }
+    frames = {"lap_telemetry": data.lap_telemetry, "race_results": data.race_results}
+    for name, frame in frames.items():
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            yield dg.Output(frame, name, metadata={**rows(frame), **told, "sample": table(frame, 5)})
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    deps=["track_constraints"],
+    kinds={"xarray", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    metadata=boundary("simulated_truth"),
+)
+def simulated_truth(
+    context: dg.AssetExecutionContext,
+    source: dg.ResourceParam[SimulatedSource],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[xr.Dataset]:
+    """Tell the truth behind a simulated season, to hold estimates against. No forecast reads it."""
+    truth = source.truth(int(context.partition_key))
+    return dg.Output(truth, metadata={"races": truth.sizes["race"], "seed": settings.seed})

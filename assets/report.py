@@ -1,0 +1,214 @@
+"""Group `report`: the forecast of the next race, and the calibration report."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from assets.metadata import OWNERS, boundary, plot, table
+from assets.scenarios import fold_length
+from assets.settings import Settings
+from assets.storage import SCHEMA_VERSION, Report
+from assets.summary import SUMMARY, summary_rows
+from calibration_pipeline import plotting
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.calibration.recalibration import draw_coming_recalibration
+from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
+from calibration_pipeline.report import ReportContent, render_html, render_markdown
+from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.folds import fold_name
+from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.scenarios.summaries import finish_chances
+from calibration_pipeline.sources.base import Source
+from calibration_pipeline.telemetry import build_driver_features
+from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+from calibration_pipeline.verification.reliability import pit_ecdf
+from calibration_pipeline.verification.verdicts import read_verdict
+
+GROUP = "report"
+PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
+those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"jax", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    ins={"calibration_posterior": those_that_exist},
+    metadata=boundary("race_forecast"),
+)
+def race_forecast(
+    source: dg.ResourceParam[Source],
+    settings: dg.ResourceParam[Settings],
+    race_results: dict[str, pl.DataFrame],
+    lap_aggregates: dict[str, pl.DataFrame],
+    driver_features: dict[str, pl.DataFrame],
+    causal_network: dict[str, xr.Dataset],
+    calibration_posterior: dict[str, xr.DataTree],
+) -> dg.Output[xr.Dataset]:
+    """Draw scenarios of the next race that has not run, by exactly the procedure that was backtested.
+
+    Of no race where the source announces none.
+    """
+    last = max(race_results)
+    results = pl.concat(race_results.values())
+    folds = fold_length(settings)
+    entries = source.next_race(int(last))
+    if entries is None:
+        none = simulate_races(
+            driver_features[last].clear(), causal_network[last], folds, settings.scenarios, settings.seed
+        )
+        return dg.Output(none, metadata={"races": 0})
+    features = build_driver_features(entries, results, pl.concat(lap_aggregates.values()))
+    race = features.select(
+        "race_id", "season", "archetype", "track_id", fold=fold_name(pl.col("season"), pl.col("round"), folds)
+    ).row(0, named=True)
+    network = causal_network[last]
+    if race["fold"] not in network["fold"].values:
+        history = pl.concat(driver_features.values())
+        network = fit_networks(history, results, race["season"], folds, settings.seed)
+    fit = calibration_posterior.get(race["archetype"])
+    change = fit and draw_coming_recalibration(
+        fit, race["fold"], race["season"], settings.scenarios, settings.seed
+    )
+    changes = {race["race_id"]: change} if change else {}
+    forecast = simulate_races(features, network, folds, settings.scenarios, settings.seed, changes)
+    chances = finish_chances(forecast)
+    figure, ax = plotting.figure_axes(height=plotting.rows_height(chances.height, 0.24))
+    plotting.draw_finish_distribution(ax, chances)
+    return dg.Output(
+        forecast,
+        metadata={
+            **race,
+            "races": forecast.sizes["race"],
+            "recalibrated": bool(changes),
+            "seed": settings.seed,
+            "chances": plot(figure),
+            "cars": table(chances, 45),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"html", "markdown"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="report",
+    ins=dict.fromkeys(
+        (
+            "calibration_metrics",
+            "joint_event_validation",
+            "calibration_curves",
+            "verdict",
+            "backtest",
+            "calibration_posterior",
+        ),
+        those_that_exist,
+    ),
+)
+def calibration_report(
+    source: dg.ResourceParam[Source],
+    settings: dg.ResourceParam[Settings],
+    calibration_metrics: dict[str, pl.DataFrame],
+    joint_event_validation: dict[str, pl.DataFrame],
+    calibration_curves: dict[str, pl.DataFrame],
+    verdict: dict[str, pl.DataFrame],
+    backtest: dict[str, xr.Dataset],
+    calibration_posterior: dict[str, xr.DataTree],
+    model_comparison: pl.DataFrame,
+    race_forecast: xr.Dataset,
+) -> dg.Output[Report]:
+    """Write the report: a verdict per archetype, and the evidence, as one page and its Markdown twin."""
+    fits = _in_order(calibration_posterior)
+    verdicts = [read_verdict(frame) for frame in _in_order(verdict).values()]
+    metrics = pl.concat(_in_order(calibration_metrics).values())
+    convergence = pl.concat(
+        convergence_by_fold(fit).select(pl.lit(name).alias("archetype"), pl.all())
+        for name, fit in fits.items()
+    )
+    events = pl.concat(_in_order(joint_event_validation).values())
+    content = ReportContent(
+        title="Can the simulated races be trusted?",
+        source=source.name,
+        verdicts=verdicts,
+        metrics=metrics,
+        joint_events=events,
+        skipped_events=_unjudged(events),
+        curves=pl.concat(_in_order(calibration_curves).values()),
+        pit=pl.concat(pit_ecdf(scored, settings.seed) for scored in _in_order(backtest).values()),
+        slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
+        convergence=convergence,
+        identification=pl.concat(identification(fit) for fit in fits.values()),
+        forecast=finish_chances(race_forecast) if race_forecast.sizes["race"] else None,
+        forecast_title=_race_title(race_forecast),
+        provenance=_provenance(settings, source.name, backtest, model_comparison),
+    )
+    report = Report(render_html(content), render_markdown(content))
+    return dg.Output(
+        report,
+        metadata={
+            SUMMARY: summary_rows(verdicts, metrics, convergence),
+            "verdicts": table(
+                pl.DataFrame([{"archetype": str(v.archetype), "verdict": v.verdict} for v in verdicts])
+            ),
+            "summary_page": dg.MetadataValue.md(report.markdown),
+        },
+    )
+
+
+def _in_order[T](by_archetype: Mapping[str, T]) -> dict[str, T]:
+    return {str(name): by_archetype[name] for name in ARCHETYPES if name in by_archetype}
+
+
+def _unjudged(events: pl.DataFrame) -> dict[str, str]:
+    """Return the events that were judged nowhere; the assets' metadata say why."""
+    judged = set(events["event"])
+    return {
+        str(event): "what it needs is not known, or there are no races"
+        for event in DEFAULT_EVENTS
+        if str(event) not in judged
+    }
+
+
+def _race_title(forecast: xr.Dataset) -> str:
+    if forecast.sizes["race"] == 0:
+        return ""
+    race = forecast.isel(race=0)
+    kind = parse_archetype(str(race["archetype"].item())).label.lower()
+    return f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()} ({kind})"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed, run from its folder"
+
+
+def _provenance(
+    settings: Settings, source: str, backtest: Mapping[str, xr.Dataset], comparison: pl.DataFrame
+) -> dict[str, str]:
+    scored = [int(one["race_order"].max()) for one in backtest.values() if one.sizes["race"]]
+    seasons = settings.season_list
+    best = comparison.row(0, named=True)["model"] if comparison.height else "none"
+    packages = {package: _version(package) for package in PACKAGES}
+    return {
+        "Source": source,
+        "Feed address": settings.feed_url if source == "nascar_feed" else "none, simulated",
+        "Seasons": f"{seasons[0]} to {seasons[-1]}",
+        "Races per fold": str(fold_length(settings) or "a season"),
+        "Last race scored": str(int(np.max(scored))) if scored else "none",
+        "Scenarios a race": str(settings.scenarios),
+        "Seed": str(settings.seed),
+        "Best calibration by leave-one-out": best,
+        "Track constraints, SHA-256": compile_constraints().content_hash,
+        "Schema version of stored files": SCHEMA_VERSION,
+        **packages,
+    }

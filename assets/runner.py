@@ -1,0 +1,260 @@
+"""Materialize everything in one process, in the order of the graph, and tell how it goes.
+
+Assets that are cut alike and follow each other make a stage; each partition of a stage is one Dagster run.
+That is right because a season's assets read only their own and earlier seasons, and an archetype's only
+their own archetype.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from assets.contracts import place
+from assets.partitions import ARCHETYPE_PARTITIONS
+
+PROGRESS = "assets.progress"
+RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
+EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
+
+log = logging.getLogger(__name__)
+
+
+class RunError(RuntimeError):
+    """An asset could not be made; the message names it, its partition and the cause."""
+
+
+@dg.logger(None, "Hands the run's events to the program that started the run.")
+def progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:
+    """Return the logger whose handler the runner is."""
+    return logging.getLogger(PROGRESS)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Assets that are run together, partition by partition."""
+
+    keys: frozenset[dg.AssetKey]
+    partitions: tuple[str | None, ...]
+
+
+def plan(
+    defs: dg.Definitions, selected: Collection[dg.AssetKey], archetypes: Sequence[str] = ()
+) -> list[Stage]:
+    """Return the stages that materialize the selected assets, in order.
+
+    Parameters
+    ----------
+    defs : dagster.Definitions
+    selected : collection of dagster.AssetKey
+    archetypes : sequence of str
+        Archetype partitions to materialize; all where it is empty.
+    """
+    graph = defs.resolve_asset_graph()
+    ordered = [key for key in graph.toposorted_asset_keys if key in selected]
+    waiting = list(ordered)
+    stages: list[Stage] = []
+    while waiting:
+        cut = graph.get(waiting[0]).partitions_def
+        stage: list[dg.AssetKey] = []
+        blocked: set[dg.AssetKey] = set()
+        for key in waiting:
+            node = graph.get(key)
+            if node.partitions_def != cut or node.parent_keys & blocked:
+                blocked.add(key)
+            else:
+                stage.append(key)
+        stages.append(Stage(frozenset(stage), _partitions(cut, archetypes)))
+        waiting = [key for key in waiting if key in blocked]
+    return stages
+
+
+def select_assets(defs: dg.Definitions, selection: str | None) -> frozenset[dg.AssetKey]:
+    """Return the asset keys of a selection such as 'race_results,lap_telemetry' or '+causal_network'.
+
+    A plus before a name adds all that it depends on, one after it all that depends on it.
+
+    Raises
+    ------
+    RunError
+        If a name or expression fits no asset.
+    """
+    graph = defs.resolve_asset_graph()
+    if not selection:
+        return frozenset(graph.materializable_asset_keys)
+    known = {key.to_user_string() for key in graph.materializable_asset_keys}
+    keys: set[dg.AssetKey] = set()
+    for part in selection.split(","):
+        text = part.strip()
+        if name := re.fullmatch(r"(\+?)(\w+)(\+?)", text):
+            if name[2] not in known:
+                raise RunError(f"No asset is called {name[2]!r}; there are: {', '.join(sorted(known))}.")
+            text = f'{name[1]}key:"{name[2]}"{name[3]}'
+        found = dg.AssetSelection.from_string(text).resolve(graph)
+        if not found:
+            raise RunError(f"No asset fits the selection {text!r}.")
+        keys |= found
+    return frozenset(keys)
+
+
+def run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    console: Console,
+    selection: str | None = None,
+    archetypes: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """Materialize the selected assets, and stop at the first failure.
+
+    Parameters
+    ----------
+    defs : dagster.Definitions
+    instance : dagster.DagsterInstance
+        Where the runs are recorded.
+    console : rich.console.Console
+        Gets a line for each asset and partition.
+    selection : str, optional
+        Names or expressions, separated by commas; all assets by default.
+    archetypes : sequence of str
+        Archetype partitions to materialize; all where it is empty.
+
+    Returns
+    -------
+    dict
+        asset → its metadata at the last materialization of this run.
+
+    Raises
+    ------
+    RunError
+        At the first asset that fails, or blocking check that does not pass.
+    """
+    job = defs.resolve_implicit_global_asset_job_def()
+    metadata: dict[str, dict[str, Any]] = {}
+    with console.status("") as status, _listening(Progress(console, status)) as progress:
+        for stage in plan(defs, select_assets(defs, selection), archetypes):
+            for partition in stage.partitions:
+                progress.partition = partition
+                result = job.execute_in_process(
+                    run_config=RUN_CONFIG,
+                    instance=instance,
+                    partition_key=partition,
+                    asset_selection=list(stage.keys),
+                    raise_on_error=False,
+                )
+                if not result.success:
+                    raise RunError(_first_failure(result.all_events, _assets_by_step(defs), partition))
+                for event in result.get_asset_materialization_events():
+                    materialization = event.materialization
+                    metadata[materialization.asset_key.to_user_string()] = {
+                        name: value.value for name, value in materialization.metadata.items()
+                    }
+    return metadata
+
+
+class Progress(logging.Handler):
+    """Turns the events of a run into lines: what was made, for which partition, in how many seconds.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    status : rich.status.Status
+        Shows what is being made.
+    """
+
+    def __init__(self, console: Console, status: Status) -> None:
+        super().__init__(logging.DEBUG)
+        self.console = console
+        self.status = status
+        self.partition: str | None = None
+        self.started: dict[str, float] = {}
+        self.made: dict[str, list[str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Handle one event."""
+        event: dg.DagsterEvent | None = getattr(record, "dagster_event", None)
+        if event is None or event.step_key is None:
+            return
+        step = event.step_key
+        match event.event_type_value:
+            case "STEP_START":
+                self.started[step] = time.monotonic()
+                self.status.update(place(step, self.partition))
+            case "ASSET_MATERIALIZATION" if event.asset_key:
+                self.made.setdefault(step, []).append(event.asset_key.to_user_string())
+            case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
+                self._warn(event.asset_check_evaluation_data)
+            case "STEP_SUCCESS" if step in self.made:
+                seconds = time.monotonic() - self.started[step]
+                names = place(", ".join(self.made.pop(step)), self.partition)
+                self.console.print(f"  [green]✓[/] {escape(names):<58} {seconds:6.1f} s", highlight=False)
+            case "STEP_FAILURE" if event.step_failure_data.error:
+                log.error("%s\n%s", place(step, self.partition), event.step_failure_data.error.to_string())
+
+    def _warn(self, evaluation: dg.AssetCheckEvaluation) -> None:
+        where = place(evaluation.asset_key.to_user_string(), self.partition)
+        text = f"{where}: {evaluation.description or evaluation.check_name}"
+        self.console.print(f"  [yellow]![/] {escape(text)}", highlight=False)
+
+
+@contextmanager
+def _listening(progress: Progress) -> Iterator[Progress]:
+    """Let `progress` hear the events of runs."""
+    events = logging.getLogger(PROGRESS)
+    events.setLevel(logging.DEBUG)
+    events.propagate = False
+    events.addHandler(progress)
+    try:
+        yield progress
+    finally:
+        events.removeHandler(progress)
+
+
+def _partitions(cut: dg.PartitionsDefinition | None, archetypes: Sequence[str]) -> tuple[str | None, ...]:
+    if cut is None:
+        return (None,)
+    keys = cut.get_partition_keys()
+    if cut == ARCHETYPE_PARTITIONS and archetypes:
+        return tuple(key for key in keys if key in archetypes)
+    return tuple(keys)
+
+
+def _assets_by_step(defs: dg.Definitions) -> dict[str, str]:
+    graph = defs.resolve_asset_graph()
+    return {
+        asset.op.name: ", ".join(sorted(key.to_user_string() for key in asset.keys))
+        for asset in graph.assets_defs
+        if asset.keys
+    }
+
+
+def _first_failure(
+    events: Sequence[dg.DagsterEvent], assets: Mapping[str, str], partition: str | None
+) -> str:
+    """Return asset, partition and cause of the first thing that went wrong."""
+    for event in events:
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            evaluation = event.asset_check_evaluation_data
+            if evaluation.blocking and not evaluation.passed:
+                where = place(evaluation.asset_key.to_user_string(), partition)
+                return f"{where}: check {evaluation.check_name} failed: {evaluation.description}"
+        if event.event_type_value == "STEP_FAILURE" and event.step_failure_data.error:
+            step = str(event.step_key)
+            return f"{place(assets.get(step, step), partition)}: {_cause(event.step_failure_data.error)}"
+    return f"The run of partition {partition} failed without saying why; see the log."
+
+
+def _cause(error: Any) -> str:
+    """Return the message of the error beneath Dagster's; its type is told where it is not one of ours."""
+    while error.cause is not None and error.cls_name.startswith("Dagster"):
+        error = error.cause
+    message = str(error.message).strip()
+    name, _, text = message.partition(": ")
+    return text if text and name.startswith(EXPECTED_ERRORS) else message

@@ -1,0 +1,185 @@
+"""Settings: one typed object, read from options, the environment and `.env`, in this order.
+
+Defaults live here and nowhere else. Nothing in this module imports Dagster.
+"""
+
+import datetime
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from upath import UPath
+
+ENV_PREFIX = "CALIBRATION_"
+FIRST_SEASON = 1949
+DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
+
+
+class SettingsError(ValueError):
+    """A setting has a value that is not allowed; the message is one line that names both."""
+
+
+def project_folder() -> Path:
+    """Return the folder that relative settings refer to.
+
+    It is the one that holds `workspace.yaml` beside this package, or else the current folder (as with
+    an installed wheel).
+    """
+    beside = Path(__file__).resolve().parents[1]
+    return beside if (beside / "workspace.yaml").exists() else Path.cwd()
+
+
+def parse_seasons(text: str, current_year: int) -> tuple[int, int | None]:
+    """Return the first and the last season of `text`; the last is None where it is open.
+
+    Parameters
+    ----------
+    text : str
+        '2020,2021', '2020-2023', '2020' or '2020-' (up to the current year).
+    current_year : int
+        No season after it exists yet.
+
+    Raises
+    ------
+    ValueError
+        If `text` has another form, or its seasons are not consecutive or not between 1949 and
+        `current_year`.
+
+    Examples
+    --------
+    >>> parse_seasons("2020,2021", 2026), parse_seasons("2020-2023", 2026), parse_seasons("2020-", 2026)
+    ((2020, 2021), (2020, 2023), (2020, None))
+    """
+    text = text.replace(" ", "")
+    if re.fullmatch(r"\d{4}(,\d{4})*", text):
+        years = [int(year) for year in text.split(",")]
+        first, last = years[0], years[-1]
+        consecutive = years == list(range(first, last + 1))
+    elif match := re.fullmatch(r"(\d{4})-(\d{4})?", text):
+        first, last = int(match[1]), int(match[2] or current_year)
+        consecutive = first <= last
+    else:
+        raise ValueError("not a list or a range of years")
+    if not consecutive:
+        raise ValueError("not consecutive")
+    if first < FIRST_SEASON or last > current_year:
+        raise ValueError(f"not between {FIRST_SEASON} and {current_year}")
+    return first, None if text.endswith("-") else last
+
+
+class Settings(BaseSettings):
+    """What a run is made of. Immutable; build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+    )
+
+    source: Literal["simulated", "nascar_feed"] = Field(
+        default="simulated", description="simulated or nascar_feed"
+    )
+    feed_url: str = Field(
+        default="https://cf.nascar.com/cacher",
+        min_length=1,
+        description="https:// address, folder or zip of the timing feed's files",
+    )
+    seasons: str | None = Field(
+        default=None,
+        description="consecutive seasons up to this year, as in 2020,2021 or 2020-2023 or 2020- (open); "
+        + ", ".join(f"{seasons} by default for {source}" for source, seasons in DEFAULT_SEASONS.items()),
+    )
+    store: str = Field(
+        default="data/store",
+        min_length=1,
+        description="folder (relative to the project) or object-store address that holds the assets",
+    )
+    scenarios: int = Field(
+        default=2000, ge=100, le=100_000, description="scenarios simulated per race, 100 to 100000"
+    )
+    seed: int = Field(default=42, ge=0, lt=2**31, description="seed of every random draw, 0 to 2147483647")
+    fold_races: int | None = Field(
+        default=None,
+        ge=1,
+        description="races per fold, at least 1; a season each where history is long enough, by default",
+    )
+
+    @field_validator("seasons")
+    @classmethod
+    def _check_seasons(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_seasons(value, datetime.date.today().year)
+        return value
+
+    @property
+    def season_bounds(self) -> tuple[int, int | None]:
+        """The first and the last season; None where new seasons are to follow by themselves."""
+        text = self.seasons or DEFAULT_SEASONS[self.source]
+        return parse_seasons(text, datetime.date.today().year)
+
+    @property
+    def season_list(self) -> list[int]:
+        """Every season, in order."""
+        first, last = self.season_bounds
+        return list(range(first, (last or datetime.date.today().year) + 1))
+
+    @property
+    def store_path(self) -> UPath:
+        """Where this source's assets are stored: one folder a source, so that sources never mix."""
+        return store_root(self.store) / self.source
+
+
+def store_root(store: str) -> UPath:
+    """Return the path that the setting `store` means."""
+    return UPath(store) if "://" in store else UPath(project_folder() / Path(store).expanduser())
+
+
+def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings in force.
+
+    Parameters
+    ----------
+    options : mapping, optional
+        Values that override environment, `.env` and defaults; None values are left out.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed; one line names the setting, its origin and what is allowed.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    try:
+        return Settings(**{"_env_file": _env_file(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        allowed = Settings.model_fields[name].description
+        reason = f" ({first['ctx']['error']})" if first["type"] == "value_error" else ""
+        raise SettingsError(
+            f"Setting {ENV_PREFIX}{name.upper()} (from {origins(given)[name]}) must be: {allowed}; "
+            f"got {first['input']!r}{reason}."
+        ) from None
+
+
+def origins(options: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Return where each setting's value comes from: option, environment, .env or default."""
+    given = {name for name, value in (options or {}).items() if value is not None}
+    environment = {name.upper() for name, value in os.environ.items() if value}
+    file = {name.upper() for name, value in dotenv_values(_env_file()).items() if value}
+
+    def origin(name: str) -> str:
+        variable = f"{ENV_PREFIX}{name}".upper()
+        if name in given:
+            return "option"
+        if variable in environment:
+            return "environment"
+        return ".env" if variable in file else "default"
+
+    return {name: origin(name) for name in Settings.model_fields}
+
+
+def _env_file() -> Path:
+    return project_folder() / ".env"

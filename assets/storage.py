@@ -1,0 +1,255 @@
+"""IO managers: how assets are stored under one root, a folder or an object store.
+
+All share one base: the value is checked against its contract when it is written and when it is read,
+written beside the target and renamed, and never pickled. What a killed writer leaves behind is a dot-file
+that no reader looks at.
+"""
+
+import contextlib
+import io
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+from upath import UPath
+
+from assets.contracts import ContractError, place, validate, value_type
+
+SCHEMA_VERSION = "1"
+COMPRESSION = {"zlib": True, "complevel": 4}
+LEFTOVER_AGE_S = 3600.0
+OWN_ARCHETYPE = "own_archetype"
+"""Metadata key of an input that is to hold only the races of the consuming partition's archetype."""
+
+
+def write_atomically(path: UPath, data: bytes) -> None:
+    """Store `data` at `path` so that a reader sees the old file or the new one, never a part.
+
+    On a local disk it is written beside the target and renamed; an object store puts whole objects.
+    Leftovers of killed writers of the same target are removed once they are an hour old.
+    """
+    if not _is_local(path):
+        path.write_bytes(data)
+        return
+    target = Path(str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
+                leftover.unlink()
+
+
+def _is_local(path: UPath) -> bool:
+    return path.protocol in ("", "file", "local")
+
+
+class _StoredManager(dg.UPathIOManager):
+    """What the managers share; a child says how a value becomes bytes and comes back."""
+
+    def serialise(self, value: Any) -> bytes:
+        """Return `value` as the content of a file."""
+        raise NotImplementedError
+
+    def deserialise(self, data: bytes, asset: str, archetype: str | None) -> tuple[Any, str | None]:
+        """Return a file's value, and the schema version that it was stored with."""
+        raise NotImplementedError
+
+    def read(self, path: UPath, asset: str, partition: str | None, archetype: str | None = None) -> Any:
+        """Return the stored value of an asset's partition, its contract checked.
+
+        Parameters
+        ----------
+        path : UPath
+        asset : str
+        partition : str or None
+        archetype : str, optional
+            Read only the races of this archetype, where the value has a dimension of races.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it has not been materialized.
+        ContractError
+            If the file breaks the contract or has another schema version.
+        """
+        if not path.exists():
+            raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
+        try:
+            value, version = self.deserialise(path.read_bytes(), asset, archetype)
+        except (OSError, pl.exceptions.ComputeError) as error:
+            raise ContractError(f"{place(asset, partition)} cannot be read from {path}: {error}") from error
+        if version != SCHEMA_VERSION:
+            raise ContractError(
+                f"{place(asset, partition)} is stored with schema version {version}, this program reads "
+                f"{SCHEMA_VERSION}: materialize it again."
+            )
+        return validate(value, asset, partition)
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
+        """Check and store a value."""
+        partition = context.partition_key if context.has_partition_key else None
+        write_atomically(path, self.serialise(validate(obj, _asset_name(context), partition)))
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
+        """Return the value, or the path itself where the input is annotated as a path."""
+        asset = _asset_name(context)
+        partition = path.stem if context.has_asset_partitions else None
+        if not _wants_path(context):
+            metadata = context.definition_metadata or {}
+            archetype = context.partition_key if metadata.get(OWN_ARCHETYPE) else None
+            return self.read(path, asset, partition, archetype)
+        if not path.exists():
+            raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
+        return path
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Return one value, or a dict by partition where the input is annotated as a dict."""
+        value = super().load_input(context)
+        if not _wants_dict(context):
+            return value
+        keys = list(context.asset_partition_keys)
+        if not keys or value is None:
+            return {}
+        return {keys[0]: value} if len(keys) == 1 else value
+
+
+class ParquetIOManager(_StoredManager):
+    """Polars frames as Parquet."""
+
+    extension = ".parquet"
+
+    def serialise(self, value: pl.DataFrame) -> bytes:
+        """Return the frame as Parquet."""
+        buffer = io.BytesIO()
+        value.write_parquet(buffer, metadata={"schema_version": SCHEMA_VERSION})
+        return buffer.getvalue()
+
+    def deserialise(
+        self,
+        data: bytes,
+        asset: str,  # noqa: ARG002
+        archetype: str | None,  # noqa: ARG002
+    ) -> tuple[pl.DataFrame, str | None]:
+        """Return the frame."""
+        return pl.read_parquet(data), pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
+
+
+class NetCDFIOManager(_StoredManager):
+    """Datasets and trees as NetCDF 4, compressed, readable with xarray alone."""
+
+    extension = ".nc"
+
+    def serialise(self, value: xr.Dataset | xr.DataTree) -> bytes:
+        """Return the dataset or tree as NetCDF."""
+        stamped = value.copy(deep=False)
+        stamped.attrs = {**value.attrs, "schema_version": SCHEMA_VERSION}
+        if isinstance(stamped, xr.DataTree):
+            encoding = {node.path: _compressed(node.dataset) for node in stamped.subtree}
+            return bytes(stamped.to_netcdf(engine="h5netcdf", encoding=encoding))
+        return bytes(stamped.to_netcdf(engine="h5netcdf", encoding=_compressed(stamped)))
+
+    def deserialise(
+        self, data: bytes, asset: str, archetype: str | None
+    ) -> tuple[xr.Dataset | xr.DataTree, str | None]:
+        """Return the dataset or tree, or only an archetype's races of a dataset, fully loaded."""
+        is_tree = value_type(asset) is xr.DataTree
+        open_file = xr.open_datatree if is_tree else xr.open_dataset
+        with open_file(io.BytesIO(data), engine="h5netcdf") as file:
+            wanted = file if archetype is None else file.isel(race=file["archetype"].values == archetype)
+            value = wanted.load()
+        version = value.attrs.pop("schema_version", None)
+        return value if is_tree else value.drop_encoding(), version
+
+
+class Report(NamedTuple):
+    """The calibration report in its two forms."""
+
+    html: str
+    markdown: str
+
+
+class ReportIOManager(_StoredManager):
+    """The report as a page (.html) and, beside it, its Markdown twin (.md)."""
+
+    extension = ".html"
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Report, path: UPath) -> None:  # noqa: ARG002
+        """Store both forms."""
+        write_atomically(path.with_suffix(".md"), obj.markdown.encode())
+        write_atomically(path, obj.html.encode())
+
+    def read(
+        self,
+        path: UPath,
+        asset: str,  # noqa: ARG002
+        partition: str | None,  # noqa: ARG002
+        archetype: str | None = None,  # noqa: ARG002
+    ) -> Report:
+        """Return both forms."""
+        return Report(path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def io_managers(root: UPath) -> dict[str, dg.IOManager]:
+    """Return the managers by the key under which assets ask for them."""
+    return {
+        "parquet": ParquetIOManager(root),
+        "netcdf": NetCDFIOManager(root),
+        "report": ReportIOManager(root),
+    }
+
+
+def stored_value(path: UPath, asset: str, partition: str | None) -> Any:
+    """Return the value stored at `path`, its contract checked."""
+    manager = ParquetIOManager() if path.suffix == ParquetIOManager.extension else NetCDFIOManager()
+    return manager.read(path, asset, partition)
+
+
+def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return the encoding: compressed, and in chunks of a race, so that few races are read fast."""
+    return {
+        str(name): {**COMPRESSION, **_chunks(variable)}
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind in "biuf" and variable.ndim
+    }
+
+
+def _chunks(variable: xr.DataArray) -> dict[str, tuple[int, ...]]:
+    if variable.dims[0] != "race" or 0 in variable.shape:
+        return {}
+    return {"chunksizes": (1, *variable.shape[1:])}
+
+
+def _asset_name(context: dg.InputContext | dg.OutputContext) -> str:
+    return context.asset_key.path[-1]
+
+
+def _annotation(context: dg.InputContext) -> Any:
+    return context.dagster_type.typing_type
+
+
+def _wants_dict(context: dg.InputContext) -> bool:
+    return get_origin(_annotation(context)) is dict
+
+
+def _wants_path(context: dg.InputContext) -> bool:
+    annotation = _annotation(context)
+    value = get_args(annotation)[1] if _wants_dict(context) else annotation
+    return isinstance(value, type) and issubclass(value, UPath)

@@ -1,0 +1,63 @@
+"""Group `telemetry`: from laps to what is known of a car before its race."""
+
+import dagster as dg
+import polars as pl
+from upath import UPath
+
+from assets.metadata import OWNERS, boundary, rows, table
+from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
+from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
+
+GROUP = "telemetry"
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    kinds={"duckdb", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    metadata=boundary("lap_aggregates"),
+)
+def lap_aggregates(lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
+    """Aggregate each car's laps, out of core, to facts that are known only after its race."""
+    frame = aggregate_laps([str(lap_telemetry)])
+    return dg.Output(
+        frame,
+        metadata={**rows(frame), "races": frame["race_id"].n_unique(), "sample": table(frame, 5)},
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    ins={
+        "race_results": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
+        "lap_aggregates": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
+    },
+    metadata=boundary("driver_features"),
+)
+def driver_features(
+    context: dg.AssetExecutionContext,
+    race_results: dict[str, pl.DataFrame],
+    lap_aggregates: dict[str, pl.DataFrame],
+) -> dg.Output[pl.DataFrame]:
+    """Build what is known of every car before its race, from earlier races alone."""
+    history = pl.concat(race_results.values())
+    laps = pl.concat(lap_aggregates.values())
+    frame = build_driver_features(entry_list(race_results[context.partition_key]), history, laps)
+    return dg.Output(
+        frame,
+        metadata={
+            **rows(frame),
+            "races": frame["race_id"].n_unique(),
+            "history_races": history["race_id"].n_unique(),
+            "history_seasons": ", ".join(sorted(race_results)),
+            "sample": table(frame, 5),
+        },
+    )

@@ -1,0 +1,29 @@
+"""Fixtures that several test modules share. What one module needs alone stays in that module."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from calibration_pipeline.calibration.inference import use_host_devices
+
+use_host_devices()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests independent of the environment that they run in."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("CALIBRATION_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return an empty project folder that settings, store and instance are kept in."""
+    monkeypatch.setattr("assets.settings.project_folder", lambda: tmp_path)
+    monkeypatch.setattr("assets.instance.project_folder", lambda: tmp_path)
+    monkeypatch.setattr("assets.resources.project_folder", lambda: tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    return tmp_path

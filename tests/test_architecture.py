@@ -1,0 +1,192 @@
+"""Tests of the house rules: imports, what the library may not touch, and the documented graph."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from assets.definitions import build_defs
+from assets.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "calibration_pipeline").rglob("*.py"))
+MODULES = LIBRARY + sorted((ROOT / "assets").rglob("*.py"))
+LONGEST_MODULE = 400
+PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+CLOCK_AND_ENVIRONMENT = {
+    "datetime.now",
+    "datetime.utcnow",
+    "date.today",
+    "datetime.today",
+    "os.environ",
+    "os.getenv",
+    "time.localtime",
+    "time.monotonic",
+    "time.perf_counter",
+    "time.time",
+    "time.time_ns",
+}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def offenders(paths: list[Path], find: Callable[[ast.Module], set[str]]) -> dict[str, set[str]]:
+    """What `find` finds, by module; empty where the rule is kept."""
+    found = {str(path.relative_to(ROOT)): find(parse(path)) for path in paths}
+    return {name: what for name, what in found.items() if what}
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Top-level packages that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def dotted(tree: ast.Module) -> set[str]:
+    """Every `a.b` of a module, and what is imported as `from a import b`, the last two parts."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = (
+                node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            )
+            names.add(f"{owner}.{node.attr}")
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def called(tree: ast.Module) -> set[str]:
+    """Names of the plain functions that a module calls."""
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {function.id for function in calls if isinstance(function, ast.Name)}
+
+
+def public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
+    """Public classes, functions and methods, by qualified name."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            yield f"{prefix}{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node, f"{node.name}.")
+
+
+def test_library_loads_without_dagster() -> None:
+    """Test that importing every module of the library loads neither Dagster nor the code location."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in LIBRARY]
+    modules = [name.removesuffix(".__init__") for name in names]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "print(*sorted(name for name in loaded if name.startswith('dagster') or name == 'assets'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_library_never_names_dagster() -> None:
+    """Test that no import inside a function slips past the test above."""
+
+    def find(tree: ast.Module) -> set[str]:
+        return {name for name in imported(tree) if name == "assets" or name.startswith("dagster")}
+
+    assert offenders(LIBRARY, find) == {}
+
+
+def test_library_reads_no_clock_and_no_environment() -> None:
+    """Test that the same arguments give the same values."""
+    assert offenders(LIBRARY, lambda tree: dotted(tree) & CLOCK_AND_ENVIRONMENT) == {}
+
+
+def test_nothing_is_pickled_or_evaluated() -> None:
+    """Test that stored files cannot run code, and text never becomes code."""
+
+    def find(tree: ast.Module) -> set[str]:
+        return imported(tree) & PICKLES | called(tree) & {"eval", "exec", "compile"}
+
+    assert offenders(MODULES, find) == {}
+
+
+def test_everything_public_says_what_it_is() -> None:
+    """Test that every module, public class, function and method has a docstring."""
+
+    def find(tree: ast.Module) -> set[str]:
+        return {name for name, node in [("module", tree), *public(tree)] if not ast.get_docstring(node)}
+
+    assert offenders(MODULES, find) == {}
+
+
+def test_modules_are_rooms_one_can_see_across() -> None:
+    """Test that modules stay short."""
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in MODULES}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
+
+
+def test_rules_see_what_they_forbid() -> None:
+    """Test that the scans above are not blind."""
+    tree = ast.parse(
+        "import pickle, os\nfrom datetime import date, datetime\n"
+        "def f():\n    from dagster_x.y import z\n    return eval('1'), os.environ['A'], datetime.now()\n"
+    )
+    assert imported(tree) == {"pickle", "os", "datetime", "dagster_x"}
+    assert {"os.environ", "datetime.now"} <= dotted(tree)
+    assert called(tree) == {"eval"}
+    assert [name for name, _ in public(tree)] == ["f"]
+
+
+def documented_graph() -> tuple[dict[str, str], set[tuple[str, str]]]:
+    """Assets by group, and edges, of the diagram in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (diagram,) = re.findall(r"```mermaid\n(.*?)```", text, flags=re.DOTALL)
+    groups: dict[str, str] = {}
+    edges: set[tuple[str, str]] = set()
+    group = ""
+    for line in map(str.strip, diagram.splitlines()[1:]):
+        if match := re.fullmatch(r"subgraph (\w+)", line):
+            group = match[1]
+        elif line == "end":
+            group = ""
+        elif match := re.fullmatch(r"([\w &]+) --> (\w+)", line):
+            edges |= {(parent, match[2]) for parent in match[1].split(" & ")}
+        elif line:
+            assert group, f"The asset {line} stands in no group."
+            groups[line] = group
+    return groups, edges
+
+
+def test_asset_graph_is_the_documented_one(tmp_path: Path) -> None:
+    """Test that assets, groups and dependencies are those that docs/architecture.md draws."""
+    settings = Settings(source="simulated", store=str(tmp_path))
+    graph = build_defs(settings).resolve_asset_graph()
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+    groups = {node.key.to_user_string(): node.group_name for node in nodes}
+    edges = {
+        (parent.to_user_string(), node.key.to_user_string()) for node in nodes for parent in node.parent_keys
+    }
+    documented_groups, documented_edges = documented_graph()
+    assert groups == documented_groups
+    assert edges == documented_edges
+
+
+def test_real_seasons_have_no_known_truth(tmp_path: Path) -> None:
+    """Test that only the simulated source has the asset `simulated_truth`."""
+
+    def names(source: str) -> set[str]:
+        graph = build_defs(Settings(source=source, store=str(tmp_path))).resolve_asset_graph()
+        return {key.to_user_string() for key in graph.get_all_asset_keys()}
+
+    assert names("simulated") - names("nascar_feed") == {"simulated_truth"}
+    assert names("nascar_feed") <= names("simulated")

@@ -1,0 +1,170 @@
+"""The asset graph: what is in it, how it is cut, what depends on what."""
+
+import datetime
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from assets.contracts import BOUNDARIES
+from assets.definitions import build_defs
+from assets.partitions import earlier_and_own_seasons, earlier_seasons, season_partitions
+from assets.runner import plan, select_assets
+from assets.settings import load_settings
+from calibration_pipeline.archetypes import ARCHETYPES
+
+ROOT = Path(__file__).parents[1]
+GRAPH = {
+    "track_constraints": set(),
+    "simulated_truth": {"track_constraints"},
+    "lap_telemetry": {"track_constraints"},
+    "race_results": {"track_constraints"},
+    "lap_aggregates": {"lap_telemetry"},
+    "driver_features": {"race_results", "lap_aggregates"},
+    "causal_network": {"race_results", "driver_features"},
+    "scenario_ensemble": {"driver_features", "causal_network"},
+    "calibration_posterior": {"race_results", "scenario_ensemble"},
+    "recalibrated_ensemble": {"driver_features", "causal_network", "calibration_posterior"},
+    "backtest": {"race_results", "scenario_ensemble", "recalibrated_ensemble", "calibration_posterior"},
+    "pooled_posterior": {"calibration_posterior"},
+    "model_comparison": {"calibration_posterior", "pooled_posterior"},
+    "calibration_metrics": {"backtest"},
+    "calibration_curves": {"backtest"},
+    "joint_event_validation": {"race_results", "scenario_ensemble", "recalibrated_ensemble"},
+    "verdict": {
+        "race_results",
+        "scenario_ensemble",
+        "recalibrated_ensemble",
+        "backtest",
+        "calibration_metrics",
+    },
+    "race_forecast": {
+        "race_results",
+        "lap_aggregates",
+        "driver_features",
+        "causal_network",
+        "calibration_posterior",
+    },
+    "calibration_report": {
+        "calibration_metrics",
+        "joint_event_validation",
+        "calibration_curves",
+        "verdict",
+        "backtest",
+        "calibration_posterior",
+        "model_comparison",
+        "race_forecast",
+    },
+}
+
+
+@pytest.fixture
+def defs(project: Path) -> dg.Definitions:  # noqa: ARG001
+    return build_defs(load_settings({"seasons": "2020,2021"}))
+
+
+def name(key: dg.AssetKey) -> str:
+    return key.to_user_string()
+
+
+def test_graph_is_the_documented_one(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    parents = {name(node.key): {name(key) for key in node.parent_keys} for node in graph.asset_nodes}
+    assert parents == GRAPH
+
+
+def test_every_asset_is_described_owned_and_bound_by_a_contract(defs: dg.Definitions) -> None:
+    for node in defs.resolve_asset_graph().asset_nodes:
+        assert node.description
+        assert node.kinds
+        assert node.owners == ["team:calibration"]
+        assert node.code_version
+        assert node.group_name != "default"
+        if name(node.key) != "calibration_report":
+            assert name(node.key) in BOUNDARIES
+            assert node.metadata["dagster/column_schema"].columns
+            assert dg.AssetCheckKey(node.key, "contract") in defs.resolve_asset_graph().asset_check_keys
+
+
+def test_checks_are_cut_like_their_assets_and_described(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        spec = graph.get_check_spec(key)
+        assert spec.description
+        assert spec.description.endswith(".")
+        assert spec.partitions_def == graph.get(key.asset_key).partitions_def
+
+
+def test_truth_is_there_only_where_it_is_known(project: Path) -> None:  # noqa: ARG001
+    feed = build_defs(load_settings({"source": "nascar_feed", "seasons": "2020,2021"}))
+    assert dg.AssetKey("simulated_truth") not in feed.resolve_asset_graph().get_all_asset_keys()
+
+
+def test_seasons_are_those_asked_for_and_grow_by_themselves(project: Path) -> None:  # noqa: ARG001
+    assert season_partitions(2020, 2021).get_partition_keys() == ["2020", "2021"]
+    this_year = datetime.date.today().year
+    assert season_partitions(2020, None).get_partition_keys()[-1] == str(this_year)
+    assert season_partitions(2020, this_year).get_partition_keys()[-1] == str(this_year)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "season", "wanted"),
+    [
+        (earlier_and_own_seasons, "2020", ["2020"]),
+        (earlier_and_own_seasons, "2022", ["2020", "2021", "2022"]),
+        (earlier_seasons, "2020", []),
+        (earlier_seasons, "2022", ["2020", "2021"]),
+    ],
+)
+def test_a_season_sees_only_the_past(
+    mapping: dg.TimeWindowPartitionMapping, season: str, wanted: list[str]
+) -> None:
+    cut = season_partitions(2020, 2023)
+    upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        downstream_partitions_subset=cut.subset_with_partition_keys([season]),
+        downstream_partitions_def=cut,
+        upstream_partitions_def=cut,
+    )
+    assert list(upstream.partitions_subset.get_partition_keys()) == wanted
+
+
+def test_plan_runs_seasons_in_order_and_everything_once(defs: dg.Definitions) -> None:
+    stages = plan(defs, select_assets(defs, None))
+    planned = [name(key) for stage in stages for key in stage.keys]
+    assert sorted(planned) == sorted(GRAPH)
+    done: set[str] = set()
+    for stage in stages:
+        names = {name(key) for key in stage.keys}
+        assert all(GRAPH[one] <= done | names for one in names)
+        done |= names
+    assert ("2020", "2021") in [stage.partitions for stage in stages]
+
+
+def test_selection_by_name_and_by_expression(defs: dg.Definitions) -> None:
+    by_name = {name(key) for key in select_assets(defs, "race_results, lap_telemetry")}
+    assert by_name == {"race_results", "lap_telemetry"}
+    upstream = {name(key) for key in select_assets(defs, "+lap_aggregates")}
+    assert upstream == {"track_constraints", "lap_telemetry", "lap_aggregates"}
+    group = {name(key) for key in select_assets(defs, 'group:"telemetry"')}
+    assert group == {"lap_aggregates", "driver_features"}
+
+
+def test_archetypes_have_one_order() -> None:
+    from assets.partitions import ARCHETYPE_PARTITIONS
+
+    assert ARCHETYPE_PARTITIONS.get_partition_keys() == list(ARCHETYPES)
+
+
+def test_workspace_names_the_definitions() -> None:
+    (entry,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    assert entry["python_module"]["module_name"] == "assets.definitions"
+
+
+@pytest.mark.slow
+def test_code_location_loads() -> None:
+    command = [str(Path(sys.executable).with_name("dg")), "check", "defs"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -1,0 +1,62 @@
+"""Joined ensembles: races of one archetype over seasons, whose fields differ in size."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from calibration_pipeline.scenarios.joining import join_seasons, widen
+from calibration_pipeline.scenarios.summaries import finish_chances
+
+
+def season(archetypes: list[str], width: int, n_scenarios: int = 4, first: int = 0) -> xr.Dataset:
+    n_races = len(archetypes)
+    finish = np.broadcast_to(np.arange(1, width + 1, dtype=np.int16), (n_races, n_scenarios, width))
+    return xr.Dataset(
+        {
+            "finish_position": (("race", "scenario", "driver"), finish),
+            "running": (("race", "scenario", "driver"), finish < width),
+        },
+        {
+            "race": np.arange(first, first + n_races),
+            "archetype": ("race", np.array(archetypes, dtype=np.str_)),
+            "field_size": ("race", np.full(n_races, width, np.int16)),
+            "name": (("race", "driver"), np.full((n_races, width), "driver")),
+            "start_position": (("race", "driver"), np.full((n_races, width), 1, np.int16)),
+            "scenario": np.arange(n_scenarios),
+        },
+    )
+
+
+def test_join_keeps_the_archetype_s_races_in_order_and_pads_narrow_fields() -> None:
+    joined = join_seasons([season(["a", "b", "a"], 2), season(["a"], 3, first=10)], "a")
+    assert joined["race"].values.tolist() == [0, 2, 10]
+    assert joined["finish_position"].dtype == np.int16
+    assert joined["running"].dtype == bool
+    assert joined["finish_position"].isel(scenario=0).values.tolist() == [[1, 2, 0], [1, 2, 0], [1, 2, 3]]
+    assert joined["name"].values[:, 2].tolist() == ["", "", "driver"]
+    assert not joined["running"].isel(race=0, driver=2).any()
+
+
+def test_join_of_no_races_is_an_ensemble_of_no_races() -> None:
+    joined = join_seasons([season(["b"], 2), season([], 3)], "a")
+    assert joined.sizes["race"] == 0
+    assert joined.sizes["scenario"] == 4
+
+
+def test_seasons_without_races_may_have_another_number_of_scenarios() -> None:
+    assert join_seasons([season([], 2, n_scenarios=1), season(["a"], 2)], "a").sizes["scenario"] == 4
+    with pytest.raises(ValueError, match="same number of scenarios"):
+        join_seasons([season(["a"], 2, n_scenarios=1), season(["a"], 2)], "a")
+
+
+def test_widening_is_undone_by_narrowing() -> None:
+    narrow = season(["a", "b"], 2)
+    xr.testing.assert_identical(widen(widen(narrow, 5), 2), narrow)
+
+
+def test_chances_are_shares_of_scenarios() -> None:
+    chances = finish_chances(season(["a"], 12))
+    assert chances["win"].to_list() == [1.0] + [0.0] * 11
+    assert chances["top10"].sum() == 10
+    assert chances["dnf"].to_list()[-1] == 1.0
+    assert finish_chances(season([], 3)).is_empty()

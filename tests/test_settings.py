@@ -1,0 +1,84 @@
+"""Settings: what is read, from where, and how a wrong value is told."""
+
+import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets.settings import SettingsError, load_settings, origins, parse_seasons
+
+
+def test_defaults_need_nothing(project: Path) -> None:
+    settings = load_settings()
+    assert settings.source == "simulated"
+    assert (settings.scenarios, settings.seed, settings.fold_races) == (2000, 42, None)
+    assert settings.season_list == [2022, 2023, 2024, 2025]
+    assert str(settings.store_path) == str(project / "data" / "store" / "simulated")
+    assert set(origins().values()) == {"default"}
+
+
+def test_options_win_over_environment_over_file_over_defaults(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / ".env").write_text(
+        "CALIBRATION_SEED=1\nCALIBRATION_SCENARIOS=300\nCALIBRATION_SOURCE=nascar_feed\n"
+    )
+    monkeypatch.setenv("CALIBRATION_SCENARIOS", "400")
+    monkeypatch.setenv("CALIBRATION_SOURCE", "nascar_feed")
+    options = {"source": "simulated", "store": None}
+    settings = load_settings(options)
+    assert (settings.seed, settings.scenarios, settings.source) == (1, 400, "simulated")
+    came_from = origins(options)
+    assert came_from["seed"] == ".env"
+    assert came_from["scenarios"] == "environment"
+    assert came_from["source"] == "option"
+    assert came_from["store"] == "default"
+
+
+def test_sources_never_share_a_folder(project: Path) -> None:  # noqa: ARG001
+    simulated, feed = load_settings(), load_settings({"source": "nascar_feed"})
+    assert simulated.store_path != feed.store_path
+
+
+def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
+    path = load_settings({"store": "memory://bucket/calibration"}).store_path
+    assert path.protocol == "memory"
+    assert path.name == "simulated"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("source", "tables", "simulated or nascar_feed"),
+        ("scenarios", "12", "100 to 100000"),
+        ("scenarios", "many", "100 to 100000"),
+        ("seed", "-1", "0 to"),
+        ("fold_races", "0", "at least 1"),
+        ("seasons", "2020,2022", "consecutive"),
+        ("seasons", "2023-2020", "consecutive"),
+        ("seasons", "next", "consecutive seasons"),
+        ("seasons", "2020-9999", "up to this year"),
+    ],
+)
+def test_wrong_value_gets_one_line_that_names_it(project: Path, name: str, value: str, allowed: str) -> None:  # noqa: ARG001
+    with pytest.raises(SettingsError) as raised:
+        load_settings({name: value})
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in (f"CALIBRATION_{name.upper()}", "from option", allowed, repr(value)):
+        assert part in message
+
+
+def test_open_seasons_reach_the_current_year(project: Path) -> None:  # noqa: ARG001
+    settings = load_settings({"seasons": "2024-"})
+    assert settings.season_bounds == (2024, None)
+    assert settings.season_list[-1] == datetime.date.today().year
+
+
+@given(first=st.integers(1949, 2026), length=st.integers(1, 30))
+def test_list_and_range_mean_the_same(first: int, length: int) -> None:
+    last = min(first + length - 1, 2026)
+    listed = ",".join(str(year) for year in range(first, last + 1))
+    assert parse_seasons(listed, 2026) == parse_seasons(f"{first}-{last}", 2026) == (first, last)
