@@ -1,0 +1,415 @@
+"""The marginal map: arithmetic against plain NumPy, tables against the map, refusals, padding."""
+
+import subprocess
+import sys
+
+import arviz as az
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
+from scipy.special import logsumexp
+
+from calibration_pipeline.calibration import curves, marginal
+from calibration_pipeline.calibration.inference import run_nuts, use_host_devices, whitened_normal
+from calibration_pipeline.calibration.sinkhorn import sinkhorn
+from calibration_pipeline.models import (
+    PRIOR_SD,
+    compute_calibration_summary,
+    predict_with_calibrated_model,
+    run_mcmc_calibration,
+    track_archetype_calibration_model,
+)
+
+FEW = {"n_warmup": 150, "n_samples": 150, "n_chains": 2}
+
+
+def forecasts(rng, n_races, n_cars, width=None):
+    """Bell-shaped forecasts, and orders near their modes; padded to `width` cars and places."""
+    width = width or n_cars
+    order = rng.permuted(np.tile(np.arange(n_cars), (n_races, 1)), axis=1)
+    bell = np.exp(-0.5 * ((np.arange(n_cars) - order[..., None]) / (0.2 * n_cars)) ** 2) + 0.01
+    probabilities = np.zeros((n_races, width, width))
+    probabilities[:, :n_cars, :n_cars] = bell / bell.sum(axis=-1, keepdims=True)
+    position = np.zeros((n_races, width), dtype=int)
+    shifted = order + rng.normal(0, 0.25 * n_cars, order.shape)
+    position[:, :n_cars] = shifted.argsort(axis=1).argsort(axis=1) + 1
+    return position, probabilities
+
+
+def distorted(probabilities, slope, intercept):
+    """The map in plain NumPy, one row after the other: w = sigmoid(slope logit p + intercept)."""
+    p = np.clip(probabilities, 1e-6, 1 - 1e-6)
+    w = 1 / (1 + np.exp(-(slope * np.log(p / (1 - p)) + intercept)))
+    return w / w.sum(axis=-1, keepdims=True)
+
+
+def plain_log_likelihood(position, probabilities, n_cars, slope, intercept):
+    w = distorted(probabilities[:, :n_cars, :n_cars], slope, intercept)
+    chosen = np.take_along_axis(w, position[:, :n_cars, None] - 1, axis=-1)
+    return np.log(chosen[..., 0]).sum(axis=1)
+
+
+@pytest.fixture(scope="module")
+def padded():
+    return forecasts(np.random.default_rng(3), 6, 12, width=15)
+
+
+@given(st.floats(-1.8, 1.8), st.floats(-2, 2))
+@settings(deadline=None, max_examples=25)
+def test_table_equals_the_plain_likelihood(log_slope, intercept):
+    """Relative error of a race's log-likelihood at most 1e-4, anywhere in the box, padded or not."""
+    position, probabilities = forecasts(np.random.default_rng(3), 6, 12, width=15)
+    races = marginal.as_races(position, probabilities)
+    surfaces = marginal.tabulate(races)
+    points = jnp.full(6, log_slope)
+    table = curves.evaluate_2d(surfaces.coefficients, points, intercept, surfaces.box, marginal.INTERCEPT_BOX)
+    expected = plain_log_likelihood(position, probabilities, 12, np.exp(log_slope), intercept)
+    np.testing.assert_allclose(table + surfaces.at_zero, expected, rtol=1e-4)
+    np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, intercept), expected, rtol=1e-5)
+
+
+def test_race_noise_is_integrated(padded):
+    """Quadrature of the map equals a fine sum over the noise."""
+    position, probabilities = padded
+    races = marginal.as_races(position, probabilities)
+    eps = np.linspace(-7, 7, 801)
+    values = [plain_log_likelihood(position, probabilities, 12, np.exp(0.2 + 0.3 * e), 0.1) for e in eps]
+    weights = -0.5 * eps**2 - logsumexp(-0.5 * eps**2)
+    expected = logsumexp(np.array(values) + weights[:, None], axis=0)
+    np.testing.assert_allclose(marginal.integrated_exactly(races, 0.2, 0.1, 0.3), expected, rtol=1e-4)
+
+
+def test_plain_model_has_this_density(padded):
+    """The NumPyro model's log density is the sum of its priors and the plain likelihood."""
+    position, probabilities = padded
+    values = {"slope_mu": 0.2, "slope_sigma": 0.1, "noise_sigma": 0.3, "intercept": -0.4, "slope_z": 0.5}
+    eps = np.linspace(-1, 1, 6)
+    model = substitute(seed(track_archetype_calibration_model, 0), {**values, "race_noise": jnp.asarray(eps)})
+    sites = trace(model).get_trace(position, probabilities, "short_track")
+    site = sites["finish_position"]
+    log_likelihood = site["fn"].log_prob(site["value"])
+    slopes = np.exp(0.2 + 0.1 * 0.5 + 0.3 * eps)
+    expected = [
+        plain_log_likelihood(position[[r]], probabilities[[r]], 12, slopes[r], -0.4)[0] for r in range(6)
+    ]
+    np.testing.assert_allclose(log_likelihood, expected, rtol=1e-5)
+    assert sites["slope"]["value"] == pytest.approx(np.exp(0.25))
+
+
+def test_plain_and_tabulated_model_have_the_same_posterior():
+    """The readable model, sampled by NumPyro itself, agrees with the fast one on every parameter."""
+    position, probabilities = forecasts(np.random.default_rng(5), 8, 10)
+    season = np.repeat([2024, 2025], 4)
+    plain = MCMC(
+        NUTS(track_archetype_calibration_model, target_accept_prob=0.9, init_strategy=init_to_median),
+        num_warmup=400,
+        num_samples=1500,
+        num_chains=2,
+        progress_bar=False,
+    )
+    plain.run(jax.random.key(1), position, probabilities, "intermediate", season)
+    fast, _ = run_mcmc_calibration(
+        position, probabilities, "intermediate", n_samples=1500, n_chains=2, season=season
+    )
+    for name in ("slope", "intercept", "slope_mu", "slope_sigma", "noise_sigma"):
+        expected, found = np.asarray(plain.get_samples()[name]), np.asarray(fast[name])
+        assert np.abs(found.mean(0) - expected.mean(0)).max() < 0.15 * expected.std(0).max(), name
+        assert found.std(0) == pytest.approx(expected.std(0), rel=0.15), name
+
+
+def test_predictive_draws_are_positions(padded):
+    """Without observations the model draws positions 1..n, as often as the map says."""
+    _, probabilities = padded
+    fixed = {"slope": jnp.full(2000, 0.6), "intercept": jnp.zeros(2000), "noise_sigma": jnp.zeros(2000)}
+    predictive = Predictive(track_archetype_calibration_model, fixed, condition_deterministic=True)
+    drawn = np.asarray(
+        predictive(jax.random.key(0), None, probabilities, "road_course")["finish_position"][..., :12]
+    )
+    assert drawn.min() >= 1
+    assert drawn.max() <= 12
+    share = (drawn == 3).mean(axis=0)
+    expected = distorted(probabilities[:, :12, :12], 0.6, 0.0)[:, :, 2]
+    assert np.abs(share - expected).max() < 5 * np.sqrt(0.25 / 2000)
+
+
+def test_padding_is_never_read(padded):
+    """Garbage and NaN in the rows of padding change no draw, and padding itself none to speak of."""
+    position, probabilities = padded
+    garbage = probabilities.copy()
+    garbage[:, 12:] = np.nan
+    garbage[0, 12:] = 1e30
+    samples, _ = run_mcmc_calibration(position, probabilities, "short_track", **FEW)
+    with_garbage, _ = run_mcmc_calibration(position, garbage, "short_track", **FEW)
+    for name in samples:
+        np.testing.assert_array_equal(samples[name], with_garbage[name])
+    races = marginal.as_races(position, garbage)
+    alone = marginal.as_races(position[:, :12], probabilities[:, :12, :12])
+    np.testing.assert_allclose(
+        marginal.race_log_likelihood(races, 0.4, 0.2),
+        marginal.race_log_likelihood(alone, 0.4, 0.2),
+        rtol=1e-6,
+    )
+    gradient = jax.grad(lambda x, b: marginal.race_log_likelihood(races, x, b).sum(), argnums=(0, 1))
+    assert np.isfinite(gradient(0.4, 0.2)).all()
+
+
+def test_a_second_fit_compiles_nothing(padded):
+    """Other data of the same shape reuse the compiled sampler; other data give other draws."""
+    position, probabilities = padded
+    first, _ = run_mcmc_calibration(position, probabilities, "short_track", **FEW)
+    compiled = []
+
+    def note(event: str, _duration: float, **_: object) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    position, probabilities = forecasts(np.random.default_rng(4), 6, 12, width=15)
+    other, _ = run_mcmc_calibration(position, probabilities, "short_track", random_seed=7, **FEW)
+    assert compiled == []
+    assert not np.array_equal(first["slope"], other["slope"])
+
+
+def test_same_seed_same_draws(padded):
+    """Fits repeat exactly."""
+    first, mcmc = run_mcmc_calibration(*padded, "short_track", **FEW)
+    again, _ = run_mcmc_calibration(*padded, "short_track", **FEW)
+    np.testing.assert_array_equal(first["slope"], again["slope"])
+    assert mcmc.get_samples(group_by_chain=True)["slope_mu"].shape == (2, 150)
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    assert {"diverging", "energy", "num_steps"} <= set(fields)
+    assert fields["diverging"].shape == (2, 150)
+    tree = az.from_numpyro(mcmc, log_likelihood=False)
+    assert tree["posterior"]["slope_mu"].shape == (2, 150)
+    assert "energy" in tree["sample_stats"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"track_archetype": "oval"}, "track_archetype must be one of superspeedway, .* got 'oval'"),
+        ({"position": np.ones((2, 4), int)}, r"\(n_races, n_drivers\) = \(2, 3\) .* got shape \(2, 4\)"),
+        (
+            {"probabilities": np.full((6, 3), 1 / 3)},
+            r"\(n_races, n_drivers, n_positions\), got shape \(6, 3\)",
+        ),
+        ({"position": np.full((2, 3), 4)}, r"whole numbers in 1..3 .* got 6 that are not"),
+        ({"position": np.full((2, 3), -1)}, "got 6 that are not"),
+        ({"position": np.full((2, 3), np.nan)}, "got 6 that are not"),
+        ({"position": np.zeros((2, 3), int)}, "padding only"),
+        ({"probabilities": np.full((2, 3, 3), np.nan)}, "finite, got 18 that are NaN or infinite"),
+        ({"probabilities": np.full((2, 3, 3), 0.5)}, "sum to 1 .* got 6 rows .*largest error 0.5"),
+        ({"probabilities": np.tile([1.5, -0.5, 0.0], (2, 3, 1))}, "not be negative, got 6"),
+    ],
+)
+def test_refusals(change, message):
+    """Bad input is refused with its rule and its count, by the fit and by the model alike."""
+    good = {
+        "position": np.array([[1, 2, 3], [3, 1, 2]]),
+        "probabilities": np.full((2, 3, 3), 1 / 3),
+        "track_archetype": "road_course",
+    }
+    arguments = tuple({**good, **change}.values())
+    with pytest.raises(ValueError, match=message):
+        run_mcmc_calibration(*arguments)
+    with pytest.raises(ValueError, match=message):
+        seed(track_archetype_calibration_model, 0)(*arguments)
+
+
+def test_season_labels_are_checked():
+    with pytest.raises(ValueError, match=r"season must be \(1,\), one label a race, got shape \(2,\)"):
+        run_mcmc_calibration([[1, 2]], np.full((1, 2, 2), 0.5), "road_course", season=[2024, 2025])
+
+
+def test_odd_input_is_logged(caplog):
+    """Short runs and positions that are no permutation are taken, with a warning each."""
+    position = [[1, 1], [1, 2], [1, 2], [2, 1], [2, 1], [2, 1]]
+    run_mcmc_calibration(position, np.full((6, 2, 2), 0.5), "road_course", **FEW)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "150 draws a chain are few" in caplog.text
+    assert "1 of 6 races are no permutation" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_posterior_outside_the_table_gets_a_wider_one(caplog):
+    """Forecasts that say nothing more than a hint, and always come true: the slope runs off."""
+    caplog.set_level("INFO")
+    n = 10
+    position = np.tile(np.arange(1, n + 1), (40, 1))
+    hint = 1.0 + 0.4 * np.eye(n)
+    probabilities = np.tile(hint / hint.sum(axis=1, keepdims=True), (40, 1, 1))
+    samples, _ = run_mcmc_calibration(position, probabilities, "short_track", **FEW)
+    assert "Likelihood table on log slope (-2.2, 2.2) is off" in caplog.text
+    assert "widest" not in caplog.text
+    assert np.log(samples["slope"]).mean() > 2.0
+
+
+def test_slope_one_changes_nothing():
+    """The identity on coherent tables, up to the clip of tiny probabilities."""
+    table = sinkhorn(forecasts(np.random.default_rng(0), 3, 8)[1], [8, 8, 8])
+    nothing = {"slope": np.ones(9), "intercept": np.zeros(9), "noise_sigma": np.zeros(9)}
+    np.testing.assert_allclose(predict_with_calibrated_model(nothing, table, "short_track"), table, atol=1e-5)
+
+
+def test_prediction_is_the_posterior_mean():
+    """Few well-spread draws give the mean over all draws and fresh noise, and a coherent table."""
+    rng = np.random.default_rng(2)
+    _, probabilities = forecasts(rng, 2, 8, width=10)
+    probabilities = probabilities[:, [0, 8, 1, 2, 3, 4, 9, 5, 6, 7]]  # padding anywhere
+    samples = {
+        "slope": np.exp(rng.normal(-0.3, 0.1, 4000)),
+        "intercept": rng.normal(0, 0.5, 4000),
+        "noise_sigma": np.abs(rng.normal(0, 0.3, 4000)),
+    }
+    predicted = predict_with_calibrated_model(samples, probabilities, "short_track")
+    cars = np.array([0, 2, 3, 4, 5, 7, 8, 9])
+    assert (predicted[:, [1, 6]] == 0).all()
+    assert (predicted[:, :, 8:] == 0).all()
+    np.testing.assert_allclose(predicted[:, cars].sum(axis=2), 1, atol=1e-9)
+    np.testing.assert_allclose(predicted.sum(axis=1)[:, :8], 1, atol=1e-9)
+    nodes, weights = curves.gauss_hermite(7)
+    slopes = samples["slope"][:, None] * np.exp(samples["noise_sigma"][:, None] * nodes)
+    rows = probabilities[:, cars, :8]
+    mean = sum(
+        weight * distorted(rows, slopes[i, k], samples["intercept"][i]) / 4000
+        for i in range(4000)
+        for k, weight in enumerate(weights)
+    )
+    np.testing.assert_allclose(predicted[:, cars, :8], sinkhorn(mean, [8, 8]), atol=1.5e-3)
+
+
+def test_prediction_needs_its_parameters():
+    with pytest.raises(ValueError, match="got none for intercept, noise_sigma"):
+        predict_with_calibrated_model({"slope": [1.0]}, np.ones((1, 1, 1)), "short_track")
+
+
+def test_prediction_takes_more_places_than_cars():
+    """A table of some of a race's cars keeps its rows; columns cannot sum to 1."""
+    _, probabilities = forecasts(np.random.default_rng(0), 1, 8)
+    nothing = {"slope": [1.0], "intercept": [0.0], "noise_sigma": [0.0]}
+    predicted = predict_with_calibrated_model(nothing, probabilities[:, :5], "short_track")
+    np.testing.assert_allclose(predicted, probabilities[:, :5], atol=1e-5)
+
+
+def test_summary_of_the_prior_shows_no_contraction():
+    """Prior draws contract by nothing, so the stated prior deviations are right."""
+    rng = np.random.default_rng(0)
+    n = 200_000
+    mu, sigma = rng.normal(0, 0.3, n), np.abs(rng.normal(0, 0.25, n))
+    prior = {
+        "slope": np.exp(mu + sigma * rng.normal(size=n)),
+        "intercept": rng.normal(0, 0.5, n),
+        "slope_mu": mu,
+        "slope_sigma": sigma,
+        "noise_sigma": np.abs(rng.normal(0, 0.5, n)),
+    }
+    summary = compute_calibration_summary(prior, "superspeedway")
+    for name in PRIOR_SD:
+        assert summary[f"{name}_contraction"] == pytest.approx(0, abs=0.03), name
+        assert summary[f"{name}_lower"] < summary[f"{name}_mean"] < summary[f"{name}_upper"]
+    assert "prior" in summary["notes"][0]
+    with pytest.raises(ValueError, match="got none for noise_sigma, slope_sigma"):
+        compute_calibration_summary(
+            {name: prior[name] for name in ("slope", "intercept", "slope_mu")}, "superspeedway"
+        )
+
+
+@given(st.integers(1, 8), st.integers(0, 3), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=25)
+def test_sinkhorn_makes_coherent_tables(n, padding, random_seed):
+    """Rows and columns sum to 1, padding is 0 and never read, scaling a row changes nothing."""
+    rng = np.random.default_rng(random_seed)
+    table = np.full((1, n + padding, n + padding), np.nan)
+    table[0, :n, :n] = rng.uniform(0.01, 1, (n, n))
+    coherent = sinkhorn(table, [n])
+    np.testing.assert_allclose(coherent[0, :n].sum(axis=1), 1, atol=1e-8)
+    np.testing.assert_allclose(coherent[0, :, :n].sum(axis=0), 1, atol=1e-8)
+    assert coherent[0, n:].sum() == coherent[0, :, n:].sum() == 0
+    table[0, 0] *= 7.0
+    np.testing.assert_allclose(sinkhorn(table, [n]), coherent, atol=1e-7)
+    np.testing.assert_allclose(sinkhorn(coherent, [n]), coherent, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("table", "size", "message"),
+    [
+        ([[[1.0, 0.0], [1.0, 0.0]]], [2], "No coherent table"),
+        ([[[0.5, -0.1], [0.5, 0.5]]], [2], "not negative, got 1"),
+        ([[[0.5, 0.5]]], [2], r"must lie in 1..1, got 2..2"),
+        ([[0.5, 0.5]], [2], r"\(race, driver, position\), got shape \(1, 2\)"),
+        ([[[1.0]]], [1, 1], r"field_size must be \(1,\), got shape \(2,\)"),
+    ],
+)
+def test_sinkhorn_refuses(table, size, message):
+    with pytest.raises(ValueError, match=message):
+        sinkhorn(table, size)
+
+
+def test_whitening_leaves_the_prior_as_it_is():
+    """In the sampled coordinates the density is that of standard normal weights, times the volume."""
+    design = jnp.array([[0.3, 0.2, 0.0], [0.3, 0.0, 0.2]])
+    information, weighted = jnp.array([40.0, 3.0]), jnp.array([20.0, -1.0])
+
+    def weights(u):
+        def model():
+            return whitened_normal("u", design, weighted, information)
+
+        return substitute(seed(model, 0), {"u": u})()
+
+    def log_density(u):
+        def model():
+            whitened_normal("u", design, weighted, information)
+
+        sites = trace(substitute(seed(model, 0), {"u": u})).get_trace()
+        return sum(site["fn"].log_prob(site["value"]).sum() for site in sites.values())
+
+    for u in (jnp.zeros(3), jnp.array([1.0, -0.5, 2.0])):
+        volume = jnp.linalg.slogdet(jax.jacobian(weights)(u))[1]
+        expected = dist.Normal(0, 1).log_prob(weights(u)).sum() + volume
+        assert log_density(u) == pytest.approx(float(expected), abs=1e-4)
+
+
+def normal_model(observed):
+    """Two means, one observed."""
+    import numpyro
+
+    mean = numpyro.sample("mean", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.sample("observed", dist.Normal(mean, 1), obs=observed)
+
+
+@pytest.mark.parametrize("n_chains", [1, 3, 11])
+def test_run_nuts_gives_the_known_posterior(n_chains):
+    """Normal prior, normal data: N(y / 2, 1 / 2), by one chain, parallel chains, and more than devices."""
+    observed = jnp.array([2.0, -1.0])
+    mcmc = run_nuts(normal_model, (observed,), n_warmup=300, n_samples=1000, n_chains=n_chains, seed=1)
+    draws = mcmc.get_samples(group_by_chain=True)["mean"]
+    assert draws.shape == (n_chains, 1000, 2)
+    flat = np.asarray(draws).reshape(-1, 2)
+    np.testing.assert_allclose(flat.mean(0), [1.0, -0.5], atol=0.12)
+    np.testing.assert_allclose(flat.std(0), np.sqrt(0.5), atol=0.08)
+    chain_means = np.asarray(draws).mean(axis=1)[:, 0]
+    assert len(np.unique(chain_means)) == n_chains
+
+
+def test_devices_are_set_before_jax_starts():
+    """Afterwards another number is refused; the same one is no change."""
+    n = jax.local_device_count()
+    use_host_devices(max(n, 1)) if jax.config.jax_num_cpu_devices == n else None
+    with pytest.raises(RuntimeError):
+        use_host_devices(n + 1)
+
+
+def test_import_starts_nothing():
+    """Importing the library leaves JAX as it was: no backend, no devices set."""
+    code = (
+        "import calibration_pipeline.models, jax; from jax._src import xla_bridge; "
+        "assert not xla_bridge.backends_are_initialized(); assert jax.config.jax_num_cpu_devices == -1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
