@@ -144,3 +144,14 @@ def test_killed_run_leaves_nothing_half_written_and_the_next_completes(tmp_path:
     subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     for path, frame in whole.items():
         assert_frame_equal(pl.read_parquet(path), frame)
+
+
+@pytest.mark.slow
+def test_whole_run_ends_with_table_and_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--seasons", "2024,2025", "--scenarios", "200"]) == 0
+    out = capsys.readouterr().out
+    for archetype in ("Superspeedway", "Intermediate", "Short track", "Road course"):
+        assert archetype in out
+    report = project / "data" / "store" / "simulated" / "calibration_report.html"
+    assert str(report) in out.replace("\n", "")
+    assert "<html" in report.read_text()

@@ -30,6 +30,7 @@ PRIOR_NOISE_SIGMA = 0.5
 PRIOR_INTERCEPT = 0.5
 PRIOR_ARCHETYPE_SIGMA = 0.25
 TYPICAL_NOISE = 0.2
+NEWTON_STEPS = 10
 
 
 class Evidence(NamedTuple):
@@ -41,8 +42,8 @@ class Evidence(NamedTuple):
     archetype, season : (race) int, indices into the axes of log_slope
     weight : (race), 1 for races that count, 0 for the others and for padding
     reference : Reference of arrays (archetype)
-    score, information : (archetype, season), first and minus second derivative of the log-likelihood by each
-        log slope at 0, from `slope_information`; the last season is the coming one, of which nothing is known
+    weighted_estimate, information : (archetype, season), from `slope_information`; the last season is the
+        coming one, of which nothing is known
     """
 
     order: AnyArray
@@ -51,7 +52,7 @@ class Evidence(NamedTuple):
     season: AnyArray
     weight: AnyArray
     reference: Reference
-    score: AnyArray
+    weighted_estimate: AnyArray
     information: AnyArray
 
 
@@ -62,12 +63,12 @@ def latent_calibration_model(evidence: Evidence) -> None:
     (race-level sd of log sharpness beyond the ensemble's own), intercept (shift of the incident logit),
     log_slope (season).
     """
-    n_seasons = jnp.shape(evidence.score)[1]
+    n_seasons = jnp.shape(evidence.information)[1]
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
     design = jnp.concatenate(
         [jnp.full((n_seasons, 1), PRIOR_SLOPE_MU), slope_sigma * _walk(n_seasons)], axis=1
     )
-    effect = whitened_normal("slope_effect", design, evidence.score[0], evidence.information[0])
+    effect = whitened_normal("slope_effect", design, evidence.weighted_estimate[0], evidence.information[0])
     numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * effect[0])
     log_slope = numpyro.deterministic("log_slope", design @ effect)
     noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(PRIOR_NOISE_SIGMA))
@@ -82,7 +83,7 @@ def pooled_calibration_model(evidence: Evidence) -> None:
     Sites as in `latent_calibration_model`, with slope_mu and the walk common, archetype_sigma the spread of
     the archetypes around them, and log_slope (archetype, season), noise_sigma, intercept (archetype).
     """
-    n_archetypes, n_seasons = jnp.shape(evidence.score)
+    n_archetypes, n_seasons = jnp.shape(evidence.information)
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
     archetype_sigma = numpyro.sample("archetype_sigma", dist.HalfNormal(PRIOR_ARCHETYPE_SIGMA))
     design = jnp.concatenate(
@@ -93,8 +94,8 @@ def pooled_calibration_model(evidence: Evidence) -> None:
         ],
         axis=1,
     )
-    score, information = jnp.ravel(evidence.score), jnp.ravel(evidence.information)
-    effect = whitened_normal("slope_effect", design, score, information)
+    known = jnp.ravel(evidence.weighted_estimate), jnp.ravel(evidence.information)
+    effect = whitened_normal("slope_effect", design, *known)
     numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * effect[0])
     log_slope = numpyro.deterministic("log_slope", (design @ effect).reshape(n_archetypes, n_seasons))
     per_archetype = [n_archetypes]
@@ -113,28 +114,38 @@ def _walk(n_seasons: int) -> Array:
 
 @jax.jit
 def slope_information(evidence: Evidence) -> tuple[Array, Array]:
-    """Score and information of each log slope at 0, with a typical race-level noise.
+    """Find what the races say of each log slope, roughly: a normal likelihood around its mode.
 
     Parameters
     ----------
     evidence : Evidence
-        Its own score and information are read for their shape only.
+        Its own estimate and information are read for their shape only.
 
     Returns
     -------
-    score, information : array, shape (archetype, season)
-        What `whitened_normal` needs to know; rough is good enough.
+    weighted_estimate, information : array, shape (archetype, season)
+        What `whitened_normal` needs to know: it corrects for their roughness.
     """
-    at = jnp.zeros(jnp.shape(evidence.score))
-    noise = jnp.full(at.shape[0], TYPICAL_NOISE)
+    shape = jnp.shape(evidence.information)
+    noise = jnp.full(shape[0], TYPICAL_NOISE)
 
     def total(log_slope: Array) -> Array:
-        races = log_likelihood_by_race(evidence, log_slope, noise, jnp.zeros(at.shape[0]))
+        races = log_likelihood_by_race(evidence, log_slope, noise, jnp.zeros(shape[0]))
         return jnp.sum(evidence.weight * races)
 
-    # Each log slope has races of its own, so one product with ones gives the whole diagonal.
-    score, curvature = jax.jvp(jax.grad(total), (at,), (jnp.ones_like(at),))
-    return score, jnp.maximum(-curvature, 0.0)
+    def derivatives(log_slope: Array) -> tuple[Array, Array]:
+        # Each log slope has races of its own, so one product with ones gives the whole diagonal.
+        score, curvature = jax.jvp(jax.grad(total), (log_slope,), (jnp.ones(shape),))
+        return score, jnp.maximum(-curvature, 0.0)
+
+    def newton(_: int, log_slope: Array) -> Array:
+        score, information = derivatives(log_slope)
+        step = (score - log_slope / PRIOR_SLOPE_MU**2) / (information + 1 / PRIOR_SLOPE_MU**2)
+        return log_slope + jnp.clip(step, -0.5, 0.5)
+
+    mode = jax.lax.fori_loop(0, NEWTON_STEPS, newton, jnp.zeros(shape))
+    score, information = derivatives(mode)
+    return information * mode + score, information
 
 
 def log_likelihood_by_race(

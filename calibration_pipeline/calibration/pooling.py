@@ -105,7 +105,7 @@ def join_evidence(fits: Mapping[Archetype, xr.DataTree], n_seasons: int) -> Evid
             np.array([np.log(attrs["reference_slope"]) for attrs in reference], np.float32),
             np.array([attrs["reference_noise"] for attrs in reference], np.float32),
         ),
-        score=nothing,
+        weighted_estimate=nothing,
         information=nothing,
     )
     return with_information(evidence)
@@ -128,7 +128,7 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
     """
     evidence = join_evidence(fits, pooled["posterior"].sizes["season"])
     nothing = np.zeros((1, 1, len(ARCHETYPES)), np.float32)
-    unchanged = np.zeros((1, 1, *np.shape(evidence.score)), np.float32)
+    unchanged = np.zeros((1, 1, *np.shape(evidence.information)), np.float32)
     raw = log_likelihood(evidence, unchanged, nothing, nothing)[0, 0]
     own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
     elpd = {

@@ -152,7 +152,7 @@ def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
 
 
 def _pad(values: NDArray) -> NDArray:
-    n_pad = -len(values) % RACES_MULTIPLE
+    n_pad = -len(values) % RACES_MULTIPLE if len(values) else RACES_MULTIPLE
     return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
 
 

@@ -135,16 +135,16 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
             season=np.pad(season, (0, n_pad)).astype(np.int32),
             weight=weight,
             reference=Reference(*(np.array([value], np.float32) for value in reference)),
-            score=np.zeros((1, n_seasons), np.float32),
+            weighted_estimate=np.zeros((1, n_seasons), np.float32),
             information=np.zeros((1, n_seasons), np.float32),
         )
     )
 
 
 def with_information(evidence: Evidence) -> Evidence:
-    """Fill score and information in."""
-    score, information = slope_information(evidence)
-    return evidence._replace(score=np.asarray(score), information=np.asarray(information))
+    """Fill in what the races say of each log slope."""
+    estimate, information = slope_information(evidence)
+    return evidence._replace(weighted_estimate=np.asarray(estimate), information=np.asarray(information))
 
 
 def no_evidence(n_archetypes: int, n_seasons: int) -> Evidence:

@@ -6,8 +6,8 @@ taken as normal around its mode (Laplace; Tierney & Kadane 1986, doi:10.1080/016
 Older races count less.
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
-from numpyro.infer.util import constrain_fn, initialize_model, potential_energy
+from numpyro import handlers
+from numpyro.infer.util import constrain_fn, potential_energy
 from scipy.optimize import minimize
 
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -33,6 +34,7 @@ MAX_NEWTON_STEPS = 20
 NEWTON_DECREMENT = 0.02
 LEAST_CURVATURE = 0.5
 N_ARCHETYPES = len(ARCHETYPES)
+ONE_EMPTY_RACE = (empty_history(width=2), np.zeros(1, np.float32))
 
 
 def forgetting(race_order: NDArray, before: int, half_life: float = HALF_LIFE_RACES) -> NDArray[np.float32]:
@@ -168,17 +170,25 @@ def _curvature(flat: Array, history: History, weight: Array) -> Array:
 
 
 def _potential(flat: Array, history: History, weight: Array) -> Array:
-    values = _parameter_layout()(flat)
+    values = _parameter_layout()[1](flat)
     return potential_energy(network_posterior, (history, weight), {}, values)
 
 
 @cache
-def _parameter_layout() -> Any:
-    """Return the function from a flat vector to the model's unconstrained parameters."""
-    one_race = empty_history(width=2)
-    with jax.ensure_compile_time_eval():
-        info = initialize_model(jax.random.key(0), network_posterior, model_args=(one_race, jnp.zeros(1)))
-    return ravel_pytree(info.param_info.z)[1]
+def _parameter_layout() -> tuple[int, Callable[[Array], dict[str, Array]]]:
+    """Return how many unconstrained parameters there are, and what names them in a flat vector."""
+
+    def draw() -> dict[str, Array]:
+        trace = handlers.trace(handlers.seed(network_posterior, 0)).get_trace(*ONE_EMPTY_RACE)
+        return {
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        }
+
+    shapes = jax.eval_shape(draw)
+    flat, unravel = ravel_pytree({name: np.zeros(value.shape, np.float32) for name, value in shapes.items()})
+    return len(flat), unravel
 
 
 def fit_posterior(history: History, weight: NDArray, seed: int) -> dict[str, NDArray]:
@@ -207,7 +217,7 @@ def fit_posterior(history: History, weight: NDArray, seed: int) -> dict[str, NDA
         value, gradient = _potential_and_gradient(jnp.asarray(flat, jnp.float32), *data)
         return float(value), np.asarray(gradient, np.float64)
 
-    mode = minimize(objective, np.zeros(_n_parameters()), jac=True, method="L-BFGS-B").x
+    mode = minimize(objective, np.zeros(_parameter_layout()[0]), jac=True, method="L-BFGS-B").x
     for _ in range(MAX_NEWTON_STEPS):
         gradient = objective(mode)[1]
         values, vectors = np.linalg.eigh(np.asarray(_curvature(jnp.asarray(mode, jnp.float32), *data)))
@@ -230,21 +240,11 @@ def fit_posterior(history: History, weight: NDArray, seed: int) -> dict[str, NDA
 @jax.jit
 def _constrain_draws(flat: Array) -> dict[str, Array]:
     def one(draw: Array) -> dict[str, Array]:
-        values = _parameter_layout()(draw)
-        return constrain_fn(
-            network_posterior, (empty_history(width=2), jnp.zeros(1)), {}, values, return_deterministic=True
-        )
+        values = _parameter_layout()[1](draw)
+        return constrain_fn(network_posterior, ONE_EMPTY_RACE, {}, values, return_deterministic=True)
 
     return jax.vmap(one)(flat)
 
 
 def _constrain(flat: Array) -> dict[str, NDArray]:
     return {name: np.asarray(values) for name, values in _constrain_draws(flat).items()}
-
-
-@cache
-def _n_parameters() -> int:
-    info = initialize_model(
-        jax.random.key(0), network_posterior, model_args=(empty_history(width=2), jnp.zeros(1))
-    )
-    return len(ravel_pytree(info.param_info.z)[0])

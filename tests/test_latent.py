@@ -1,0 +1,325 @@
+"""The latent map: recovery of planted sharpness, honesty in time, and what it makes of ensembles."""
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.convergence import judge_convergence
+from calibration_pipeline.calibration.curves import chebyshev_nodes, evaluate
+from calibration_pipeline.calibration.draws import read_draws
+from calibration_pipeline.calibration.latent import log_likelihood_by_race
+from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
+from calibration_pipeline.calibration.race_curves import observe, reference_sharpness, tabulate
+from calibration_pipeline.calibration.recalibration import (
+    build_backtest,
+    draw_coming_recalibration,
+    draw_recalibrations,
+    scored_races,
+)
+from calibration_pipeline.calibration.walk_forward import fit_archetype, gather_evidence
+from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
+
+N_CARS, N_SCENARIOS = 20, 40
+SEASONS = [2021, 2022]
+
+
+def race_order(utility: np.ndarray, out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Finish by log-strength minus Gumbel luck, retired cars last."""
+    score = np.where(out, -1e6, 0) + utility - rng.gumbel(size=utility.shape)
+    return (-score).argsort(axis=-1).argsort(axis=-1) + 1
+
+
+def planted(
+    slope: float,
+    *,
+    n_races: int = 48,
+    team_scale: float = 0.0,
+    incident_shift: float = 0.0,
+    archetype: Archetype = Archetype.INTERMEDIATE,
+    seed: int = 0,
+) -> tuple[xr.Dataset, pl.DataFrame]:
+    """Make an ensemble, and results of races whose true sharpness is `slope` times the ensemble's."""
+    rng = np.random.default_rng([seed, 77])
+    utility = rng.normal(0, 1.2, (n_races, N_CARS)).astype(np.float32)
+    logit = np.full((n_races, N_CARS), -2.0, np.float32)
+    team = np.arange(N_CARS) // 4
+
+    def draw(n: int, sharpness: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+        chaos = rng.standard_normal((n_races, n, 1))
+        out = rng.random((n_races, n, N_CARS)) < 1 / (1 + np.exp(-(logit[:, None] + 0.5 * chaos + shift)))
+        effect = team_scale * rng.standard_normal((n_races, n, N_CARS // 4))[..., team]
+        return race_order(sharpness * utility[:, None] + effect, out, rng), out
+
+    finish, out = draw(N_SCENARIOS, 1.0, 0.0)
+    happened, retired = draw(1, slope, incident_shift)
+    per_season = n_races // len(SEASONS)
+    season = np.repeat(SEASONS, per_season).astype(np.int32)
+    round_ = np.tile(np.arange(1, per_season + 1), len(SEASONS)).astype(np.int32)
+    order = 100 * season + round_
+    fold = np.array([f"{s}-{1 + (r - 1) // 12}" for s, r in zip(season, round_, strict=True)])
+    driver = np.array([f"d{i:02d}" for i in range(N_CARS)])
+    race, car, outcome = ("race",), ("race", "driver"), ("race", "scenario", "driver")
+    drivers = np.broadcast_to(driver, (n_races, N_CARS)).copy()
+    ensemble = xr.Dataset(
+        {
+            "finish_position": (outcome, finish.astype(np.int16)),
+            "running": (outcome, ~out),
+            "utility": (car, utility),
+            "incident_logit": (car, logit),
+            "chaos_scale": (race, np.full(n_races, 0.5, np.float32)),
+        },
+        {
+            "race": order.astype(np.int64),
+            "season": (race, season),
+            "round": (race, round_),
+            "race_order": (race, order),
+            "track_id": (race, np.full(n_races, "kansas")),
+            "archetype": (race, np.full(n_races, str(archetype))),
+            "fold": (race, fold),
+            "field_size": (race, np.full(n_races, N_CARS, np.int16)),
+            "network_as_of": (race, order - 1),
+            **dict.fromkeys(("driver_id", "name", "team", "make"), (car, drivers)),
+            "start_position": (car, np.tile(np.arange(1, N_CARS + 1, dtype=np.int16), (n_races, 1))),
+        },
+    )
+    results = pl.DataFrame(
+        {
+            "race_id": np.repeat(order.astype(np.int64), N_CARS),
+            "driver_id": np.tile(driver, n_races).tolist(),
+            "finish_position": happened.ravel().astype(np.int64),
+            "running": ~retired.ravel(),
+        }
+    )
+    return ensemble, results
+
+
+def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
+    curves = tabulate(ensemble, observe(ensemble, results))
+    season = np.searchsorted(SEASONS, ensemble["season"].values)
+    return gather_evidence(curves, season, np.ones(ensemble.sizes["race"], bool), len(SEASONS) + 1)
+
+
+@pytest.fixture(scope="module")
+def overconfident() -> tuple[xr.Dataset, pl.DataFrame, xr.DataTree]:
+    ensemble, results = planted(0.7, incident_shift=0.6)
+    return ensemble, results, fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+
+
+def test_the_table_is_the_likelihood():
+    """Curves read at log s equal the reverse Plackett-Luce log-likelihood of the sharpened utilities."""
+    ensemble, results = planted(1.0, n_races=4)
+    observed = observe(ensemble, results)
+    curves = tabulate(ensemble, observed)
+    order = np.where(observed.running_order > 0, observed.running_order, 99).argsort(axis=1)
+    ordered = np.take_along_axis(ensemble["utility"].values, order, axis=1)
+    taking_part = np.take_along_axis(observed.running_order > 0, order, axis=1)
+    for log_s in (-1.9, -0.3, 0.0, 0.4, 1.7):
+        exact = log_probability(np.exp(log_s) * ordered, taking_part)
+        exact = exact - log_probability(ordered, taking_part)
+        got = evaluate(curves.order[:4], np.full(4, log_s, np.float32))
+        np.testing.assert_allclose(got, exact, atol=2e-3, rtol=1e-4)
+
+
+def test_curves_continue_without_exploding():
+    """Far outside the table the log-likelihood still falls, linearly."""
+    ensemble, results = planted(1.0, n_races=4)
+    curves = tabulate(ensemble, observe(ensemble, results)).order[:4]
+    at = {
+        x: np.asarray(evaluate(curves, np.full(4, x, np.float32))) for x in (2.2, 3.2, 6.0, -6.0, -3.2, -2.2)
+    }
+    np.testing.assert_allclose(at[6.0] - at[2.2], 3.8 * (at[3.2] - at[2.2]), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(at[-6.0] - at[-2.2], 3.8 * (at[-3.2] - at[-2.2]), rtol=1e-3, atol=1e-3)
+    assert (at[6.0] < at[2.2]).all()
+
+
+def test_garbage_in_padding_changes_nothing():
+    """Slots beyond the field may hold anything."""
+    ensemble, results = planted(1.0, n_races=4)
+    wide = ensemble.pad(driver=(0, 3), constant_values=0)
+    for name in ("driver_id", "name", "team", "make"):
+        wide[name] = wide[name].astype(str)
+    dirty = wide.copy(deep=True)
+    dirty["utility"][:, N_CARS:] = 1e20
+    dirty["incident_logit"][:, N_CARS:] = np.nan
+    clean_curves = tabulate(wide, observe(wide, results))
+    dirty_curves = tabulate(dirty, observe(dirty, results))
+    narrow = tabulate(ensemble, observe(ensemble, results))
+    for name in ("order", "incident", "reference_order"):
+        np.testing.assert_array_equal(getattr(dirty_curves, name), getattr(clean_curves, name))
+        np.testing.assert_allclose(getattr(narrow, name), getattr(clean_curves, name), atol=1e-4)
+
+
+def test_reference_of_bare_scenarios_is_one_and_team_effects_lower_it():
+    """Team effects blunt what a bare likelihood sees, in a calibrated ensemble too."""
+    reference = {}
+    for scale in (0.0, 1.0):
+        ensemble, results = planted(1.0, n_races=64, team_scale=scale)
+        curves = tabulate(ensemble, observe(ensemble, results))
+        reference[scale] = reference_sharpness(curves, np.ones(64, np.float32))
+    assert reference[0.0].log_slope == pytest.approx(0.0, abs=0.03)
+    assert reference[0.0].noise_sigma < 0.15
+    assert -0.5 < reference[1.0].log_slope < -0.1
+
+
+@pytest.mark.parametrize("slope", [0.7, 1.4])
+def test_planted_slopes_are_recovered(slope):
+    """The 95 % interval of the mean log slope over seasons holds the truth, and excludes 1."""
+    ensemble, results = planted(slope, seed=3)
+    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2)
+    mean = np.exp(fit["posterior"]["log_slope"].sel(season=SEASONS).mean("season").values)
+    lower, upper = np.quantile(mean, (0.025, 0.975))
+    assert lower < slope < upper
+    assert not lower < 1 < upper
+
+
+def test_calibrated_ensembles_with_team_effects_get_slope_one():
+    ensemble, results = planted(1.0, team_scale=0.8, n_races=64, seed=5)
+    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2)
+    mean = np.exp(fit["posterior"]["log_slope"].sel(season=SEASONS).mean("season").values)
+    lower, upper = np.quantile(mean, (0.025, 0.975))
+    assert lower < 1 < upper
+    assert fit.attrs["reference_slope"] < 0.95
+
+
+def test_the_incident_shift_is_recovered(overconfident):
+    shift = overconfident[2]["posterior"]["intercept"].values
+    assert np.quantile(shift, 0.005) < 0.6 < np.quantile(shift, 0.995)
+    assert shift.mean() > 0.3
+
+
+def test_fits_converge_at_the_default_settings(overconfident):
+    fit = overconfident[2]
+    assert judge_convergence(read_draws(fit)).converged
+    assert int(fit["walk_forward"]["diverging"].sum()) == 0
+
+
+def test_a_fit_opens_by_itself(overconfident, tmp_path):
+    """NetCDF with every group that ArviZ knows, and it meets its contract."""
+    fit = overconfident[2]
+    CalibrationPosterior.validate(fit, lazy=True)
+    fit.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    again = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
+    groups = "posterior prior posterior_predictive prior_predictive log_likelihood sample_stats"
+    assert {*groups.split(), "observed_data", "constant_data", "walk_forward"} <= set(again.children)
+    assert again["posterior"].sizes["chain"] == 4
+    assert again["posterior"].sizes["draw"] == 1000
+    assert again["log_likelihood"]["result"].dims == ("chain", "draw", "race")
+    xr.testing.assert_identical(again["posterior"].to_dataset().load(), fit["posterior"].to_dataset())
+
+
+def test_predictive_checks_are_about_what_happened(overconfident):
+    """Replicated rank correlations straddle the observed ones; under the prior they spread wider."""
+    fit = overconfident[2]
+    observed = fit["observed_data"]["rank_correlation"]
+    replicated = fit["posterior_predictive"]["rank_correlation"]
+    p = (replicated.mean("race") < observed.mean("race")).mean()
+    assert 0.01 < float(p) < 0.99
+    prior = fit["prior_predictive"]["rank_correlation"].mean("race").std()
+    assert float(prior) > float(replicated.mean("race").std())
+
+
+def test_folds_see_only_races_before_them(overconfident):
+    """Shuffling all results from a fold on leaves the fold's fit bit for bit as it was."""
+    ensemble, results, fit = overconfident
+    walk = fit["walk_forward"].to_dataset()
+    assert walk["fold"].values.tolist() == ["2021-2", "2022-1", "2022-2"]
+    assert walk["calibration_as_of"].values.tolist() == [202112, 202124, 202212]
+    assert walk["n_calibration_races"].values.tolist() == [12, 24, 36]
+    other = planted(1.0)[1]
+    later = pl.col("race_id") >= 202201
+    changed = pl.concat([results.filter(~later), other.filter(later)])
+    fit = fit_archetype(ensemble, changed, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    again = fit["walk_forward"].to_dataset()
+    for name in ("log_slope", "noise_sigma", "intercept"):
+        before = {"fold": ["2021-2", "2022-1"]}
+        np.testing.assert_array_equal(again[name].sel(before).values, walk[name].sel(before).values)
+        assert not np.array_equal(again[name].sel(fold="2022-2").values, walk[name].sel(fold="2022-2").values)
+
+
+def test_recalibration_leaves_races_without_a_fit_alone(overconfident):
+    ensemble, _, fit = overconfident
+    changes = draw_recalibrations(fit, ensemble, 500, seed=4)
+    assert sorted(changes) == ensemble["race"].values[ensemble["fold"].values != "2021-1"].tolist()
+    late = changes[202224]
+    assert late.log_sharpness.shape == late.incident_shift.shape == (500,)
+    assert np.exp(np.median(late.log_sharpness)) == pytest.approx(0.7, abs=0.2)
+    again = draw_recalibrations(fit, ensemble.isel(race=[-1]), 500, seed=4)[202224]
+    np.testing.assert_array_equal(again.log_sharpness, late.log_sharpness)
+
+
+def test_the_coming_race_takes_the_fit_that_a_backtest_would(overconfident):
+    fit = overconfident[2]
+    inside = draw_coming_recalibration(fit, "2022-2", 2022, 4000, seed=4)
+    walk = fit["walk_forward"]["log_slope"].sel(fold="2022-2", season=2022).values
+    assert np.median(inside.log_sharpness) == pytest.approx(np.median(walk), abs=0.03)
+    beyond = draw_coming_recalibration(fit, "2023-1", 2023, 4000, seed=4)
+    latest = fit["posterior"]["log_slope"].sel(season=2023).values
+    assert np.median(beyond.log_sharpness) == pytest.approx(np.median(latest), abs=0.03)
+    assert beyond.log_sharpness.std() > inside.log_sharpness.std() * 0.8
+
+
+def test_too_few_races_make_no_fit():
+    ensemble, results = planted(1.0, n_races=4)
+    few = ensemble.isel(race=[0, 3])
+    fit = fit_archetype(few, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    assert fit["walk_forward"].sizes["fold"] == 0
+    assert draw_recalibrations(fit, few, 10, seed=1) == {}
+    assert draw_coming_recalibration(fit, "2023-1", 2023, 10, seed=1) is None
+
+
+def test_a_fit_to_no_race_is_the_prior():
+    ensemble, results = planted(1.0, n_races=4)
+    fit = fit_archetype(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    assert float(fit["posterior"]["slope_mu"].std()) == pytest.approx(0.3, abs=0.03)
+    assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_backtest_meets_its_contract(overconfident):
+    ensemble, results, fit = overconfident
+    backtest = build_backtest(ensemble, ensemble, results, fit)
+    Backtest.validate(backtest, lazy=True)
+    np.testing.assert_array_equal(backtest["raw"].values, backtest["recalibrated"].values)
+    scored = scored_races(backtest)
+    assert set(scored["season"].values.tolist()) == {2022}
+    first = backtest.sel(race=202101)
+    assert int(first["calibration_as_of"]) == int(first["n_calibration_races"]) == 0
+
+
+def test_missing_results_and_short_chains_are_refused(overconfident):
+    ensemble, results, _ = overconfident
+    with pytest.raises(ValueError, match=r"1 are missing, the first is driver_id 'd03' in race_id 202105"):
+        observe(ensemble, results.filter(~((pl.col("race_id") == 202105) & (pl.col("driver_id") == "d03"))))
+    with pytest.raises(ValueError, match="n_samples must be at least 500 where a fit is kept, got 200"):
+        fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, n_samples=200)
+
+
+def test_nothing_changed_has_likelihood_zero_without_reference_noise():
+    """At log slope 0, no noise and no shift the curves are centred, race by race."""
+    ensemble, results = planted(1.0, n_races=8)
+    evidence = latest_evidence(ensemble, results)
+    bare = evidence._replace(reference=type(evidence.reference)(np.zeros(1), np.zeros(1)))
+    nothing = np.zeros((1, len(SEASONS) + 1), np.float32)
+    got = log_likelihood_by_race(bare, nothing, np.zeros(1), np.zeros(1))
+    np.testing.assert_allclose(got, 0.0, atol=1e-4)
+    assert len(chebyshev_nodes()) == evidence.order.shape[1]
+
+
+def test_pooling_and_comparison():
+    """Four archetypes, one of them over-confident: pooled and own fits beat raw, and weights add up."""
+    fits = {}
+    for archetype in ARCHETYPES:
+        slope = 0.6 if archetype == Archetype.SHORT_TRACK else 1.0
+        ensemble, results = planted(slope, n_races=24, archetype=archetype, seed=8)
+        fits[archetype] = fit_archetype(ensemble, results, archetype, SEASONS, seed=1)
+    pooled = fit_pooled(fits, SEASONS, seed=1)
+    assert int(pooled["sample_stats"]["diverging"].sum()) == 0
+    slope = np.exp(pooled["posterior"]["log_slope"].mean(("chain", "draw", "season")))
+    assert str(slope["archetype"].values[int(np.argmin(slope.values))]) == "short_track"
+    comparison = compare_calibrations(fits, pooled)
+    assert comparison["weight"].sum() == pytest.approx(1.0, abs=1e-6)
+    elpd = dict(comparison.select("model", "elpd").iter_rows())
+    assert elpd["per archetype"] > elpd["raw"]
+    assert comparison["n_races"].to_list() == [96] * 3

@@ -1,0 +1,333 @@
+"""The causal network, its fit, and the ensembles drawn from it."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios import SkeletonNarrative
+from calibration_pipeline.scenarios.covariates import build_field, race_slots
+from calibration_pipeline.scenarios.ensemble import SCENARIO_BATCH, simulate_races
+from calibration_pipeline.scenarios.fit import fit_posterior, forgetting, order_log_likelihood
+from calibration_pipeline.scenarios.folds import fold_name, folds_of_season
+from calibration_pipeline.scenarios.history import History, build_history, join_history
+from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
+from calibration_pipeline.scenarios.plackett_luce import (
+    ReversePlackettLuce,
+    log_probability,
+    rank_from_score,
+)
+from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
+from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
+
+FOLD_RACES = 12
+# The chance that a goodness-of-fit test here fails although the code is right.
+TEST_FAILURE_RATE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def season() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Features and results of two simulated seasons, without laps."""
+    source = SimulatedSource([2022, 2023], compile_constraints(), seed=5)
+    results = pl.concat(source.load_season(year).race_results for year in (2022, 2023))
+    no_laps = pl.DataFrame(
+        schema={"race_id": pl.Int64, "driver_id": pl.String, "average_position": pl.Float64}
+        | {"green_pace": pl.Float64, "fastest_lap_share": pl.Float64}
+    )
+    return build_driver_features(entry_list(results), results, no_laps), results
+
+
+@pytest.fixture(scope="module")
+def network(season) -> xr.Dataset:
+    features, results = season
+    return fit_networks(features, results, 2023, FOLD_RACES, seed=1)
+
+
+@pytest.fixture(scope="module")
+def ensemble(season, network) -> xr.Dataset:
+    features = season[0].filter(season=2023)
+    return simulate_races(features, network, FOLD_RACES, n_scenarios=400, seed=3)
+
+
+def naive_reverse_probability(utility: list[float]) -> float:
+    """Draw the last car first, one by one."""
+    probability = 1.0
+    for place in range(len(utility), 0, -1):
+        weights = np.exp(-np.array(utility[:place]))
+        probability *= weights[-1] / weights.sum()
+    return probability
+
+
+def test_reverse_plackett_luce_is_its_definition_and_sums_to_one():
+    """Enumerating all orders of four cars gives the sequential definition, and probabilities that add up."""
+    utility = np.array([1.2, 0.1, -0.5, 2.0])
+    orders = list(itertools.permutations(range(4)))
+    got = [float(jnp.exp(log_probability(utility[list(order)], np.ones(4, bool)))) for order in orders]
+    assert got == pytest.approx(
+        [naive_reverse_probability(utility[list(o)].tolist()) for o in orders], rel=1e-5
+    )
+    assert sum(got) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_sampled_orders_of_four_cars_agree_with_enumeration():
+    """A chi-square test of 40,000 draws against the exact probabilities."""
+    from scipy.stats import chisquare
+
+    utility = jnp.array([1.2, 0.1, -0.5, 2.0])
+    law = ReversePlackettLuce(utility, jnp.ones(4, bool))
+    ranks = np.asarray(law.sample(jax.random.key(0), (40_000,)))
+    orders = list(itertools.permutations(range(1, 5)))
+    counts = [(ranks == np.array(order)).all(axis=1).sum() for order in orders]
+    exact = np.exp([float(law.log_prob(jnp.array(order))) for order in orders])
+    assert chisquare(counts, 40_000 * exact / exact.sum()).pvalue > TEST_FAILURE_RATE
+
+
+def test_cars_that_do_not_take_part_change_nothing():
+    """Garbage in the slots of retired cars and padding leaves the probability as it is."""
+    utility = jnp.array([0.3, -0.2, 0.9])
+    alone = log_probability(utility, jnp.ones(3, bool))
+    padded = jnp.array([0.3, 1e30, -0.2, -1e30, 0.9, jnp.nan])
+    taking_part = jnp.array([True, False, True, False, True, False])
+    assert float(log_probability(padded, taking_part)) == pytest.approx(float(alone), rel=1e-6)
+    gradient = jax.grad(lambda u: log_probability(u, taking_part))(padded.at[5].set(0.0))
+    assert np.isfinite(np.asarray(gradient)).all()
+
+
+def test_rank_breaks_ties_by_slot():
+    rank = rank_from_score(jnp.array([1.0, 1.0, 5.0, 1.0]), jnp.array([True, True, True, False]))
+    assert rank.tolist() == [2, 3, 1, 0]
+
+
+def test_team_effects_of_scale_zero_leave_the_plain_likelihood():
+    utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 0, 1])
+    plain = log_probability(utility[jnp.array([2, 0, 1])], jnp.array([True, True, False]))
+    got = order_log_likelihood(utility, jnp.zeros(3, int), order, jnp.array(0.0))
+    assert float(got) == pytest.approx(float(plain), rel=1e-5)
+
+
+def test_a_shared_effect_of_one_team_cancels():
+    """If all cars share a team, its effect moves all alike and the order's probability is the plain one."""
+    utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 3, 1])
+    law = ReversePlackettLuce(utility, jnp.ones(3, bool))
+    got = order_log_likelihood(utility, jnp.zeros(3, int), order, jnp.array(0.7))
+    assert float(got) == pytest.approx(float(law.log_prob(order)), rel=1e-4)
+
+
+def test_folds_are_named_in_order_and_include_the_coming_race():
+    frame = pl.DataFrame({"season": [2021] * 4, "round": [1, 12, 13, 36]})
+    names = frame.select(fold_name(pl.col("season"), pl.col("round"), 12)).to_series().to_list()
+    assert names == ["2021-1", "2021-1", "2021-2", "2021-3"]
+    assert folds_of_season(pl.Series(range(1, 37)), 2021, 12) == ["2021-1", "2021-2", "2021-3", "2021-4"]
+    assert folds_of_season(pl.Series(range(1, 15)), 2021, None) == ["2021-1"]
+    assert folds_of_season(pl.Series([], dtype=pl.Int64), 2021, 12) == ["2021-1"]
+    with pytest.raises(ValueError, match="fold_races must be at least 1"):
+        fold_name(pl.col("season"), pl.col("round"), 0)
+
+
+def test_forgetting_never_counts_the_race_itself_or_padding():
+    weight = forgetting(np.array([202101, 202102, 202103, 202104, 0]), before=202103, half_life=2.0)
+    assert weight.tolist() == pytest.approx([0.5**0.5, 1.0, 0.0, 0.0, 0.0])
+
+
+def test_networks_are_fitted_before_their_folds(network):
+    """Every fold's fit saw a race before the fold, and none in it."""
+    as_of = dict(zip(network["fold"].values, network["network_as_of"].values, strict=True))
+    assert as_of == {"2023-1": 202236, "2023-2": 202312, "2023-3": 202324, "2023-4": 202336}
+
+
+def test_later_results_do_not_change_a_fit(season, network):
+    """Turning the results of the last fold upside down leaves the fits before it bit for bit."""
+    features, results = season
+    flipped = results.with_columns(
+        finish_position=pl.when(pl.col("race_order") > 202324)
+        .then(pl.len().over("race_id") + 1 - pl.col("finish_position"))
+        .otherwise(pl.col("finish_position"))
+    )
+    again = fit_networks(features, flipped, 2023, FOLD_RACES, seed=1)
+    kept = ["2023-1", "2023-2", "2023-3"]
+    xr.testing.assert_identical(again.sel(fold=kept), network.sel(fold=kept))
+    assert not again.sel(fold="2023-4").equals(network.sel(fold="2023-4"))
+
+
+def test_the_first_season_has_no_network_for_its_first_fold(season):
+    features, results = season
+    first = fit_networks(features.filter(season=2022), results.filter(season=2022), 2022, FOLD_RACES, seed=1)
+    assert "2022-1" not in first["fold"].values
+    alone = features.filter((pl.col("season") == 2022) & (pl.col("round") <= 12))
+    empty = fit_networks(alone.filter(round=99), results, 2022, FOLD_RACES, seed=1)
+    assert empty.sizes["fold"] == 0
+    nothing = simulate_races(alone, empty, FOLD_RACES, 10, seed=1)
+    assert nothing.sizes["race"] == 0
+    ScenarioEnsemble.validate(nothing, lazy=True)
+
+
+def test_ensembles_meet_their_contract(ensemble):
+    ScenarioEnsemble.validate(ensemble, lazy=True)
+    assert (ensemble["network_as_of"] < ensemble["race_order"]).all()
+
+
+def test_every_scenario_is_a_race(ensemble):
+    """Finish follows laps completed, laps add up, nobody leads after retiring, the winner is running."""
+    car = ensemble["start_position"] > 0
+    order = ensemble["finish_position"].where(car, 99).argsort(axis=-1).values
+    laps = np.take_along_axis(ensemble["laps_completed"].values, order, axis=-1)
+    steps = np.diff(laps.astype(int), axis=-1)
+    assert (steps <= 0).all()
+    assert (ensemble["laps_led"].sum("driver") == ensemble["race_laps"]).all()
+    assert (ensemble["fastest_laps"].sum("driver") == ensemble["green_laps"]).all()
+    assert (ensemble["green_laps"] <= ensemble["race_laps"]).all()
+    assert (ensemble["laps_led"] <= ensemble["laps_completed"]).all()
+    winner = ensemble["finish_position"] == 1
+    assert ensemble["running"].where(winner).sum("driver").equals(winner.sum("driver").astype(float))
+    assert (ensemble["laps_completed"].where(winner).max("driver") == ensemble["race_laps"]).all()
+    assert (ensemble["laps_led"].where(winner).max("driver") >= 1).mean() > 0.9
+
+
+def test_some_retired_cars_are_classified_ahead_of_running_ones(ensemble):
+    """Mostly the retired rank behind the running, but not always."""
+    car = ensemble["start_position"] > 0
+    last_running = ensemble["finish_position"].where(ensemble["running"]).max("driver")
+    first_out = ensemble["finish_position"].where(car & ~ensemble["running"]).min("driver")
+    share = float((first_out < last_running).mean())
+    assert 0.1 < share < 0.95
+
+
+def test_retirements_are_more_dispersed_than_independent_ones(ensemble):
+    """Chaos makes some races wild: the variance of the number out exceeds the binomial's."""
+    car = ensemble["start_position"] > 0
+    out = (~ensemble["running"] & car).astype(float)
+    chance = out.mean("scenario")
+    binomial = (chance * (1 - chance)).sum("driver")
+    assert float((out.sum("driver").var("scenario") / binomial).mean()) > 1.3
+
+
+def test_probabilities_of_an_ensemble_are_coherent(ensemble):
+    finish, size = ensemble["finish_position"].values, ensemble["field_size"].values
+    probability = ensemble["start_position"].expand_dims(position=finish.shape[-1], axis=2).copy()
+    assert is_coherent(probability.copy(data=finish_probabilities(finish, size)))
+    ahead = head_to_head(finish, size)
+    both = ahead + ahead.transpose(0, 2, 1)
+    inside = np.arange(finish.shape[-1]) < size[:, None]
+    pairs = inside[:, :, None] & inside[:, None, :] & ~np.eye(finish.shape[-1], dtype=bool)
+    assert both[pairs] == pytest.approx(1.0)
+
+
+def test_scenarios_are_the_same_however_many_are_drawn(season, network):
+    features = season[0].filter(race_order=202301)
+    few = simulate_races(features, network, FOLD_RACES, 20, seed=8)
+    many = simulate_races(features, network, FOLD_RACES, SCENARIO_BATCH + 20, seed=8)
+    xr.testing.assert_identical(many.isel(scenario=slice(20)), few)
+    other = simulate_races(features, network, FOLD_RACES, 20, seed=9)
+    assert not other["finish_position"].equals(few["finish_position"])
+
+
+def test_a_race_does_not_depend_on_the_company_it_is_simulated_in(season, network, ensemble):
+    """A narrow field drawn beside wider ones is the same race, draw by draw: padding is never read."""
+    smallest = int(np.argmin(ensemble["field_size"].values))
+    race_id = int(ensemble["race"][smallest])
+    alone = simulate_races(season[0].filter(race_id=race_id), network, FOLD_RACES, 400, seed=3)
+    n = int(alone["field_size"][0])
+    assert n < ensemble.sizes["driver"]
+    beside = ensemble.sel(race=[race_id]).isel(driver=slice(n))
+    xr.testing.assert_allclose(alone, beside, atol=1e-5)
+
+
+def test_skeleton_narrative_draws_one_race(season, network):
+    features = season[0].filter(race_order=202330)
+    race = SkeletonNarrative(features, network).generate_scenarios(50, seed=2)
+    ScenarioEnsemble.validate(race, lazy=True)
+    assert dict(race.sizes) == {"race": 1, "scenario": 50, "driver": len(features)}
+    assert race["fold"].item() == "2023-4"
+    with pytest.raises(ValueError, match="cars of one race, got 36 races"):
+        SkeletonNarrative(season[0].filter(season=2023), network)
+    with pytest.raises(ValueError, match="fold must be one of"):
+        SkeletonNarrative(features, network, fold="1999-1")
+
+
+@pytest.mark.parametrize("n", [0, -3, 10_000_000])
+def test_scenario_counts_out_of_range_are_refused(season, network, n):
+    with pytest.raises(ValueError, match="n_scenarios must be from 1 to 1,000,000"):
+        simulate_races(season[0].filter(race_order=202301), network, FOLD_RACES, n, seed=1)
+
+
+def test_a_driver_entered_twice_is_refused(season, network):
+    features = season[0].filter(race_order=202301)
+    with pytest.raises(ValueError, match=r"driver_id '.*' is there more than once in race_id 202301"):
+        simulate_races(pl.concat([features, features.head(1)]), network, FOLD_RACES, 10, seed=1)
+
+
+def test_a_car_without_a_result_is_named(season):
+    features, results = season
+    with pytest.raises(ValueError, match=r"1 are missing, the first is driver_id"):
+        join_history(
+            features, results.filter(~((pl.col("race_order") == 202305) & (pl.col("finish_position") == 7)))
+        )
+
+
+def test_fields_wider_than_the_array_are_refused(season):
+    with pytest.raises(ValueError, match="width must be at least the widest field"):
+        build_field(race_slots(season[0]), width=10)
+
+
+def replayed(history: History, ensemble: xr.Dataset) -> History:
+    """Return a history in which the first scenario of every race is what happened."""
+    n_races = ensemble.sizes["race"]
+    first = ensemble.isel(scenario=0)
+    running = first["running"].values
+    position = np.where(running, first["finish_position"].values, 10_000)
+    order = np.where(running, position.argsort(axis=1).argsort(axis=1) + 1, 0)
+
+    def fill(values: np.ndarray, new: np.ndarray) -> np.ndarray:
+        out = values.copy()
+        out[:n_races] = new
+        return out
+
+    car = np.asarray(history.field.car)[:n_races]
+    return history._replace(
+        running_order=fill(history.running_order, order),
+        incident=fill(history.incident, car & ~running),
+        n_cautions=fill(history.n_cautions, first["n_cautions"].values),
+        has_cautions=fill(history.has_cautions, np.ones(n_races, bool)),
+    )
+
+
+@pytest.mark.slow
+def test_parameters_of_the_network_are_recovered(season, network):
+    """On data drawn from the network itself, its parameters lie within their posterior's reach."""
+    features, results = season
+    slots = join_history(features, results)
+    truth = network.isel(fold=[-1])
+    point = truth.copy()
+    for name in DRAWN:
+        point[name] = truth[name].mean("draw").broadcast_like(truth[name]).transpose(*truth[name].dims)
+    every_fold = [f"{year}-{block}" for year in (2022, 2023) for block in (1, 2, 3)]
+    same = xr.concat([point.assign_coords(fold=[fold]) for fold in every_fold], dim="fold")
+    planted = simulate_races(features, same, FOLD_RACES, n_scenarios=1, seed=11)
+    history = replayed(build_history(slots, planted.sizes["driver"]), planted)
+    weight = (np.asarray(history.race_order) > 0).astype(np.float32)
+    fitted = fit_posterior(history, weight, seed=4)
+    z = []
+    for name in ("pace_weight", "incident_intercept", "incident_weight", "caution_intercept", "team_scale"):
+        draws = fitted[name].reshape(len(fitted[name]), -1)
+        true = point[name].isel(fold=0, draw=0).values.ravel()
+        z.append((draws.mean(axis=0) - true) / draws.std(axis=0))
+    z = np.concatenate(z)
+    assert np.abs(z).max() < 4.5
+    assert np.mean(z**2) < 1.6
+
+
+def test_archetypes_differ_as_they_should(network):
+    """Pace counts for less at superspeedways, and more cars fall out there."""
+    sharpness = np.abs(network["pace_weight"]).sum("pace_covariate").mean(("fold", "draw"))
+    out = network["incident_intercept"].mean(("fold", "draw"))
+    assert sharpness.sel(archetype="superspeedway") == sharpness.min()
+    assert out.sel(archetype="superspeedway") == out.max()
+    assert network["archetype"].values.tolist() == [str(a) for a in ARCHETYPES]
