@@ -9,7 +9,7 @@ from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.convergence import judge_convergence
 from calibration_pipeline.calibration.curves import chebyshev_nodes, evaluate
 from calibration_pipeline.calibration.draws import read_draws
-from calibration_pipeline.calibration.latent import log_likelihood_by_race
+from calibration_pipeline.calibration.latent import log_likelihood_by_race, summarise
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.race_curves import observe, reference_sharpness, tabulate
 from calibration_pipeline.calibration.recalibration import (
@@ -18,6 +18,7 @@ from calibration_pipeline.calibration.recalibration import (
     draw_recalibrations,
     scored_races,
 )
+from calibration_pipeline.calibration.surfaces import read_surfaces
 from calibration_pipeline.calibration.walk_forward import fit_archetype, gather_evidence
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
@@ -99,7 +100,7 @@ def planted(
 def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
     curves = tabulate(ensemble, observe(ensemble, results))
     season = np.searchsorted(SEASONS, ensemble["season"].values)
-    return gather_evidence(curves, season, np.ones(ensemble.sizes["race"], bool), len(SEASONS) + 1)
+    return gather_evidence(curves, season, np.ones(ensemble.sizes["race"], bool))
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,26 @@ def test_the_table_is_the_likelihood():
         exact = exact - log_probability(ordered, taking_part)
         got = evaluate(curves.order[:4], np.full(4, log_s, np.float32))
         np.testing.assert_allclose(got, exact, atol=2e-3, rtol=1e-4)
+
+
+def test_surfaces_are_the_sum_of_their_races():
+    """Read between grid points, a surface equals the races' own integrated likelihoods."""
+    ensemble, results = planted(0.8, n_races=32)
+    evidence = latest_evidence(ensemble, results)
+    n_seasons = len(SEASONS) + 1
+    surfaces = summarise(evidence, n_seasons).order
+    rng = np.random.default_rng(0)
+
+    def by_race(log_slope: np.ndarray, noise: float) -> np.ndarray:
+        races = log_likelihood_by_race(evidence, log_slope[None], np.array([noise]), np.zeros(1))
+        return np.bincount(evidence.season, evidence.weight * np.asarray(races), n_seasons)
+
+    at_zero = by_race(np.zeros(n_seasons), 0.0)
+    for _ in range(20):
+        log_slope, noise = rng.normal(0, 0.5, n_seasons), abs(rng.normal(0, 0.4))
+        got = np.asarray(read_surfaces(surfaces[0], log_slope, noise))
+        np.testing.assert_allclose(got, by_race(log_slope, noise) - at_zero, atol=0.01, rtol=1e-3)
+    assert (np.asarray(read_surfaces(surfaces[0], np.full(n_seasons, 6.0), 0.0)) <= 0).all()
 
 
 def test_curves_continue_without_exploding():

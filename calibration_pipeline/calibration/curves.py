@@ -13,6 +13,7 @@ Trefethen, Approximation Theory and Approximation Practice (2013), chapters 2-4;
 the summation of Chebyshev series, Math. Comp. 9 (1955) 118-120.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ LOG_SLOPE_BOX = (-2.2, 2.2)
 N_NODES = 40
 N_NODES_2D = 24
 N_QUADRATURE = 15
+LARGEST_UNIT = 1.0 - 1e-6
 
 
 def chebyshev_nodes(
@@ -271,7 +273,9 @@ def chebyshev_basis(
     -------
     jax.Array, shape (..., n)
     """
-    return _basis(_to_unit(x, lower, upper), n)
+    unit = _to_unit(x, lower, upper)
+    inside = jnp.clip(unit, -1.0, 1.0)
+    return _cosine_basis(inside, n) + _cosine_slope(inside, n) * (unit - inside)[..., None]
 
 
 def gauss_hermite(n: int = N_QUADRATURE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -383,6 +387,27 @@ def _end_slopes(table: jax.Array) -> tuple[jax.Array, jax.Array]:
     at_upper = jnp.asarray(order**2, dtype=table.dtype)
     at_lower = jnp.asarray((-1.0) ** (order + 1) * order**2, dtype=table.dtype)
     return jnp.tensordot(at_lower, table, axes=1), jnp.tensordot(at_upper, table, axes=1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _cosine_basis(inside: jax.Array, n: int) -> jax.Array:
+    """T_k(x) = cos(k arccos x), all k at once."""
+    return jnp.cos(jnp.arange(n) * jnp.arccos(inside)[..., None])
+
+
+@_cosine_basis.defjvp
+def _cosine_basis_jvp(
+    n: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (inside,), (tangent,) = primals, tangents
+    return _cosine_basis(inside, n), _cosine_slope(inside, n) * tangent[..., None]
+
+
+def _cosine_slope(inside: jax.Array, n: int) -> jax.Array:
+    """T_k'(x) = k sin(k arccos x) / sin(arccos x), its limits at the ends."""
+    order = jnp.arange(n)
+    angle = jnp.arccos(jnp.clip(inside, -LARGEST_UNIT, LARGEST_UNIT))[..., None]
+    return order * jnp.sin(order * angle) / jnp.sin(angle)
 
 
 def _basis(unit: jax.Array, n: int) -> jax.Array:

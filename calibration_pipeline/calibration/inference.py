@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 from numpyro.infer import MCMC, NUTS
 
-TARGET_ACCEPT = 0.9
+TARGET_ACCEPT = 0.95
 EXTRA_FIELDS = ("energy", "potential_energy", "num_steps", "accept_prob", "adapt_state.step_size")
 
 

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.inference import run_nuts
-from calibration_pipeline.calibration.latent import Evidence, pooled_calibration_model
+from calibration_pipeline.calibration.latent import Evidence, pooled_calibration_model, summarise
 from calibration_pipeline.calibration.race_curves import Reference
 from calibration_pipeline.calibration.walk_forward import (
     SCHEMA_VERSION,
     log_likelihood,
     season_labels,
-    with_information,
 )
 
 PARAMETERS = {
@@ -59,9 +58,9 @@ def fit_pooled(
     xarray.DataTree
         Groups posterior, sample_stats, log_likelihood.
     """
-    evidence = join_evidence(fits, len(seasons) + 1)
+    evidence = join_evidence(fits)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
-    mcmc = run_nuts(pooled_calibration_model, (evidence,), **settings)
+    mcmc = run_nuts(pooled_calibration_model, (summarise(evidence, len(seasons) + 1),), **settings)
     coords = {"archetype": [str(a) for a in ARCHETYPES], "season": season_labels(seasons)}
     tree = az.from_numpyro(mcmc, coords=coords, dims={name: list(dims) for name, dims in PARAMETERS.items()})
     samples = mcmc.get_samples(group_by_chain=True)
@@ -85,7 +84,7 @@ def fit_pooled(
     return tree
 
 
-def join_evidence(fits: Mapping[Archetype, xr.DataTree], n_seasons: int) -> Evidence:
+def join_evidence(fits: Mapping[Archetype, xr.DataTree]) -> Evidence:
     """Join the evidence of the archetypes' latest fits, races in the order of `ARCHETYPES`."""
     data = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
     reference = [fits[archetype].attrs for archetype in ARCHETYPES]
@@ -94,8 +93,7 @@ def join_evidence(fits: Mapping[Archetype, xr.DataTree], n_seasons: int) -> Evid
         return np.concatenate([races[name].values for races in data])
 
     sizes = [races.sizes["race"] for races in data]
-    nothing = np.zeros((len(ARCHETYPES), n_seasons), np.float32)
-    evidence = Evidence(
+    return Evidence(
         order=join("order_curve"),
         incident=join("incident_curve"),
         archetype=np.repeat(np.arange(len(ARCHETYPES), dtype=np.int32), sizes),
@@ -105,10 +103,7 @@ def join_evidence(fits: Mapping[Archetype, xr.DataTree], n_seasons: int) -> Evid
             np.array([np.log(attrs["reference_slope"]) for attrs in reference], np.float32),
             np.array([attrs["reference_noise"] for attrs in reference], np.float32),
         ),
-        weighted_estimate=nothing,
-        information=nothing,
     )
-    return with_information(evidence)
 
 
 def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree) -> pl.DataFrame:
@@ -126,9 +121,9 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
     polars.DataFrame
         `ModelComparison`: one row a model, the best first.
     """
-    evidence = join_evidence(fits, pooled["posterior"].sizes["season"])
+    evidence = join_evidence(fits)
     nothing = np.zeros((1, 1, len(ARCHETYPES)), np.float32)
-    unchanged = np.zeros((1, 1, *np.shape(evidence.information)), np.float32)
+    unchanged = np.zeros((1, 1, len(ARCHETYPES), pooled["posterior"].sizes["season"]), np.float32)
     raw = log_likelihood(evidence, unchanged, nothing, nothing)[0, 0]
     own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
     elpd = {

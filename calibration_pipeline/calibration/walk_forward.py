@@ -22,7 +22,7 @@ from calibration_pipeline.calibration.latent import (
     Evidence,
     latent_calibration_model,
     log_likelihood_by_race,
-    slope_information,
+    summarise,
 )
 from calibration_pipeline.calibration.latent_predictive import observed_statistics, replicate
 from calibration_pipeline.calibration.race_curves import (
@@ -86,8 +86,9 @@ def fit_archetype(
     season = np.searchsorted(seasons, ensemble["season"].values)
 
     def fit(seen: NDArray[np.bool_]) -> tuple[MCMC, Evidence]:
-        evidence = gather_evidence(curves, season, seen, len(seasons) + 1)
-        return run_nuts(latent_calibration_model, (evidence,), **settings), evidence
+        evidence = gather_evidence(curves, season, seen)
+        likelihood = summarise(evidence, len(seasons) + 1)
+        return run_nuts(latent_calibration_model, (likelihood,), **settings), evidence
 
     race_order = ensemble["race_order"].values
     folds = {}
@@ -110,7 +111,7 @@ def fit_archetype(
     return tree
 
 
-def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_], n_seasons: int) -> Evidence:
+def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]) -> Evidence:
     """Gather the evidence of one archetype's races, as far as they are seen.
 
     Parameters
@@ -120,40 +121,27 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
     season : array of int, shape (race)
         Index of each race's season.
     seen : array of bool, shape (race)
-    n_seasons : int
-        Seasons of the walk.
     """
     n_padded = len(curves.order)
     n_pad = n_padded - len(seen)
     weight = np.pad(seen.astype(np.float32), (0, n_pad))
     reference = reference_sharpness(curves, weight) if seen.any() else Reference(0.0, 0.0)
-    return with_information(
-        Evidence(
-            order=curves.order,
-            incident=curves.incident,
-            archetype=np.zeros(n_padded, np.int32),
-            season=np.pad(season, (0, n_pad)).astype(np.int32),
-            weight=weight,
-            reference=Reference(*(np.array([value], np.float32) for value in reference)),
-            weighted_estimate=np.zeros((1, n_seasons), np.float32),
-            information=np.zeros((1, n_seasons), np.float32),
-        )
+    return Evidence(
+        order=curves.order,
+        incident=curves.incident,
+        archetype=np.zeros(n_padded, np.int32),
+        season=np.pad(season, (0, n_pad)).astype(np.int32),
+        weight=weight,
+        reference=Reference(*(np.array([value], np.float32) for value in reference)),
     )
 
 
-def with_information(evidence: Evidence) -> Evidence:
-    """Fill in what the races say of each log slope."""
-    estimate, information = slope_information(evidence)
-    return evidence._replace(weighted_estimate=np.asarray(estimate), information=np.asarray(information))
-
-
-def no_evidence(n_archetypes: int, n_seasons: int) -> Evidence:
+def no_evidence(n_archetypes: int) -> Evidence:
     """Make evidence of no race: under it the posterior is the prior."""
     curves = np.zeros((1, N_NODES), np.float32)
     none = np.zeros(1, np.int32)
-    reference = Reference(np.zeros(n_archetypes), np.zeros(n_archetypes))
-    nothing = np.zeros((n_archetypes, n_seasons))
-    return Evidence(curves, curves, none, none, none.astype(np.float32), reference, nothing, nothing)
+    nothing = np.zeros(n_archetypes, np.float32)
+    return Evidence(curves, curves, none, none, none.astype(np.float32), Reference(nothing, nothing))
 
 
 def season_labels(seasons: list[int]) -> list[int]:
@@ -218,7 +206,9 @@ def _latest_tree(
 
     key = jax.random.key(int(mcmc.num_samples))
     n_prior = n_chains * n_draws
-    prior = Predictive(latent_calibration_model, num_samples=n_prior)(key, no_evidence(1, len(seasons) + 1))
+    prior = Predictive(latent_calibration_model, num_samples=n_prior)(
+        key, summarise(no_evidence(1), len(seasons) + 1)
+    )
     prior = {
         name: np.asarray(prior[name]).reshape(n_chains, n_draws, *prior[name].shape[1:])
         for name in PARAMETERS
