@@ -9,7 +9,7 @@ from assets.partitions import ARCHETYPE_PARTITIONS, every_season
 from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import OWN_ARCHETYPE
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations, scored_races
@@ -54,7 +54,7 @@ def calibration_posterior(
         seed=settings.seed,
     )
     slopes = slope_by_season(fit, context.partition_key)
-    figure, ax = plotting.figure_axes()
+    figure, ax = figures.figure_axes()
     plotting.draw_slope_by_season(ax, slopes)
     return dg.Output(
         fit,
@@ -100,7 +100,7 @@ def recalibrated_ensemble(
         seasons.append(simulate_races(features, network, folds, settings.scenarios, settings.seed, changes))
     ensemble = join_seasons(seasons, context.partition_key)
     chances = finish_chances(ensemble)
-    figure, ax = plotting.figure_axes(height=plotting.rows_height(chances.height, 0.24))
+    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
     plotting.draw_finish_distribution(ax, chances)
     return dg.Output(
         ensemble,
@@ -180,7 +180,7 @@ def pooled_posterior(
     fits = {archetype: calibration_posterior[archetype] for archetype in ARCHETYPES}
     pooled = fit_pooled(fits, settings.season_list, seed=settings.seed)
     slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
-    figure, ax = plotting.figure_axes()
+    figure, ax = figures.figure_axes()
     plotting.draw_slope_by_season(ax, slopes)
     return dg.Output(
         pooled,

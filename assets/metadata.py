@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from assets.contracts import column_schema
-from calibration_pipeline import plotting
+from calibration_pipeline import figures
 
 OWNERS = ["team:calibration"]
 SHOWN_ROWS = 12
@@ -22,7 +22,7 @@ def boundary(asset: str) -> dict[str, Any]:
 
 def plot(figure: Figure) -> dg.MarkdownMetadataValue:
     """Return a figure as the UI shows it, inline."""
-    encoded = base64.b64encode(plotting.figure_png(figure)).decode()
+    encoded = base64.b64encode(figures.figure_png(figure)).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 

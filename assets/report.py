@@ -13,7 +13,7 @@ from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import SCHEMA_VERSION, Report
 from assets.summary import SUMMARY, summary_rows
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.recalibration import draw_coming_recalibration
 from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
@@ -80,7 +80,7 @@ def race_forecast(
     changes = {race["race_id"]: change} if change else {}
     forecast = simulate_races(features, network, folds, settings.scenarios, settings.seed, changes)
     chances = finish_chances(forecast)
-    figure, ax = plotting.figure_axes(height=plotting.rows_height(chances.height, 0.24))
+    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
     plotting.draw_finish_distribution(ax, chances)
     return dg.Output(
         forecast,
@@ -146,6 +146,7 @@ def calibration_report(
         slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
         convergence=convergence,
         identification=pl.concat(identification(fit) for fit in fits.values()),
+        comparison=model_comparison,
         forecast=finish_chances(race_forecast) if race_forecast.sizes["race"] else None,
         forecast_title=_race_title(race_forecast),
         provenance=_provenance(settings, source.name, backtest, model_comparison),

@@ -7,7 +7,7 @@ import xarray as xr
 from assets.metadata import OWNERS, boundary, plot, table
 from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
 from assets.settings import Settings
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import default_fold_races
 from calibration_pipeline.scenarios.networks import fit_networks
@@ -57,7 +57,7 @@ def causal_network(
         {"fold": folds, "races": network["n_races"].values, "as_of": network["network_as_of"].values}
     )
     weights = weight_estimates(network)
-    figure, ax = plotting.figure_axes()
+    figure, ax = figures.figure_axes()
     plotting.draw_weights(ax, weights)
     return dg.Output(
         network,
@@ -88,7 +88,7 @@ def scenario_ensemble(
         driver_features, causal_network, fold_length(settings), settings.scenarios, settings.seed
     )
     chances = finish_chances(ensemble)
-    figure, ax = plotting.figure_axes(height=plotting.rows_height(chances.height, 0.24))
+    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
     plotting.draw_finish_distribution(ax, chances)
     return dg.Output(
         ensemble,

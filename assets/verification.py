@@ -8,7 +8,7 @@ from assets.calibration import of_every_season, own_races_of_every_season
 from assets.metadata import OWNERS, boundary, plot, rows, table
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.settings import Settings
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.calibration.recalibration import scored_races
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.verification import joint_events, reliability, scores, verdicts
@@ -29,7 +29,7 @@ SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
 def calibration_metrics(backtest: xr.Dataset) -> dg.Output[pl.DataFrame]:
     """Score raw and recalibrated forecasts beside two baselines, with race-clustered intervals."""
     metrics = scores.score_backtest(backtest)
-    figure, ax = plotting.figure_axes()
+    figure, ax = figures.figure_axes()
     plotting.draw_coverage(ax, metrics.filter(quantity="coverage"))
     shown = metrics.filter(pl.col("quantity").is_in(["crps", "log_score", "coverage", "head_to_head_slope"]))
     columns = ("forecast", "quantity", "level", "estimate", "lower", "upper", "n_races")
@@ -53,7 +53,7 @@ def calibration_curves(backtest: xr.Dataset) -> dg.Output[pl.DataFrame]:
     curves = reliability.calibration_curves(backtest)
     plots = {}
     for event in SHOWN_EVENTS:
-        figure, ax = plotting.figure_axes()
+        figure, ax = figures.figure_axes()
         plotting.draw_calibration_curve(ax, curves.filter(event=event))
         plots[event.replace(" ", "_")] = plot(figure)
     return dg.Output(curves, metadata={**rows(curves), **plots})
@@ -78,7 +78,7 @@ def joint_event_validation(
     """Hold predicted probabilities of joint events, as "led a lap and top 10", against results."""
     ensembles = _judged_ensembles(scenario_ensemble, recalibrated_ensemble, context.partition_key)
     events, skipped = joint_events.validate_events(ensembles, pl.concat(race_results.values()))
-    figure, ax = plotting.figure_axes(height=plotting.rows_height(max(events["event"].n_unique(), 2)))
+    figure, ax = figures.figure_axes(height=figures.rows_height(max(events["event"].n_unique(), 2)))
     plotting.draw_joint_events(ax, events)
     return dg.Output(
         events,

@@ -19,7 +19,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration import marginal
 from calibration_pipeline.calibration.convergence import Convergence, judge_convergence
@@ -224,7 +224,7 @@ def plot_calibration_curve(
     bins = reliability_bins(probability.ravel(), happened.ravel().astype(bool), case)
     keys = {"archetype": str(archetype), "forecast": "forecast", "event": "calibration"}
     curve = pl.DataFrame([keys | row for row in bins], infer_schema_length=None).drop("n_races")
-    figure, ax = plotting.figure_axes()
+    figure, ax = figures.figure_axes()
     plotting.draw_calibration_curve(ax, curve)
     if output_path is not None:
         path = checked_target(output_path)

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.plotting import FORECAST_STYLES
+from calibration_pipeline.figures import FORECAST_STYLES
 
 RAW, RECALIBRATED = FORECAST_STYLES["raw"], FORECAST_STYLES["recalibrated"]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -122,7 +122,7 @@ DRAWINGS = [
 
 
 def new_axes() -> Axes:
-    return plotting.figure_axes()[1]
+    return figures.figure_axes()[1]
 
 
 def line(ax: Axes, label: str) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_draws_on_the_given_axes_with_named_axes_and_legend(draw, frame):
     assert draw(ax, frame) is ax
     assert ax.get_xlabel()
     assert legend_labels(ax)
-    assert plotting.figure_png(ax.figure).startswith(PNG_SIGNATURE)
+    assert figures.figure_png(ax.figure).startswith(PNG_SIGNATURE)
 
 
 @pytest.mark.parametrize(("draw", "frame"), DRAWINGS)
@@ -151,7 +151,7 @@ def test_empty_frame_says_no_races_yet(draw, frame):
     ax = draw(new_axes(), frame.clear())
     assert [text.get_text() for text in ax.texts] == ["no races yet"]
     assert not ax.lines
-    assert plotting.figure_png(ax.figure).startswith(PNG_SIGNATURE)
+    assert figures.figure_png(ax.figure).startswith(PNG_SIGNATURE)
 
 
 @pytest.mark.parametrize(("draw", "frame"), DRAWINGS)
@@ -210,7 +210,7 @@ def test_raw_and_recalibrated_look_the_same_everywhere():
     }
 
 
-@pytest.mark.parametrize("styles", [plotting.FORECAST_STYLES, plotting.ARCHETYPE_STYLES])
+@pytest.mark.parametrize("styles", [figures.FORECAST_STYLES, figures.ARCHETYPE_STYLES])
 def test_no_two_series_share_colour_and_dash(styles):
     assert len({(style.color, style.marker) for style in styles.values()}) == len(styles)
     assert len({style.color for style in styles.values()}) == len(styles)
@@ -285,11 +285,11 @@ def test_weights_stand_in_rows_by_covariate():
 
 
 def test_every_archetype_has_a_style():
-    assert list(plotting.ARCHETYPE_STYLES) == list(ARCHETYPES)
+    assert list(figures.ARCHETYPE_STYLES) == list(ARCHETYPES)
 
 
 def test_figures_are_not_pyplots():
-    figure, ax = plotting.figure_axes(3, 2)
+    figure, ax = figures.figure_axes(3, 2)
     assert isinstance(figure, Figure)
     assert ax.figure is figure
     pyplot = sys.modules.get("matplotlib.pyplot")
@@ -297,7 +297,7 @@ def test_figures_are_not_pyplots():
 
 
 def test_png_has_the_size_asked_for():
-    figure, _ = plotting.figure_axes(3, 2)
-    png = plotting.figure_png(figure, dpi=50)
+    figure, _ = figures.figure_axes(3, 2)
+    png = figures.figure_png(figure, dpi=50)
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     assert (width, height) == (150, 100)

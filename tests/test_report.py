@@ -14,7 +14,12 @@ from calibration_pipeline.report import ReportContent, render_html, render_markd
 from calibration_pipeline.report.document import build_document
 from calibration_pipeline.report.numbers import estimate, number
 from calibration_pipeline.report.words import VERDICTS
-from calibration_pipeline.schemas.frames import CalibrationCurves, JointEventTable, MetricTable
+from calibration_pipeline.schemas.frames import (
+    CalibrationCurves,
+    JointEventTable,
+    MetricTable,
+    ModelComparison,
+)
 from calibration_pipeline.verification.verdicts import Verdict
 
 RULINGS = list(VERDICTS)
@@ -125,6 +130,24 @@ def joint_event_table() -> pl.DataFrame:
     return JointEventTable.validate(pl.DataFrame(rows))
 
 
+def comparison_table() -> pl.DataFrame:
+    table = pl.DataFrame(
+        {
+            "model": ["pooled", "per archetype", "raw"],
+            "rank": [0, 1, 2],
+            "elpd": [-400.0, -401.25, -1820.75],
+            "se": 12.5,
+            "elpd_diff": [0.0, -1.25, -1420.75],
+            "dse": [0.0, 0.5, 30.0],
+            "p": [6.25, 9.0, 0.0],
+            "weight": [0.75, 0.25, 0.0],
+            "n_races": [144] * 3,
+            "worst_pareto_k": [0.45, 0.85, 0.0],
+        }
+    )
+    return ModelComparison.validate(table)
+
+
 def next_race() -> pl.DataFrame:
     strength = np.exp(-0.12 * np.arange(38))
     win = strength / strength.sum()
@@ -194,6 +217,7 @@ def made_up_content(**changes: object) -> ReportContent:
                 for parameter in parameters
             ]
         ),
+        "comparison": comparison_table(),
         "forecast": next_race(),
         "forecast_title": "Daytona 500, season 2025, round 1",
         "provenance": {"source": "simulated", "seasons": "2021-2024", "seed": "42", "constraints": "9f" * 32},
@@ -209,6 +233,7 @@ def empty_content(**changes: object) -> ReportContent:
         **{name: getattr(full, name).clear() for name in tables},
         "verdicts": [Verdict(archetype, "cannot tell yet", []) for archetype in ARCHETYPES],
         "skipped_events": {},
+        "comparison": None,
         "forecast": None,
         "provenance": {},
     }
@@ -394,6 +419,19 @@ def test_metrics_stand_side_by_side(content: ReportContent) -> None:
         "| Coverage of the interval of 80 % | 72.1 % (69.2 to 75.0 %) | 79.3 % (76.1 to 82.5 %) |"
         in render_markdown(content)
     )
+
+
+def test_calibrations_are_compared(content: ReportContent) -> None:
+    """Test that both forms show the comparison, mark what is unsure, and say what decides."""
+    markdown = render_markdown(content)
+    assert "| Pooled | 0.0 | 0.0 | 6.2 | 75 % | 0.45 |" in markdown
+    assert "| Per archetype | −1.2 | 0.5 | 9.0 | 25 % | 0.85 (wanted: at most 0.7) |" in markdown
+    assert "| Raw | −1,420.8 | 30.0 | 0.0 | 0 % | 0.00 |" in markdown
+    text = " ".join(Page(render_html(content)).text)
+    for said in ("leave-one-out log score, 144 races as the units", "earlier races only, decide."):
+        assert said in markdown
+        assert said in text
+    assert "Model comparison" not in render_markdown(empty_content())
 
 
 @pytest.mark.parametrize("table", ["metrics", "joint_events", "pit", "forecast"])

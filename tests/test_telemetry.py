@@ -331,6 +331,14 @@ def test_nothing_is_left_behind(lap_file: str, tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_same_laps_give_the_same_bits(tmp_path: Path) -> None:
+    """More laps than one row group, which several threads would share."""
+    path = str(tmp_path / "laps.parquet")
+    make_laps(n_races=20, n_cars=40, n_laps=250, seed=6).write_parquet(path)
+    facts = aggregate_laps([path])
+    assert all(aggregate_laps([path]).equals(facts) for _ in range(3))
+
+
 def test_a_season_of_laps_takes_seconds(tmp_path: Path) -> None:
     laps = make_laps(n_races=12, n_cars=40, n_laps=250, seed=5)
     laps.write_parquet(tmp_path / "laps.parquet")

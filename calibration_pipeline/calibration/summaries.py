@@ -90,8 +90,9 @@ def identification(fit: xr.DataTree) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        archetype, parameter, mean, lower, upper (95 % highest density), contraction
-        (1 - posterior sd / prior sd: near 0 the posterior is the prior).
+        archetype, parameter, mean, lower, upper (95 % highest density), contraction = 1 - posterior
+        variance / prior variance (Schad, Betancourt and Vasishth 2021, https://doi.org/10.1037/met0000275):
+        near 0 the posterior is the prior.
     """
     rows = []
     after, before = fit["posterior"].to_dataset(), fit["prior"].to_dataset()
@@ -105,7 +106,7 @@ def identification(fit: xr.DataTree) -> pl.DataFrame:
                 "mean": float(posterior.mean()),
                 "lower": float(lower),
                 "upper": float(upper),
-                "contraction": float(1 - posterior.std() / before[name].values.std()),
+                "contraction": float(1 - posterior.var() / before[name].values.var()),
             }
         )
     return pl.DataFrame(rows)

@@ -48,6 +48,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "slopes": ("archetype", "season", "estimate", "lower", "upper"),
     "convergence": ("archetype", "fold", "parameter", "r_hat", "ess_bulk", "ess_tail", "divergences"),
     "identification": ("archetype", "parameter", "mean", "lower", "upper", "contraction"),
+    "comparison": ("model", "elpd_diff", "dse", "p", "weight", "n_races", "worst_pareto_k"),
     "forecast": ("driver", "car_number", "start_position", "win", "top5", "top10", "dnf"),
 }
 
@@ -80,7 +81,9 @@ class ReportContent:
         archetype, fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's whole fit);
         null where a diagnostic could not be computed.
     identification : polars.DataFrame
-        archetype, parameter, mean, lower, upper, contraction (1 - posterior sd / prior sd).
+        archetype, parameter, mean, lower, upper, contraction (1 - posterior variance / prior variance).
+    comparison : polars.DataFrame or None
+        `ModelComparison`; None where the calibrations were not compared.
     forecast : polars.DataFrame or None
         driver, car_number, start_position, win, top5, top10, dnf (probabilities): one row a car of the next
         race; None where no race is announced.
@@ -105,6 +108,7 @@ class ReportContent:
     slopes: pl.DataFrame
     convergence: pl.DataFrame
     identification: pl.DataFrame
+    comparison: pl.DataFrame | None = None
     skipped_events: Mapping[str, str] = field(default_factory=dict)
     forecast: pl.DataFrame | None = None
     forecast_title: str = ""

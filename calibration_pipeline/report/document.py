@@ -11,6 +11,7 @@ from calibration_pipeline.report.blocks import Cell, Gallery, Picture, Section, 
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.fits import (
     closing_sections,
+    comparison_section,
     convergence_section,
     forecast_section,
     identification_section,
@@ -79,6 +80,7 @@ def build_document(content: ReportContent) -> Document:
         forecast_section(content),
         convergence_section(content),
         identification_section(content),
+        *comparison_section(content),
         *closing_sections(content),
     ]
     return Document(

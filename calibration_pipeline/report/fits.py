@@ -16,8 +16,10 @@ from calibration_pipeline.report.blocks import (
     Text,
 )
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, percent
+from calibration_pipeline.report.numbers import UNKNOWN, count, estimate, number, percent
 from calibration_pipeline.report.pictures import forecast_picture, slope_picture
+
+PARETO_K_GOOD = 0.7
 
 
 def slope_section(content: ReportContent) -> Section:
@@ -74,8 +76,7 @@ def identification_section(content: ReportContent) -> Section:
     if parameters.is_empty():
         return Section("identification", "What the data decide", [Text("Nothing has been fitted yet.")])
     text = Text(
-        "Contraction compares each parameter's spread after the fit with its spread before: near 0 the "
-        "number "
+        "Contraction is 1 - variance after the fit / variance before, for each parameter: near 0 the number "
         "is an assumption, near 1 a finding."
     )
     rows = [
@@ -91,6 +92,40 @@ def identification_section(content: ReportContent) -> Section:
     table = Table("Parameters of the recalibration", columns, rows, n_text=2)
     meanings = Definitions(words.PARAMETERS)
     return Section("identification", "What the data decide", [text, table, meanings])
+
+
+def comparison_section(content: ReportContent) -> list[Section]:
+    """Return the section on how the calibrations compare by leave-one-out, if they were compared."""
+    comparison = content.comparison
+    if comparison is None or comparison.is_empty():
+        return []
+    n_races = count(comparison["n_races"].item(0), "race")
+    text = Text(
+        f"How well each calibration predicts one race from all others (leave-one-out log score, {n_races} as "
+        "the units; 0 is the best). This describes: a race may be predicted from later ones. The "
+        "walk-forward scores, which see earlier races only, decide."
+    )
+    rows = [
+        [
+            Cell(row["model"].capitalize()),
+            Cell(number(row["elpd_diff"], 1)),
+            Cell(number(row["dse"], 1)),
+            Cell(number(row["p"], 1)),
+            Cell(percent(row["weight"], 0)),
+            _pareto_k(row["worst_pareto_k"]),
+        ]
+        for row in comparison.iter_rows(named=True)
+    ]
+    columns = [
+        "Calibration",
+        "Behind the best, nats",
+        "Standard error",
+        "Effective parameters",
+        "Stacking weight",
+        "Worst Pareto k",
+    ]
+    table = Table("Model comparison", columns, rows)
+    return [Section("comparison", "Model comparison", [text, table])]
 
 
 def skipped_section(content: ReportContent) -> list[Section]:
@@ -163,6 +198,10 @@ def _ess(value: float | None) -> Cell:
     if value is None:
         return Cell("not computable")
     return Cell(number(value, 0), f"wanted: above {ESS_GOOD}" if value <= ESS_GOOD else "")
+
+
+def _pareto_k(value: float) -> Cell:
+    return Cell(number(value, 2), f"wanted: at most {PARETO_K_GOOD}" if value > PARETO_K_GOOD else "")
 
 
 def _label(archetype: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.convergence import Convergence
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Picture, Section, Table, Text
@@ -113,9 +113,9 @@ def _pictures(one: Judged, stem: str) -> list[Picture]:
 
 
 def _curve_png(curve: pl.DataFrame) -> bytes:
-    figure, ax = plotting.figure_axes()
+    figure, ax = figures.figure_axes()
     plotting.draw_calibration_curve(ax, curve)
-    return plotting.figure_png(figure)
+    return figures.figure_png(figure)
 
 
 def _fit_section(fits: Mapping[str, Convergence]) -> Section:

@@ -6,7 +6,7 @@ from functools import partial
 import polars as pl
 from matplotlib.axes import Axes
 
-from calibration_pipeline import plotting
+from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.report.blocks import Picture
 from calibration_pipeline.report.content import ReportContent
@@ -40,8 +40,8 @@ def track_pictures(content: ReportContent, archetype: Archetype) -> list[Picture
         _picture(
             f"{archetype}-pit",
             f"PIT at {archetype.label}: difference from the uniform distribution, with a 95 % band.",
-            "A calibrated forecast stays inside its band. Above 0 on the left and below 0 on the right, more "
-            "cars finish outside the likely range than should.",
+            "A calibrated forecast's band, drawn around its curve, contains the 0 line. Above 0 on the left "
+            "and below 0 on the right, more cars finish outside the likely range than should.",
             plotting.draw_pit,
             content.pit.filter(archetype=archetype),
         ),
@@ -68,7 +68,7 @@ def joint_event_picture(joint_events: pl.DataFrame, archetype: Archetype) -> Pic
             _png,
             plotting.draw_joint_events,
             joint_events,
-            plotting.rows_height(joint_events["event"].n_unique()),
+            figures.rows_height(joint_events["event"].n_unique()),
         ),
     )
 
@@ -104,7 +104,7 @@ def forecast_picture(forecast: pl.DataFrame, title: str) -> Picture:
         "next-race",
         f"Chances of a win, a top 5 and a top 10 of every driver: {title}",
         "Made exactly as the forecasts that were judged above.",
-        partial(_png, plotting.draw_finish_distribution, forecast, plotting.rows_height(len(forecast), 0.24)),
+        partial(_png, plotting.draw_finish_distribution, forecast, figures.rows_height(len(forecast), 0.24)),
     )
 
 
@@ -125,6 +125,6 @@ def _picture(
 
 
 def _png(draw: Callable[[Axes, pl.DataFrame], Axes], frame: pl.DataFrame, height: float = 4.6) -> bytes:
-    figure, ax = plotting.figure_axes(height=height)
+    figure, ax = figures.figure_axes(height=height)
     draw(ax, frame)
-    return plotting.figure_png(figure)
+    return figures.figure_png(figure)

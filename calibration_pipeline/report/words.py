@@ -111,6 +111,11 @@ REFERENCES = (
         "localization: an improved R-hat",
         "https://doi.org/10.1214/20-BA1221",
     ),
+    (
+        "Vehtari, Gelman and Gabry (2017), Practical Bayesian model evaluation using leave-one-out "
+        "cross-validation and WAIC",
+        "https://doi.org/10.1007/s11222-016-9696-4",
+    ),
 )
 
 GLOSSARY = (
@@ -130,8 +135,8 @@ GLOSSARY = (
     ),
     (
         "Contraction",
-        "How much the data narrowed a parameter: 0 means that only the prior assumption speaks, 1 that "
-        "the data decide.",
+        "How much of a parameter's prior variance the data removed: 0 means that only the prior assumption "
+        "speaks, 1 that the data decide.",
     ),
     (
         "Coverage",
@@ -159,6 +164,11 @@ GLOSSARY = (
     (
         "Log score",
         "Logarithm of the probability given to the place that came true. Larger, closer to 0, is better.",
+    ),
+    (
+        "Leave-one-out",
+        "How well a model predicts each race when fitted to all others, estimated from one fit to all. "
+        "Where Pareto k is above 0.7 the estimate is unsure.",
     ),
     ("Log gain", "Log score minus that of every car equal, per car. Above 0 the forecast knows something."),
     (

@@ -58,7 +58,8 @@ def aggregate_laps(lap_paths: Sequence[str]) -> pl.DataFrame:
     """Aggregate laps to facts of each car's race, known only after that race.
 
     Larger than memory is fine: DuckDB streams the files and spills to a temporary folder that is gone
-    when the function returns.
+    when the function returns. One thread reads them, so that sums are always made in the same order and
+    the same files give the same bits.
 
     The columns that end in `_50l` are the end-of-race values of `compute_aggregate_features`.
     `fastest_lap_share` counts the laps on which the car was the fastest of those timed under green (of
@@ -85,6 +86,6 @@ def aggregate_laps(lap_paths: Sequence[str]) -> pl.DataFrame:
         return LapAggregates.empty()
     with (
         tempfile.TemporaryDirectory() as spill,
-        duckdb.connect(config={"temp_directory": spill}) as connection,
+        duckdb.connect(config={"temp_directory": spill, "threads": 1}) as connection,
     ):
         return connection.sql(QUERY, params={"paths": list(lap_paths)}).pl()

@@ -161,9 +161,6 @@ def reliability_bins(predicted: NDArray, outcome: NDArray, race: NDArray) -> lis
     return rows
 
 
-_bins = reliability_bins
-
-
 def _band(
     cdf: NDArray, race: NDArray, rng: np.random.Generator
 ) -> tuple[list[float | None] | NDArray, list[float | None] | NDArray]:

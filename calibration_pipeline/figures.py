@@ -1,0 +1,108 @@
+"""What all pictures share: figures on paper of a size that suits a phone, and how each series looks.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell
+apart; every series also has a marker of its own, so that a picture survives a grey printer.
+
+Figures are plain `matplotlib.figure.Figure` objects, never pyplot's global state: drawing needs no display,
+and nothing has to be closed.
+"""
+
+import io
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#666666"
+
+PHONE_WIDTH = 6.0
+ROW_HEIGHT = 0.5
+
+
+class Style(NamedTuple):
+    """How a series looks, everywhere."""
+
+    label: str
+    color: str
+    marker: str
+    dash: str
+
+
+FORECAST_STYLES = {
+    "raw": Style("Raw", VERMILION, "o", "--"),
+    "recalibrated": Style("Recalibrated", BLUE, "s", "-"),
+    "climatology": Style("Climatology", GREY, "^", ":"),
+    "start_order": Style("Start order", PURPLE, "D", "-."),
+    "forecast": Style("Forecast", BLACK, "o", "-"),
+}
+ARCHETYPE_STYLES = dict(
+    zip(
+        ARCHETYPES,
+        (
+            Style(Archetype.SUPERSPEEDWAY.label, VERMILION, "o", "-"),
+            Style(Archetype.INTERMEDIATE.label, BLUE, "s", "--"),
+            Style(Archetype.SHORT_TRACK.label, GREEN, "^", "-."),
+            Style(Archetype.ROAD_COURSE.label, PURPLE, "D", ":"),
+        ),
+        strict=True,
+    )
+)
+
+
+def figure_axes(width: float = PHONE_WIDTH, height: float = 5.0) -> tuple[Figure, Axes]:
+    """Return a new figure with one pair of axes, laid out so that no label is cut.
+
+    Parameters
+    ----------
+    width, height : float
+        Size, inches.
+
+    Returns
+    -------
+    tuple of matplotlib.figure.Figure and matplotlib.axes.Axes
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:
+    """Return the height of a figure that lists `n_rows` things below each other, inches.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows: events, or drivers.
+    row_height : float
+        Height of a row, inches.
+
+    Examples
+    --------
+    >>> rows_height(10)
+    6.5
+    """
+    return 1.5 + row_height * max(n_rows, 2)
+
+
+def figure_png(figure: Figure, dpi: int = 110) -> bytes:
+    """Return `figure` as the bytes of a PNG image.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        What is drawn.
+    dpi : int
+        Dots per inch.
+
+    Examples
+    --------
+    >>> figure, _ = figure_axes()
+    >>> figure_png(figure)[1:4]
+    b'PNG'
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
