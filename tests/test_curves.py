@@ -16,9 +16,9 @@ from calibration_pipeline.calibration.curves import (
     fit_coefficients,
     fit_coefficients_2d,
     gaussian_summary,
-    integrated_log_likelihood,
     section,
 )
+from calibration_pipeline.calibration.quadrature import integrated_log_likelihood
 
 X = np.linspace(-2.2, 2.2, 101)
 BOX, BOX_Y = (-2.2, 2.2), (-2.5, 2.5)

@@ -16,7 +16,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
 from scipy.special import logsumexp
 
-from calibration_pipeline.calibration import curves, marginal
+from calibration_pipeline.calibration import curves, marginal, quadrature
 from calibration_pipeline.calibration.inference import run_nuts, use_host_devices, whitened_normal
 from calibration_pipeline.calibration.sinkhorn import sinkhorn
 from calibration_pipeline.models import (
@@ -274,7 +274,7 @@ def test_prediction_is_the_posterior_mean():
     assert (predicted[:, :, 8:] == 0).all()
     np.testing.assert_allclose(predicted[:, cars].sum(axis=2), 1, atol=1e-9)
     np.testing.assert_allclose(predicted.sum(axis=1)[:, :8], 1, atol=1e-9)
-    nodes, weights = curves.gauss_hermite(7)
+    nodes, weights = quadrature.gauss_hermite(7)
     slopes = samples["slope"][:, None] * np.exp(samples["noise_sigma"][:, None] * nodes)
     rows = probabilities[:, cars, :8]
     mean = sum(

@@ -2,8 +2,8 @@
 
 A race's log-likelihood is a smooth curve of its log slope (latent map) or of its log slope and the
 intercept (marginal map). Its table costs a few dozen evaluations; a sampler then reads polynomials.
-Here belong: fitting such tables (NumPy, float64), reading them (JAX, differentiable), and integrating
-a race-level effect over them. What is tabulated belongs elsewhere.
+Here belong: fitting such tables (NumPy, float64) and reading them (JAX, differentiable). What is tabulated
+belongs elsewhere.
 
 Outside its box a table continues linearly with its end slope, since the polynomial explodes there.
 
@@ -20,14 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 LOG_SLOPE_BOX = (-2.2, 2.2)
 N_NODES = 40
 N_NODES_2D = 24
-N_QUADRATURE = 15
 LARGEST_UNIT = 1.0 - 1e-6
 
 
@@ -273,59 +271,7 @@ def chebyshev_basis(
     -------
     jax.Array, shape (..., n)
     """
-    unit = _to_unit(x, lower, upper)
-    inside = jnp.clip(unit, -1.0, 1.0)
-    return _cosine_basis(inside, n) + _cosine_slope(inside, n) * (unit - inside)[..., None]
-
-
-def gauss_hermite(n: int = N_QUADRATURE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return nodes and weights that integrate over a standard normal variable.
-
-    Examples
-    --------
-    >>> nodes, weights = gauss_hermite(15)
-    >>> [round(float(weights @ nodes**k), 6) for k in (0, 2, 4)]  # moments of N(0, 1)
-    [1.0, 1.0, 3.0]
-    """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(n)
-    return nodes, weights / weights.sum()
-
-
-def integrated_log_likelihood(
-    coefficients: ArrayLike,
-    log_slope: ArrayLike,
-    noise_sigma: ArrayLike,
-    lower: ArrayLike = LOG_SLOPE_BOX[0],
-    upper: ArrayLike = LOG_SLOPE_BOX[1],
-) -> jax.Array:
-    """Integrate each race's likelihood over its own noise on the log slope.
-
-    log E[exp f_r(log_slope_r + noise_sigma * eps)], eps ~ N(0, 1), by Gauss-Hermite quadrature.
-
-    Parameters
-    ----------
-    coefficients : array_like, shape (race, n)
-        Log-likelihood curves of the log slope; centred ones give the likelihood relative to slope 1.
-    log_slope : array_like, shape (race,) or ()
-    noise_sigma : array_like, shape () or (race, 1)
-        Race-level standard deviation of the log slope.
-    lower, upper : float
-        The box of the table.
-
-    Returns
-    -------
-    jax.Array, shape (race,)
-
-    Examples
-    --------
-    >>> line = jnp.array([[0.0, 1.0]])  # log E[exp(eps)] = 1/2
-    >>> round(float(integrated_log_likelihood(line, jnp.zeros(1), 1.0, -1, 1)[0]), 4)
-    0.5
-    """
-    nodes, weights = gauss_hermite()
-    points = jnp.asarray(log_slope)[..., None] + noise_sigma * jnp.asarray(nodes)
-    points = jnp.broadcast_to(points, (jnp.shape(coefficients)[0], nodes.size))
-    return logsumexp(evaluate(coefficients, points, lower, upper) + jnp.log(weights), axis=-1)
+    return _basis(_to_unit(x, lower, upper), n)
 
 
 def _node_transform(n: int) -> NDArray[np.float64]:
@@ -413,9 +359,4 @@ def _cosine_slope(inside: jax.Array, n: int) -> jax.Array:
 def _basis(unit: jax.Array, n: int) -> jax.Array:
     """T_0, ..., T_{n-1} at `unit` (last axis), continued linearly outside [-1, 1]."""
     inside = jnp.clip(unit, -1.0, 1.0)
-    terms = [jnp.ones_like(inside), inside]
-    for _ in range(2, n):
-        terms.append(2.0 * inside * terms[-1] - terms[-2])
-    order = np.arange(n)
-    slope = jnp.where(unit[..., None] > 0, 1.0, (-1.0) ** (order + 1)) * order**2
-    return jnp.stack(terms[:n], axis=-1) + slope * (unit - inside)[..., None]
+    return _cosine_basis(inside, n) + _cosine_slope(inside, n) * (unit - inside)[..., None]

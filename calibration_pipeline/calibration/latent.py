@@ -20,8 +20,9 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import logsumexp
 
-from calibration_pipeline.calibration.curves import chebyshev_basis, evaluate, gauss_hermite
+from calibration_pipeline.calibration.curves import chebyshev_basis, evaluate
 from calibration_pipeline.calibration.inference import whitened_normal
+from calibration_pipeline.calibration.quadrature import gauss_hermite
 from calibration_pipeline.calibration.race_curves import Reference
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
 from calibration_pipeline.scenarios.covariates import AnyArray

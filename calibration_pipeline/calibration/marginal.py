@@ -15,7 +15,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration import curves
+from calibration_pipeline.calibration import curves, quadrature
 from calibration_pipeline.calibration.inference import whitened_normal
 
 PRIOR_SLOPE_MU = 0.3
@@ -200,7 +200,7 @@ def tabulated_model(
     numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * w[0])
     log_slope = numpyro.deterministic("log_slope", design @ w)
     curve = curves.section(coefficients, intercept, INTERCEPT_BOX)
-    likelihood = curves.integrated_log_likelihood(curve, log_slope @ membership, noise_sigma, *box)
+    likelihood = quadrature.integrated_log_likelihood(curve, log_slope @ membership, noise_sigma, *box)
     numpyro.factor("finish_position", likelihood.sum())
 
 
@@ -236,7 +236,7 @@ def integrated_exactly(
     races: Races, log_slope: ArrayLike, intercept: ArrayLike, noise_sigma: ArrayLike
 ) -> jax.Array:
     """Return each race's log-likelihood, noise integrated by quadrature of the map itself: (race,)."""
-    nodes, weights = curves.gauss_hermite()
+    nodes, weights = quadrature.gauss_hermite()
     values = jax.lax.map(
         lambda node: race_log_likelihood(races, log_slope + noise_sigma * node, intercept), jnp.asarray(nodes)
     )
@@ -264,7 +264,7 @@ def _both_ways(
     def at_draw(draw: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, b, sigma = draw
         curve = curves.section(coefficients, b, INTERCEPT_BOX)
-        tabulated = curves.integrated_log_likelihood(curve, x, sigma, *box)
+        tabulated = quadrature.integrated_log_likelihood(curve, x, sigma, *box)
         return tabulated.sum(), (integrated_exactly(races, x, b, sigma) - zero).sum()
 
     return jax.lax.map(at_draw, (log_slope, intercept, noise_sigma))

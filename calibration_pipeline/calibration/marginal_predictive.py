@@ -11,7 +11,7 @@ import xarray as xr
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration import curves, marginal
+from calibration_pipeline.calibration import curves, marginal, quadrature
 from calibration_pipeline.calibration.draws import Draws
 
 TABLES = ((24, curves.LOG_SLOPE_BOX), (56, (-4.4, 4.4)))
@@ -129,7 +129,7 @@ def _tabulated(
 ) -> jax.Array:
     def likelihood(at: dict[str, jax.Array]) -> jax.Array:
         curve = curves.section(coefficients, at["intercept"], marginal.INTERCEPT_BOX)
-        return curves.integrated_log_likelihood(curve, at["log_slope"], at["noise_sigma"], *box)
+        return quadrature.integrated_log_likelihood(curve, at["log_slope"], at["noise_sigma"], *box)
 
     return jax.lax.map(likelihood, parameters)
 

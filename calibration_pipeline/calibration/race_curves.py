@@ -19,9 +19,8 @@ from calibration_pipeline.calibration.curves import (
     centre,
     chebyshev_nodes,
     fit_coefficients,
-    gauss_hermite,
-    integrated_log_likelihood,
 )
+from calibration_pipeline.calibration.quadrature import gauss_hermite, integrated_log_likelihood
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.schemas.datasets import car_mask

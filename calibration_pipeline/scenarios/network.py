@@ -54,9 +54,9 @@ class Parameters(NamedTuple):
     overtime_share: AnyArray  # (archetype, quantile) laps run beyond schedule over scheduled laps
     laps_per_caution: AnyArray  # (archetype)
     lead_weight: AnyArray  # (start, finish, finish squared)
-    lead_stints: AnyArray  # (archetype)
+    lead_dispersion: AnyArray  # (archetype)
     fastest_weight: AnyArray  # (start, finish, finish squared)
-    fastest_stints: AnyArray  # (archetype)
+    fastest_dispersion: AnyArray  # (archetype)
 
 
 class Recalibration(NamedTuple):
@@ -178,7 +178,7 @@ def race_model(
         covariates @ jnp.asarray(parameters.lead_weight),
         laps_completed,
         race_laps,
-        jnp.asarray(parameters.lead_stints)[archetype],
+        jnp.asarray(parameters.lead_dispersion)[archetype],
         last=finish_position == 1,
     )
     fastest_laps = share_out(
@@ -187,7 +187,7 @@ def race_model(
         covariates @ jnp.asarray(parameters.fastest_weight),
         laps_completed,
         race_laps,
-        jnp.asarray(parameters.fastest_stints)[archetype],
+        jnp.asarray(parameters.fastest_dispersion)[archetype],
     )
     return Outcome(
         finish_position=finish_position,

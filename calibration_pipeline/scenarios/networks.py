@@ -29,9 +29,9 @@ PARAMETER_DIMS: dict[str, tuple[str, ...]] = {
     "overtime_share": ("archetype", "quantile"),
     "laps_per_caution": ("archetype",),
     "lead_weight": ("hold_covariate",),
-    "lead_stints": ("archetype",),
+    "lead_dispersion": ("archetype",),
     "fastest_weight": ("hold_covariate",),
-    "fastest_stints": ("archetype",),
+    "fastest_dispersion": ("archetype",),
 }
 DRAWN = frozenset(name for name, dims in PARAMETER_DIMS.items() if dims[0] == "draw")
 NETWORK_COORDINATES: dict[str, Any] = {

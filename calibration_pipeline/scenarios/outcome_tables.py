@@ -3,6 +3,8 @@
 Every archetype's estimate is shrunk to that of all archetypes by a few pseudo-races.
 """
 
+from functools import cache
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -11,13 +13,14 @@ from scipy.special import log_softmax, softmax
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import normal_score
-from calibration_pipeline.scenarios.stints import MAX_STINTS
+from calibration_pipeline.scenarios.stints import STINTS
 
 QUANTILES = np.linspace(0.0, 1.0, 33)
 PSEUDO_RACES = 4.0
+DISPERSIONS = np.linspace(0.0, 5.0, 41)
 # What is assumed where no earlier race says anything.
 DEFAULT_LAPS_PER_CAUTION = 5.5
-DEFAULT_STINTS = 12.0
+DEFAULT_DISPERSION = 1.5
 
 
 def outcome_tables(slots: pl.DataFrame, weight: NDArray) -> dict[str, NDArray]:
@@ -90,12 +93,20 @@ def _mean_table(rows: pl.DataFrame, value: pl.Expr, default: float) -> NDArray[n
     return np.array([np.average(values, weights=_shrunk_weights(rows, a)) for a in ARCHETYPES], np.float32)
 
 
-def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
-    """Weights of (start, finish, finish squared) on who holds a lap, and how many stints a race falls into.
+@cache
+def concentration_of_lengths() -> NDArray[np.float64]:
+    """Return the expected sum of squared stint lengths, as shares of the race, at each of `DISPERSIONS`."""
+    length = np.random.default_rng(0).exponential(size=(4000, STINTS)) ** DISPERSIONS[:, None, None]
+    share = length / length.sum(axis=-1, keepdims=True)
+    return (share**2).sum(axis=-1).mean(axis=-1)
 
-    The weights fit the shares of laps by multinomial logistic regression. With J uniform spacings, each
-    held with probability p_i, the expected sum of squared shares is h = (2 + (J - 1) sum p_i^2) / (J + 1);
-    it is solved for J.
+
+def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
+    """Weights of (start, finish, finish squared) on who holds a lap, and how uneven the stints are.
+
+    The weights fit the shares of laps by multinomial logistic regression. With stints of shares s_j, each
+    held with probability p_i, the expected sum of a race's squared shares is h = c + (1 - c) sum p_i^2,
+    c = E sum s_j^2; it is solved for c, and c for the dispersion of the lengths.
     """
     known = cars.filter(
         (pl.col(column).sum() > 0).over("race_id") & pl.col(column).is_not_null().all().over("race_id")
@@ -104,7 +115,7 @@ def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArr
         weights = np.array([0.5, 1.5, 1.0], np.float32)
         return {
             f"{name}_weight": weights,
-            f"{name}_stints": np.full(len(ARCHETYPES), DEFAULT_STINTS, np.float32),
+            f"{name}_dispersion": np.full(len(ARCHETYPES), DEFAULT_DISPERSION, np.float32),
         }
     known = known.with_columns(race=pl.col("race_id").rle_id())
     race, slot = known["race"].to_numpy(), known["slot"].to_numpy()
@@ -135,5 +146,5 @@ def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArr
     first = first.with_columns(same=pl.Series(same), concentration=pl.Series(concentration))
     h = _mean_table(first, pl.col("concentration"), 0.0).astype(np.float64)
     p = _mean_table(first, pl.col("same"), 0.0).astype(np.float64)
-    stints = np.clip((2 - p - h) / np.maximum(h - p, 1e-3), 2.0, MAX_STINTS)
-    return {f"{name}_weight": beta.astype(np.float32), f"{name}_stints": stints.astype(np.float32)}
+    dispersion = np.interp((h - p) / (1 - p), concentration_of_lengths(), DISPERSIONS)
+    return {f"{name}_weight": beta.astype(np.float32), f"{name}_dispersion": dispersion.astype(np.float32)}

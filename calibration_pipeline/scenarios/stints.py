@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-MAX_STINTS = 24
+STINTS = 24
 LARGEST_BELOW_ONE = 1.0 - 1e-6
 
 
@@ -17,13 +17,13 @@ def share_out(
     score: Array,
     laps_completed: Array,
     race_laps: ArrayLike,
-    n_stints: ArrayLike,
+    dispersion: ArrayLike,
     last: Array | None = None,
 ) -> Array:
     """Hand `laps` laps out to cars, in stints of random length.
 
-    The race is cut at random into `n_stints` stints (uniform spacings). Each goes to a car that is still
-    racing at its end, with probability proportional to exp(score); the last goes to `last` if one is named.
+    The race is cut into `STINTS` stints. Each goes to a car that is still racing at its end, with probability
+    proportional to exp(score); the last goes to `last` if one is named.
 
     Parameters
     ----------
@@ -36,8 +36,9 @@ def share_out(
         0 for padding; at least one car completed the race.
     race_laps : int
         Laps of the race, of which `laps` may be a part (those under green).
-    n_stints : float
-        At most `MAX_STINTS`; a fractional last stint is shorter.
+    dispersion : float
+        Power of the exponential lengths, at least 0: 0 cuts evenly, 1 at random, more makes a few long stints
+        among many short ones, as when leaders change through pit stops.
     last : array of bool, shape (driver), optional
         The one car that holds the last stint.
 
@@ -47,16 +48,13 @@ def share_out(
         Sums to `laps`; none to a car past the laps that it completed.
     """
     width = score.shape[-1]
-    stint = jnp.arange(MAX_STINTS)
-    length = numpyro.sample(f"{name}_cut", dist.Exponential().expand([MAX_STINTS]).to_event(1))
-    length = length * jnp.clip(jnp.asarray(n_stints) - stint, 0.0, 1.0)
-    end = jnp.round(jnp.cumsum(length) / jnp.sum(length) * laps)
-    end = jnp.where(stint >= jnp.ceil(n_stints) - 1, laps, end)
+    length = numpyro.sample(f"{name}_cut", dist.Exponential().expand([STINTS]).to_event(1)) ** dispersion
+    end = jnp.round(jnp.cumsum(length) / jnp.sum(length) * laps).at[-1].set(laps)
     start = jnp.concatenate([jnp.zeros(1), end[:-1]])
 
     able = laps_completed[None, :] * laps >= end[:, None] * race_laps
     weight = jnp.cumsum(jnp.where(able, jnp.exp(score - jnp.max(score)), 0.0), axis=-1)
-    luck = numpyro.sample(f"{name}_holder", dist.Uniform().expand([MAX_STINTS]).to_event(1))
+    luck = numpyro.sample(f"{name}_holder", dist.Uniform().expand([STINTS]).to_event(1))
     drawn = jnp.minimum(luck[:, None], LARGEST_BELOW_ONE) * weight[:, -1:]
     holder = jnp.sum(weight <= drawn, axis=-1)
     if last is not None:
