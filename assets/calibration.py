@@ -32,7 +32,6 @@ own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata=
     owners=OWNERS,
     code_version="1",
     io_manager_key="netcdf",
-    pool="mcmc",
     ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
     metadata=boundary("calibration_posterior"),
 )
@@ -169,7 +168,6 @@ def backtest(
     owners=OWNERS,
     code_version="1",
     io_manager_key="netcdf",
-    pool="mcmc",
     metadata=boundary("pooled_posterior"),
 )
 def pooled_posterior(
