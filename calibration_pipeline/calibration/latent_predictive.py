@@ -13,7 +13,7 @@ from jax import Array
 
 from calibration_pipeline.calibration.race_curves import Observed, Reference
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.plackett_luce import rank_from_score
+from calibration_pipeline.scenarios.plackett_luce import rank_columns
 from calibration_pipeline.schemas.datasets import car_mask
 
 
@@ -90,7 +90,7 @@ def _replicate(
         log_sharpness = reference.log_slope + sample["log_slope"][season]
         log_sharpness = log_sharpness + noise * jax.random.normal(race_key, season.shape)
         score = jnp.exp(log_sharpness)[:, None] * utility - jax.random.gumbel(luck_key, utility.shape)
-        order = jax.vmap(rank_from_score)(score, taking_part)
+        order = rank_columns(score.T, taking_part.T).T
         chaos = chaos_scale * jax.random.normal(chaos_key, season.shape)
         chance = jax.nn.sigmoid(incident_logit + chaos[:, None] + sample["intercept"])
         out = car & (jax.random.uniform(incident_key, chance.shape) < chance)
@@ -104,7 +104,7 @@ def _replicate(
 
 def _rank_correlation(utility: Array, running_order: Array, taking_part: Array) -> Array:
     """Spearman's rank correlation of utility and running order, better with better: (race)."""
-    by_utility = jax.vmap(rank_from_score)(utility, taking_part)
+    by_utility = rank_columns(utility.T, taking_part.T).T
     n = taking_part.sum(axis=1)
     gap = jnp.where(taking_part, by_utility - running_order, 0).astype(jnp.float32)
     return 1 - 6 * (gap**2).sum(axis=1) / jnp.maximum(n * (n**2 - 1), 1)

@@ -106,6 +106,26 @@ def spread(slots: pl.DataFrame, values: NDArray, width: int, fill: object = 0) -
     return out
 
 
+def widen_field(field: Field, width: int) -> Field:
+    """Give the `driver` axis `width` slots; new ones hold no car.
+
+    Parameters
+    ----------
+    field : Field
+        With a leading race axis.
+    width : int
+        At least as many as there are.
+    """
+    missing = width - field.car.shape[1]
+    per_car = {name: getattr(field, name) for name in ("pace", "incident", "start_score", "car", "team")}
+    return field._replace(
+        **{
+            name: np.pad(values, [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2))
+            for name, values in per_car.items()
+        }
+    )
+
+
 def build_field(slots: pl.DataFrame, width: int) -> Field:
     """Arrays of the races of driver features.
 

@@ -1,6 +1,9 @@
 """Scenario ensembles: draws of the causal network for many races, as one labelled dataset."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from jax import Array
 from numpy.typing import NDArray
 from numpyro import handlers
 
-from calibration_pipeline.scenarios.covariates import Field, build_field, race_slots
+from calibration_pipeline.scenarios.covariates import Field, build_field, race_slots, widen_field
 from calibration_pipeline.scenarios.network import (
     Outcome,
     Parameters,
@@ -19,22 +22,28 @@ from calibration_pipeline.scenarios.network import (
     incident_logit,
     log_strength,
     race_model,
-    select_draw,
 )
-from calibration_pipeline.scenarios.networks import DRAWN, fold_parameters
+from calibration_pipeline.scenarios.networks import fold_parameters
 from calibration_pipeline.scenarios.races import race_coordinates
 
-SCENARIO_BATCH = 4096
+SCENARIO_BATCH = 1024
+# Fields are padded to a multiple of this, so that one compiled sampler serves nearly all races.
+WIDTH_MULTIPLE = 8
 MAX_SCENARIOS = 1_000_000
-OUTCOME_DIMS = {
-    "finish_position": ("race", "scenario", "driver"),
-    "running": ("race", "scenario", "driver"),
-    "laps_completed": ("race", "scenario", "driver"),
-    "laps_led": ("race", "scenario", "driver"),
-    "fastest_laps": ("race", "scenario", "driver"),
-    "race_laps": ("race", "scenario"),
-    "green_laps": ("race", "scenario"),
-    "n_cautions": ("race", "scenario"),
+CAR_OUTCOME = ("race", "scenario", "driver")
+RACE_OUTCOME = ("race", "scenario")
+VARIABLES: dict[str, tuple[tuple[str, ...], type]] = {
+    "finish_position": (CAR_OUTCOME, np.int16),
+    "running": (CAR_OUTCOME, np.bool_),
+    "laps_completed": (CAR_OUTCOME, np.int16),
+    "laps_led": (CAR_OUTCOME, np.int16),
+    "fastest_laps": (CAR_OUTCOME, np.int16),
+    "race_laps": (RACE_OUTCOME, np.int16),
+    "green_laps": (RACE_OUTCOME, np.int16),
+    "n_cautions": (RACE_OUTCOME, np.int16),
+    "utility": (("race", "driver"), np.float32),
+    "incident_logit": (("race", "driver"), np.float32),
+    "chaos_scale": (("race",), np.float32),
 }
 
 
@@ -126,21 +135,32 @@ def draw_races(
         `ScenarioEnsemble`.
     """
     folds = labels["fold"].values.tolist()
-    races = [jax.tree.map(lambda values, r=r: values[r], field) for r in range(len(folds))]
+    races = labels["race"].values.tolist()
     parameters = {fold: fold_parameters(network, fold) for fold in dict.fromkeys(folds)}
+    sizes = {**labels.sizes, "scenario": n_scenarios}
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.zeros([sizes[dim] for dim in dims], dtype) for name, (dims, dtype) in VARIABLES.items()
+    }
+    width = labels.sizes["driver"]
+    widened = widen_field(field, width + -width % WIDTH_MULTIPLE)
     key = jax.random.key(seed)
-    outcomes = [
-        draw_race(
-            race,
-            parameters[fold],
-            recalibration.get(race_id, Recalibration()),
-            n_scenarios,
-            jax.random.fold_in(key, race_id),
+
+    def draw(r: int) -> None:
+        race: Field = jax.tree.map(lambda values: values[r], widened)
+        change = recalibration.get(races[r], Recalibration())
+        outcome = draw_race(
+            race, parameters[folds[r]], change, n_scenarios, jax.random.fold_in(key, races[r])
         )
-        for race, fold, race_id in zip(races, folds, labels["race"].values.tolist(), strict=True)
-    ]
-    means = [_mean_relations(race, parameters[fold]) for race, fold in zip(races, folds, strict=True)]
-    return _assemble(labels, network, outcomes, means, n_scenarios)
+        relations = mean_relations(race, parameters[folds[r]])
+        for name, values in {**outcome._asdict(), **relations}.items():
+            arrays[name][r] = values[..., :width] if "driver" in VARIABLES[name][0] else values
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(draw, range(len(races))))
+    as_of = network["network_as_of"].sel(fold=labels["fold"].values).values
+    return labels.assign({name: (dims, arrays[name]) for name, (dims, _) in VARIABLES.items()}).assign_coords(
+        network_as_of=("race", as_of.astype(np.int32)), scenario=np.arange(n_scenarios)
+    )
 
 
 def draw_race(
@@ -164,25 +184,24 @@ def draw_race(
     Outcome
         NumPy arrays with a leading scenario axis.
     """
-    per_scenario = Recalibration(*(np.broadcast_to(value, (n_scenarios,)) for value in recalibration))
+    change = [np.broadcast_to(np.asarray(value, np.float32), n_scenarios) for value in recalibration]
     batches = []
-    for start in range(0, n_scenarios, SCENARIO_BATCH):
-        index = np.arange(start, min(start + SCENARIO_BATCH, n_scenarios))
-        part = Recalibration(*(np.asarray(value[index], np.float32) for value in per_scenario))
-        batches.append(jax.device_get(_draw_batch(field, parameters, part, index, key)))
-    return Outcome(*(np.concatenate(values) for values in zip(*batches, strict=True)))
+    for batch, start in enumerate(range(0, n_scenarios, SCENARIO_BATCH)):
+        part = (values[start : start + SCENARIO_BATCH] for values in change)
+        whole = Recalibration(*(np.resize(values, SCENARIO_BATCH) for values in part))
+        batches.append(jax.device_get(_draw_batch(field, parameters, whole, batch, key)))
+    return Outcome(*(np.concatenate(values)[:n_scenarios] for values in zip(*batches, strict=True)))
 
 
 @jax.jit
 def _draw_batch(
-    field: Field, parameters: Parameters, recalibration: Recalibration, index: Array, key: Array
+    field: Field, parameters: Parameters, recalibration: Recalibration, batch: Array, key: Array
 ) -> Outcome:
-    def one(k: Array, change: Recalibration) -> Outcome:
-        model = handlers.seed(race_model, jax.random.fold_in(key, k))
-        outcome = model(field, select_draw(parameters, DRAWN, k), change)
-        return Outcome(*(_small(value) for value in outcome))
-
-    return jax.vmap(one)(index, recalibration)
+    """Draw the scenarios of one batch: outcomes with a leading scenario axis."""
+    n_draws = jnp.asarray(parameters.team_scale).shape[0]
+    draw = (batch * SCENARIO_BATCH + jnp.arange(SCENARIO_BATCH)) % n_draws
+    model = handlers.seed(race_model, jax.random.fold_in(key, batch))
+    return Outcome(*(_small(value.T) for value in model(field, parameters, draw, recalibration)))
 
 
 def _small(value: Array) -> Array:
@@ -190,49 +209,11 @@ def _small(value: Array) -> Array:
 
 
 @jax.jit
-def _mean_relations(field: Field, parameters: Parameters) -> tuple[Array, Array, Array]:
-    """Log-strength (driver), incident logit (driver) and chaos scale (), averaged over parameter draws."""
-
-    def one(k: Array) -> tuple[Array, Array, Array]:
-        drawn = select_draw(parameters, DRAWN, k)
-        chaos_scale = jnp.asarray(drawn.chaos_scale)[field.archetype]
-        return log_strength(field, drawn), incident_logit(field, drawn), chaos_scale
-
-    n_draws = jnp.asarray(parameters.team_scale).shape[0]
-    strength, logit, chaos_scale = jax.vmap(one)(jnp.arange(n_draws))
+def mean_relations(field: Field, parameters: Parameters) -> dict[str, Array]:
+    """Utility (driver), incident logit (driver) and chaos scale (), averaged over parameter draws."""
     car = jnp.asarray(field.car)
-    return (
-        jnp.where(car, strength.mean(axis=0), 0.0),
-        jnp.where(car, logit.mean(axis=0), 0.0),
-        chaos_scale.mean(),
-    )
-
-
-def _assemble(
-    labels: xr.Dataset,
-    network: xr.Dataset,
-    outcomes: list[Outcome],
-    means: list[tuple[Array, Array, Array]],
-    n_scenarios: int,
-) -> xr.Dataset:
-    sizes = {"race": labels.sizes["race"], "scenario": n_scenarios, "driver": labels.sizes["driver"]}
-
-    def stack(values: list[NDArray], dims: tuple[str, ...], dtype: type) -> tuple[tuple[str, ...], NDArray]:
-        return dims, np.array(values, dtype).reshape([sizes[dim] for dim in dims])
-
-    variables = {
-        name: stack([getattr(o, name) for o in outcomes], dims, np.bool_ if name == "running" else np.int16)
-        for name, dims in OUTCOME_DIMS.items()
+    return {
+        "utility": jnp.where(car, log_strength(field, parameters).mean(axis=-1), 0.0),
+        "incident_logit": jnp.where(car, incident_logit(field, parameters).mean(axis=-1), 0.0),
+        "chaos_scale": jnp.asarray(parameters.chaos_scale)[:, field.archetype].mean(),
     }
-    for i, (name, dims) in enumerate(
-        {
-            "utility": ("race", "driver"),
-            "incident_logit": ("race", "driver"),
-            "chaos_scale": ("race",),
-        }.items()
-    ):
-        variables[name] = stack([np.asarray(mean[i]) for mean in means], dims, np.float32)
-    as_of = network["network_as_of"].sel(fold=labels["fold"].values).values
-    return labels.assign(variables).assign_coords(
-        network_as_of=("race", as_of.astype(np.int32)), scenario=np.arange(n_scenarios)
-    )

@@ -16,7 +16,7 @@ from calibration_pipeline.scenarios.covariates import (
     spread,
 )
 
-RACES_MULTIPLE = 64
+RACES_MULTIPLE = 128
 
 
 class History(NamedTuple):

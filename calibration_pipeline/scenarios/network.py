@@ -2,10 +2,14 @@
 
 The model is the one definition: scenarios are draws from it, and `numpyro.handlers.do` and `condition`
 apply to its sites. `RELATIONS` names the parents of every node.
+
+Sites have the shape (driver, scenario), (team, scenario), (stint, scenario) or (scenario): with scenarios
+last, every operation runs over many of them at once.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -13,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from calibration_pipeline.scenarios.covariates import AnyArray, Field
-from calibration_pipeline.scenarios.plackett_luce import ReversePlackettLuce
+from calibration_pipeline.scenarios.plackett_luce import rank_columns
 from calibration_pipeline.scenarios.stints import share_out
 
 MAX_GREEN_SHARE_LOST = 0.6
@@ -67,63 +71,72 @@ class Recalibration(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One simulated race; padding is 0 or False."""
+    """Simulated races; padding is 0 or False."""
 
-    finish_position: AnyArray  # (driver) int32
-    running: AnyArray  # (driver) bool
-    laps_completed: AnyArray  # (driver) int32
-    laps_led: AnyArray  # (driver) int32
-    fastest_laps: AnyArray  # (driver) int32
-    race_laps: AnyArray  # () int32
-    green_laps: AnyArray  # () int32
-    n_cautions: AnyArray  # () int32
+    finish_position: AnyArray  # (driver, scenario) int
+    running: AnyArray  # (driver, scenario) bool
+    laps_completed: AnyArray  # (driver, scenario) int
+    laps_led: AnyArray  # (driver, scenario) int
+    fastest_laps: AnyArray  # (driver, scenario) int
+    race_laps: AnyArray  # (scenario) int
+    green_laps: AnyArray  # (scenario) int
+    n_cautions: AnyArray  # (scenario) int
 
 
-def quantile(table: AnyArray, archetype: AnyArray, probability: AnyArray) -> Array:
-    """Value of a quantile table at probabilities, by linear interpolation.
+def quantile(table: AnyArray, probability: AnyArray) -> Array:
+    """Value of a quantile table at probabilities below 1, by linear interpolation.
+
+    Parameters
+    ----------
+    table : array, shape (quantile)
+    probability : array
 
     Examples
     --------
-    >>> float(quantile(jnp.array([[0.0, 10.0, 20.0]]), 0, 0.25))
+    >>> float(quantile(jnp.array([0.0, 10.0, 20.0]), 0.25))
     5.0
     """
-    row = jnp.asarray(table)[archetype]
-    return jnp.interp(probability, jnp.linspace(0.0, 1.0, row.shape[-1]), row)
+    table = jnp.asarray(table)
+    place = jnp.asarray(probability) * (table.shape[-1] - 1)
+    below = jnp.minimum(place.astype(jnp.int32), table.shape[-1] - 2)
+    return table[below] + (place - below) * jnp.diff(table)[below]
 
 
 def log_strength(field: Field, parameters: Parameters) -> Array:
-    """Log-strength of every car before team effects: (driver)."""
-    return jnp.asarray(field.pace) @ jnp.asarray(parameters.pace_weight)[field.archetype]
+    """Log-strength of every car before team effects: (driver, draw)."""
+    return jnp.asarray(field.pace) @ jnp.asarray(parameters.pace_weight)[..., field.archetype, :].T
 
 
 def incident_logit(field: Field, parameters: Parameters) -> Array:
-    """Logit of every car's incident at chaos 0: (driver)."""
-    intercept = jnp.asarray(parameters.incident_intercept)[field.archetype]
-    return intercept + jnp.asarray(field.incident) @ jnp.asarray(parameters.incident_weight)
+    """Logit of every car's incident at chaos 0: (driver, draw)."""
+    intercept = jnp.asarray(parameters.incident_intercept)[..., field.archetype]
+    return intercept + jnp.asarray(field.incident) @ jnp.asarray(parameters.incident_weight).T
 
 
 def caution_log_rate(field: Field, parameters: Parameters) -> Array:
-    """Log of the expected number of cautions at chaos 0: ()."""
-    intercept = jnp.asarray(parameters.caution_intercept)[field.archetype]
-    return intercept + parameters.caution_track_weight * jnp.asarray(field.caution)
+    """Log of the expected number of cautions at chaos 0: (draw)."""
+    intercept = jnp.asarray(parameters.caution_intercept)[..., field.archetype]
+    return intercept + jnp.asarray(parameters.caution_track_weight) * jnp.asarray(field.caution)
 
 
 NOTHING_CHANGED = Recalibration()
 
 
 def race_model(
-    field: Field, parameters: Parameters, recalibration: Recalibration = NOTHING_CHANGED
+    field: Field, parameters: Parameters, draw: ArrayLike, recalibration: Recalibration = NOTHING_CHANGED
 ) -> Outcome:
-    """Draw one race.
+    """Draw scenarios of one race.
 
     Parameters
     ----------
     field : Field
         Of one race (no leading axis).
     parameters : Parameters
-        One value each (no draws axis).
+        With a leading axis of draws where the parameter is drawn.
+    draw : array of int, shape (scenario)
+        Which draw of the parameters each scenario takes.
     recalibration : Recalibration
-        Nothing is changed by default.
+        Scalars or arrays (scenario); nothing is changed by default.
 
     Returns
     -------
@@ -132,50 +145,65 @@ def race_model(
         after retiring, the winner leads the last lap, laps led add up to the race's laps and fastest laps
         to its green laps.
     """
-    car, archetype = jnp.asarray(field.car), field.archetype
-    width = car.shape[-1]
+    draw = jnp.asarray(draw)
+    car, archetype = jnp.asarray(field.car)[:, None], field.archetype
+    width = car.shape[0]
+    scenario = numpyro.plate("scenario", draw.shape[0], dim=-1)
+    cars = numpyro.plate("car", width, dim=-2)
 
-    chaos = numpyro.sample("chaos", dist.Normal(0.0, 1.0))
-    caution_rate = jnp.exp(
-        caution_log_rate(field, parameters) + jnp.asarray(parameters.caution_chaos_weight)[archetype] * chaos
-    )
-    n_cautions = numpyro.sample("n_cautions", dist.Poisson(jnp.minimum(caution_rate, MAX_CAUTIONS)))
-    overtime = quantile(parameters.overtime_share, archetype, numpyro.sample("overtime", dist.Uniform()))
-    race_laps = jnp.maximum(jnp.round(field.scheduled_laps * (1 + overtime)), 1).astype(jnp.int32)
+    def drawn(table: AnyArray) -> Array:
+        return jnp.asarray(table)[draw, archetype]
+
+    with scenario:
+        chaos = numpyro.sample("chaos", dist.Normal(0.0, 1.0))
+        caution_rate = jnp.exp(
+            caution_log_rate(field, parameters)[draw] + drawn(parameters.caution_chaos_weight) * chaos
+        )
+        n_cautions = numpyro.sample("n_cautions", dist.Poisson(jnp.minimum(caution_rate, MAX_CAUTIONS)))
+        overtime = numpyro.sample("overtime", dist.Uniform())
+    added = quantile(jnp.asarray(parameters.overtime_share)[archetype], overtime)
+    race_laps = jnp.maximum(jnp.round(field.scheduled_laps * (1 + added)), 1).astype(jnp.int32)
     race_laps = numpyro.deterministic("race_laps", race_laps)
-    lost = jnp.minimum(
-        n_cautions * jnp.asarray(parameters.laps_per_caution)[archetype], MAX_GREEN_SHARE_LOST * race_laps
-    )
+    lost = n_cautions * jnp.asarray(parameters.laps_per_caution)[archetype]
+    lost = jnp.minimum(lost, MAX_GREEN_SHARE_LOST * race_laps)
     green_laps = numpyro.deterministic("green_laps", race_laps - jnp.round(lost).astype(jnp.int32))
 
-    logits = (
-        incident_logit(field, parameters)
-        + jnp.asarray(parameters.chaos_scale)[archetype] * chaos
-        + recalibration.incident_shift
-    )
-    incident = numpyro.sample("incident", dist.Bernoulli(logits=logits).to_event(1)).astype(bool)
+    logit = incident_logit(field, parameters)[:, draw] + drawn(parameters.chaos_scale) * chaos
+    logit = logit + recalibration.incident_shift
+    with scenario, cars:
+        incident = numpyro.sample("incident", dist.Bernoulli(logits=logit)).astype(bool)
+    last_one_running = jnp.arange(width)[:, None] == jnp.argmax(jnp.where(car, -logit, -jnp.inf), axis=0)
+    running = car & (~incident | (last_one_running & jnp.all(incident | ~car, axis=0)))
 
-    team_effect = numpyro.sample("team_effect", dist.Normal(0.0, 1.0).expand([width]).to_event(1))
-    strength = jnp.exp(recalibration.log_sharpness) * log_strength(field, parameters)
-    strength = strength + parameters.team_scale * team_effect[jnp.asarray(field.team)]
-    last_one_running = jnp.arange(width) == jnp.argmax(jnp.where(car, -logits, -jnp.inf))
-    running = car & (~incident | (last_one_running & jnp.all(incident | ~car)))
-    running_order = numpyro.sample("running_order", ReversePlackettLuce(strength, running))
+    with scenario, numpyro.plate("team", width, dim=-2):
+        team_effect = numpyro.sample("team_effect", dist.Normal(0.0, 1.0))
+    strength = jnp.exp(recalibration.log_sharpness) * log_strength(field, parameters)[:, draw]
+    strength = strength + jnp.asarray(parameters.team_scale)[draw] * team_effect[jnp.asarray(field.team)]
+    with scenario, cars:
+        luck = numpyro.sample("luck", dist.Gumbel(0.0, 1.0))
+        fate = numpyro.sample("fate", dist.Uniform())
+    with scenario, numpyro.plate("place", width + 1, dim=-2):
+        gap = numpyro.sample("gap", dist.Exponential(1.0))
+    running_order = numpyro.deterministic("running_order", rank_columns(strength - luck, running))
 
-    fate = numpyro.sample("fate", dist.Uniform().expand([width]).to_event(1))
-    laps_completed = complete_laps(running_order, running, fate, race_laps, archetype, parameters)
+    stopped = quantile(jnp.asarray(parameters.retirement_share)[archetype], fate)
+    behind = quantile(jnp.asarray(parameters.laps_lost)[archetype], in_order(gap, running_order, running))
+    laps_completed = complete_laps(running_order, running, stopped, behind, race_laps)
     laps_completed = numpyro.deterministic("laps_completed", jnp.where(car, laps_completed, 0))
     finish_position = numpyro.deterministic(
         "finish_position", classify(laps_completed, running_order, running, car)
     )
 
-    n_cars = jnp.sum(car)
-    finish_score = 1.0 - 2.0 * (finish_position - 1) / jnp.maximum(n_cars - 1, 1)
-    covariates = jnp.stack([jnp.asarray(field.start_score), finish_score, finish_score**2], axis=-1)
+    finish_score = 1.0 - 2.0 * (finish_position - 1) / jnp.maximum(jnp.sum(car) - 1, 1)
+    covariates = (jnp.asarray(field.start_score)[:, None], finish_score, finish_score**2)
+
+    def score(weight: AnyArray) -> Array:
+        return sum(w * x for w, x in zip(jnp.asarray(weight), covariates, strict=True))
+
     laps_led = share_out(
         "lead",
         race_laps,
-        covariates @ jnp.asarray(parameters.lead_weight),
+        score(parameters.lead_weight),
         laps_completed,
         race_laps,
         jnp.asarray(parameters.lead_dispersion)[archetype],
@@ -184,7 +212,7 @@ def race_model(
     fastest_laps = share_out(
         "fastest",
         green_laps,
-        covariates @ jnp.asarray(parameters.fastest_weight),
+        score(parameters.fastest_weight),
         laps_completed,
         race_laps,
         jnp.asarray(parameters.fastest_dispersion)[archetype],
@@ -201,49 +229,55 @@ def race_model(
     )
 
 
-def complete_laps(
-    running_order: Array,
-    running: Array,
-    fate: Array,
-    race_laps: Array,
-    archetype: ArrayLike,
-    parameters: Parameters,
-) -> Array:
-    """Laps completed by every car: (driver) int32.
+def in_order(gap: Array, running_order: Array, running: Array) -> Array:
+    """Independent uniform numbers, one a running car, handed out in running order, smallest first.
 
-    A retired car stops at a quantile of its archetype's retirements, short of the last lap. Running cars
-    lose laps independently; the losses are handed out in running order, fewest first, none to the winner.
-    """
-    stopped = jnp.floor(quantile(parameters.retirement_share, archetype, fate) * race_laps)
-    loss = jnp.where(running, jnp.round(quantile(parameters.laps_lost, archetype, fate) * race_laps), jnp.inf)
-    place = jnp.where(running, running_order - 1, 0)
-    handed_out = jnp.where(place == 0, 0.0, jnp.sort(loss)[place])
-    laps = jnp.where(running, race_laps - handed_out, jnp.minimum(stopped, race_laps - 1))
-    return jnp.clip(laps, 0, race_laps).astype(jnp.int32)
-
-
-def classify(laps_completed: Array, running_order: Array, running: Array, car: Array) -> Array:
-    """Finish by laps completed; at equal laps running cars stand ahead, in running order: (driver) int32."""
-    width = car.shape[-1]
-    behind = jnp.where(running, running_order, width + 1 + jnp.arange(width))
-    key = laps_completed * (4 * width) - behind
-    return jnp.where(car, 1 + jnp.sum((key[None, :] > key[:, None]) & car[None, :], axis=-1), 0).astype(
-        jnp.int32
-    )
-
-
-def select_draw(parameters: Parameters, drawn: frozenset[str], index: Array) -> Parameters:
-    """Select a draw, modulo their number, of the parameters named in `drawn`; the others are kept.
+    Sums of exponential gaps over their total are ordered uniform numbers (Devroye 1986, Non-Uniform Random
+    Variate Generation, chapter V, theorem 2.2), so that nothing is sorted.
 
     Parameters
     ----------
-    parameters : Parameters
-    drawn : set of str
-        Names of parameters with a leading axis of draws.
-    index : int
+    gap : array, shape (driver + 1, scenario)
+        Standard exponential.
+    running_order : array of int, shape (driver, scenario)
+    running : array of bool, shape (driver, scenario)
+
+    Returns
+    -------
+    array, shape (driver, scenario)
+        From 0 to 1; meaningless for cars that do not run.
     """
-    chosen = {
-        name: values[index % values.shape[0]] if name in drawn else values
-        for name, values in ((name, jnp.asarray(values)) for name, values in parameters._asdict().items())
-    }
-    return Parameters(**chosen)
+    reach = jax.lax.associative_scan(jnp.add, gap, axis=0)
+    n_running = jnp.sum(running, axis=0, keepdims=True)
+    place = jnp.maximum(running_order - 1, 0)
+    return jnp.take_along_axis(reach, place, axis=0) / jnp.take_along_axis(reach, n_running, axis=0)
+
+
+def complete_laps(
+    running_order: Array, running: Array, stopped: Array, behind: Array, race_laps: Array
+) -> Array:
+    """Laps completed by every car: (driver, scenario) int32.
+
+    Parameters
+    ----------
+    running_order : array of int, shape (driver, scenario)
+    running : array of bool, shape (driver, scenario)
+    stopped : array, shape (driver, scenario)
+        Share of the race after which a car retired; it stops short of the last lap.
+    behind : array, shape (driver, scenario)
+        Share of the race that a running car lost, ascending in running order; the winner loses none.
+    race_laps : array of int, shape (scenario)
+    """
+    stop = jnp.minimum(jnp.floor(stopped * race_laps), race_laps - 1)
+    lost = jnp.where(running_order == 1, 0.0, jnp.round(behind * race_laps))
+    return jnp.clip(jnp.where(running, race_laps - lost, stop), 0, race_laps).astype(jnp.int32)
+
+
+def classify(laps_completed: Array, running_order: Array, running: Array, car: Array) -> Array:
+    """Finish by laps completed; at equal laps running cars stand ahead, in running order: (driver, scenario).
+
+    The result is int32, 0 where there is no car.
+    """
+    width = car.shape[0]
+    behind = jnp.where(running, running_order, width + 1 + jnp.arange(width)[:, None])
+    return rank_columns(laps_completed * (4 * width) - behind, jnp.broadcast_to(car, laps_completed.shape))

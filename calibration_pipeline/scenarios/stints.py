@@ -13,10 +13,10 @@ LARGEST_BELOW_ONE = 1.0 - 1e-6
 
 def share_out(
     name: str,
-    laps: ArrayLike,
+    laps: Array,
     score: Array,
     laps_completed: Array,
-    race_laps: ArrayLike,
+    race_laps: Array,
     dispersion: ArrayLike,
     last: Array | None = None,
 ) -> Array:
@@ -28,36 +28,53 @@ def share_out(
     Parameters
     ----------
     name : str
-        Prefix of the sites `{name}_cut` and `{name}_holder`.
-    laps : int
+        Prefix of the sites `{name}_length` and `{name}_holder`, both (stint, scenario).
+    laps : array of int, shape (scenario)
         Laps to hand out.
-    score : array, shape (driver)
-    laps_completed : array of int, shape (driver)
+    score : array, shape (driver, scenario)
+    laps_completed : array of int, shape (driver, scenario)
         0 for padding; at least one car completed the race.
-    race_laps : int
+    race_laps : array of int, shape (scenario)
         Laps of the race, of which `laps` may be a part (those under green).
     dispersion : float
         Power of the exponential lengths, at least 0: 0 cuts evenly, 1 at random, more makes a few long stints
         among many short ones, as when leaders change through pit stops.
-    last : array of bool, shape (driver), optional
+    last : array of bool, shape (driver, scenario), optional
         The one car that holds the last stint.
 
     Returns
     -------
-    array of int32, shape (driver)
+    array of int32, shape (driver, scenario)
         Sums to `laps`; none to a car past the laps that it completed.
     """
-    width = score.shape[-1]
-    length = numpyro.sample(f"{name}_cut", dist.Exponential().expand([STINTS]).to_event(1)) ** dispersion
-    end = jnp.round(jnp.cumsum(length) / jnp.sum(length) * laps).at[-1].set(laps)
-    start = jnp.concatenate([jnp.zeros(1), end[:-1]])
+    with numpyro.plate("scenario", laps.shape[-1], dim=-1), numpyro.plate("stint", STINTS, dim=-2):
+        length = numpyro.sample(f"{name}_length", dist.Exponential(1.0)) ** dispersion
+        luck = numpyro.sample(f"{name}_holder", dist.Uniform())
+    reach = jax.lax.associative_scan(jnp.add, length, axis=0)
+    end = jnp.round(reach / reach[-1] * laps).astype(jnp.int32)
+    held = jnp.diff(end, axis=0, prepend=0)
+    weight = jnp.exp(score - jnp.max(score, axis=0))
+    needed = -(-end * race_laps // jnp.maximum(laps, 1))
 
-    able = laps_completed[None, :] * laps >= end[:, None] * race_laps
-    weight = jnp.cumsum(jnp.where(able, jnp.exp(score - jnp.max(score)), 0.0), axis=-1)
-    luck = numpyro.sample(f"{name}_holder", dist.Uniform().expand([STINTS]).to_event(1))
-    drawn = jnp.minimum(luck[:, None], LARGEST_BELOW_ONE) * weight[:, -1:]
-    holder = jnp.sum(weight <= drawn, axis=-1)
+    def add(total: Array, car: tuple[Array, Array]) -> Array:
+        car_weight, car_laps = car
+        return total + jnp.where(car_laps >= needed, car_weight, 0.0)
+
+    def count(state: tuple[Array, Array], car: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        total, holder = state
+        total = add(total, car)
+        return (total, holder + (total <= drawn)), None
+
+    def give(given: Array, stint: tuple[Array, Array]) -> tuple[Array, None]:
+        to, n_laps = stint
+        return given + jnp.where(to == slot, n_laps, 0), None
+
+    cars, nothing = (weight, laps_completed), jnp.zeros(held.shape)
+    total, _ = jax.lax.scan(lambda upto, car: (add(upto, car), None), nothing, cars)
+    drawn = jnp.minimum(luck, LARGEST_BELOW_ONE) * total
+    (_, holder), _ = jax.lax.scan(count, (nothing, jnp.zeros(held.shape, jnp.int32)), cars)
     if last is not None:
-        holder = jnp.where(end >= laps, jnp.argmax(last), holder)
-    held = jax.nn.one_hot(holder, width) * (end - start)[:, None]
-    return jnp.sum(held, axis=0).astype(jnp.int32)
+        holder = jnp.where(end == laps, jnp.argmax(last, axis=0), holder)
+    slot = jnp.arange(score.shape[0])[:, None]
+    given, _ = jax.lax.scan(give, jnp.zeros(score.shape, jnp.int32), (holder, held))
+    return given
