@@ -80,7 +80,7 @@ def test_sampled_orders_of_four_cars_agree_with_enumeration():
     luck = jax.random.gumbel(jax.random.key(0), (4, 40_000))
     ranks = np.asarray(rank_columns(utility[:, None] - luck, jnp.ones((4, 40_000), bool)))
     orders = list(itertools.permutations(range(4)))
-    counts = [(ranks.argsort(axis=0).T == np.array(order)).all(axis=1).sum() for order in orders]
+    counts = [(np.array(order) == ranks.argsort(axis=0).T).all(axis=1).sum() for order in orders]
     exact = np.exp([float(log_probability(utility[np.array(order)], np.ones(4, bool))) for order in orders])
     assert chisquare(counts, 40_000 * exact / exact.sum()).pvalue > TEST_FAILURE_RATE
 

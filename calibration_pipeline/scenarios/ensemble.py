@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,11 +25,13 @@ from calibration_pipeline.scenarios.network import (
     race_model,
 )
 from calibration_pipeline.scenarios.networks import fold_parameters
+from calibration_pipeline.scenarios.pins import Pin, pin
 from calibration_pipeline.scenarios.races import race_coordinates
 
 SCENARIO_BATCH = 1024
 # Fields are padded to a multiple of this, so that one compiled sampler serves nearly all races.
 WIDTH_MULTIPLE = 8
+NO_PINS: Mapping[str, Pin] = MappingProxyType({})
 MAX_SCENARIOS = 1_000_000
 CAR_OUTCOME = ("race", "scenario", "driver")
 RACE_OUTCOME = ("race", "scenario")
@@ -89,7 +92,7 @@ def simulate_races(
     forecast = np.isin(labels["fold"].values, network["fold"].values)
     field = jax.tree.map(lambda values: values[forecast], build_field(slots, width))
     labels = labels.isel(race=forecast)
-    return draw_races(labels, field, network, n_scenarios, seed, recalibration or {})
+    return draw_races(labels, field, network, n_scenarios, seed, recalibration or {})[0]
 
 
 def check_request(features: pl.DataFrame, n_scenarios: int) -> None:
@@ -117,7 +120,8 @@ def draw_races(
     n_scenarios: int,
     seed: int,
     recalibration: Mapping[int, Recalibration],
-) -> xr.Dataset:
+    pins: Mapping[str, Pin] = NO_PINS,
+) -> tuple[xr.Dataset, NDArray[np.float32]]:
     """Draw scenarios of labelled races, each from the network of its fold.
 
     Parameters
@@ -128,11 +132,15 @@ def draw_races(
         With a leading axis of the same races.
     network, n_scenarios, seed, recalibration
         As in `simulate_races`.
+    pins : mapping
+        Site -> `Pin`: interventions and evidence, the same in every race.
 
     Returns
     -------
-    xarray.Dataset
+    ensemble : xarray.Dataset
         `ScenarioEnsemble`.
+    log_weight : array, shape (race, scenario)
+        Log probability of the evidence in `pins`, 0 without.
     """
     folds = labels["fold"].values.tolist()
     races = labels["race"].values.tolist()
@@ -144,13 +152,13 @@ def draw_races(
     width = labels.sizes["driver"]
     widened = widen_field(field, width + -width % WIDTH_MULTIPLE)
     key = jax.random.key(seed)
+    log_weight = np.zeros((len(races), n_scenarios), np.float32)
 
     def draw(r: int) -> None:
         race: Field = jax.tree.map(lambda values: values[r], widened)
         change = recalibration.get(races[r], Recalibration())
-        outcome = draw_race(
-            race, parameters[folds[r]], change, n_scenarios, jax.random.fold_in(key, races[r])
-        )
+        race_key = jax.random.fold_in(key, races[r])
+        outcome, log_weight[r] = draw_race(race, parameters[folds[r]], change, n_scenarios, race_key, pins)
         relations = mean_relations(race, parameters[folds[r]])
         for name, values in {**outcome._asdict(), **relations}.items():
             arrays[name][r] = values[..., :width] if "driver" in VARIABLES[name][0] else values
@@ -158,14 +166,21 @@ def draw_races(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(draw, range(len(races))))
     as_of = network["network_as_of"].sel(fold=labels["fold"].values).values
-    return labels.assign({name: (dims, arrays[name]) for name, (dims, _) in VARIABLES.items()}).assign_coords(
+    ensemble = labels.assign({name: (dims, arrays[name]) for name, (dims, _) in VARIABLES.items()})
+    ensemble = ensemble.assign_coords(
         network_as_of=("race", as_of.astype(np.int32)), scenario=np.arange(n_scenarios)
     )
+    return ensemble, log_weight
 
 
 def draw_race(
-    field: Field, parameters: Parameters, recalibration: Recalibration, n_scenarios: int, key: Array
-) -> Outcome:
+    field: Field,
+    parameters: Parameters,
+    recalibration: Recalibration,
+    n_scenarios: int,
+    key: Array,
+    pins: Mapping[str, Pin] = NO_PINS,
+) -> tuple[Outcome, NDArray[np.float32]]:
     """Draw scenarios of one race, in batches that bound the memory.
 
     Parameters
@@ -178,30 +193,43 @@ def draw_race(
         Scalars or arrays (scenario).
     n_scenarios : int
     key : jax key
+    pins : mapping
+        Site -> `Pin`: interventions and evidence.
 
     Returns
     -------
-    Outcome
+    outcome : Outcome
         NumPy arrays with a leading scenario axis.
+    log_weight : array, shape (scenario)
+        Log probability of the evidence in `pins`, 0 without.
     """
     change = [np.broadcast_to(np.asarray(value, np.float32), n_scenarios) for value in recalibration]
     batches = []
     for batch, start in enumerate(range(0, n_scenarios, SCENARIO_BATCH)):
         part = (values[start : start + SCENARIO_BATCH] for values in change)
         whole = Recalibration(*(np.resize(values, SCENARIO_BATCH) for values in part))
-        batches.append(jax.device_get(_draw_batch(field, parameters, whole, batch, key)))
-    return Outcome(*(np.concatenate(values)[:n_scenarios] for values in zip(*batches, strict=True)))
+        batches.append(jax.device_get(_draw_batch(field, parameters, whole, dict(pins), batch, key)))
+    outcomes, log_weights = zip(*batches, strict=True)
+    outcome = Outcome(*(np.concatenate(values)[:n_scenarios] for values in zip(*outcomes, strict=True)))
+    return outcome, np.concatenate(log_weights)[:n_scenarios]
 
 
 @jax.jit
 def _draw_batch(
-    field: Field, parameters: Parameters, recalibration: Recalibration, batch: Array, key: Array
-) -> Outcome:
-    """Draw the scenarios of one batch: outcomes with a leading scenario axis."""
+    field: Field,
+    parameters: Parameters,
+    recalibration: Recalibration,
+    pins: dict[str, Pin],
+    batch: Array,
+    key: Array,
+) -> tuple[Outcome, Array]:
+    """Draw the scenarios of one batch: outcomes and log weights with a leading scenario axis."""
     n_draws = jnp.asarray(parameters.team_scale).shape[0]
     draw = (batch * SCENARIO_BATCH + jnp.arange(SCENARIO_BATCH)) % n_draws
-    model = handlers.seed(race_model, jax.random.fold_in(key, batch))
-    return Outcome(*(_small(value.T) for value in model(field, parameters, draw, recalibration)))
+    held = pin(race_model, pins)
+    outcome = handlers.seed(held, jax.random.fold_in(key, batch))(field, parameters, draw, recalibration)
+    log_weight = jnp.broadcast_to(held.log_weight, draw.shape)
+    return Outcome(*(_small(value.T) for value in outcome)), log_weight
 
 
 def _small(value: Array) -> Array:

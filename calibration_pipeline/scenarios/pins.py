@@ -1,0 +1,110 @@
+"""Interventions on a race and evidence about it: the handler that holds sites, and what weights are worth.
+
+An intervention cuts a site from its causes and sets it; evidence keeps the causes, and every scenario weighs
+as much as the probability of the evidence given the causes that it drew (likelihood weighting: Fung & Chang
+1990, doi:10.1016/B978-0-444-88738-2.50023-3; Shachter & Peot 1990, doi:10.1016/B978-0-444-88738-2.50024-5).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+from numpyro.primitives import Messenger
+
+from calibration_pipeline.scenarios.covariates import AnyArray
+
+
+class Pin(NamedTuple):
+    """A site that is held to a value, for all cars or for some.
+
+    Attributes
+    ----------
+    value : array
+        Broadcasts against the site: () or (driver, 1).
+    where : array of bool
+        Where the site is held; elsewhere it is drawn.
+    seen : bool
+        Whether the value is evidence, to be weighed, or an intervention.
+    """
+
+    value: AnyArray
+    where: AnyArray
+    seen: AnyArray
+
+
+class pin(Messenger):  # noqa: N801 - named as NumPyro's handlers are
+    """Hold sites of a model to values, and add up the log probability of those that were seen.
+
+    Parameters
+    ----------
+    fn : callable
+        Model whose sites have the scenarios last.
+    pins : mapping
+        Site name -> `Pin`.
+
+    Attributes
+    ----------
+    log_weight : array, shape (scenario), or 0
+        Log probability of the evidence given its causes, in each scenario.
+    """
+
+    def __init__(self, fn: Callable[..., Any], pins: Mapping[str, Pin]) -> None:
+        self.pins = pins
+        self.log_weight: Array | float = 0.0
+        super().__init__(fn)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        """Put the values in place of the drawn ones."""
+        held = self.pins.get(msg["name"])
+        if held is None or msg["type"] != "sample":
+            return
+        drawn = msg["value"]
+        where = jnp.broadcast_to(held.where, drawn.shape)
+        value = jnp.where(where, jnp.asarray(held.value, drawn.dtype), drawn)
+        each = jnp.where(where & held.seen, msg["fn"].log_prob(value), 0.0)
+        self.log_weight = self.log_weight + each.sum(axis=tuple(range(each.ndim - 1)))
+        msg["value"] = value
+
+
+def effective_sample_size(log_weight: NDArray) -> float:
+    """Kish's effective sample size of weighted draws, (sum w)^2 / sum w^2; 0 where all weights are 0.
+
+    Kish (1965), Survey Sampling, section 11.7.
+
+    Examples
+    --------
+    >>> effective_sample_size(np.log([1.0, 1.0, 1.0, 1.0])), effective_sample_size(np.array([0.0, -np.inf]))
+    (4.0, 1.0)
+    """
+    weight = _relative(log_weight)
+    return float(weight.sum() ** 2 / (weight**2).sum()) if weight.any() else 0.0
+
+
+def resample(log_weight: NDArray, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of `n` draws, each taken about as often as it weighs: systematic resampling.
+
+    Carpenter, Clifford & Fearnhead (1999), doi:10.1049/ip-rsn:19990255.
+
+    Parameters
+    ----------
+    log_weight : array, shape (draw)
+        Not all -inf.
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array of int, shape (n)
+        Ascending.
+    """
+    reach = np.cumsum(_relative(log_weight))
+    places = (np.arange(n) + rng.uniform()) / n * reach[-1]
+    return np.minimum(np.searchsorted(reach, places, side="right"), len(reach) - 1)
+
+
+def _relative(log_weight: NDArray) -> NDArray[np.float64]:
+    largest = np.max(log_weight, initial=-np.inf)
+    return np.exp(log_weight - largest) if np.isfinite(largest) else np.zeros(len(log_weight))
