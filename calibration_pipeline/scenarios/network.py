@@ -29,12 +29,19 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "race_laps": ("archetype", "scheduled_laps"),
     "green_laps": ("n_cautions", "race_laps"),
     "incident": ("chaos", "archetype", "track", "driver", "start_position"),
-    "team_effect": ("team",),
+    "team_effect": (),
     "running_order": ("incident", "team_effect", "archetype", "driver", "team", "start_position"),
     "laps_completed": ("incident", "running_order", "race_laps", "archetype"),
     "finish_position": ("laps_completed", "running_order"),
     "laps_led": ("laps_completed", "finish_position", "start_position", "race_laps", "archetype"),
-    "fastest_laps": ("laps_completed", "finish_position", "green_laps", "archetype"),
+    "fastest_laps": (
+        "laps_completed",
+        "finish_position",
+        "start_position",
+        "race_laps",
+        "green_laps",
+        "archetype",
+    ),  # fmt: skip
 }
 
 
@@ -172,8 +179,6 @@ def race_model(
     logit = logit + recalibration.incident_shift
     with scenario, cars:
         incident = numpyro.sample("incident", dist.Bernoulli(logits=logit)).astype(bool)
-    last_one_running = jnp.arange(width)[:, None] == jnp.argmax(jnp.where(car, -logit, -jnp.inf), axis=0)
-    running = car & (~incident | (last_one_running & jnp.all(incident | ~car, axis=0)))
 
     with scenario, numpyro.plate("team", width, dim=-2):
         team_effect = numpyro.sample("team_effect", dist.Normal(0.0, 1.0))
@@ -184,7 +189,10 @@ def race_model(
         fate = numpyro.sample("fate", dist.Uniform())
     with scenario, numpyro.plate("place", width + 1, dim=-2):
         gap = numpyro.sample("gap", dist.Exponential(1.0))
-    running_order = numpyro.deterministic("running_order", rank_columns(strength - luck, running))
+    pace = jnp.where(car, strength - luck, -jnp.inf)
+    best = jnp.arange(width)[:, None] == jnp.argmax(pace, axis=0)
+    running = car & (~incident | (best & jnp.all(incident | ~car, axis=0)))
+    running_order = numpyro.deterministic("running_order", rank_columns(pace, running))
 
     stopped = quantile(jnp.asarray(parameters.retirement_share)[archetype], fate)
     behind = quantile(jnp.asarray(parameters.laps_lost)[archetype], in_order(gap, running_order, running))

@@ -1,0 +1,89 @@
+"""The causal graph as it is declared, drawn and coded is one and the same."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro import handlers
+from numpyro.ops.provenance import eval_provenance
+
+from calibration_pipeline.scenarios.covariates import Field
+from calibration_pipeline.scenarios.graph import draw_graph
+from calibration_pipeline.scenarios.history import empty_history
+from calibration_pipeline.scenarios.network import RELATIONS, Parameters, race_model
+from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS
+
+DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
+# What of the world each array of the field is made of.
+KNOWN_IN = {
+    "known pace": {"driver", "team", "start_position"},
+    "known incident": {"driver", "start_position", "track"},
+    "known start_score": {"start_position"},
+    "known car": set(),
+    "known team": {"team"},
+    "known archetype": {"archetype"},
+    "known scheduled_laps": {"scheduled_laps"},
+    "known caution": {"track"},
+}
+
+
+@pytest.fixture(scope="module")
+def traced() -> dict[str, frozenset[str]]:
+    """Node -> the field's arrays and the sampled nodes that its code reads."""
+    sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()}
+    parameters = Parameters(*(np.ones([sizes[dim] for dim in dims]) for dims in PARAMETER_DIMS.values()))
+    field = jax.tree.map(lambda values: jnp.asarray(values[0]), empty_history(width=4).field)
+
+    def reads(**given: jax.Array) -> dict:
+        parts = {name: given.pop(f"known {name}") for name in Field._fields}
+        model = handlers.substitute(handlers.seed(race_model, 0), data=given)
+        sites = handlers.trace(model).get_trace(Field(**parts), parameters, jnp.arange(8))
+        return {
+            name: jax.tree.leaves(site["fn"]) if site["type"] == "sample" else site["value"]
+            for name, site in sites.items()
+            if name in RELATIONS
+        }
+
+    model = handlers.trace(handlers.seed(race_model, 0))
+    sites = model.get_trace(field, parameters, jnp.arange(8))
+    sampled = {name: site["value"] for name, site in sites.items() if site["type"] == "sample"}
+    known = {f"known {name}": values for name, values in field._asdict().items()}
+    found = eval_provenance(reads, **known, **sampled)
+    return {name: frozenset().union(*jax.tree.leaves(by, is_leaf=is_set)) for name, by in found.items()}
+
+
+def is_set(value: object) -> bool:
+    return isinstance(value, frozenset)
+
+
+def declared(node: str, sampled: frozenset[str]) -> set[str]:
+    """What a node reads by `RELATIONS`, looking through the nodes that are computed."""
+    return {
+        name
+        for parent in RELATIONS[node]
+        for name in (declared(parent, sampled) if parent in RELATIONS and parent not in sampled else {parent})
+    }
+
+
+@pytest.mark.parametrize("node", RELATIONS)
+def test_the_code_reads_what_the_relations_say(traced, node):
+    assert traced.keys() == RELATIONS.keys()
+    sampled = frozenset({"chaos", "n_cautions", "incident", "team_effect"})
+    coded = {name for source in traced[node] for name in KNOWN_IN.get(source, {source} & RELATIONS.keys())}
+    assert coded == declared(node, sampled)
+
+
+def test_relations_are_a_graph_without_cycles():
+    done: set[str] = set()
+    for node, parents in RELATIONS.items():
+        assert {parent for parent in parents if parent in RELATIONS} <= done
+        done.add(node)
+
+
+def test_the_drawing_has_every_edge_and_stands_in_the_docs():
+    drawing = draw_graph()
+    edges = [line.strip() for line in drawing.splitlines() if "-->" in line]
+    assert edges == [f"{parent} --> {node}" for node, parents in RELATIONS.items() for parent in parents]
+    assert f"```mermaid\n{drawing}\n```" in DOCS.read_text()
