@@ -20,14 +20,26 @@ if TYPE_CHECKING:
     from assets.settings import Settings
 
 SETTING_OPTIONS = {
-    "source": "simulated or nascar_feed",
-    "feed-url": "https:// address, folder or zip of the timing feed's files",
-    "seasons": "consecutive seasons: 2020,2021 or 2020-2023 or 2020- (open)",
+    "source": "simulated, nascar_feed or tables (your own results)",
+    "feed-url": "with source nascar_feed: https:// address, folder or zip of the timing feed's files",
+    "results": "with source tables: your results, a row a car and race, as .parquet, .csv or .csv.gz (a path "
+    "or an address); columns: docs/tables.md",
+    "laps": "with source tables, optional: your laps, a row a car and lap, in the same forms",
+    "ensembles": "your own scenarios (NetCDF or Parquet) in place of the network's",
+    "seasons": "consecutive seasons: 2020,2021 or 2020-2023 or 2020- (open); what the files hold by default",
     "scenarios": "scenarios simulated per race",
     "fold-races": "races per fold; by default a season where history is long enough",
     "store": "folder or object-store address that holds the assets",
     "seed": "seed of every random draw",
 }
+RUN_EXAMPLES = """\
+examples:
+  calibration-pipeline run                                            simulated seasons, everything
+  calibration-pipeline run --source tables --results cup.parquet      your own results, all seasons in them
+  calibration-pipeline run --source tables --results cup.csv --laps laps.parquet --seasons 2020-2023
+  calibration-pipeline run --source nascar_feed --feed-url feed.zip   the timing feed's files
+  calibration-pipeline run --select +scenario_ensemble                up to the scenarios
+"""
 INTERRUPTED = 130
 OWN_LOGGERS = ("assets", "calibration_pipeline")
 
@@ -50,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="materialize everything, or a selection")
+    run = commands.add_parser(
+        "run",
+        help="materialize everything, or a selection",
+        epilog=RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     run.add_argument("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
     run.add_argument("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
     run.add_argument("--verbose", action="store_true", help="show log lines on the terminal as well")
@@ -79,12 +96,20 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def _load(options: argparse.Namespace) -> "Settings | None":
-    """Return the settings, or tell what is wrong with them and return None."""
+def _load(options: argparse.Namespace, *, seasons: bool = True) -> "Settings | None":
+    """Return the settings, or tell what is wrong with them and return None.
+
+    With `seasons`, those that nobody set are looked up in the source's files.
+    """
     from assets.settings import SettingsError, load_settings
 
     try:
-        return load_settings(_given(options))
+        settings = load_settings(_given(options))
+        if not seasons or settings.seasons or settings.default_seasons:
+            return settings
+        from assets.resources import with_seasons
+
+        return with_seasons(settings)
     except SettingsError as error:
         _fail(str(error))
         return None
@@ -151,7 +176,7 @@ def _ui(options: argparse.Namespace) -> int:
     from assets.settings import ENV_PREFIX, project_folder
 
     prepare_home()
-    given = {f"{ENV_PREFIX}{name.upper()}": value for name, value in _given(options).items()}
+    given = {f"{ENV_PREFIX}{name.upper()}": str(getattr(settings, name)) for name in _given(options)}
     workspace = project_folder() / "workspace.yaml"
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "assets.definitions"]
     command = [sys.executable, "-m", "dagster", "dev", *target, "-h", "127.0.0.1", "-p", str(options.port)]
@@ -159,7 +184,7 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    settings = _load(options)
+    settings = _load(options, seasons=False)
     if settings is None:
         return 2
     from assets.settings import store_root
@@ -192,9 +217,8 @@ def _settings(options: argparse.Namespace) -> int:
         table.add_column(column, overflow="fold")
     came_from = origins(_given(options))
     for name, value in settings:
-        shown = (
-            _span(settings.season_list) if name == "seasons" else "by rule" if value is None else str(value)
-        )
+        unset = "by rule" if name == "fold_races" else "none"
+        shown = _span(settings.season_list) if name == "seasons" else unset if value is None else str(value)
         table.add_row(f"{ENV_PREFIX}{name.upper()}", shown, came_from[name])
     _console().print(table)
     return 0

@@ -8,7 +8,7 @@ import dagster as dg
 from assets import calibration, ingest, report, scenarios, telemetry, verification
 from assets.checks import build_checks
 from assets.partitions import narrow, seasons_of
-from assets.resources import build_resources
+from assets.resources import build_resources, with_seasons
 from assets.runner import progress_logger
 from assets.settings import Settings, load_settings
 from calibration_pipeline.calibration.inference import use_host_devices
@@ -43,6 +43,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
     resources : mapping, optional
         Replace resources by key, as tests do.
     """
+    settings = with_seasons(settings)
     seasons = seasons_of(settings)
     truth = [ingest.simulated_truth] if settings.source == "simulated" else []
     assets = [narrow(asset, seasons) for asset in [*ASSETS, *truth]]

@@ -57,7 +57,7 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
             io_manager_key="parquet",
             kinds={"polars", "parquet"},
             owners=OWNERS,
-            code_version="1",
+            code_version="2",
             is_required=False,
             metadata=boundary("race_results"),
         ),

@@ -55,9 +55,9 @@ def results_are_permutations(race_results: pl.DataFrame) -> Finding:
 def results_laps_led_add_up(race_results: pl.DataFrame) -> Finding:
     """Whether the laps led of each race add up to the laps that it ran."""
     races = (
-        race_results.group_by("race_id", maintain_order=True)
+        race_results.drop_nulls(["laps_led", "race_laps"])
+        .group_by("race_id", maintain_order=True)
         .agg(pl.col("laps_led").sum(), pl.col("race_laps").first())
-        .drop_nulls("race_laps")
         .with_columns(off=pl.col("laps_led") - pl.col("race_laps"))
     )
     bad = [
@@ -77,10 +77,11 @@ def scenarios_are_permutations(ensemble: xr.Dataset) -> Finding:
 
 
 def scenario_laps_add_up(ensemble: xr.Dataset) -> Finding:
-    """Whether laps led add up to each scenario's laps, and fastest laps to its green laps."""
-    led = ensemble["laps_led"].sum("driver") == ensemble["race_laps"]
-    fastest = ensemble["fastest_laps"].sum("driver") == ensemble["green_laps"]
-    kept = (led & fastest).transpose("race", "scenario").values
+    """Whether laps led add up to each scenario's laps, and fastest laps to its green laps, where told."""
+    kept = np.ones((ensemble.sizes["race"], ensemble.sizes["scenario"]), bool)
+    for laps, total in (("laps_led", "race_laps"), ("fastest_laps", "green_laps")):
+        if laps in ensemble and total in ensemble:
+            kept &= (ensemble[laps].sum("driver") == ensemble[total]).transpose("race", "scenario").values
     return _scenario_finding(ensemble, kept, "laps led and fastest laps add up")
 
 
@@ -96,8 +97,18 @@ def features_know_only_the_past(features: pl.DataFrame) -> Finding:
 
 
 def networks_know_only_the_past(ensemble: xr.Dataset) -> Finding:
-    """Whether the network that sampled each race was fitted on earlier races alone."""
-    return _before(ensemble["network_as_of"], ensemble["race_order"], ensemble["race"])
+    """Whether the network that sampled each race was fitted on earlier races alone.
+
+    Races of a user's own ensemble have no network; they are counted, because nothing vouches for them here.
+    """
+    sampled = ensemble.isel(race=ensemble["network_as_of"].values > 0)
+    finding = _before(sampled["network_as_of"], sampled["race_order"], sampled["race"])
+    n_users = ensemble.sizes["race"] - sampled.sizes["race"]
+    if not n_users:
+        return finding
+    sentence = f"{n_users} races are of a user's ensemble: what its simulator knew is not told."
+    told = f"{finding.sentence} {sentence}" if sampled.sizes["race"] else sentence
+    return Finding(finding.passed, told, {**finding.metadata, "not_told": n_users})
 
 
 def calibrations_know_only_the_past(backtest: xr.Dataset) -> Finding:

@@ -1,13 +1,15 @@
 """What assets are given besides their inputs: the settings, the source and the compiled tracks."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
-from assets.settings import Settings, project_folder
+from assets.settings import Settings, SettingsError, parse_seasons, project_folder
 from assets.storage import io_managers
-from calibration_pipeline.sources.base import Source
+from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.nascar_feed import NascarFeedSource
 from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 
 FEED_CACHE = Path("data") / "feed_cache"
@@ -18,7 +20,33 @@ def build_source(settings: Settings) -> Source:
     tracks = compile_constraints()
     if settings.source == "nascar_feed":
         return NascarFeedSource(settings.feed_url, tracks, cache_dir=project_folder() / FEED_CACHE)
+    if settings.source == "tables":
+        return TablesSource(str(settings.results), settings.laps, tracks)
     return SimulatedSource(settings.season_list, tracks, seed=settings.seed)
+
+
+def with_seasons(settings: Settings) -> Settings:
+    """Return the settings with the seasons that the source's files hold, where none are set.
+
+    Raises
+    ------
+    SettingsError
+        If the source cannot be read, has no season, or its seasons are not consecutive.
+    """
+    if settings.seasons or settings.default_seasons:
+        return settings
+    try:
+        seasons = build_source(settings).seasons
+    except SourceError as error:
+        raise SettingsError(str(error)) from error
+    text = ",".join(map(str, seasons))
+    try:
+        parse_seasons(text, datetime.date.today().year)
+    except ValueError as error:
+        raise SettingsError(
+            f"The seasons in the files are {text or 'none'}, {error}: choose with --seasons."
+        ) from error
+    return settings.model_copy(update={"seasons": text})
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:

@@ -17,12 +17,14 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+from upath import UPath
 
 from assets.contracts import place
 from assets.partitions import ARCHETYPE_PARTITIONS
 
 PROGRESS = "assets.progress"
 RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
+ALLOW_MISSING = "allow_missing_partitions"
 EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,38 @@ def plan(
         stages.append(Stage(frozenset(stage), _partitions(cut, archetypes)))
         waiting = [key for key in waiting if key in blocked]
     return stages
+
+
+def needing_more(defs: dg.Definitions, archetypes: Sequence[str]) -> dict[dg.AssetKey, str]:
+    """Return the assets that a run of these archetypes cannot make, each with what it lacks.
+
+    An asset that reads all archetypes can be made where the others are stored from an earlier run. What
+    reads an asset that cannot be made cannot be made either.
+
+    Parameters
+    ----------
+    defs : dagster.Definitions
+    archetypes : sequence of str
+        Archetype partitions to materialize; all where it is empty.
+    """
+    graph = defs.resolve_asset_graph()
+    others = set(ARCHETYPE_PARTITIONS.get_partition_keys()) - set(archetypes) if archetypes else set()
+    lacking: dict[dg.AssetKey, str] = {}
+    for key in graph.toposorted_asset_keys if others else ():
+        asset = graph.get(key).assets_def
+        for name, parent in asset.keys_by_input_name.items():
+            read = (graph.get(parent).partitions_def, graph.get(key).partitions_def)
+            if parent in lacking:
+                lacking[key] = lacking[parent]
+            elif read == (ARCHETYPE_PARTITIONS, None) and not _allows_missing(asset, name):
+                folder: UPath = (defs.resources or {})["settings"].store_path / parent.to_user_string()
+                if missing := sorted(others - {path.stem for path in folder.glob("*.*")}):
+                    lacking[key] = f"{parent.to_user_string()} of {', '.join(missing)}"
+    return lacking
+
+
+def _allows_missing(asset: dg.AssetsDefinition, name: str) -> bool:
+    return bool(asset.op.input_dict[name].metadata.get(ALLOW_MISSING))
 
 
 def select_assets(defs: dg.Definitions, selection: str | None) -> frozenset[dg.AssetKey]:
@@ -139,7 +173,12 @@ def run(
     job = defs.resolve_implicit_global_asset_job_def()
     metadata: dict[str, dict[str, Any]] = {}
     with console.status("") as status, _listening(Progress(console, status)) as progress:
-        for stage in plan(defs, select_assets(defs, selection), archetypes):
+        selected = select_assets(defs, selection)
+        lacking = {key: what for key, what in needing_more(defs, archetypes).items() if key in selected}
+        for what in dict.fromkeys(lacking.values()):
+            names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
+            console.print(f"  [yellow]–[/] skipped: {names}; there is no {what}", highlight=False)
+        for stage in plan(defs, selected - lacking.keys(), archetypes):
             for partition in stage.partitions:
                 progress.partition = partition
                 result = job.execute_in_process(

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 ENV_PREFIX = "CALIBRATION_"
 FIRST_SEASON = 1949
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
+# From what overrides all to what is overridden by all.
+ORIGINS = ("option", "environment", ".env", "default")
 
 
 class SettingsError(ValueError):
@@ -79,18 +81,37 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
 
-    source: Literal["simulated", "nascar_feed"] = Field(
-        default="simulated", description="simulated or nascar_feed"
+    source: Literal["simulated", "nascar_feed", "tables"] = Field(
+        default="simulated", description="simulated, nascar_feed or tables"
     )
     feed_url: str = Field(
         default="https://cf.nascar.com/cacher",
         min_length=1,
         description="https:// address, folder or zip of the timing feed's files",
     )
+    results: str | None = Field(
+        default=None,
+        min_length=1,
+        validate_default=True,
+        description="path or address of your table of results, .parquet, .csv or .csv.gz, with source tables "
+        "and only then",
+    )
+    laps: str | None = Field(
+        default=None,
+        min_length=1,
+        description="path or address of your table of laps, .parquet, .csv or .csv.gz, with source tables "
+        "and only then",
+    )
+    ensembles: str | None = Field(
+        default=None,
+        min_length=1,
+        description="path or address of your own scenarios, NetCDF or Parquet, in place of the network's",
+    )
     seasons: str | None = Field(
         default=None,
         description="consecutive seasons up to this year, as in 2020,2021 or 2020-2023 or 2020- (open); "
-        + ", ".join(f"{seasons} by default for {source}" for source, seasons in DEFAULT_SEASONS.items()),
+        + ", ".join(f"{seasons} by default for {source}" for source, seasons in DEFAULT_SEASONS.items())
+        + " on the web, else what the files hold",
     )
     store: str = Field(
         default="data/store",
@@ -114,10 +135,38 @@ class Settings(BaseSettings):
             parse_seasons(value, datetime.date.today().year)
         return value
 
+    @field_validator("results", "laps", "ensembles")
+    @classmethod
+    def _make_absolute(cls, value: str | None) -> str | None:
+        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
+
+    @field_validator("results")
+    @classmethod
+    def _check_results(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("source") == "tables":
+            raise ValueError("source tables reads it: --results PATH")
+        return value
+
+    @property
+    def default_seasons(self) -> str | None:
+        """The seasons where none are set; None where only the source's files can tell."""
+        on_the_web = self.feed_url.startswith(("http://", "https://"))
+        if self.source == "tables" or (self.source == "nascar_feed" and not on_the_web):
+            return None
+        return DEFAULT_SEASONS[self.source]
+
     @property
     def season_bounds(self) -> tuple[int, int | None]:
-        """The first and the last season; None where new seasons are to follow by themselves."""
-        text = self.seasons or DEFAULT_SEASONS[self.source]
+        """The first and the last season; None where new seasons are to follow by themselves.
+
+        Raises
+        ------
+        SettingsError
+            If the seasons are those that the source's files hold; `resources.with_seasons` looks there.
+        """
+        text = self.seasons or self.default_seasons
+        if text is None:
+            raise SettingsError(f"The seasons of source {self.source} are not known before it is read.")
         return parse_seasons(text, datetime.date.today().year)
 
     @property
@@ -152,7 +201,9 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
     try:
-        return Settings(**{"_env_file": _env_file(), **given})
+        settings = Settings(**{"_env_file": _env_file(), **given})
+        _refuse_idle_tables(settings, origins(given))
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -179,6 +230,19 @@ def origins(options: Mapping[str, Any] | None = None) -> dict[str, str]:
         return ".env" if variable in file else "default"
 
     return {name: origin(name) for name in Settings.model_fields}
+
+
+def _refuse_idle_tables(settings: Settings, came_from: Mapping[str, str]) -> None:
+    """Refuse tables that no source reads, unless what chose the source overrides them."""
+    if settings.source == "tables":
+        return
+    for name in ("results", "laps"):
+        overridden = ORIGINS.index(came_from["source"]) < ORIGINS.index(came_from[name])
+        if getattr(settings, name) is not None and not overridden:
+            raise SettingsError(
+                f"Setting {ENV_PREFIX}{name.upper()} (from {came_from[name]}) is for source tables alone; "
+                f"source is {settings.source}: add --source tables."
+            )
 
 
 def _env_file() -> Path:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,8 +15,13 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 from assets.cli import main
+from assets.definitions import build_defs
+from assets.runner import needing_more
+from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
 
 ROOT = Path(__file__).parents[1]
 REAL_FEED = ROOT.parent / "shared" / "data" / "nascar_feed_2020_2021.zip"
@@ -55,8 +62,92 @@ def test_wrong_setting_gets_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "CALIBRATION_SOURCE" in error
-    assert "simulated or nascar_feed" in error
+    assert "simulated, nascar_feed or tables" in error
     assert not (project / ".dagster_home").exists()
+
+
+RESULTS_COLUMNS = ("season", "round", "track_id", "driver", "car_number", "team", "make", "start_position",
+    "finish_position", "laps_completed", "laps_led", "status")  # fmt: skip
+
+
+def write_results(path: Path, seasons: Sequence[int], rounds: int) -> None:
+    """Write a table of simulated results, the first races of each season."""
+    source = SimulatedSource(seasons, compile_constraints())
+    results = pl.concat([source.load_season(season).race_results for season in seasons])
+    results.filter(pl.col("round") <= rounds).select(RESULTS_COLUMNS).write_csv(path)
+
+
+def test_tables_have_the_seasons_that_are_in_them(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = project / "mine.csv"
+    write_results(table, [2022, 2023], 2)
+    tables = ["--source", "tables", "--results", str(table)]
+    assert main(["settings", *tables]) == 0
+    assert "2022-2023" in capsys.readouterr().out
+    assert main(["run", *tables, "--select", "+driver_features"]) == 0
+    assert "Seasons 2022-2023 of tables" in capsys.readouterr().out
+    stored = pl.read_parquet(project / "data" / "store" / "tables" / "race_results" / "2023.parquet")
+    assert stored["race_order"].unique().sort().to_list() == [202301, 202302]
+    assert main(["run", *tables, "--seasons", "2021"]) == 1
+    assert f"Season 2021 is not in {table}; it has 2022, 2023" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "tables"], "source tables reads it: --results PATH"),
+        (["--results", "mine.csv"], "is for source tables alone"),
+        (["--source", "tables", "--results", "none.csv"], "none.csv does not exist"),
+        (["--source", "tables", "--results", "gap.csv"], "2020,2022, not consecutive: choose with --seasons"),
+        (["--source", "nascar_feed", "--feed-url", "none.zip"], "none.zip does not exist"),
+        (["--source", "nascar_feed", "--feed-url", "."], "The seasons in the files are none"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "settings"])
+def test_missing_and_idle_tables_get_one_line(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(project)
+    columns = [
+        name for name in RESULTS_COLUMNS if name not in ("car_number", "team", "make", "laps_led", "status")
+    ]
+    rows = [[str(season), "1", "daytona", "A", "1", "1", "200"] for season in (2020, 2022)]
+    Path("gap.csv").write_text("\n".join(",".join(row) for row in [columns, *rows]) + "\n")
+    assert main([command, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_local_feed_has_the_seasons_that_are_in_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(project / "feed.zip", "w") as archive:
+        for name in ("2020/race_list_basic.json", "2021/1/3/weekend-feed.json", "notes/2019/x.txt", "1.txt"):
+            archive.writestr(name, "{}")
+    assert main(["settings", "--source", "nascar_feed", "--feed-url", str(project / "feed.zip")]) == 0
+    assert "2020-2021" in capsys.readouterr().out
+
+
+def test_an_archetype_alone_skips_what_needs_all_until_they_are_there(project: Path) -> None:
+    defs = build_defs(load_settings())
+    lacking = needing_more(defs, ["intermediate"])
+    assert {key.to_user_string() for key in lacking} == {
+        "pooled_posterior",
+        "model_comparison",
+        "calibration_report",
+    }
+    assert set(lacking.values()) == {"calibration_posterior of road_course, short_track, superspeedway"}
+    folder = project / "data" / "store" / "simulated" / "calibration_posterior"
+    folder.mkdir(parents=True)
+    for archetype in ARCHETYPES:
+        (folder / f"{archetype}.nc").touch()
+    assert needing_more(defs, ["intermediate"]) == {}
+    assert needing_more(defs, []) == {}
 
 
 def test_unknown_archetype_and_asset_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
@@ -160,6 +251,30 @@ def test_whole_run_ends_with_table_and_report(project: Path, capsys: pytest.Capt
     report = project / "data" / "store" / "simulated" / "calibration_report.html"
     assert str(report) in out.replace("\n", "")
     assert "<html" in report.read_text()
+
+
+@pytest.mark.slow
+def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = project / "mine.csv"
+    write_results(table, [2022, 2023], 14)
+    options = ["--source", "tables", "--results", str(table), "--scenarios", "200", "--fold-races", "7"]
+    assert main(["run", *options]) == 0
+    assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
+    report = project / "data" / "store" / "tables" / "calibration_report.md"
+    assert str(table) in report.read_text().replace("\\", "")
+
+
+@pytest.mark.slow
+def test_one_archetype_on_a_fresh_store_says_what_it_skips(
+    project: Path,  # noqa: ARG001
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "intermediate"]
+    assert main(["run", *options]) == 0
+    out = capsys.readouterr().out.replace("\n", "")
+    assert "skipped: pooled_posterior, model_comparison, calibration_report" in out
+    assert "race_forecast" in out
+    assert "verdict [intermediate]" in out
 
 
 @pytest.mark.real

@@ -27,7 +27,12 @@ GRAPH = {
     "causal_network": {"race_results", "driver_features"},
     "scenario_ensemble": {"driver_features", "causal_network"},
     "calibration_posterior": {"race_results", "scenario_ensemble"},
-    "recalibrated_ensemble": {"driver_features", "causal_network", "calibration_posterior"},
+    "recalibrated_ensemble": {
+        "driver_features",
+        "causal_network",
+        "scenario_ensemble",
+        "calibration_posterior",
+    },
     "backtest": {"race_results", "scenario_ensemble", "recalibrated_ensemble", "calibration_posterior"},
     "pooled_posterior": {"calibration_posterior"},
     "model_comparison": {"calibration_posterior", "pooled_posterior"},

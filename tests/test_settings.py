@@ -51,7 +51,8 @@ def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("source", "tables", "simulated or nascar_feed"),
+        ("source", "telepathy", "simulated, nascar_feed or tables"),
+        ("ensembles", "", "your own scenarios"),
         ("scenarios", "12", "100 to 100000"),
         ("scenarios", "many", "100 to 100000"),
         ("seed", "-1", "0 to"),
@@ -69,6 +70,57 @@ def test_wrong_value_gets_one_line_that_names_it(project: Path, name: str, value
     assert "\n" not in message
     for part in (f"CALIBRATION_{name.upper()}", "from option", allowed, repr(value)):
         assert part in message
+
+
+def test_tables_need_results_and_nothing_else_has_them(project: Path) -> None:  # noqa: ARG001
+    for options, message in (
+        (
+            {"source": "tables"},
+            r"CALIBRATION_RESULTS \(from default\).*source tables reads it: --results PATH",
+        ),
+        (
+            {"results": "a.csv"},
+            r"CALIBRATION_RESULTS \(from option\) is for source tables alone; .* simulated",
+        ),
+        (
+            {"source": "nascar_feed", "laps": "a.csv"},
+            r"CALIBRATION_LAPS \(from option\) is for source tables",
+        ),
+        ({"source": "tables", "laps": "a.csv"}, r"CALIBRATION_RESULTS"),
+    ):
+        with pytest.raises(SettingsError, match=message) as refusal:
+            load_settings(options)
+        assert "\n" not in str(refusal.value)
+
+
+def test_another_source_overrides_the_tables_of_weaker_origins(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / ".env").write_text("CALIBRATION_SOURCE=tables\nCALIBRATION_RESULTS=a.csv\n")
+    assert load_settings().source == "tables"
+    assert load_settings({"source": "simulated"}).source == "simulated"
+    monkeypatch.setenv("CALIBRATION_RESULTS", "b.csv")
+    monkeypatch.setenv("CALIBRATION_SOURCE", "simulated")
+    with pytest.raises(SettingsError, match=r"CALIBRATION_RESULTS \(from environment\) is for source tables"):
+        load_settings()
+
+
+def test_paths_are_made_absolute_and_addresses_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    settings = load_settings({"source": "tables", "results": "a.csv", "laps": "s3://bucket/laps.parquet"})
+    assert (settings.results, settings.laps) == (str(project / "a.csv"), "s3://bucket/laps.parquet")
+    assert load_settings({"ensembles": "mine.nc"}).ensembles == str(project / "mine.nc")
+
+
+def test_default_seasons_of_files_are_not_known_before_they_are_read(project: Path) -> None:  # noqa: ARG001
+    assert load_settings({"source": "nascar_feed"}).season_bounds == (2020, None)
+    for options in (
+        {"source": "nascar_feed", "feed_url": "feed.zip"},
+        {"source": "tables", "results": "a.csv"},
+    ):
+        with pytest.raises(SettingsError, match="not known before it is read"):
+            _ = load_settings(options).season_bounds
+        assert load_settings(options | {"seasons": "2021"}).season_list == [2021]
 
 
 def test_open_seasons_reach_the_current_year(project: Path) -> None:  # noqa: ARG001

@@ -49,6 +49,10 @@ def tracks() -> CompiledTracks:
         (2026, "North Wilkesboro Speedway", "north_wilkesboro", "short_track"),
         (2021, "Circuit of The Americas", "cota", "road_course"),
         (2019, "homestead–miami  SPEEDWAY", "homestead", "intermediate"),
+        (2021, "daytona_road", "daytona_road", "road_course"),
+        (2021, "Charlotte (ROVAL)", "charlotte_roval", "road_course"),
+        (2022, "Indy Road Course", "indianapolis_road", "road_course"),
+        (2016, "Auto Club", "auto_club", "intermediate"),
     ],
 )
 def test_tracks_are_found_by_every_name(
@@ -95,7 +99,8 @@ def test_a_name_is_known_or_refused_never_guessed(name: str) -> None:
     except UnknownTrackError:
         return
     spelled = "".join(c for c in name.casefold() if c.isalnum())
-    names = {n for spec in CATALOGUE if spec.track_id == found.track_id for n in (spec.name, *spec.aliases)}
+    specs = [spec for spec in CATALOGUE if spec.track_id == found.track_id]
+    names = {name for spec in specs for name in (spec.track_id, spec.name, *spec.aliases)}
     assert spelled in {"".join(c for c in n.casefold() if c.isalnum()) for n in names}
 
 

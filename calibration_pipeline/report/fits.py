@@ -46,7 +46,7 @@ def forecast_section(content: ReportContent) -> Section:
     forecast = forecast.sort("win", descending=True, maintain_order=True)
     rows = [
         [
-            Cell(f"{car['driver']} ({car['car_number']})"),
+            Cell(f"{car['driver']} ({car['car_number']})" if car["car_number"] else car["driver"]),
             Cell(UNKNOWN if car["start_position"] is None else str(car["start_position"])),
             *(Cell(percent(car[chance])) for chance in ("win", "top5", "top10", "dnf")),
         ]

@@ -42,7 +42,9 @@ class CarKeys(Table):
 
     driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
     driver: str = pa.Field(description="Driver's name as people read it")
-    car_number: str = pa.Field(description="Number on the door, e.g. '07'")
+    car_number: str = pa.Field(
+        nullable=True, description="Number on the door, e.g. '07', null where the source lacks it"
+    )
     team: str = pa.Field(nullable=True, description="Team, null where the source lacks it")
     make: str = pa.Field(nullable=True, description="Manufacturer, null where the source lacks it")
 
@@ -75,7 +77,9 @@ class LapTelemetry(Table):
     season: int = pa.Field(ge=1949, le=2200, description="Season, year")
     track_id: str = pa.Field(description="Track and layout, as in the track catalogue")
     driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
-    car_number: str = pa.Field(description="Number on the door")
+    car_number: str = pa.Field(
+        nullable=True, description="Number on the door, null where the source lacks it"
+    )
     lap: int = pa.Field(ge=0, description="Lap, 0 is the grid")
     position: int = pa.Field(ge=1, description="Running position at the end of the lap")
     lap_time_s: float = pa.Field(gt=0, nullable=True, description="Lap time, s; null if not timed")
@@ -99,7 +103,7 @@ class RaceResults(RaceKeys, CarKeys):
     start_position: int = pa.Field(ge=1, description="Place on the grid")
     finish_position: int = pa.Field(ge=1, description="Official finish, 1..n within a race")
     laps_completed: int = pa.Field(ge=0, description="Laps completed by the car")
-    laps_led: int = pa.Field(ge=0, description="Laps led by the car")
+    laps_led: int = pa.Field(ge=0, nullable=True, description="Laps led by the car, null if not known")
     running: bool = pa.Field(description="Whether the car was running at the finish")
     status: str = pa.Field(description="'running' or the cause of retirement")
     race_laps: int = pa.Field(ge=1, nullable=True, description="Laps that the race ran")
@@ -108,6 +112,9 @@ class RaceResults(RaceKeys, CarKeys):
     n_cautions: int = pa.Field(ge=0, nullable=True, description="Caution periods of the race")
     fastest_laps: int = pa.Field(
         ge=0, nullable=True, description="Green laps on which the car was fastest; ties go to the car ahead"
+    )
+    rating: float = pa.Field(
+        ge=0, le=150, nullable=True, description="NASCAR's driver rating of the race, null if not known"
     )
 
     class Config:
@@ -129,7 +136,8 @@ class RaceResults(RaceKeys, CarKeys):
     @pa.dataframe_check(error="a car number must be unique within a race")
     def car_is_unique(cls, data: PolarsData) -> pl.LazyFrame:
         """No car is entered twice."""
-        return data.lazyframe.select(pl.struct("race_id", "car_number").is_unique())
+        entered_once = pl.struct("race_id", "car_number").is_unique()
+        return data.lazyframe.select(entered_once | pl.col("car_number").is_null())
 
 
 class EntryList(RaceKeys, CarKeys):
@@ -190,14 +198,22 @@ class DriverFeatures(RaceKeys, CarKeys):
     start_position: int = pa.Field(ge=1, description="Place on the grid")
     finish_form: float = pa.Field(description="Exponentially weighted finish, shrunk to a newcomer's")
     running_form: float = pa.Field(
-        nullable=True, description="Exponentially weighted running position; null without laps"
+        description="Exponentially weighted place by rating, else by running position, else at the finish"
     )
+    recent_form: float = pa.Field(description="As running_form, over the last races")
+    start_form: float = pa.Field(description="Exponentially weighted place on the grid")
     pace_form: float = pa.Field(
         nullable=True, description="Exponentially weighted -100 * green_pace within +-2, %; null without laps"
     )
-    archetype_form: float = pa.Field(description="Deviation from finish_form on this archetype, shrunk")
-    track_form: float = pa.Field(description="Deviation from finish_form on this track, shrunk")
+    archetype_form: float = pa.Field(description="Deviation from running_form on this archetype, shrunk")
+    track_form: float = pa.Field(description="Deviation from running_form on this track, shrunk")
     team_form: float = pa.Field(description="Exponentially weighted finish of the team's cars, shrunk")
+    team_archetype_form: float = pa.Field(
+        description="Deviation from running_form of the team's drivers on this archetype, shrunk"
+    )
+    car_form: float = pa.Field(
+        description="As running_form, of the car whoever drove it, shrunk to team_form"
+    )
     led_form: float = pa.Field(ge=0, description="Exponentially weighted share of laps led")
     experience: float = pa.Field(ge=0, description="log(1 + earlier races)")
     incident_form: float = pa.Field(

@@ -1,5 +1,6 @@
 """What every source of races promises: the frames, the counts and the one error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +39,17 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The name by which settings know the source."""
+        ...
+
+    @property
+    def seasons(self) -> Sequence[int]:
+        """The seasons that the source has, ascending.
+
+        Raises
+        ------
+        SourceError
+            If the source cannot tell.
+        """
         ...
 
     def load_season(self, season: int) -> SeasonData:

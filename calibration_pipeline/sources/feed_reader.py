@@ -88,6 +88,26 @@ class FeedReader:
             _write_atomically(cached, content)
         return document
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the base URL.
+
+        Raises
+        ------
+        SourceError
+            If the base URL is on the web, does not exist or cannot be read.
+        """
+        if self.is_remote:
+            raise SourceError(f"{self.base_url} is on the web, where folders cannot be listed.")
+        try:
+            filesystem, root = self._filesystem
+            found = filesystem.ls(root, detail=True)
+        except SourceError:
+            raise
+        except self._failures as error:
+            raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from error
+        names = (str(one["name"]).rstrip("/") for one in found if one["type"] == "directory")
+        return sorted(name.rpartition("/")[2] for name in names)
+
     def url(self, path: str) -> str:
         """Return where `path` lies, as messages name it."""
         return f"{self.base_url}/{path}"
@@ -97,7 +117,7 @@ class FeedReader:
         """The file system and the path in it of the base URL."""
         if not self.is_remote:
             return self._local_filesystem()
-        timeout = _aiohttp().ClientTimeout(
+        timeout = import_aiohttp().ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
         )
         headers = {"User-Agent": "calibration-pipeline"}
@@ -118,7 +138,7 @@ class FeedReader:
     def _failures(self) -> tuple[type[Exception], ...]:
         """What reading may raise; anything else is a bug and passes."""
         local = (OSError, EOFError, ImportError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
-        return (*local, _aiohttp().ClientError) if self.is_remote else local
+        return (*local, import_aiohttp().ClientError) if self.is_remote else local
 
     def _read(self, path: str) -> bytes:
         """Read a document, trying again what may pass."""
@@ -161,12 +181,12 @@ class FeedReader:
         return SourceError(f"{self.url(path)} cannot be read: {_reason(error)}.")
 
 
-def _aiohttp() -> ModuleType:
+def import_aiohttp() -> ModuleType:
     """Import what fsspec reads the web with; it is optional."""
     try:
         import aiohttp
     except ImportError as error:
-        raise SourceError("Reading a feed from the web needs the extra 'http' (aiohttp).") from error
+        raise SourceError("Reading from the web needs the extra 'http' (aiohttp).") from error
     return aiohttp
 
 

@@ -6,6 +6,7 @@ and named; nothing is guessed, and everything that is left out is counted.
 """
 
 import logging
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,18 @@ class NascarFeedSource:
     def __init__(self, base_url: str, tracks: CompiledTracks, cache_dir: Path | None = None) -> None:
         self.tracks = tracks
         self._reader = FeedReader(base_url, cache_dir)
+
+    @property
+    def seasons(self) -> tuple[int, ...]:
+        """The seasons that a folder or zip has files of.
+
+        Raises
+        ------
+        SourceError
+            If the feed is on the web, where it cannot be listed, or does not exist.
+        """
+        names = (name for name in self._reader.folders() if re.fullmatch(r"[12]\d{3}", name))
+        return tuple(sorted(int(name) for name in names))
 
     def load_season(self, season: int) -> SeasonData:
         """Return the points races of `season` that have run.

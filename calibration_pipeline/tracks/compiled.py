@@ -88,7 +88,7 @@ class CompiledTracks:
         feed_id : int, optional
             Id of the track in NASCAR's timing feed.
         name : str, optional
-            Any of its names; case, accents and punctuation do not matter.
+            Any of its names, or its `track_id`; case, accents and punctuation do not matter.
 
         Raises
         ------
@@ -169,7 +169,11 @@ def compile_constraints(specs: Sequence[ConstraintSpec] = CATALOGUE) -> Compiled
     for earlier, later in pairwise(ordered):
         _check_eras(earlier, later)
     content = json.dumps([asdict(spec) for spec in ordered], sort_keys=True, ensure_ascii=True)
-    names = ((spec.track_id, _normalised(n)) for spec in ordered for n in (spec.name, *spec.aliases))
+    names = (
+        (spec.track_id, _normalised(name))
+        for spec in ordered
+        for name in (spec.track_id, spec.name, *spec.aliases)
+    )
     feed_ids = ((spec.track_id, feed_id) for spec in ordered for feed_id in spec.feed_ids)
     kept = [f.name for f in fields(TrackConstraints)]
     return CompiledTracks(

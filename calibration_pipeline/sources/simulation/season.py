@@ -184,6 +184,7 @@ class SimulatedSeason:
                     green_laps=pl.lit(outcome.green_laps, pl.Int64),
                     n_cautions=pl.lit(outcome.n_cautions, pl.Int64),
                     fastest_laps=pl.Series(outcome.fastest_laps),
+                    rating=pl.lit(None, pl.Float64),
                 )
                 .sort("finish_position")
             )

@@ -1,0 +1,565 @@
+"""The tables source: what it reads, what it fills, and what it says of a table that is wrong."""
+
+import gzip
+import logging
+from collections.abc import Callable
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
+from calibration_pipeline.sources import SeasonData, SourceError, tables_reader
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.tables import COUNTS, LAP_COUNTS, TablesSource
+from calibration_pipeline.sources.tables_columns import RESULTS
+from calibration_pipeline.tracks import compile_constraints
+
+REAL_RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
+REAL_FEED = REAL_RESULTS.with_name("nascar_feed_2020_2021.zip")
+TRACKS = compile_constraints()
+HEADER = b"season,round,track,driver,start_position,finish_position,laps_completed\n"
+NOT_IN_TABLES = ("race_id", "race_order", "archetype", "running")
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+
+def car(round_: int, finish: int, driver: str, **other: object) -> dict[str, object]:
+    """Return a row with the required columns and nothing else."""
+    track = {1: "Daytona", 2: "Bristol Dirt", 3: "talladega", 4: "Phoenix Raceway"}[round_]
+    row = {"season": 2022, "round": round_, "track": track, "driver": driver}
+    return (
+        row
+        | {"start_position": 4 - finish, "finish_position": finish, "laps_completed": 201 - finish}
+        | other
+    )
+
+
+def field(round_: int) -> list[dict[str, object]]:
+    return [car(round_, i, driver) for i, driver in enumerate(("Ann Álvarez", "Bo Berg Jr.", "Cy Cole"), 1)]
+
+
+MINIMAL = pl.DataFrame([row for round_ in (1, 2, 3) for row in field(round_)])
+
+
+def write(folder: Path, table: pl.DataFrame, name: str = "results.csv") -> str:
+    path = folder / name
+    if name.endswith(".parquet"):
+        table.write_parquet(path)
+    else:
+        text = table.write_csv(null_value="NA").encode()
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    return str(path)
+
+
+def load(
+    folder: Path, table: pl.DataFrame, season: int = 2022, laps: pl.DataFrame | None = None
+) -> SeasonData:
+    laps_path = None if laps is None else write(folder, laps, "laps.parquet")
+    data = TablesSource(write(folder, table), laps_path, TRACKS).load_season(season)
+    RaceResults.validate(data.race_results, lazy=True)
+    LapTelemetry.validate(data.lap_telemetry, lazy=True)
+    return data
+
+
+def with_value(column: str, row: int, value: object) -> pl.DataFrame:
+    """Return the minimal table with one value changed; text where the value is text."""
+    rows = MINIMAL.to_dicts()
+    rows[row][column] = value
+    return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+
+
+@cache
+def simulated() -> SeasonData:
+    data = SimulatedSource([2022], TRACKS).load_season(2022)
+    results = data.race_results.filter(pl.col("round") <= 4)
+    laps = data.lap_telemetry.filter(pl.col("race_id").is_in(results["race_id"].unique().to_list()))
+    return SeasonData(results, laps)
+
+
+def simulated_laps() -> pl.DataFrame:
+    cars = simulated().race_results.select("race_id", "driver_id", "driver", "round")
+    return simulated().lap_telemetry.join(cars, on=["race_id", "driver_id"])
+
+
+def test_the_minimal_table_is_enough(tmp_path: Path) -> None:
+    data = load(tmp_path, MINIMAL)
+    results = data.race_results
+    assert results.height == 6
+    assert set(data.counts) == set(COUNTS)
+    assert data.lap_telemetry.is_empty()
+    assert (
+        results["race_id"].unique().to_list() == results["race_order"].unique().to_list() == [202201, 202203]
+    )
+    first = results.row(0, named=True)
+    assert (first["driver_id"], first["driver"]) == ("ann-alvarez", "Ann Álvarez")
+    assert (first["track_id"], first["archetype"], first["scheduled_laps"]) == (
+        "daytona",
+        "superspeedway",
+        200,
+    )
+    assert (first["race_laps"], first["status"], first["running"]) == (200, "running", True)
+    unknown = ("race_date", "team", "make", "car_number", "laps_led", "n_cautions", "green_laps", "rating")
+    assert [first[name] for name in unknown] == [None] * len(unknown)
+
+
+def test_dirt_and_unknown_tracks_are_left_out_and_named(tmp_path: Path) -> None:
+    strange = MINIMAL.with_columns(
+        track=pl.when(pl.col("round") == 3).then(pl.lit("Talledega Speedway")).otherwise("track")
+    )
+    data = load(tmp_path, strange)
+    dirt, unknown = data.left_out
+    assert dirt == "2022 race 2 (Bristol Dirt): Bristol Motor Speedway Dirt Track fits no archetype."
+    assert "2022 race 3 (Talledega Speedway)" in unknown
+    assert "Talladega Superspeedway" in unknown
+    assert (data.counts["races"], data.counts["races_left_out"]) == (1, 2)
+
+
+def test_a_paved_track_covered_with_dirt_is_left_out(tmp_path: Path) -> None:
+    data = load(tmp_path, MINIMAL.with_columns(surface=pl.when(pl.col("round") == 3).then(pl.lit("Dirt"))))
+    assert data.left_out[1] == "2022 race 3 (talladega): it was run on dirt."
+
+
+def test_a_race_without_a_grid_is_left_out(tmp_path: Path) -> None:
+    start = pl.when(pl.col("round") != 3).then("start_position")
+    data = load(tmp_path, MINIMAL.with_columns(start_position=start))
+    assert data.left_out[-1] == "2022 race 3 (talladega): its grid is not known."
+    assert data.counts["races"] == 1
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet", "T.CSV"])
+@pytest.mark.parametrize("by_date", [False, True])
+def test_a_simulated_season_comes_back(tmp_path: Path, name: str, by_date: bool) -> None:
+    wrote = simulated()
+    table = wrote.race_results.drop("round", *NOT_IN_TABLES) if by_date else wrote.race_results
+    columns = ["season", "round", "driver", "lap", "position", "lap_time_s", "flag"]
+    laps = write(tmp_path, simulated_laps().select(columns), f"laps{name}")
+    read = TablesSource(write(tmp_path, table, name), laps, TRACKS).load_season(2022)
+    assert_frame_equal(read.race_results, wrote.race_results, check_column_order=False)
+    assert_frame_equal(
+        read.lap_telemetry, wrote.lap_telemetry, check_column_order=False, check_row_order=False
+    )
+    untimed = wrote.lap_telemetry.filter(pl.col("lap") > 0)["lap_time_s"].null_count()
+    assert {name: count for name, count in read.counts.items() if count} == {
+        "races": 4,
+        "cars": wrote.race_results.height,
+        "cars_without_rating": wrote.race_results.height,
+        "laps": wrote.lap_telemetry.height,
+        "laps_without_time": untimed,
+    }
+
+
+def test_laps_tell_what_the_results_do_not(tmp_path: Path) -> None:
+    told = ["green_laps", "n_cautions", "fastest_laps"]
+    table = simulated().race_results.drop(*NOT_IN_TABLES, *told)
+    data = load(tmp_path, table, laps=simulated_laps())
+    expected = simulated().race_results
+    assert_frame_equal(data.race_results.select(told), expected.select(told))
+    assert set(LAP_COUNTS) < set(data.counts)
+    no_flags = load(tmp_path, table, laps=simulated_laps().drop("flag"))
+    assert no_flags.race_results.select(pl.col(told).is_null().all()).row(0) == (True, True, True)
+    assert no_flags.lap_telemetry["flag"].null_count() == no_flags.lap_telemetry.height
+
+
+def test_seasons_with_and_without_laps_go_together(tmp_path: Path) -> None:
+    laps = simulated_laps().filter(pl.col("round") == 1)
+    data = load(tmp_path, simulated().race_results.drop(*NOT_IN_TABLES), laps=laps)
+    assert data.counts["races_without_laps"] == 3
+    other_season = load(tmp_path, MINIMAL, laps=laps.with_columns(season=pl.lit(2021)))
+    assert other_season.counts["races_without_laps"] == 2
+    none = load(tmp_path, MINIMAL, laps=laps)
+    assert none.counts["races_without_laps"] == none.counts["races"] == 2
+    assert none.counts["laps_without_result"] == laps.height
+
+
+def test_odd_laps_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"season": 2022, "round": 1, "driver": "ann alvarez", "lap": lap, "position": 1, "lap_time_s": time}
+        for lap, time in ((0, None), (1, 50.0), (1, 51.0), (4, 0.0))
+    ]
+    rows += [rows[1] | {"driver": "Nobody"}, rows[1] | {"driver": "Cy Cole", "position": None}]
+    rows += [rows[1] | {"season": 2021}, rows[1] | {"driver": "Di Dahl"}]
+    only_in_the_third = pl.DataFrame([*MINIMAL.to_dicts(), car(3, 4, "Di Dahl", start_position=4)])
+    data = load(tmp_path, only_in_the_third, laps=pl.DataFrame(rows))
+    expected = {
+        "laps": 3,
+        "laps_repeated": 1,
+        "laps_without_time": 1,
+        "laps_without_result": 2,
+        "laps_without_position": 1,
+        "laps_in_gaps": 2,
+        "cars_with_lap_gaps": 1,
+    }
+    assert {name: data.counts[name] for name in expected} == expected
+    assert data.lap_telemetry["lap_time_s"].to_list() == [None, 50.0, None]
+
+
+def test_non_starters_and_repeated_rows_are_counted(tmp_path: Path) -> None:
+    absent = {"finish_position": None, "laps_completed": None, "start_position": None}
+    rows = [*MINIMAL.to_dicts(), car(1, 0, "Di Dahl", start_position=4), car(3, 1, "Di Dahl", **absent)]
+    data = load(tmp_path, pl.DataFrame([*rows, rows[0]], infer_schema_length=None))
+    counted = {name: data.counts[name] for name in ("non_starters", "results_repeated", "cars")}
+    assert counted == {"non_starters": 2, "results_repeated": 1, "cars": 6}
+    assert "di-dahl" not in data.race_results["driver_id"]
+
+
+def test_status_says_who_ran_to_the_end(tmp_path: Path) -> None:
+    """A disqualified car keeps its place and is no retirement; without a status, laps decide."""
+    rows = [
+        car(1, 1, "A", laps_completed=200, status="Running"),
+        car(1, 2, "B", laps_completed=180, status=None),
+        car(1, 3, "C", laps_completed=179, start_position=4, status=" "),
+        car(1, 4, "D", laps_completed=150, start_position=1, status="Engine"),
+        car(1, 5, "E", laps_completed=199, start_position=5, status="Disqualified"),
+        car(1, 6, "F", laps_completed=200, start_position=9, status="running"),
+    ]
+    data = load(tmp_path, pl.DataFrame(rows))
+    told = data.race_results.select("status", "running").rows()
+    assert told == [
+        ("running", True),
+        ("running", True),
+        ("unknown", False),
+        ("engine", False),
+        ("disqualified", True),
+        ("running", True),
+    ]
+    assert data.counts["cars_without_status"] == 2
+    assert data.counts["cars_ranked_behind_fewer_laps"] == 2
+    assert data.counts["races_grid_with_gaps"] == 1
+
+
+def test_laps_led_are_added_up_where_they_are_known(tmp_path: Path) -> None:
+    led = MINIMAL.with_columns(laps_led=pl.when(pl.col("finish_position") == 1).then(199).otherwise(0))
+    assert load(tmp_path, led).counts["races_laps_led_mismatch"] == 2
+    assert load(tmp_path, MINIMAL).counts["races_laps_led_mismatch"] == 0
+
+
+def test_scheduled_laps_are_never_the_race_s_own(tmp_path: Path) -> None:
+    """Two tables that differ in how long the race was, and in nothing known before it, schedule the same."""
+    short = MINIMAL.with_columns(laps_completed=pl.col("laps_completed") // 2)
+    scheduled = [load(tmp_path, table).race_results["scheduled_laps"].to_list() for table in (MINIMAL, short)]
+    assert scheduled[0] == scheduled[1] == [200] * 3 + [188] * 3
+    given_laps = MINIMAL.with_columns(scheduled_laps=pl.when(pl.col("round") == 1).then(160))
+    assert load(tmp_path, given_laps).race_results["scheduled_laps"].to_list() == [160] * 3 + [188] * 3
+
+
+NASCAR_DATA = pl.DataFrame(
+    {
+        "Season": [2022] * 2,
+        "Race": [1] * 2,
+        "Track": ["Daytona International Speedway"] * 2,
+        "Name": ["DAYTONA 500"] * 2,
+        "Surface": ["Paved"] * 2,
+        "Finish": [1, 2],
+        "Start": [2, 1],
+        "Car": ["00", "4"],
+        "Driver": ["A", "B"],
+        "Laps": [200, 20],
+        "Led": [200, 0],
+        "Status": ["Running", "Crash"],
+        "Rating": [120.5, None],
+        "Pts": [40, 1],
+    }
+)
+
+
+def test_nascar_data_is_recognised_by_its_columns(tmp_path: Path) -> None:
+    read = load(tmp_path, NASCAR_DATA).race_results
+    columns = ["car_number", "driver_id", "finish_position", "laps_led", "running", "status", "rating"]
+    assert read.select(columns).rows() == [
+        ("00", "a", 1, 200, True, "running", 120.5),
+        ("4", "b", 2, 0, False, "crash", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            MINIMAL.rename({"finish_position": "finish_pos"}),
+            r"lacks the columns finish_position \(near it: finish_pos\); it has season, round",
+        ),
+        (MINIMAL.drop("round"), "lacks the columns round or race_date; it has season, track"),
+        (
+            NASCAR_DATA.rename({"Race": "race", "Laps": "laps"}),
+            r"columns Laps \(near it: laps\), Race \(near it: race\)",
+        ),
+        (MINIMAL.select("season"), "lacks the columns track, driver, start_position, finish_position, laps"),
+        (
+            with_value("finish_position", 1, "DNF"),
+            r"finish_position must hold whole numbers from 0 to 1000000; it does not in 1 rows, .* has 'DNF'",
+        ),
+        (with_value("laps_completed", 1, "10.5"), "laps_completed must hold whole numbers.* has '10.5'"),
+        (with_value("laps_completed", 1, -4), "laps_completed must hold whole numbers from 0 .* has '-4'"),
+        (with_value("round", 0, 100), "column round must hold whole numbers from 1 to 99"),
+        (with_value("season", 0, "this year"), "column season must hold whole numbers from 1949 to 2200"),
+        (with_value("season", 0, None), "column season is empty in some rows"),
+        (with_value("driver", 1, None), r"race 1 of 2022: driver is empty in 1 rows"),
+        (MINIMAL.with_columns(track=pl.lit(None, pl.String)), "track is empty in 9 rows"),
+        (with_value("track", 0, "Phoenix"), "race 1 of 2022: one track a race; it has Daytona, Phoenix"),
+        (
+            MINIMAL.with_columns(race_laps=pl.int_range(200, 209)),
+            "race 1 of 2022: one race_laps a race; it has 200, 201, 202",
+        ),
+        (
+            MINIMAL.with_columns(race_laps=pl.lit(199)),
+            r"laps_completed must be at most race_laps, 199; it is 200 for Ann",
+        ),
+        (with_value("finish_position", 2, 5), r"race 1 of 2022: finish_position must be 1..3; 3 are missing"),
+        (with_value("finish_position", 2, 2), r"finish_position 2 stands 2 times \(Bo Berg Jr., Cy Cole\)"),
+        (
+            with_value("start_position", 2, 2),
+            r"race 1 of 2022: start_position 2 stands 2 times \(Bo Berg Jr., Cy",
+        ),
+        (
+            with_value("start_position", 2, None),
+            "of 2022: start_position is empty in 1 rows, the first that of Cy Cole",
+        ),
+        (with_value("laps_completed", 2, None), "race 1 of 2022: laps_completed is empty in 1 rows"),
+        (
+            with_value("driver", 1, "ANN ALVAREZ"),
+            r"driver_id ann-alvarez stands 2 times \(Ann Álvarez, ANN ALVAREZ\)",
+        ),
+        (MINIMAL.with_columns(car_number=pl.lit("48")), r"race 1 of 2022: car_number 48 stands 3 times"),
+        (MINIMAL.with_columns(rating=pl.lit(151.0)), "column rating must hold numbers from 0 to 150"),
+        (MINIMAL.with_columns(rating=pl.lit("inf")), "column rating must hold numbers from 0 to 150.* 'inf'"),
+        (
+            MINIMAL.drop("round").with_columns(race_date=pl.lit("February")),
+            r"race_date must hold dates \(YYYY-MM-DD\).*'February'",
+        ),
+        (
+            MINIMAL.drop("round").with_columns(race_date=pl.lit(None, pl.String)),
+            "race_date is empty in 9 rows",
+        ),
+    ],
+)
+def test_a_wrong_table_gets_one_line_that_says_what_and_where(
+    tmp_path: Path, table: pl.DataFrame, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message) as refusal:
+        load(tmp_path, table)
+    assert "\n" not in str(refusal.value)
+    assert "results.csv" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pl.lit(value=True).alias("finish_position"), "must hold whole numbers; it holds Boolean"),
+        (pl.concat_list("driver").alias("driver"), "driver must hold text; it holds List"),
+        (pl.lit(date(2022, 1, 1)).alias("laps_completed"), "must hold whole numbers; it holds Date"),
+        (pl.lit(5).alias("race_date"), r"race_date must hold dates \(YYYY-MM-DD\); it holds Int"),
+        (pl.lit(0.5).alias("start_position"), "start_position must hold whole numbers .* 0.5"),
+    ],
+)
+def test_wrong_types_are_named(tmp_path: Path, change: pl.Expr, message: str) -> None:
+    path = write(tmp_path, MINIMAL.with_columns(change), "results.parquet")
+    with pytest.raises(SourceError, match=message):
+        TablesSource(path, None, TRACKS).load_season(2022)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda laps: laps.drop("position"), r"laps.parquet lacks the columns position"),
+        (
+            lambda laps: laps.with_columns(flag=pl.lit("purple")),
+            "column flag must hold green, .*; it has 'purple'",
+        ),
+        (lambda laps: laps.with_columns(lap=pl.lit(None, pl.Int64)), "lap is empty in"),
+        (
+            lambda laps: laps.with_columns(lap_time_s=pl.lit("quick")),
+            "lap_time_s must hold numbers .*'quick'",
+        ),
+    ],
+)
+def test_wrong_laps_are_named(
+    tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        load(tmp_path, simulated().race_results.drop(*NOT_IN_TABLES), laps=change(simulated_laps()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "does not exist"),
+        ("t.xlsx", None, r"ending in .parquet, .csv, .csv.gz"),
+        ("empty.csv", b"", "is not a table in CSV"),
+        ("ragged.csv", b"season,round\n2022,1,9\n", "is not a table in CSV: found more fields"),
+        ("bytes.csv", b"season,round\n\xff\xfe,1\n", "is not a table in CSV: invalid utf-8"),
+        ("twice.csv", b"season,season\n2022,2022\n", "column season stands twice"),
+        ("header.csv", HEADER, "2022 is not in"),
+        ("short.csv.gz", gzip.compress(b"season\n2022\n")[:-8], "cannot be read: EOFError"),
+        ("plain.csv.gz", b"season\n2022\n", "cannot be read: BadGzipFile"),
+        ("broken.parquet", b"PAR1", "is not a table in Parquet"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=message) as refusal:
+        TablesSource(str(tmp_path / name), None, TRACKS).load_season(2022)
+    assert name in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_tables_are_limited_in_size_after_decompression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, MINIMAL, "results.csv.gz")
+    monkeypatch.setattr(tables_reader, "MAX_BYTES", Path(path).stat().st_size + 1)
+    with pytest.raises(SourceError, match="too large: a table must have at most"):
+        TablesSource(path, None, TRACKS).load_season(2022)
+    monkeypatch.undo()
+    monkeypatch.setattr(tables_reader, "MAX_ROWS", 8)
+    with pytest.raises(SourceError, match="too large: a table must have at most 8 rows"):
+        TablesSource(path, None, TRACKS).load_season(2022)
+
+
+def test_seasons_are_those_that_have_run_and_that_the_catalogue_knows(tmp_path: Path) -> None:
+    years = [MINIMAL.with_columns(season=pl.lit(season)) for season in (1999, 2021, 2022, 2023)]
+    coming = pl.col("season") == 2023
+    table = pl.concat(years).with_columns(finish_position=pl.when(~coming).then("finish_position"))
+    source = TablesSource(write(tmp_path, table), None, TRACKS)
+    assert source.seasons == (2021, 2022)
+    with pytest.raises(SourceError, match=r"Season 2020 is not in .*; it has 1999, 2021, 2022, 2023"):
+        source.load_season(2020)
+    assert "not known in season 1999" in source.load_season(1999).left_out[0]
+
+
+def test_a_race_without_finishes_is_the_next_race(tmp_path: Path) -> None:
+    source = TablesSource(write(tmp_path, MINIMAL), None, TRACKS)
+    assert source.next_race(2022) is None
+    coming = pl.DataFrame(field(4)).with_columns(pl.lit(None, pl.Int64).alias("finish_position"))
+    table = pl.concat([MINIMAL, coming.with_columns(laps_completed=pl.lit(None, pl.Int64))])
+    source = TablesSource(write(tmp_path, table), None, TRACKS)
+    entries = source.next_race(2022)
+    assert entries is not None
+    EntryList.validate(entries)
+    assert entries["race_order"].unique().to_list() == [202204]
+    assert entries["start_position"].to_list() == [3, 2, 1]
+    assert entries["scheduled_laps"].unique().to_list() == [312]
+    data = source.load_season(2022)
+    assert data.race_results["race_order"].max() == 202203
+    assert data.counts["races_not_run"] == 1
+    no_grid = table.with_columns(start_position=pl.when(pl.col("round") < 4).then("start_position"))
+    unset = TablesSource(write(tmp_path, no_grid), None, TRACKS).next_race(2022)
+    assert unset is not None
+    assert unset["start_position"].null_count() == 3
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [([1, 1, 2], "start_position 1 stands 2 times"), ([1, 2, None], "start_position is empty in 1 rows")],
+)
+def test_a_wrong_entry_list_is_refused(tmp_path: Path, start: list[int | None], message: str) -> None:
+    coming = pl.DataFrame(field(4)).with_columns(
+        pl.lit(None, pl.Int64).alias("finish_position"), start_position=pl.Series(start)
+    )
+    source = TablesSource(write(tmp_path, pl.concat([MINIMAL, coming])), None, TRACKS)
+    with pytest.raises(SourceError, match=message):
+        source.next_race(2022)
+
+
+def test_the_next_race_may_be_the_first_of_the_next_season(tmp_path: Path) -> None:
+    coming = MINIMAL.filter(round=1).with_columns(
+        season=pl.lit(2023, pl.Int64), finish_position=pl.lit(0, pl.Int64)
+    )
+    source = TablesSource(write(tmp_path, pl.concat([MINIMAL, coming])), None, TRACKS)
+    entries = source.next_race(2022)
+    assert entries is not None
+    assert entries["race_order"].unique().to_list() == [202301]
+
+
+NEVER_DROPPED = ("round", "race_name", "surface")
+OPTIONAL = [name for name, column in RESULTS.items() if not column.required and name not in NEVER_DROPPED]
+KINDS = (pl.Int16, pl.UInt32, pl.Float64, pl.String)
+INTEGERS = ("season", "round", "start_position", "finish_position", "laps_completed", "laps_led", "race_laps")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dropped=st.sets(st.sampled_from(OPTIONAL)),
+    kinds=st.dictionaries(st.sampled_from(INTEGERS), st.sampled_from(KINDS)),
+    name=st.sampled_from(["t.parquet", "t.csv"]),
+    shuffled=st.booleans(),
+)
+def test_any_choice_of_columns_and_types_gives_the_same_races(
+    tmp_path: Path, dropped: set[str], kinds: dict[str, type[pl.DataType]], name: str, shuffled: bool
+) -> None:
+    """What a table lacks is null or filled as documented; what it has is read whatever its type."""
+    whole = simulated().race_results
+    table = whole.drop(*NOT_IN_TABLES, *dropped)
+    table = table.cast({column: kind for column, kind in kinds.items() if column in table.columns})
+    if shuffled:
+        table = table.sample(fraction=1.0, shuffle=True, seed=1).select(sorted(table.columns))
+    read = TablesSource(write(tmp_path, table, name), None, TRACKS).load_season(2022).race_results
+    kept = [column for column in whole.columns if column in table.columns]
+    assert_frame_equal(read.select(kept), whole.select(kept))
+    for column in dropped - {"driver_id", "race_laps", "scheduled_laps", "status"}:
+        assert read[column].null_count() == read.height
+    assert_frame_equal(read.select("race_laps"), whole.select("race_laps"))
+    assert (read["running"] == whole["running"]).mean() > (0.8 if "status" in dropped else 0.999)
+
+
+needs_real_results = pytest.mark.skipif(
+    not REAL_RESULTS.exists(), reason=f"optional real results are absent: {REAL_RESULTS}"
+)
+
+
+@pytest.mark.real
+@needs_real_results
+def test_ten_years_of_real_races_are_read_whole() -> None:
+    source = TablesSource(str(REAL_RESULTS), None, TRACKS)
+    assert source.seasons == tuple(range(2013, 2024))
+    seasons = {season: source.load_season(season) for season in source.seasons}
+    raw = pl.read_parquet(REAL_RESULTS).filter(pl.col("Surface") != "dirt")
+    for season, data in seasons.items():
+        has_dirt = season >= 2021
+        assert data.counts["races"] == (35 if has_dirt else 36)
+        assert ["Dirt" in line for line in data.left_out] == [True] * has_dirt
+        assert data.counts["cars"] == data.race_results.height == raw.filter(Season=season).height
+    results = pl.concat([data.race_results for data in seasons.values()])
+    assert results["race_id"].n_unique() == 393
+    total = {name: sum(data.counts[name] for data in seasons.values()) for name in COUNTS}
+    assert total["races_laps_led_mismatch"] == 3
+    assert total["cars_ranked_behind_fewer_laps"] == 8
+    assert total["cars_without_rating"] == 1
+    assert total["non_starters"] == total["results_repeated"] == total["cars_without_status"] == 0
+    told = raw.select(
+        pl.col("Season", "Race").cast(pl.Int64), "Driver", led="Led", finish="Finish", state="Status"
+    )
+    keys = ["season", "round", "driver"]
+    both = results.join(told, left_on=keys, right_on=["Season", "Race", "Driver"])
+    assert both.height == results.height
+    assert (both["led"] == both["laps_led"]).all()
+    assert (both["finish"] == both["finish_position"]).all()
+    strange = both.filter((pl.col("state") == "running") != pl.col("running"))
+    assert strange["status"].to_list() == ["disqualified"]
+
+
+@pytest.mark.real
+@needs_real_results
+@pytest.mark.skipif(not REAL_FEED.exists(), reason=f"optional real seasons are absent: {REAL_FEED}")
+def test_table_and_feed_agree_on_what_both_tell() -> None:
+    from calibration_pipeline.sources.nascar_feed import NascarFeedSource
+
+    feed = NascarFeedSource(str(REAL_FEED), TRACKS)
+    assert feed.seasons == (2020, 2021)
+    told = feed.load_season(2021).race_results
+    table = TablesSource(str(REAL_RESULTS), None, TRACKS).load_season(2021).race_results
+    both = told.join(table, on=["race_order", "finish_position"], suffix="_of_table")
+    assert both.height == told.height == table.height
+    for column in ("track_id", "archetype"):
+        assert (both[column] == both[f"{column}_of_table"]).all()
+    for column in ("start_position", "laps_completed", "laps_led", "running", "race_laps"):
+        assert (both[column] == both[f"{column}_of_table"]).mean() > 0.99
