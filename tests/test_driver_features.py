@@ -45,6 +45,8 @@ def make_results(n_seasons: int, n_races: int, field_sizes: list[int], seed: int
         finish = (rng.normal(0, 1, n) - skill[driver]).argsort().argsort() + 1
         running = rng.random(n) > 0.15
         led = np.where(finish <= 3, 60 // finish, 0)
+        rating = np.round(140 - 5 * finish + rng.normal(0, 10, n), -1).clip(0, 150)
+        known = rng.random(n) > (0.1 if index % 3 == 1 else 1.0)  # of whole races nothing is known
         frames.append(
             pl.DataFrame(
                 {
@@ -70,7 +72,11 @@ def make_results(n_seasons: int, n_races: int, field_sizes: list[int], seed: int
                     "green_laps": np.full(n, 120),
                     "n_cautions": np.full(n, rng.poisson(6)),
                     "fastest_laps": np.zeros(n, int),
-                }
+                    "rating": pl.Series(
+                        [float(r) if k else None for r, k in zip(rating, known, strict=True)]
+                    ),
+                },
+                schema_overrides={"rating": pl.Float64},
             )
         )
     return pl.concat(frames).with_columns(race_date=pl.lit(None, pl.Date))
@@ -126,16 +132,23 @@ class SlowFeatures:
                 n = len(rows)
                 row["score"] = normal_score(row["finish_position"], n)
                 lap = laps.get((row["race_id"], row["driver_id"]))
-                row["running_score"] = normal_score(lap["average_position"], n) if lap else None
+                row["start"] = normal_score(row["start_position"], n)
+                row["ran"] = row["score"]
+                if lap:
+                    row["ran"] = normal_score(lap["average_position"], n)
+                if row["rating"] is not None:
+                    rated = [other["rating"] for other in rows if other["rating"] is not None]
+                    better = sum(rating > row["rating"] for rating in rated)
+                    row["ran"] = normal_score(better + (rated.count(row["rating"]) + 1) / 2, len(rated))
                 pace = lap["green_pace"] if lap else None
                 row["pace"] = None if pace is None else min(max(-100 * pace, -2.0), 2.0)
                 row["led"] = row["laps_led"] / max(other["laps_completed"] for other in rows)
                 row["retired"] = float(not row["running"])
                 row["field_retired"] = sum(not other["running"] for other in rows) / n
                 row["form_before"] = self.mean(
-                    row["race_order"], "score", 40, {"driver_id": row["driver_id"]}, prior=-0.5, pseudo=3
+                    row["race_order"], "ran", 40, {"driver_id": row["driver_id"]}, prior=-0.5, pseudo=3
                 )
-                row["surprise"] = row["score"] - row["form_before"]
+                row["surprise"] = row["ran"] - row["form_before"]
             start, finish = ([row[f"{name}_position"] for row in rows] for name in ("start", "finish"))
             passing = 1 - float(np.corrcoef(start, finish)[0, 1])  # both are permutations of 1..n
             for row in rows:
@@ -173,6 +186,9 @@ class SlowFeatures:
         driver = {"driver_id": row["driver_id"]}
         kind = {"archetype": row["archetype"]}
         track = {"track_id": row["track_id"]}
+        team = {"team": row["team"]} if row["team"] else {}
+        number = {"car_number": row["car_number"]}
+        team_form = self.mean(before, "score", 60, team, 0, 3) if team else 0.0
         past = [order for order in self.orders if order < before]
         starts = sum(other["driver_id"] == row["driver_id"] for order in past for other in self.races[order])
         field_rate = self.mean(before, "field_retired", 150, driver, 0.15, 1)
@@ -182,15 +198,17 @@ class SlowFeatures:
         out = {
             "feature_as_of": past[-1] if past else 0,
             "finish_form": self.mean(before, "score", 40, driver, -0.5, 3),
-            "running_form": None
-            if self.mean(before, "running_score", 40, driver, None) is None
-            else self.mean(before, "running_score", 40, driver, -0.5, 3),
+            "running_form": self.mean(before, "ran", 40, driver, -0.5, 3),
+            "recent_form": self.mean(before, "ran", 12, driver, -0.5, 3),
+            "start_form": self.mean(before, "start", 30, driver, -0.5, 3),
             "pace_form": None
             if self.mean(before, "pace", 40, driver, None) is None
             else self.mean(before, "pace", 40, driver, 0, 3),
             "archetype_form": self.mean(before, "surprise", 150, driver | kind, 0, 5),
             "track_form": self.mean(before, "surprise", 150, driver | track, 0, 4),
-            "team_form": self.mean(before, "score", 60, {"team": row["team"]}, 0, 3) if row["team"] else 0.0,
+            "team_form": team_form,
+            "team_archetype_form": self.mean(before, "surprise", 100, team | kind, 0, 8) if team else 0.0,
+            "car_form": self.mean(before, "ran", 40, team | number, team_form, 5) if team else team_form,
             "led_form": self.mean(before, "led", 40, driver, 0, 3),
             "experience": math.log(1 + starts),
             "incident_form": math.log(own_rate / (1 - own_rate)) - math.log(field_rate / (1 - field_rate)),
@@ -212,7 +230,7 @@ def test_features_equal_the_definitions() -> None:
     slow = SlowFeatures(RESULTS, without_some_laps)
     expected = pl.DataFrame([slow.of(row) for row in built.to_dicts()], infer_schema_length=None)
     assert set(expected.columns) == set(features.HISTORY_COLUMNS)
-    assert built["running_form"].null_count() > 0
+    assert built["pace_form"].null_count() > 0
     assert_frame_equal(built.select(expected.columns), expected, rel_tol=1e-9, abs_tol=1e-10)
 
 
@@ -312,9 +330,11 @@ def test_a_newcomer_gets_the_priors() -> None:
     newcomer = built.row(0, named=True)
     assert newcomer["driver_id"] == "newcomer"
     assert newcomer["finish_form"] == features.ROOKIE_FORM
-    for name in ("archetype_form", "track_form", "team_form", "led_form", "experience", "incident_form"):
+    for name in ("running_form", "recent_form", "start_form"):
+        assert newcomer[name] == features.ROOKIE_FORM
+    for name in ("archetype_form", "track_form", "team_form", "car_form", "led_form", "experience"):
         assert newcomer[name] == 0
-    assert newcomer["running_form"] is None
+    assert newcomer["incident_form"] == 0
     assert newcomer["pace_form"] is None
     assert newcomer["track_caution_rate"] == built["track_caution_rate"][1]
 
@@ -373,10 +393,10 @@ def test_a_season_without_laps_keeps_what_was_known() -> None:
     assert_frame_equal(built.filter(opening), FEATURES.filter(opening), **SAME)
     known = [driver for (driver,) in built.filter(opening).select("driver_id").rows()]
     last = built.filter(pl.col("race_order") == 201612, pl.col("driver_id").is_in(known))
-    assert last["running_form"].null_count() == 0
+    assert last["pace_form"].null_count() == 0
     none_at_all = build(aggregates=LapAggregates.empty())
     DriverFeatures.validate(none_at_all, lazy=True)
-    assert none_at_all["running_form"].null_count() == none_at_all.height
+    assert none_at_all["pace_form"].null_count() == none_at_all.height
     assert none_at_all["pace_form"].null_count() == none_at_all.height
 
 

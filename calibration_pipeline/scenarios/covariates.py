@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.normal_scores import normal_score
 
 type AnyArray = Any  # of NumPy or of JAX
 
@@ -16,10 +16,14 @@ PACE_COVARIATES = {
     "start_score": 1.0,
     "finish_form": 0.5,
     "running_form": 0.5,
+    "recent_form": 0.5,
+    "start_form": 0.5,
     "pace_form": 0.5,
     "archetype_form": 0.2,
     "track_form": 0.2,
     "team_form": 0.5,
+    "team_archetype_form": 0.2,
+    "car_form": 0.5,
     "led_form": 0.05,
     "experience": 1.5,
 }
@@ -55,17 +59,6 @@ class Field(NamedTuple):
     archetype: AnyArray
     scheduled_laps: AnyArray
     caution: AnyArray
-
-
-def normal_score(place: NDArray, field_size: NDArray) -> NDArray[np.float64]:
-    """Return the normal score of a place within its field: Phi^-1((n - place + 1/2) / n), larger is better.
-
-    Examples
-    --------
-    >>> normal_score(np.array([1, 2, 3]), np.array([3, 3, 3])).round(2).tolist()
-    [0.97, 0.0, -0.97]
-    """
-    return ndtri((field_size - place + 0.5) / field_size)
 
 
 def race_slots(features: pl.DataFrame) -> pl.DataFrame:
@@ -129,8 +122,8 @@ def widen_field(field: Field, width: int) -> Field:
 def build_field(slots: pl.DataFrame, width: int) -> Field:
     """Arrays of the races of driver features.
 
-    A missing running form (no laps) falls back to the finish form, a missing pace form to the field's
-    mean; a track without a caution rate counts as average.
+    A missing pace form (no laps) falls back to the field's mean; a track without a caution rate counts as
+    average.
 
     Parameters
     ----------
@@ -156,16 +149,15 @@ def build_field(slots: pl.DataFrame, width: int) -> Field:
         raise ValueError(f"scheduled_laps must be known before a race; it is null for race_id {missing[:3]}.")
     rate = pl.col("track_incident_rate").clip(0.005, 0.9)
     columns = slots.with_columns(
-        running_form=pl.col("running_form").fill_null(pl.col("finish_form")),
         pace_form=pl.col("pace_form").fill_null(pl.col("pace_form").mean().over("race_id")).fill_null(0.0),
-        grid=pl.col("start_position").rank("ordinal").over("race_id"),
+        start_score=normal_score(
+            pl.col("start_position").rank("ordinal").over("race_id"), pl.col("field_size")
+        ),
         archetype_index=pl.col("archetype").replace_strict(list(ARCHETYPES), range(len(ARCHETYPES))),
         team_index=pl.col("team").fill_null(pl.col("driver_id")).rank("dense").over("race_id") - 1,
         track_incident=(rate / (1 - rate)).log(),
         caution=pl.col("track_caution_rate").clip(0.1).log().fill_null(0.0),
     )
-    start_score = normal_score(columns["grid"].to_numpy(), columns["field_size"].to_numpy())
-    columns = columns.with_columns(start_score=pl.Series(start_score))
     pace = columns.select(
         (pl.col(name) - pl.col(name).mean().over("race_id")) / scale
         for name, scale in PACE_COVARIATES.items()
@@ -175,7 +167,7 @@ def build_field(slots: pl.DataFrame, width: int) -> Field:
     return Field(
         pace=spread(slots, pace.to_numpy().astype(np.float32), width),
         incident=spread(slots, incident.to_numpy().astype(np.float32), width),
-        start_score=spread(slots, start_score.astype(np.float32), width),
+        start_score=spread(slots, columns["start_score"].to_numpy().astype(np.float32), width),
         car=spread(slots, np.ones(len(slots), bool), width, fill=False),
         team=spread(slots, columns["team_index"].to_numpy().astype(np.int32), width),
         archetype=first["archetype_index"].to_numpy().astype(np.int32),

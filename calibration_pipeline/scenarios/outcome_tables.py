@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.scenarios.covariates import normal_score
+from calibration_pipeline.normal_scores import normal_score
 from calibration_pipeline.scenarios.stints import STINTS
 
 QUANTILES = np.linspace(0.0, 1.0, 33)
@@ -121,7 +121,7 @@ def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArr
     race, slot = known["race"].to_numpy(), known["slot"].to_numpy()
     n = known["field_size"].to_numpy()
     finish = 1.0 - 2.0 * (known["finish_position"].to_numpy() - 1) / np.maximum(n - 1, 1)
-    start = normal_score(slot + 1.0, n)
+    start = known.select(normal_score(pl.col("slot") + 1, pl.col("field_size"))).to_series().to_numpy()
     shape = (int(race.max()) + 1, int(slot.max()) + 1)
     covariates = np.zeros((*shape, 3))
     covariates[race, slot] = np.stack([start, finish, finish**2], axis=-1)

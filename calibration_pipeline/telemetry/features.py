@@ -9,20 +9,25 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 import polars as pl
-from scipy.special import ndtri
 
+from calibration_pipeline.normal_scores import normal_score
 from calibration_pipeline.schemas.frames import DriverFeatures, EntryList
 from calibration_pipeline.telemetry.history import past_mean, past_sums, with_clock
 
 # Half-lives, in races of the calendar.
 FORM_HALF_LIFE = 40.0
+RECENT_HALF_LIFE = 12.0
+START_HALF_LIFE = 30.0
 TEAM_HALF_LIFE = 60.0
+TEAM_DEVIATION_HALF_LIFE = 100.0
 DEVIATION_HALF_LIFE = 150.0
 
 # How many races a prior counts as.
 FORM_PSEUDO_COUNT = 3.0
 ARCHETYPE_PSEUDO_COUNT = 5.0
 TRACK_PSEUDO_COUNT = 4.0
+TEAM_ARCHETYPE_PSEUDO_COUNT = 8.0
+CAR_PSEUDO_COUNT = 5.0
 INCIDENT_PSEUDO_COUNT = 25.0
 FIELD_PSEUDO_COUNT = 1.0
 TRACK_RATE_PSEUDO_COUNT = 3.0
@@ -42,10 +47,14 @@ HISTORY_COLUMNS = (
     "feature_as_of",
     "finish_form",
     "running_form",
+    "recent_form",
+    "start_form",
     "pace_form",
     "archetype_form",
     "track_form",
     "team_form",
+    "team_archetype_form",
+    "car_form",
     "led_form",
     "experience",
     "incident_form",
@@ -108,8 +117,8 @@ def build_driver_features(
 
     Every feature is a weighted mean over races before the row's own (`history.past_mean`), so results and
     laps of the race itself and of later ones may be in the tables; they are not read for it. Forms are
-    means of normal scores (`normal_score`). Tracks are told apart by track and archetype, so a track that
-    was rebuilt into another kind starts anew.
+    means of normal scores (`normal_scores.normal_score`). Tracks are told apart by track and archetype, so a
+    track that was rebuilt into another kind starts anew.
 
     Parameters
     ----------
@@ -136,6 +145,7 @@ def build_driver_features(
     cars = with_clock(entries.select(ENTRY_COLUMNS), race_results)
     return (
         cars.pipe(_add_driver_forms, past)
+        .pipe(_add_team_forms, past)
         .pipe(_add_deviations, past)
         .pipe(_add_incident_form, past)
         .pipe(_add_track_rates, past)
@@ -143,22 +153,6 @@ def build_driver_features(
         .select(*DriverFeatures.to_schema().columns)
         .sort("race_order", "start_position", "driver_id")
     )
-
-
-def normal_score(place: pl.Expr, field_size: pl.Expr) -> pl.Expr:
-    """Return the normal score of a place in its field, `Phi^-1((n - place + 1/2) / n)`: larger is better.
-
-    Places outside 1..n, which mean running positions may be, count as the nearest place.
-
-    Examples
-    --------
-    >>> places = pl.DataFrame({"place": [1, 2, 3]})
-    >>> places.select(normal_score(pl.col("place"), pl.lit(3)).round(2)).to_series().to_list()
-    [0.97, 0.0, -0.97]
-    """
-    n = field_size.cast(pl.Float64)
-    share = ((n - place + 0.5) / n).clip(0.5 / n, 1 - 0.5 / n)
-    return share.map_batches(ndtri, return_dtype=pl.Float64, is_elementwise=True)
 
 
 def expected_grid(cars: pl.DataFrame) -> pl.DataFrame:
@@ -214,16 +208,23 @@ def _observations(race_results: pl.DataFrame, lap_aggregates: pl.DataFrame) -> p
     seen = with_clock(race_results, race_results).join(
         laps, on=["race_id", "driver_id"], how="left", maintain_order="left"
     )
+    rated = pl.col("rating").rank("average", descending=True).over("race_id")
     past = seen.sort("race_order", "driver_id").select(
         "race_order",
         "clock",
         "driver_id",
+        "car_number",
         "team",
         "track_id",
         "archetype",
         "n_cautions",
         score=normal_score(pl.col("finish_position"), n),
-        running_score=normal_score(pl.col("average_position"), n),
+        ran=pl.coalesce(
+            normal_score(rated, pl.col("rating").count().over("race_id")),
+            normal_score(pl.col("average_position"), n),
+            normal_score(pl.col("finish_position"), n),
+        ),
+        start=normal_score(pl.col("start_position"), n),
         pace=(-100 * pl.col("green_pace")).clip(-PACE_LIMIT, PACE_LIMIT),
         led=pl.col("laps_led") / pl.col("laps_completed").max().clip(1).over("race_id"),
         retired=retired.cast(pl.Float64),
@@ -231,48 +232,65 @@ def _observations(race_results: pl.DataFrame, lap_aggregates: pl.DataFrame) -> p
         passing=1
         - pl.corr("start_position", "finish_position", method="spearman").over("race_id").fill_nan(None),
     )
-    return _add_finish_form(past, past)
+    return _add_running_form(past, past)
 
 
-def _add_finish_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How the driver has finished lately."""
+def _add_running_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """How the driver has run lately, whatever became of it at the end."""
     return past_mean(
-        cars, past, pl.col("score").alias("finish_form"), ["driver_id"],
+        cars, past, pl.col("ran").alias("running_form"), ["driver_id"],
         half_life=FORM_HALF_LIFE, prior=ROOKIE_FORM, pseudo_count=FORM_PSEUDO_COUNT,
     )  # fmt: skip
 
 
 def _add_driver_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How the driver and the team have run lately, and for how long the driver has."""
-    cars = _add_finish_form(cars, past)
-    for name, value, prior, optional in (
-        ("running_form", "running_score", ROOKIE_FORM, True),
-        ("pace_form", "pace", 0.0, True),
-        ("led_form", "led", 0.0, False),
+    """How the driver has started, run, led and finished lately, and for how long the driver has raced."""
+    cars = _add_running_form(cars, past)
+    for name, value, half_life, prior in (
+        ("finish_form", "score", FORM_HALF_LIFE, ROOKIE_FORM),
+        ("recent_form", "ran", RECENT_HALF_LIFE, ROOKIE_FORM),
+        ("start_form", "start", START_HALF_LIFE, ROOKIE_FORM),
+        ("pace_form", "pace", FORM_HALF_LIFE, 0.0),
+        ("led_form", "led", FORM_HALF_LIFE, 0.0),
     ):
         cars = past_mean(
             cars, past, pl.col(value).alias(name), ["driver_id"],
-            half_life=FORM_HALF_LIFE, prior=prior, pseudo_count=FORM_PSEUDO_COUNT, null_if_unseen=optional,
+            half_life=half_life, prior=prior, pseudo_count=FORM_PSEUDO_COUNT,
+            null_if_unseen=name == "pace_form",
         )  # fmt: skip
-    in_team = past.filter(pl.col("team").is_not_null())
-    team_score = pl.col("score").alias("team_form")
-    cars = past_mean(
-        cars, in_team, team_score, ["team"], half_life=TEAM_HALF_LIFE, pseudo_count=FORM_PSEUDO_COUNT
-    )
     races = past_sums(cars, past, pl.col("score"), ["driver_id"], math.inf)
     return races.with_columns(experience=pl.col("weight").log1p()).drop("total", "weight")
 
 
+def _add_team_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """How the team's cars have finished lately, and how this one of them has run, whoever drove it."""
+    in_team = past.filter(pl.col("team").is_not_null())
+    cars = past_mean(
+        cars, in_team, pl.col("score").alias("team_form"), ["team"],
+        half_life=TEAM_HALF_LIFE, pseudo_count=FORM_PSEUDO_COUNT,
+    )  # fmt: skip
+    numbered = in_team.filter(pl.col("car_number").is_not_null())
+    return past_mean(
+        cars, numbered, pl.col("ran").alias("car_form"), ["team", "car_number"],
+        half_life=FORM_HALF_LIFE, prior="team_form", pseudo_count=CAR_PSEUDO_COUNT,
+    )  # fmt: skip
+
+
 def _add_deviations(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How much better the driver finishes on this kind of track, and on this track, than was thought."""
-    surprise = pl.col("score") - pl.col("finish_form")
-    for name, by, pseudo_count in (
-        ("archetype_form", ["driver_id", "archetype"], ARCHETYPE_PSEUDO_COUNT),
-        ("track_form", ["driver_id", "track_id", "archetype"], TRACK_PSEUDO_COUNT),
+    """How much better driver and team run on this kind of track, and the driver on this one, than thought."""
+    surprise = pl.col("ran") - pl.col("running_form")
+    for name, by, half_life, pseudo_count in (
+        ("archetype_form", ["driver_id", "archetype"], DEVIATION_HALF_LIFE, ARCHETYPE_PSEUDO_COUNT),
+        ("track_form", ["driver_id", "track_id", "archetype"], DEVIATION_HALF_LIFE, TRACK_PSEUDO_COUNT),
+        (
+            "team_archetype_form",
+            ["team", "archetype"],
+            TEAM_DEVIATION_HALF_LIFE,
+            TEAM_ARCHETYPE_PSEUDO_COUNT,
+        ),
     ):
-        cars = past_mean(
-            cars, past, surprise.alias(name), by, half_life=DEVIATION_HALF_LIFE, pseudo_count=pseudo_count
-        )
+        seen = past.filter(pl.col("team").is_not_null()) if "team" in by else past
+        cars = past_mean(cars, seen, surprise.alias(name), by, half_life=half_life, pseudo_count=pseudo_count)
     return cars
 
 
