@@ -9,9 +9,8 @@ import pytest
 from numpyro import handlers
 from numpyro.ops.provenance import eval_provenance
 
-from calibration_pipeline.scenarios.covariates import Field
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.graph import draw_graph
-from calibration_pipeline.scenarios.history import empty_history
 from calibration_pipeline.scenarios.network import RELATIONS, Parameters, race_model
 from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS
 
@@ -34,7 +33,16 @@ def traced() -> dict[str, frozenset[str]]:
     """Node -> the field's arrays and the sampled nodes that its code reads."""
     sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()}
     parameters = Parameters(*(np.ones([sizes[dim] for dim in dims]) for dims in PARAMETER_DIMS.values()))
-    field = jax.tree.map(lambda values: jnp.asarray(values[0]), empty_history(width=4).field)
+    field = Field(
+        pace=jnp.zeros((4, len(PACE_COVARIATES))),
+        incident=jnp.zeros((4, len(INCIDENT_COVARIATES))),
+        start_score=jnp.zeros(4),
+        car=jnp.ones(4, bool),
+        team=jnp.arange(4),
+        archetype=jnp.array(0),
+        scheduled_laps=jnp.array(100),
+        caution=jnp.array(0.0),
+    )
 
     def reads(**given: jax.Array) -> dict:
         parts = {name: given.pop(f"known {name}") for name in Field._fields}
@@ -70,7 +78,7 @@ def declared(node: str, sampled: frozenset[str]) -> set[str]:
 @pytest.mark.parametrize("node", RELATIONS)
 def test_the_code_reads_what_the_relations_say(traced, node):
     assert traced.keys() == RELATIONS.keys()
-    sampled = frozenset({"chaos", "n_cautions", "incident", "team_effect"})
+    sampled = frozenset({"chaos", "n_cautions", "incident", "damage", "team_effect"})
     coded = {name for source in traced[node] for name in KNOWN_IN.get(source, {source} & RELATIONS.keys())}
     assert coded == declared(node, sampled)
 

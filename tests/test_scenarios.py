@@ -14,11 +14,13 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios import SkeletonNarrative
 from calibration_pipeline.scenarios.covariates import build_field, race_slots
 from calibration_pipeline.scenarios.ensemble import SCENARIO_BATCH, simulate_races
-from calibration_pipeline.scenarios.fit import fit_posterior, forgetting, order_log_likelihood
+from calibration_pipeline.scenarios.fit import fit_posterior, forgetting
 from calibration_pipeline.scenarios.folds import fold_name, folds_of_season
 from calibration_pipeline.scenarios.history import History, build_history, join_history
+from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
 from calibration_pipeline.scenarios.plackett_luce import log_probability, rank_columns
+from calibration_pipeline.scenarios.posterior import order_log_likelihood
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
 from calibration_pipeline.sources.simulated import SimulatedSource
@@ -28,6 +30,13 @@ from calibration_pipeline.tracks import compile_constraints
 FOLD_RACES = 12
 # The chance that a goodness-of-fit test here fails although the code is right.
 TEST_FAILURE_RATE = 2e-5
+NONE_DAMAGED = jnp.zeros(3, bool)
+
+
+def damaged(first: xr.Dataset) -> np.ndarray:
+    """Cars that ran to the end, far behind: (race, driver)."""
+    behind = first["laps_completed"] < (1 - DAMAGE_SHARE) * first["laps_completed"].max("driver")
+    return (first["running"] & behind).values
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +114,7 @@ def test_rank_breaks_ties_by_slot():
 def test_team_effects_of_scale_zero_leave_the_plain_likelihood():
     utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 0, 1])
     plain = log_probability(utility[jnp.array([2, 0, 1])], jnp.array([True, True, False]))
-    got = order_log_likelihood(utility, jnp.zeros(3, int), order, jnp.array(0.0))
+    got = order_log_likelihood(utility, jnp.zeros(3, int), order, NONE_DAMAGED, jnp.array(0.0), False)
     assert float(got) == pytest.approx(float(plain), rel=1e-5)
 
 
@@ -113,7 +122,7 @@ def test_a_shared_effect_of_one_team_cancels():
     """If all cars share a team, its effect moves all alike and the order's probability is the plain one."""
     utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 3, 1])
     plain = log_probability(utility[jnp.array([2, 0, 1])], jnp.ones(3, bool))
-    got = order_log_likelihood(utility, jnp.zeros(3, int), order, jnp.array(0.7))
+    got = order_log_likelihood(utility, jnp.zeros(3, int), order, NONE_DAMAGED, jnp.array(0.7), False)
     assert float(got) == pytest.approx(float(plain), rel=1e-4)
 
 
@@ -290,6 +299,7 @@ def replayed(history: History, ensemble: xr.Dataset) -> History:
     return history._replace(
         running_order=fill(history.running_order, order),
         incident=fill(history.incident, car & ~running),
+        damage=fill(history.damage, damaged(first)),
         n_cautions=fill(history.n_cautions, first["n_cautions"].values),
         has_cautions=fill(history.has_cautions, np.ones(n_races, bool)),
     )

@@ -4,7 +4,7 @@ from calibration_pipeline.scenarios.network import RELATIONS
 
 
 def draw_graph() -> str:
-    """Return the causal graph in Mermaid's language: nodes of the model are boxes, what is known ovals.
+    r"""Return the causal graph in Mermaid's language: nodes of the model are boxes, what is known ovals.
 
     Returns
     -------
@@ -17,10 +17,9 @@ def draw_graph() -> str:
 
     Examples
     --------
-    >>> print("\\n".join(draw_graph().splitlines()[:3]))
+    >>> print("\n".join(draw_graph().splitlines()[:2]))
     flowchart TD
         archetype([archetype])
-        team([team])
     """
     parents = dict.fromkeys(parent for node in RELATIONS.values() for parent in node)
     known = [name for name in parents if name not in RELATIONS]

@@ -7,14 +7,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calibration_pipeline.scenarios.covariates import (
-    INCIDENT_COVARIATES,
-    PACE_COVARIATES,
     AnyArray,
     Field,
     build_field,
     race_slots,
     spread,
 )
+from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 
 RACES_MULTIPLE = 128
 
@@ -27,6 +26,7 @@ class History(NamedTuple):
     field : Field
     running_order : (race, driver) int, 1 for the first of the running cars, 0 for retired and padding
     incident : (race, driver) bool, retired
+    damage : (race, driver) bool, running but `DAMAGE_SHARE` of the race's laps behind
     n_cautions : (race) int, with `has_cautions` (race) bool
     race_order : (race) int
     """
@@ -34,6 +34,7 @@ class History(NamedTuple):
     field: Field
     running_order: AnyArray
     incident: AnyArray
+    damage: AnyArray
     n_cautions: AnyArray
     has_cautions: AnyArray
     race_order: AnyArray
@@ -52,6 +53,7 @@ def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataF
     Returns
     -------
     polars.DataFrame
+        With `damage`: running at the finish, but more than `DAMAGE_SHARE` of the race behind.
 
     Raises
     ------
@@ -69,7 +71,9 @@ def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataF
             f"Argument race_results must have every car of the features; {n_lost} are missing, "
             f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
         )
-    return race_slots(joined)
+    race_laps = pl.col("laps_completed").max().over("race_id")
+    damage = pl.col("running") & (pl.col("laps_completed") < (1 - DAMAGE_SHARE) * race_laps)
+    return race_slots(joined.with_columns(damage=damage))
 
 
 def build_history(slots: pl.DataFrame, width: int) -> History:
@@ -92,6 +96,7 @@ def build_history(slots: pl.DataFrame, width: int) -> History:
         field=build_field(slots, width),
         running_order=spread(slots, order.to_numpy().astype(np.int32), width),
         incident=spread(slots, ~slots["running"].to_numpy(), width, fill=False),
+        damage=spread(slots, slots["damage"].to_numpy(), width, fill=False),
         n_cautions=first["n_cautions"].fill_null(0).to_numpy().astype(np.int32),
         has_cautions=first["n_cautions"].is_not_null().to_numpy(),
         race_order=first["race_order"].to_numpy().astype(np.int32),
@@ -103,29 +108,3 @@ def build_history(slots: pl.DataFrame, width: int) -> History:
 
     padded = [pad(value) for value in history.field]
     return History(Field(*padded), *(pad(value) for value in history[1:]))
-
-
-def empty_history(width: int) -> History:
-    """One race of padding: what a model is traced with when only its parameters matter."""
-
-    def zeros(*shape: int, dtype: type = np.float32) -> NDArray:
-        return np.zeros((1, *shape), dtype)
-
-    field = Field(
-        pace=zeros(width, len(PACE_COVARIATES)),
-        incident=zeros(width, len(INCIDENT_COVARIATES)),
-        start_score=zeros(width),
-        car=zeros(width, dtype=np.bool_),
-        team=zeros(width, dtype=np.int32),
-        archetype=zeros(dtype=np.int32),
-        scheduled_laps=zeros(dtype=np.int32),
-        caution=zeros(),
-    )
-    return History(
-        field,
-        running_order=zeros(width, dtype=np.int32),
-        incident=zeros(width, dtype=np.bool_),
-        n_cautions=zeros(dtype=np.int32),
-        has_cautions=zeros(dtype=np.bool_),
-        race_order=zeros(dtype=np.int32),
-    )

@@ -22,6 +22,9 @@ from calibration_pipeline.scenarios.stints import share_out
 
 MAX_GREEN_SHARE_LOST = 0.6
 MAX_CAUTIONS = 30
+# A running car that lost more than this share of the race was damaged; it stands behind those that did not.
+DAMAGE_SHARE = 0.05
+SET_BACK = 1e4
 
 RELATIONS: dict[str, tuple[str, ...]] = {
     "chaos": (),
@@ -29,9 +32,10 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "race_laps": ("archetype", "scheduled_laps"),
     "green_laps": ("n_cautions", "race_laps"),
     "incident": ("chaos", "archetype", "track", "driver", "start_position"),
+    "damage": ("chaos", "archetype", "track", "driver", "start_position"),
     "team_effect": (),
-    "running_order": ("incident", "team_effect", "archetype", "driver", "team", "start_position"),
-    "laps_completed": ("incident", "running_order", "race_laps", "archetype"),
+    "running_order": ("incident", "damage", "team_effect", "archetype", "driver", "team", "start_position"),
+    "laps_completed": ("incident", "damage", "running_order", "race_laps", "archetype"),
     "finish_position": ("laps_completed", "running_order"),
     "laps_led": ("laps_completed", "finish_position", "start_position", "race_laps", "archetype"),
     "fastest_laps": (
@@ -41,7 +45,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
         "race_laps",
         "green_laps",
         "archetype",
-    ),  # fmt: skip
+    ),
 }
 
 
@@ -57,16 +61,21 @@ class Parameters(NamedTuple):
     incident_intercept: AnyArray  # (archetype)
     incident_weight: AnyArray  # (incident covariate)
     chaos_scale: AnyArray  # (archetype)
+    damage_intercept: AnyArray  # (archetype)
+    damage_weight: AnyArray  # (incident covariate)
+    damage_chaos_weight: AnyArray  # (archetype)
     caution_intercept: AnyArray  # (archetype)
     caution_track_weight: AnyArray  # ()
     caution_chaos_weight: AnyArray  # (archetype)
+    luck_sign: AnyArray  # (), -1: the last car is drawn first; 1: the winner is
     retirement_share: AnyArray  # (archetype, quantile) of the race's laps that a retired car completed
-    laps_lost: AnyArray  # (archetype, quantile) share of the race's laps that a running car lost
+    laps_lost: AnyArray  # (archetype, quantile) share of the race's laps that an undamaged running car lost
+    damage_laps_lost: AnyArray  # (archetype, quantile) share that a damaged running car lost
     overtime_share: AnyArray  # (archetype, quantile) laps run beyond schedule over scheduled laps
     laps_per_caution: AnyArray  # (archetype)
-    lead_weight: AnyArray  # (start, finish, finish squared)
+    lead_weight: AnyArray  # (archetype, hold covariate): start, finish, finish squared
     lead_dispersion: AnyArray  # (archetype)
-    fastest_weight: AnyArray  # (start, finish, finish squared)
+    fastest_weight: AnyArray  # (archetype, hold covariate)
     fastest_dispersion: AnyArray  # (archetype)
 
 
@@ -118,6 +127,12 @@ def incident_logit(field: Field, parameters: Parameters) -> Array:
     """Logit of every car's incident at chaos 0: (driver, draw)."""
     intercept = jnp.asarray(parameters.incident_intercept)[..., field.archetype]
     return intercept + jnp.asarray(field.incident) @ jnp.asarray(parameters.incident_weight).T
+
+
+def damage_logit(field: Field, parameters: Parameters) -> Array:
+    """Logit of the damage of every car that runs to the end, at chaos 0: (driver, draw)."""
+    intercept = jnp.asarray(parameters.damage_intercept)[..., field.archetype]
+    return intercept + jnp.asarray(field.incident) @ jnp.asarray(parameters.damage_weight).T
 
 
 def caution_log_rate(field: Field, parameters: Parameters) -> Array:
@@ -179,6 +194,9 @@ def race_model(
     logit = logit + recalibration.incident_shift
     with scenario, cars:
         incident = numpyro.sample("incident", dist.Bernoulli(logits=logit)).astype(bool)
+    logit = damage_logit(field, parameters)[:, draw] + drawn(parameters.damage_chaos_weight) * chaos
+    with scenario, cars:
+        damage = numpyro.sample("damage", dist.Bernoulli(logits=logit)).astype(bool)
 
     with scenario, numpyro.plate("team", width, dim=-2):
         team_effect = numpyro.sample("team_effect", dist.Normal(0.0, 1.0))
@@ -187,15 +205,20 @@ def race_model(
     with scenario, cars:
         luck = numpyro.sample("luck", dist.Gumbel(0.0, 1.0))
         fate = numpyro.sample("fate", dist.Uniform())
-    with scenario, numpyro.plate("place", width + 1, dim=-2):
+    with scenario, numpyro.plate("place", width + 2, dim=-2):
         gap = numpyro.sample("gap", dist.Exponential(1.0))
-    pace = jnp.where(car, strength - luck, -jnp.inf)
+    pace = jnp.where(car, strength + parameters.luck_sign * luck - jnp.where(damage, SET_BACK, 0.0), -jnp.inf)
     best = jnp.arange(width)[:, None] == jnp.argmax(pace, axis=0)
     running = car & (~incident | (best & jnp.all(incident | ~car, axis=0)))
     running_order = numpyro.deterministic("running_order", rank_columns(pace, running))
 
     stopped = quantile(jnp.asarray(parameters.retirement_share)[archetype], fate)
-    behind = quantile(jnp.asarray(parameters.laps_lost)[archetype], in_order(gap, running_order, running))
+    share = in_order(gap, running_order, running, damage)
+    behind = jnp.where(
+        damage,
+        quantile(jnp.asarray(parameters.damage_laps_lost)[archetype], share),
+        quantile(jnp.asarray(parameters.laps_lost)[archetype], share),
+    )
     laps_completed = complete_laps(running_order, running, stopped, behind, race_laps)
     laps_completed = numpyro.deterministic("laps_completed", jnp.where(car, laps_completed, 0))
     finish_position = numpyro.deterministic(
@@ -206,7 +229,7 @@ def race_model(
     covariates = (jnp.asarray(field.start_score)[:, None], finish_score, finish_score**2)
 
     def score(weight: AnyArray) -> Array:
-        return sum(w * x for w, x in zip(jnp.asarray(weight), covariates, strict=True))
+        return sum(w * x for w, x in zip(jnp.asarray(weight)[archetype], covariates, strict=True))
 
     laps_led = share_out(
         "lead",
@@ -237,18 +260,20 @@ def race_model(
     )
 
 
-def in_order(gap: Array, running_order: Array, running: Array) -> Array:
+def in_order(gap: Array, running_order: Array, running: Array, damage: Array) -> Array:
     """Independent uniform numbers, one a running car, handed out in running order, smallest first.
+
+    The undamaged cars and, behind them, the damaged ones have an order of their own.
 
     Sums of exponential gaps over their total are ordered uniform numbers (Devroye 1986, Non-Uniform Random
     Variate Generation, chapter V, theorem 2.2), so that nothing is sorted.
 
     Parameters
     ----------
-    gap : array, shape (driver + 1, scenario)
+    gap : array, shape (driver + 2, scenario)
         Standard exponential.
     running_order : array of int, shape (driver, scenario)
-    running : array of bool, shape (driver, scenario)
+    running, damage : array of bool, shape (driver, scenario)
 
     Returns
     -------
@@ -257,8 +282,11 @@ def in_order(gap: Array, running_order: Array, running: Array) -> Array:
     """
     reach = jax.lax.associative_scan(jnp.add, gap, axis=0)
     n_running = jnp.sum(running, axis=0, keepdims=True)
-    place = jnp.maximum(running_order - 1, 0)
-    return jnp.take_along_axis(reach, place, axis=0) / jnp.take_along_axis(reach, n_running, axis=0)
+    n_undamaged = jnp.sum(running & ~damage, axis=0, keepdims=True)
+    at = jnp.take_along_axis(reach, jnp.maximum(running_order - 1, 0) + damage, axis=0)
+    middle = jnp.take_along_axis(reach, n_undamaged, axis=0)
+    end = jnp.take_along_axis(reach, n_running + 1, axis=0)
+    return jnp.where(damage, (at - middle) / (end - middle), at / middle)
 
 
 def complete_laps(

@@ -14,6 +14,7 @@ from calibration_pipeline.scenarios.folds import first_race_order, folds_of_seas
 from calibration_pipeline.scenarios.history import build_history, join_history
 from calibration_pipeline.scenarios.network import Parameters
 from calibration_pipeline.scenarios.outcome_tables import QUANTILES, outcome_tables
+from calibration_pipeline.scenarios.structure import FULL, Structure
 
 PARAMETER_DIMS: dict[str, tuple[str, ...]] = {
     "pace_weight": ("draw", "archetype", "pace_covariate"),
@@ -21,19 +22,24 @@ PARAMETER_DIMS: dict[str, tuple[str, ...]] = {
     "incident_intercept": ("draw", "archetype"),
     "incident_weight": ("draw", "incident_covariate"),
     "chaos_scale": ("draw", "archetype"),
+    "damage_intercept": ("draw", "archetype"),
+    "damage_weight": ("draw", "incident_covariate"),
+    "damage_chaos_weight": ("draw", "archetype"),
     "caution_intercept": ("draw", "archetype"),
     "caution_track_weight": ("draw",),
     "caution_chaos_weight": ("draw", "archetype"),
+    "luck_sign": (),
     "retirement_share": ("archetype", "quantile"),
     "laps_lost": ("archetype", "quantile"),
+    "damage_laps_lost": ("archetype", "quantile"),
     "overtime_share": ("archetype", "quantile"),
     "laps_per_caution": ("archetype",),
-    "lead_weight": ("hold_covariate",),
+    "lead_weight": ("archetype", "hold_covariate"),
     "lead_dispersion": ("archetype",),
-    "fastest_weight": ("hold_covariate",),
+    "fastest_weight": ("archetype", "hold_covariate"),
     "fastest_dispersion": ("archetype",),
 }
-DRAWN = frozenset(name for name, dims in PARAMETER_DIMS.items() if dims[0] == "draw")
+DRAWN = frozenset(name for name, dims in PARAMETER_DIMS.items() if "draw" in dims)
 NETWORK_COORDINATES: dict[str, Any] = {
     "draw": np.arange(PARAMETER_DRAWS),
     "archetype": [str(archetype) for archetype in ARCHETYPES],
@@ -45,7 +51,12 @@ NETWORK_COORDINATES: dict[str, Any] = {
 
 
 def fit_networks(
-    features: pl.DataFrame, race_results: pl.DataFrame, season: int, fold_races: int | None, seed: int
+    features: pl.DataFrame,
+    race_results: pl.DataFrame,
+    season: int,
+    fold_races: int | None,
+    seed: int,
+    structure: Structure = FULL,
 ) -> xr.Dataset:
     """Fit the causal network of every fold of a season, and of the race after its last.
 
@@ -59,6 +70,8 @@ def fit_networks(
     fold_races : int or None
         Races in a fold, None for a season.
     seed : int
+    structure : Structure
+        The full network, or a baseline.
 
     Returns
     -------
@@ -66,12 +79,12 @@ def fit_networks(
         Parameters with dims (fold, draw, ...) and the coordinates network_as_of and n_races (fold): the last
         race that a fold's fit saw, and how many. A fold without earlier races has no fit.
     """
-    slots = join_history(features, race_results)
+    slots = structure.seen(join_history(features, race_results))
     rounds = slots.filter((pl.col("season") == season) & (pl.col("slot") == 0))["round"]
     folds = folds_of_season(rounds, season, fold_races)
     starts = {fold: first_race_order(fold, fold_races) for fold in folds}
     fits = {
-        fold: _fit_fold(slots, start, seed)
+        fold: _fit_fold(slots, start, seed, structure)
         for fold, start in starts.items()
         if (slots["race_order"] < start).any()
     }
@@ -82,12 +95,13 @@ def fit_networks(
     )
 
 
-def _fit_fold(slots: pl.DataFrame, start: int, seed: int) -> xr.Dataset:
+def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) -> xr.Dataset:
     width = int(slots["field_size"].max())  # type: ignore[arg-type]
     history = build_history(slots, width)
     weight = forgetting(np.asarray(history.race_order), start)
     fitted: Mapping[str, Any] = {
-        **fit_posterior(history, weight, seed),
+        **fit_posterior(history, weight, seed, structure),
+        "luck_sign": 1.0 if structure.ordinary else -1.0,
         **outcome_tables(slots, weight[: slots["race_index"].n_unique()]),
     }
     seen = np.asarray(history.race_order)[weight > 0]

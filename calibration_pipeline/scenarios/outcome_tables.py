@@ -44,10 +44,12 @@ def outcome_tables(slots: pl.DataFrame, weight: NDArray) -> dict[str, NDArray]:
     )
     races = cars.filter(pl.col("slot") == 0)
     share = pl.col("laps_completed") / pl.col("race_laps")
+    lost = (1 - share).clip(0, 1)
     cautious = races.filter(pl.col("green_laps").is_not_null() & (pl.col("n_cautions") > 0))
     return {
         "retirement_share": _quantile_table(cars.filter(~pl.col("running")), share.clip(0, 1)),
-        "laps_lost": _quantile_table(cars.filter(pl.col("running")), (1 - share).clip(0, 1)),
+        "laps_lost": _quantile_table(cars.filter(pl.col("running") & ~pl.col("damage")), lost),
+        "damage_laps_lost": _quantile_table(cars.filter("damage"), lost),
         "overtime_share": _quantile_table(
             races.filter(pl.col("scheduled_laps").is_not_null()),
             pl.col("race_laps") / pl.col("scheduled_laps") - 1,
@@ -104,15 +106,16 @@ def concentration_of_lengths() -> NDArray[np.float64]:
 def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
     """Weights of (start, finish, finish squared) on who holds a lap, and how uneven the stints are.
 
-    The weights fit the shares of laps by multinomial logistic regression. With stints of shares s_j, each
-    held with probability p_i, the expected sum of a race's squared shares is h = c + (1 - c) sum p_i^2,
-    c = E sum s_j^2; it is solved for c, and c for the dispersion of the lengths.
+    Each archetype has its own, shrunk to all archetypes' by pseudo-races. The weights fit the shares of laps
+    by multinomial logistic regression. With stints of shares s_j, each held with probability p_i, the
+    expected sum of a race's squared shares is h = c + (1 - c) sum p_i^2, c = E sum s_j^2; it is solved for c,
+    and c for the dispersion of the lengths.
     """
     known = cars.filter(
         (pl.col(column).sum() > 0).over("race_id") & pl.col(column).is_not_null().all().over("race_id")
     )
     if known.is_empty():
-        weights = np.array([0.5, 1.5, 1.0], np.float32)
+        weights = np.tile(np.array([0.5, 1.5, 1.0], np.float32), (len(ARCHETYPES), 1))
         return {
             f"{name}_weight": weights,
             f"{name}_dispersion": np.full(len(ARCHETYPES), DEFAULT_DISPERSION, np.float32),
@@ -131,20 +134,23 @@ def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArr
     laps[race, slot] = known[column].to_numpy()
     share = laps / laps.sum(axis=1, keepdims=True)
     first = known.filter(pl.col("slot") == 0)
-    weight = first["weight"].to_numpy()
 
-    def loss(beta: NDArray) -> tuple[float, NDArray]:
-        score = np.where(absent, -1e9, covariates @ beta)
-        residual = softmax(score, axis=1) - share
-        value = -(weight[:, None] * share * log_softmax(score, axis=1)).sum() + 0.05 * beta @ beta
-        return float(value), np.einsum("r,rd,rdc->c", weight, residual, covariates) + 0.1 * beta
+    def fit(weight: NDArray) -> NDArray[np.float64]:
+        def loss(beta: NDArray) -> tuple[float, NDArray]:
+            score = np.where(absent, -1e9, covariates @ beta)
+            residual = softmax(score, axis=1) - share
+            value = -(weight[:, None] * share * log_softmax(score, axis=1)).sum() + 0.05 * beta @ beta
+            return float(value), np.einsum("r,rd,rdc->c", weight, residual, covariates) + 0.1 * beta
 
-    beta = minimize(loss, np.zeros(3), jac=True, method="L-BFGS-B").x
-    held = softmax(np.where(absent, -1e9, covariates @ beta), axis=1)
+        return np.asarray(minimize(loss, np.zeros(3), jac=True, method="L-BFGS-B").x)
+
+    weights = np.array([fit(_shrunk_weights(first, archetype)) for archetype in ARCHETYPES])
+    own = weights[first["archetype"].replace_strict(list(ARCHETYPES), range(len(ARCHETYPES))).to_numpy()]
+    held = softmax(np.where(absent, -1e9, np.einsum("rdc,rc->rd", covariates, own)), axis=1)
     same = (held**2).sum(axis=1)
     concentration = (share**2).sum(axis=1)
     first = first.with_columns(same=pl.Series(same), concentration=pl.Series(concentration))
     h = _mean_table(first, pl.col("concentration"), 0.0).astype(np.float64)
     p = _mean_table(first, pl.col("same"), 0.0).astype(np.float64)
     dispersion = np.interp((h - p) / (1 - p), concentration_of_lengths(), DISPERSIONS)
-    return {f"{name}_weight": beta.astype(np.float32), f"{name}_dispersion": dispersion.astype(np.float32)}
+    return {f"{name}_weight": weights.astype(np.float32), f"{name}_dispersion": dispersion.astype(np.float32)}

@@ -1,0 +1,135 @@
+"""Which edges of the causal network are fitted, and which law orders the running cars.
+
+The full network is what forecasts are made from. Cut edges and the ordinary Plackett-Luce law are baselines:
+they show what an edge is worth.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jax import Array
+
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES
+
+type Edge = tuple[str, str]
+
+DRIVER, START, TEAM, TRACK = "driver", "start_position", "team", "track"
+KNOWN_FROM = {
+    "start_score": START,
+    "start_form": DRIVER,
+    "finish_form": DRIVER,
+    "running_form": DRIVER,
+    "recent_form": DRIVER,
+    "pace_form": DRIVER,
+    "archetype_form": DRIVER,
+    "track_form": DRIVER,
+    "led_form": DRIVER,
+    "experience": DRIVER,
+    "incident_form": DRIVER,
+    "team_form": TEAM,
+    "team_archetype_form": TEAM,
+    "car_form": TEAM,
+    "track_incident": TRACK,
+}
+"""Covariate -> what of the world it describes."""
+
+COVARIATE_NODES = {
+    "running_order": ("pace_weight", PACE_COVARIATES),
+    "incident": ("incident_weight", INCIDENT_COVARIATES),
+    "damage": ("damage_weight", INCIDENT_COVARIATES),
+}
+ZEROED = {
+    ("team_effect", "running_order"): "team_scale",
+    ("chaos", "incident"): "chaos_scale",
+    ("chaos", "damage"): "damage_chaos_weight",
+    ("chaos", "n_cautions"): "caution_chaos_weight",
+    ("track", "n_cautions"): "caution_track_weight",
+}
+AVERAGED = {
+    ("archetype", "running_order"): ("pace_weight",),
+    ("archetype", "incident"): ("incident_intercept", "chaos_scale"),
+    ("archetype", "damage"): ("damage_intercept", "damage_chaos_weight"),
+    ("archetype", "n_cautions"): ("caution_intercept", "caution_chaos_weight"),
+}
+NO_INCIDENT: Edge = ("incident", "running_order")
+NO_DAMAGE: Edge = ("damage", "running_order")
+
+
+def _covariate_edges() -> dict[Edge, tuple[str, np.ndarray]]:
+    """Edge -> parameter and which of its covariates stay when the edge is cut."""
+    edges = {}
+    for node, (parameter, covariates) in COVARIATE_NODES.items():
+        origin = np.array([KNOWN_FROM[name] for name in covariates])
+        for source in dict.fromkeys(origin.tolist()):
+            edges[source, node] = (parameter, (origin != source).astype(np.float32))
+    return edges
+
+
+COVARIATE_EDGES = _covariate_edges()
+EDGES: tuple[Edge, ...] = (NO_INCIDENT, NO_DAMAGE, *ZEROED, *AVERAGED, *COVARIATE_EDGES)
+"""Edges that can be cut: those whose strength is fitted."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What of the network is fitted.
+
+    Parameters
+    ----------
+    cut : frozenset of (parent, child)
+        Edges of `EDGES` that are left out.
+    ordinary : bool
+        Ordinary Plackett-Luce, by which the winner is drawn first, in place of the reverse one.
+
+    Raises
+    ------
+    ValueError
+        If an edge cannot be cut.
+    """
+
+    cut: frozenset[Edge] = frozenset()
+    ordinary: bool = False
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.cut - set(EDGES)):
+            raise ValueError(f"Argument cut must name edges of {EDGES}, got {unknown}.")
+
+    def apply(self, parameters: Mapping[str, Any]) -> dict[str, Array]:
+        """Leave the cut edges out of parameters, which may have leading axes of draws."""
+        changed = {name: jnp.asarray(values) for name, values in parameters.items()}
+        for edge in EDGES:
+            if edge not in self.cut:
+                continue
+            if edge in ZEROED:
+                changed[ZEROED[edge]] = 0.0 * changed[ZEROED[edge]]
+            elif edge in AVERAGED:
+                for name in AVERAGED[edge]:
+                    axis = -2 if name == "pace_weight" else -1
+                    mean = changed[name].mean(axis=axis, keepdims=True)
+                    changed[name] = jnp.broadcast_to(mean, changed[name].shape)
+            elif edge in COVARIATE_EDGES:
+                name, kept = COVARIATE_EDGES[edge]
+                changed[name] = changed[name] * kept
+        return changed
+
+    def seen(self, slots: pl.DataFrame) -> pl.DataFrame:
+        """Leave incidents and damage out of what is known of earlier races, where their edges are cut."""
+        if NO_INCIDENT in self.cut:
+            slots = slots.with_columns(running=pl.lit(value=True))
+        if NO_DAMAGE in self.cut or NO_INCIDENT in self.cut:
+            slots = slots.with_columns(damage=pl.lit(value=False))
+        return slots
+
+
+FULL = Structure()
+VARIANTS: dict[str, Structure] = {
+    "network": FULL,
+    "ordinary Plackett-Luce": Structure(ordinary=True),
+    "no incidents": Structure(cut=frozenset({NO_INCIDENT})),
+    "ordinary Plackett-Luce, no incidents": Structure(cut=frozenset({NO_INCIDENT}), ordinary=True),
+}
+"""The network, and the baselines that it is compared with."""
