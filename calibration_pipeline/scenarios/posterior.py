@@ -22,6 +22,8 @@ from calibration_pipeline.scenarios.structure import FULL, Structure
 
 TEAM_DRAWS = 32
 CHAOS_NODES = 15
+# How far an archetype's pace weights lie from the common ones, before its sharpness.
+DEVIATION_SCALE = 0.1
 N_ARCHETYPES = len(ARCHETYPES)
 
 
@@ -90,7 +92,7 @@ def prior() -> dict[str, Array]:
 
     n_pace, n_incident = len(PACE_COVARIATES), len(INCIDENT_COVARIATES)
     common = each("pace_weight_common", dist.Normal(0.0, 0.3), n_pace)
-    deviation = each("pace_weight_deviation", dist.Normal(0.0, 0.1), N_ARCHETYPES, n_pace)
+    deviation = each("pace_weight_deviation", dist.Normal(0.0, DEVIATION_SCALE), N_ARCHETYPES, n_pace)
     sharpness = each("log_sharpness", dist.Normal(0.0, 0.5), N_ARCHETYPES)
     return {
         "pace_weight": jnp.exp(sharpness)[:, None] * (common + deviation),

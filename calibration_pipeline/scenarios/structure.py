@@ -57,6 +57,8 @@ AVERAGED = {
 }
 NO_INCIDENT: Edge = ("incident", "running_order")
 NO_DAMAGE: Edge = ("damage", "running_order")
+NEVER = -30.0
+"""Logit of what does not happen."""
 
 
 def _covariate_edges() -> dict[Edge, tuple[str, np.ndarray]]:
@@ -101,6 +103,9 @@ class Structure:
     def apply(self, parameters: Mapping[str, Any]) -> dict[str, Array]:
         """Leave the cut edges out of parameters, which may have leading axes of draws."""
         changed = {name: jnp.asarray(values) for name, values in parameters.items()}
+        for node in self._without:
+            changed[f"{node}_intercept"] = jnp.full_like(changed[f"{node}_intercept"], NEVER)
+            changed[f"{node}_weight"] = 0.0 * changed[f"{node}_weight"]
         for edge in EDGES:
             if edge not in self.cut:
                 continue
@@ -118,11 +123,18 @@ class Structure:
 
     def seen(self, slots: pl.DataFrame) -> pl.DataFrame:
         """Leave incidents and damage out of what is known of earlier races, where their edges are cut."""
-        if NO_INCIDENT in self.cut:
+        if "incident" in self._without:
             slots = slots.with_columns(running=pl.lit(value=True))
-        if NO_DAMAGE in self.cut or NO_INCIDENT in self.cut:
+        if "damage" in self._without:
             slots = slots.with_columns(damage=pl.lit(value=False))
         return slots
+
+    @property
+    def _without(self) -> tuple[str, ...]:
+        """Nodes that never happen; without incidents there is no damage either."""
+        if NO_INCIDENT in self.cut:
+            return ("incident", "damage")
+        return ("damage",) if NO_DAMAGE in self.cut else ()
 
 
 FULL = Structure()

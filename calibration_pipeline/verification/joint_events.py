@@ -30,12 +30,14 @@ from calibration_pipeline.verification.intervals import clustered_share
 
 __all__ = [
     "DEFAULT_EVENTS",
+    "Counts",
     "Event",
     "JointTest",
     "Outcomes",
     "at_least",
     "both_teammates",
     "count",
+    "count_events",
     "dnf",
     "favourites",
     "joint_test",
@@ -79,12 +81,21 @@ class JointTest:
 
 
 @dataclass(frozen=True)
-class _Counts:
-    """Counts of events: predicted (race, scenario, event), observed and cases (race, event)."""
+class Counts:
+    """How many cases of each event there are.
+
+    Attributes
+    ----------
+    predicted : (race, scenario, event), in each scenario
+    observed : (race, event), in the result
+    cases : (race, event), that there could be
+    events : the events
+    """
 
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
     cases: NDArray[np.float64]
+    events: tuple[Event, ...]
 
     @property
     def z(self) -> NDArray[np.float64]:
@@ -155,6 +166,37 @@ def validate_events(
     return table(rows, JointEventTable), skipped
 
 
+def count_events(
+    ensemble: xr.Dataset,
+    results: pl.DataFrame,
+    events: Sequence[Event] = DEFAULT_EVENTS,
+    reference: xr.Dataset | None = None,
+) -> Counts:
+    """Count the cases of events that can be judged, in scenarios and in results.
+
+    Parameters
+    ----------
+    ensemble, results, events, reference
+        As in `joint_test`.
+
+    Returns
+    -------
+    Counts
+
+    Raises
+    ------
+    ValueError
+        If no event can be judged, a car lacks a result, or the finishes of a race are no permutation.
+    """
+    observed = _aligned(ensemble, results)
+    skipped = _unjudged(events, ensemble, observed)
+    judged = [event for event in events if str(event) not in skipped]
+    if not judged:
+        raise ValueError(f"No event can be judged: {skipped}.")
+    favourites_of = ensemble if reference is None else reference
+    return _count(ensemble, observed, judged, _favourite_ranks(favourites_of))
+
+
 def joint_test(
     ensemble: xr.Dataset,
     results: pl.DataFrame,
@@ -190,15 +232,10 @@ def joint_test(
     ValueError
         If no event can be judged, a car lacks a result, or the finishes of a race are no permutation.
     """
-    observed = _aligned(ensemble, results)
-    skipped = _unjudged(events, ensemble, observed)
-    judged = [event for event in events if str(event) not in skipped]
-    counts = _count(
-        ensemble, observed, judged, _favourite_ranks(ensemble if reference is None else reference)
-    )
+    counts = count_events(ensemble, results, events, reference)
     uncertain = np.flatnonzero(counts.spread > 0)
     if not uncertain.size:
-        raise ValueError(f"No event can be judged: {skipped or 'the ensemble leaves nothing to chance'}.")
+        raise ValueError("No event can be judged: the ensemble leaves nothing to chance.")
     z = np.abs(counts.z[uncertain])
     deviation = (counts.predicted - counts.predicted.mean(axis=1, keepdims=True))[..., uncertain]
     n_races, n_scenarios, _ = deviation.shape
@@ -207,7 +244,7 @@ def joint_test(
     largest = np.abs(replicates).max(axis=1)
     # Rounding must not turn a tie between a replicate and the observation into a difference.
     p_value = (1 + np.count_nonzero(largest >= z.max() - 1e-9)) / (N_REPLICATES + 1)
-    return JointTest(float(z.max()), float(p_value), str(judged[uncertain[int(z.argmax())]]))
+    return JointTest(float(z.max()), float(p_value), str(counts.events[uncertain[int(z.argmax())]]))
 
 
 def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
@@ -287,7 +324,7 @@ def _favourite_ranks(ensemble: xr.Dataset) -> NDArray[np.int64]:
 
 def _count(
     ensemble: xr.Dataset, observed: pl.DataFrame, events: Sequence[Event], favourite_rank: NDArray
-) -> _Counts:
+) -> Counts:
     if ensemble.sizes["scenario"] < 2:
         raise ValueError(f"An ensemble must hold at least 2 scenarios, got {ensemble.sizes['scenario']}.")
     names = set().union(*(event.needs for event in events)) | {"finish_position"}
@@ -307,10 +344,10 @@ def _count(
             predicted[r, :, e] = event.evaluate(simulated).sum(axis=-1)
             outcome = event.evaluate(result)
             actual[r, e], cases[r, e] = outcome.sum(), outcome.size
-    return _Counts(predicted, actual, cases)
+    return Counts(predicted, actual, cases, tuple(events))
 
 
-def _rows(archetype: str, forecast: str, events: Sequence[Event], counts: _Counts) -> list[dict[str, object]]:
+def _rows(archetype: str, forecast: str, events: Sequence[Event], counts: Counts) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for e, (event, z) in enumerate(zip(events, counts.z, strict=True)):
         observed = clustered_share(counts.observed[:, e], counts.cases[:, e])

@@ -1,0 +1,228 @@
+"""Walking forward over a table of results: fit on earlier seasons, draw the next, score what happened.
+
+Used by `forecasts` and `edges`; nothing of a season or a later one is seen by its fit.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.calibration.race_curves import observe
+from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.joining import join_seasons
+from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
+from calibration_pipeline.scenarios.structure import FULL, Structure
+from calibration_pipeline.schemas.datasets import car_mask
+from calibration_pipeline.schemas.frames import LapAggregates
+from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.verification.baselines import bradley_terry, shares_beaten
+from calibration_pipeline.verification.cases import independent_head_to_head, start_order_table
+from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_ratio
+from calibration_pipeline.verification.scores import (
+    coverage_probability,
+    discrete_crps,
+    discrete_log_score,
+    head_to_head_slope,
+)
+
+OVALS = "without superspeedways"
+EVERYTHING = "all"
+SUPERSPEEDWAY = str(ARCHETYPES[0])
+
+
+def load_races(path: str, last_season: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return features and results of every season of a results table, to `last_season`."""
+    source = TablesSource(path, None, compile_constraints())
+    seasons = [season for season in source.seasons if season <= last_season]
+    results = pl.concat([source.load_season(season).race_results for season in seasons])
+    return build_driver_features(entry_list(results), results, LapAggregates.empty()), results
+
+
+def walk_forward(
+    features: pl.DataFrame,
+    results: pl.DataFrame,
+    seasons: Sequence[int],
+    n_scenarios: int,
+    structure: Structure = FULL,
+    seed: int = 1,
+) -> Iterator[xr.Dataset]:
+    """Draw every season from the network that was fitted before it."""
+    for season in seasons:
+        so_far = pl.col("season") <= season
+        network = fit_networks(features.filter(so_far), results.filter(so_far), season, None, seed, structure)
+        yield simulate_races(features.filter(season=season), network, None, n_scenarios, seed)
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Finish and head-to-head probabilities of races, flat over cars and pairs of cars.
+
+    Attributes
+    ----------
+    archetype : (race), kind of track
+    race, position : (car), index of the car's race and its finish
+    probability : (car, place)
+    pair_race, won, head_to_head : (pair)
+    expected_beaten : (pair), the Bradley-Terry baseline's head to head
+    """
+
+    archetype: NDArray[np.str_]
+    race: NDArray[np.int64]
+    position: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    pair_race: NDArray[np.int64]
+    won: NDArray[np.bool_]
+    head_to_head: NDArray[np.float64]
+    expected_beaten: NDArray[np.float64]
+
+
+def flatten(ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> dict[str, Forecasts]:
+    """Return the forecasts of the ensembles, and those of the start order, in the same races."""
+    parts = [_season_forecasts(ensemble, results) for ensemble in ensembles]
+    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _season_forecasts(ensemble: xr.Dataset, results: pl.DataFrame) -> dict[str, Forecasts]:
+    car = car_mask(ensemble).values
+    size = ensemble["field_size"].values.astype(int)
+    finish = observe(ensemble, results).finish_position.astype(int)
+    race, slot = np.nonzero(car)
+    share = np.full(car.shape, 0.5)
+    cars = pl.DataFrame(
+        {
+            "race_id": ensemble["race"].values[race],
+            "driver_id": ensemble["driver_id"].values[race, slot].tolist(),
+        }
+    )
+    beaten = cars.join(shares_beaten(results), on=["race_id", "driver_id"], how="left", maintain_order="left")
+    share[race, slot] = beaten["share_beaten"].to_numpy()
+    first, second = np.triu_indices(car.shape[1], k=1)
+    pair_race, pair = np.nonzero(car[:, second])
+    pairs = (pair_race, first[pair], second[pair])
+    won = finish[pairs[:2]] < finish[pairs[0], pairs[2]]
+    expected = bradley_terry(share[pairs[:2]], share[pairs[0], pairs[2]])
+
+    drawn = ensemble["finish_position"].values
+    start = np.zeros((*car.shape, car.shape[1]))
+    grid = np.where(car, ensemble["start_position"].values, np.inf).argsort(axis=1).argsort(axis=1)
+    for r, n in enumerate(size):
+        start[r, :n, :n] = start_order_table(n)[grid[r, :n]]
+    tables = {
+        "scenarios": (finish_probabilities(drawn, size), head_to_head(drawn, size)),
+        "start order": (start, independent_head_to_head(start)),
+    }
+    return {
+        name: Forecasts(
+            archetype=ensemble["archetype"].values,
+            race=race,
+            position=finish[race, slot],
+            probability=places[race, slot],
+            pair_race=pair_race,
+            won=won,
+            head_to_head=ahead[pairs],
+            expected_beaten=expected,
+        )
+        for name, (places, ahead) in tables.items()
+    }
+
+
+def _join(parts: Sequence[Forecasts]) -> Forecasts:
+    width = max(part.probability.shape[1] for part in parts)
+    before = np.cumsum([0, *(len(part.archetype) for part in parts)])
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("archetype", "position", "won", "head_to_head", "expected_beaten")
+    }
+    wide = [np.pad(p.probability, [(0, 0), (0, width - p.probability.shape[1])]) for p in parts]
+    return Forecasts(
+        race=np.concatenate([part.race + n for part, n in zip(parts, before, strict=False)]),
+        pair_race=np.concatenate([part.pair_race + n for part, n in zip(parts, before, strict=False)]),
+        probability=np.concatenate(wide),
+        **joined,
+    )
+
+
+def groups(archetype: NDArray) -> Mapping[str, NDArray[np.bool_]]:
+    """Races by kind of track, and pooled."""
+    pooled = {EVERYTHING: np.ones(len(archetype), bool), OVALS: archetype != SUPERSPEEDWAY}
+    return pooled | {str(kind): archetype == str(kind) for kind in ARCHETYPES}
+
+
+def score(forecasts: Forecasts) -> pl.DataFrame:
+    """Score forecasts by group of races: one row a group and quantity, with race-clustered intervals.
+
+    Quantities: `spearman` of expected finish and finish, mean over races; `crps_skill` and `log_gain`
+    (nats a car) against all places equally likely; `head_to_head_skill`, of Brier scores against the as-of
+    Bradley-Terry baseline; `top10_skill` and `win_skill`, of Brier scores against climatology;
+    `head_to_head_slope`; coverage of the central 50, 80 and 95 % intervals.
+    """
+    p, y, race = forecasts.probability, forecasts.position, forecasts.race
+    size = np.bincount(race)[race]
+    uniform = (np.arange(p.shape[1]) < size[:, None]) / size[:, None]
+    crps, reference = discrete_crps(p, y), discrete_crps(uniform, y)
+    gain = discrete_log_score(p, y) - discrete_log_score(uniform, y)
+    expected = (p * np.arange(1, p.shape[1] + 1)).sum(axis=1)
+    starts = np.flatnonzero(np.diff(race, prepend=-1))
+    spearman = np.array(
+        [
+            np.corrcoef(rankdata(e), f)[0, 1]
+            for e, f in zip(np.split(expected, starts[1:]), np.split(y, starts[1:]), strict=True)
+        ]
+    )
+    brier = (forecasts.head_to_head - forecasts.won) ** 2
+    brier_reference = (forecasts.expected_beaten - forecasts.won) ** 2
+    rows = []
+    for group, chosen in groups(forecasts.archetype).items():
+        if not chosen.any():
+            continue
+        k, pairs = chosen[race], chosen[forecasts.pair_race]
+        estimates: dict[str, Estimate | None] = {
+            "spearman": clustered_mean(spearman[chosen], np.flatnonzero(chosen)),
+            "crps_skill": clustered_ratio(reference[k] - crps[k], reference[k], race[k]),
+            "log_gain": clustered_mean(gain[k], race[k]),
+            "head_to_head_skill": clustered_ratio(
+                brier_reference[pairs] - brier[pairs], brier_reference[pairs], forecasts.pair_race[pairs]
+            ),
+            "head_to_head_slope": head_to_head_slope(
+                forecasts.head_to_head[pairs], forecasts.won[pairs], forecasts.pair_race[pairs]
+            ),
+        }
+        for name, places in (("top10_skill", 10), ("win_skill", 1)):
+            happened = y[k] <= places
+            squared = (p[k, :places].sum(axis=1) - happened) ** 2
+            climatology = (places / size[k] - happened) ** 2
+            estimates[name] = clustered_ratio(climatology - squared, climatology, race[k])
+        for level in (0.5, 0.8, 0.95):
+            inside = coverage_probability(p[k], y[k], level)
+            estimates[f"coverage_{100 * level:.0f}"] = clustered_mean(inside, race[k])
+        rows += [
+            {
+                "group": group,
+                "quantity": name,
+                "estimate": estimate.estimate,
+                "lower": estimate.lower,
+                "upper": estimate.upper,
+                "n_races": int(chosen.sum()),
+            }
+            for name, estimate in estimates.items()
+            if estimate is not None
+        ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def by_archetype(ensembles: Sequence[xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Join the seasons of each archetype."""
+    return {
+        str(kind): joined
+        for kind in ARCHETYPES
+        if (joined := join_seasons(ensembles, str(kind))).sizes["race"]
+    }

@@ -1,0 +1,189 @@
+"""The law of the causal network: exact on small fields, coherent on large ensembles."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from scipy.stats import chisquare
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
+from calibration_pipeline.scenarios.ensemble import draw_race, simulate_races
+from calibration_pipeline.scenarios.network import NOTHING_CHANGED, Parameters
+from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
+from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.scenarios.structure import EDGES, NEVER, NO_DAMAGE, NO_INCIDENT, VARIANTS, Structure
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
+
+TEST_FAILURE_RATE = 2e-5
+N = 40_000
+STRENGTH = np.array([1.2, 0.1, -0.5, 0.6])
+INCIDENT_LOGIT = np.array([-1.0, -0.4, -2.0, -1.5])
+DAMAGE_LOGIT = np.array([-1.2, -0.2, -1.0, -0.7])
+
+
+@pytest.fixture(scope="module")
+def season() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Features and results of one simulated season, without laps."""
+    source = SimulatedSource([2022], compile_constraints(), seed=5)
+    results = source.load_season(2022).race_results
+    no_laps = pl.DataFrame(
+        schema={"race_id": pl.Int64, "driver_id": pl.String, "average_position": pl.Float64}
+        | {"green_pace": pl.Float64, "fastest_lap_share": pl.Float64}
+    )
+    return build_driver_features(entry_list(results), results, no_laps), results
+
+
+def small_race(*, ordinary: bool) -> tuple[Field, Parameters]:
+    """Four cars of known strengths, incident and damage logits, without chaos and team effects."""
+    sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()} | {"draw": 1}
+    values = {
+        name: np.zeros([sizes[dim] for dim in dims], np.float32) for name, dims in PARAMETER_DIMS.items()
+    }
+    values["pace_weight"][..., 0] = values["incident_weight"][..., 0] = values["damage_weight"][..., 1] = 1.0
+    values["laps_lost"][:] = 0.0
+    values["damage_laps_lost"][:] = np.linspace(0.3, 0.5, sizes["quantile"])
+    values["retirement_share"][:] = np.linspace(0.0, 0.2, sizes["quantile"])
+    values["luck_sign"] = np.float32(1.0 if ordinary else -1.0)
+    pace = np.zeros((4, len(PACE_COVARIATES)), np.float32)
+    incident = np.zeros((4, len(INCIDENT_COVARIATES)), np.float32)
+    pace[:, 0], incident[:, 0], incident[:, 1] = STRENGTH, INCIDENT_LOGIT, DAMAGE_LOGIT
+    field = Field(
+        pace=pace,
+        incident=incident,
+        start_score=np.zeros(4, np.float32),
+        car=np.ones(4, bool),
+        team=np.arange(4),
+        archetype=np.int32(0),
+        scheduled_laps=np.int32(1000),
+        caution=np.float32(0),
+    )
+    return field, Parameters(**values)
+
+
+def order_probability(cars: tuple[int, ...], *, ordinary: bool) -> float:
+    if not cars:
+        return 1.0
+    utility = STRENGTH[list(cars)]
+    utility = -utility[::-1] if ordinary else utility
+    return float(np.exp(log_probability(jnp.array(utility), jnp.ones(len(cars), bool))))
+
+
+def exact_law(*, ordinary: bool) -> dict[tuple[int, ...], float]:
+    """Order of the cars that run to the end -> probability, by enumeration of incidents, damage, orders."""
+    out, damaged = (1 / (1 + np.exp(-logit)) for logit in (INCIDENT_LOGIT, DAMAGE_LOGIT))
+    law: dict[tuple[int, ...], float] = {}
+    for incident in itertools.product([False, True], repeat=4):
+        if all(incident):  # the best car is left running: none of the orders below
+            continue
+        p_incident = np.where(incident, out, 1 - out).prod()
+        running = [car for car in range(4) if not incident[car]]
+        for damage in itertools.product([False, True], repeat=len(running)):
+            hit = damaged[running]
+            p_damage = np.where(damage, hit, 1 - hit).prod()
+            well = [car for car, hurt in zip(running, damage, strict=True) if not hurt]
+            hurt = [car for car in running if car not in well]
+            for front in itertools.permutations(well):
+                for back in itertools.permutations(hurt):
+                    p = order_probability(front, ordinary=ordinary) * order_probability(
+                        back, ordinary=ordinary
+                    )
+                    law[front + back] = law.get(front + back, 0.0) + p_incident * p_damage * p
+    return law
+
+
+@pytest.mark.parametrize("ordinary", [False, True])
+def test_scenarios_of_four_cars_agree_with_enumeration(ordinary):
+    """Which cars run to the end and in which order, against all incidents, damages and orders."""
+    field, parameters = small_race(ordinary=ordinary)
+    outcome, _ = draw_race(field, parameters, NOTHING_CHANGED, N, jax.random.key(3))
+    orders = [
+        tuple(car for car in np.argsort(finish) if running[car])
+        for finish, running in zip(outcome.finish_position, outcome.running, strict=True)
+    ]
+    law = exact_law(ordinary=ordinary)
+    everybody_out = np.prod(1 / (1 + np.exp(-INCIDENT_LOGIT)))
+    assert sum(law.values()) == pytest.approx(1 - everybody_out, abs=1e-4)
+    common = [order for order in law if len(order) > 1 and law[order] * N > 10]
+    counts = np.array([orders.count(order) for order in common], float)
+    expected = N * np.array([law[order] for order in common])
+    rest = [N - counts.sum(), N - expected.sum()]
+    assert len(common) > 40
+    assert chisquare([*counts, rest[0]], [*expected, rest[1]]).pvalue > TEST_FAILURE_RATE
+
+
+def check_races(ensemble: xr.Dataset) -> None:
+    """Everything that must hold in every scenario."""
+    car = (ensemble["start_position"] > 0).values[:, None, :]
+    finish, running = ensemble["finish_position"].values, ensemble["running"].values
+    laps, race_laps = ensemble["laps_completed"].values, ensemble["race_laps"].values[..., None]
+    assert (
+        np.sort(np.where(car, finish, 99), axis=-1)[..., : car.sum()] == np.arange(1, car.sum() + 1)
+    ).all()
+    by_finish = np.argsort(np.where(car, finish, 99), axis=-1)
+    assert (np.diff(np.take_along_axis(laps, by_finish, axis=-1), axis=-1) <= 0).all()
+    winner = by_finish[..., :1]
+    assert np.take_along_axis(running, winner, axis=-1).all()
+    assert (np.take_along_axis(laps, winner, axis=-1) == race_laps).all()
+    assert (np.where(running | ~car, 0, laps) < race_laps).all()
+    led, fastest = ensemble["laps_led"].values, ensemble["fastest_laps"].values
+    assert (led.sum(axis=-1) == ensemble["race_laps"].values).all()
+    assert (fastest.sum(axis=-1) == ensemble["green_laps"].values).all()
+    assert (led <= laps).all()
+    assert (np.minimum(led, fastest) >= 0).all()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_scenarios_of_every_archetype_are_races(season):
+    features, results = season
+    network = fit_networks(features, results, 2022, 12, seed=1)
+    for archetype in ARCHETYPES:
+        of_kind = features.filter(pl.col("archetype") == str(archetype), pl.col("round") > 12)
+        race = of_kind.filter(pl.col("race_order") == of_kind["race_order"].max())
+        ensemble = simulate_races(race, network, 12, 100_000, seed=2)
+        assert ensemble.sizes["scenario"] == 100_000
+        check_races(ensemble)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_draws_races(season, name):
+    features, results = season
+    network = fit_networks(features, results, 2022, 18, seed=1, structure=VARIANTS[name])
+    last = features.filter(race_order=features["race_order"].max())
+    ensemble = simulate_races(last, network, 18, 2000, seed=2)
+    check_races(ensemble)
+    out = (~ensemble["running"].values & (ensemble["start_position"].values > 0)[:, None]).mean()
+    assert (out == 0) == (NO_INCIDENT in VARIANTS[name].cut)
+    assert float(network["luck_sign"][0]) == (1.0 if VARIANTS[name].ordinary else -1.0)
+
+
+def test_cut_edges_carry_nothing(season):
+    features, results = season
+    cut = frozenset({("team_effect", "running_order"), ("chaos", "incident"), ("driver", "running_order")})
+    network = fit_networks(features, results, 2022, 18, seed=1, structure=Structure(cut=cut))
+    assert (network["team_scale"] == 0).all()
+    assert (network["chaos_scale"] == 0).all()
+    weight = network["pace_weight"].mean(("fold", "draw", "archetype"))
+    assert (weight.sel(pace_covariate=["finish_form", "running_form", "experience"]) == 0).all()
+    assert (weight.sel(pace_covariate=["start_score", "team_form"]) != 0).all()
+
+
+def test_archetypes_share_what_is_cut_from_them(season):
+    features, results = season
+    structure = Structure(cut=frozenset({("archetype", "incident"), NO_DAMAGE}))
+    network = fit_networks(features, results, 2022, 18, seed=1, structure=structure)
+    intercept = network["incident_intercept"]
+    np.testing.assert_allclose(intercept, intercept.mean("archetype").broadcast_like(intercept), rtol=1e-5)
+    assert (network["damage_intercept"] == NEVER).all()
+
+
+def test_only_fitted_edges_can_be_cut():
+    assert len(set(EDGES)) == len(EDGES)
+    with pytest.raises(ValueError, match=r"cut must name edges of .* got \[\('laps_led', 'chaos'\)\]"):
+        Structure(cut=frozenset({("laps_led", "chaos")}))
