@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -19,7 +21,7 @@ from calibration_pipeline.scenarios.folds import fold_name, folds_of_season
 from calibration_pipeline.scenarios.history import History, build_history, join_history
 from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
-from calibration_pipeline.scenarios.plackett_luce import log_probability, rank_columns
+from calibration_pipeline.scenarios.plackett_luce import log_probability, log_probability_narrow, rank_columns
 from calibration_pipeline.scenarios.posterior import order_log_likelihood
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
@@ -103,6 +105,14 @@ def test_cars_that_do_not_take_part_change_nothing():
     assert float(log_probability(padded, taking_part)) == pytest.approx(float(alone), rel=1e-6)
     gradient = jax.grad(lambda u: log_probability(u, taking_part))(padded.at[5].set(0.0))
     assert np.isfinite(np.asarray(gradient)).all()
+
+
+@given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=50)
+def test_both_forms_of_the_likelihood_agree(cars):
+    utility, taking_part = (jnp.array(values) for values in zip(*cars, strict=True))
+    slow = log_probability(utility, taking_part)
+    np.testing.assert_allclose(log_probability_narrow(utility, taking_part), slow, rtol=1e-4, atol=1e-4)
 
 
 def test_rank_breaks_ties_by_slot():

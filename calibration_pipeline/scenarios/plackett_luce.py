@@ -52,6 +52,29 @@ def log_probability(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Arra
     return jnp.sum(jnp.where(taking_part, slowness - jnp.moveaxis(still_racing, 0, -1), 0.0), axis=-1)
 
 
+def log_probability_narrow(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
+    """As `log_probability`, by one matrix product: up to three times as fast, for cars not far apart.
+
+    Parameters
+    ----------
+    utility_in_order : array, shape (..., n)
+        Log-strengths less than 80 apart: beyond, exponentials underflow.
+    taking_part : array of bool, shape (..., n)
+
+    Returns
+    -------
+    array, shape (...)
+    """
+    taking_part = jnp.asarray(taking_part)
+    slowness = jnp.where(taking_part, -jnp.asarray(utility_in_order), -RETIRED)
+    slowness -= jax.lax.stop_gradient(jnp.max(slowness, axis=-1, keepdims=True))
+    weight = jnp.where(taking_part, jnp.exp(jnp.where(taking_part, slowness, 0.0)), 0.0)
+    n = weight.shape[-1]
+    still_racing = weight @ jnp.triu(jnp.ones((n, n), weight.dtype))
+    each = jnp.where(taking_part, slowness, 0.0) - jnp.log(jnp.where(taking_part, still_racing, 1.0))
+    return jnp.sum(each, axis=-1)
+
+
 def rank_columns(score: ArrayLike, taking_part: ArrayLike) -> Array:
     """Rank of each car by score, 1 for the largest among those taking part, 0 for the others.
 

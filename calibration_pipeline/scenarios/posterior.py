@@ -15,22 +15,16 @@ from jax import Array
 from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.quadrature import gauss_hermite
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.history import History
-from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.scenarios.plackett_luce import log_probability_narrow
 from calibration_pipeline.scenarios.structure import FULL, Structure
 
 TEAM_DRAWS = 32
-CHAOS_NODES = 15
 # How far an archetype's pace weights lie from the common ones, before its sharpness.
 DEVIATION_SCALE = 0.1
 N_ARCHETYPES = len(ARCHETYPES)
-
-
-@functools.cache
-def _chaos_quadrature() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(CHAOS_NODES)
-    return nodes.astype(np.float32), np.log(weights / weights.sum()).astype(np.float32)
 
 
 @functools.cache
@@ -63,7 +57,8 @@ def order_log_likelihood(
     running, damaged = (running_order > 0)[order], damage[order]
     if ordinary:
         utility, running, damaged = -utility[:, ::-1], running[::-1], damaged[::-1]
-    each = log_probability(utility, running & ~damaged) + log_probability(utility, running & damaged)
+    front = log_probability_narrow(utility, running & ~damaged)
+    each = front + log_probability_narrow(utility, running & damaged)
     return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
 
 
@@ -125,7 +120,7 @@ def _regime_by_race(history: History, parameters: dict[str, Array]) -> Array:
     """Log-likelihood of incidents, damage and cautions, chaos integrated out: (race)."""
     field: Field = history.field
     archetype = jnp.asarray(field.archetype)
-    chaos, log_weight = _chaos_quadrature()
+    chaos, weight = gauss_hermite()
 
     def car_level(intercept: str, slope: str, scale: str, happened: Array, able: Array) -> Array:
         """Log-likelihood of a node that each car has, at each chaos: (race, chaos)."""
@@ -145,4 +140,4 @@ def _regime_by_race(history: History, parameters: dict[str, Array]) -> Array:
     cautions = jnp.where(
         jnp.asarray(history.has_cautions)[:, None], count * log_rate - jnp.exp(log_rate), 0.0
     )
-    return jax.nn.logsumexp(incidents + damages + cautions + log_weight, axis=-1)
+    return jax.nn.logsumexp(incidents + damages + cautions + np.log(weight), axis=-1)
