@@ -3,16 +3,18 @@
 import dagster as dg
 import polars as pl
 import xarray as xr
+from upath import UPath
 
 from assets.metadata import OWNERS, boundary, plot, table
 from assets.partitions import ARCHETYPE_PARTITIONS, every_season
 from assets.scenarios import fold_length
 from assets.settings import Settings
-from assets.storage import OWN_ARCHETYPE
+from assets.storage import LEFT_OUT, OWN_ARCHETYPE, stored_value
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations, scored_races
+from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
 from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.scenarios.ensemble import simulate_races
@@ -22,7 +24,11 @@ from calibration_pipeline.scenarios.summaries import finish_chances
 
 GROUP = "calibration"
 of_every_season = dg.AssetIn(partition_mapping=every_season)
-own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
+no_laps = {LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
+own_races_of_every_season = dg.AssetIn(
+    partition_mapping=every_season, metadata={OWN_ARCHETYPE: True, **no_laps}
+)
+own_recalibrated_races = dg.AssetIn(metadata=no_laps)
 
 
 @dg.asset(
@@ -73,9 +79,9 @@ def calibration_posterior(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
-    ins={"driver_features": of_every_season, "causal_network": of_every_season},
+    ins=dict.fromkeys(("driver_features", "causal_network", "scenario_ensemble"), of_every_season),
     metadata=boundary("recalibrated_ensemble"),
 )
 def recalibrated_ensemble(
@@ -83,33 +89,60 @@ def recalibrated_ensemble(
     settings: dg.ResourceParam[Settings],
     driver_features: dict[str, pl.DataFrame],
     causal_network: dict[str, xr.Dataset],
+    scenario_ensemble: dict[str, UPath],
     calibration_posterior: xr.DataTree,
 ) -> dg.Output[xr.Dataset]:
     """Draw the archetype's races again, with the sharpness and incidents that their fold's fit asks for.
 
-    Races of folds without a fit keep the raw scenarios.
+    A user's own scenarios cannot be drawn again: their cars are ranked anew. Races of folds without a fit
+    keep the raw scenarios.
     """
-    folds = fold_length(settings)
-    seasons = []
-    for season, network in causal_network.items():
-        features = driver_features[season].filter(archetype=context.partition_key)
-        changes = draw_recalibrations(
-            calibration_posterior, _race_labels(features, folds), settings.scenarios, settings.seed
+    if settings.ensembles:
+        ensemble = _ranked_anew(scenario_ensemble, calibration_posterior, context.partition_key, settings)
+    else:
+        ensemble = _drawn_again(
+            driver_features, causal_network, calibration_posterior, context.partition_key, settings
         )
-        seasons.append(simulate_races(features, network, folds, settings.scenarios, settings.seed, changes))
-    ensemble = join_seasons(seasons, context.partition_key)
     chances = finish_chances(ensemble)
     figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
     plotting.draw_finish_distribution(ax, chances)
     return dg.Output(
         ensemble,
         metadata={
+            "scenarios_of": settings.ensembles or "the causal network",
             "races": ensemble.sizes["race"],
-            "scenarios": settings.scenarios,
+            "scenarios": ensemble.sizes["scenario"],
             "seed": settings.seed,
             "last_race": plot(figure),
         },
     )
+
+
+def _ranked_anew(
+    stored: dict[str, UPath], fit: xr.DataTree, archetype: str, settings: Settings
+) -> xr.Dataset:
+    """Return the stored scenarios of an archetype's races, their cars ranked anew."""
+    seasons = [stored_value(path, "scenario_ensemble", season, archetype) for season, path in stored.items()]
+    raw = join_seasons(seasons, archetype)
+    changes = draw_recalibrations(fit, raw, raw.sizes["scenario"], settings.seed)
+    return rerank_races(raw, changes, settings.seed)
+
+
+def _drawn_again(
+    driver_features: dict[str, pl.DataFrame],
+    causal_network: dict[str, xr.Dataset],
+    fit: xr.DataTree,
+    archetype: str,
+    settings: Settings,
+) -> xr.Dataset:
+    """Return new scenarios of an archetype's races, from the networks that drew the raw ones."""
+    folds = fold_length(settings)
+    seasons = []
+    for season, network in causal_network.items():
+        features = driver_features[season].filter(archetype=archetype)
+        changes = draw_recalibrations(fit, _race_labels(features, folds), settings.scenarios, settings.seed)
+        seasons.append(simulate_races(features, network, folds, settings.scenarios, settings.seed, changes))
+    return join_seasons(seasons, archetype)
 
 
 def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
@@ -128,7 +161,11 @@ def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
     owners=OWNERS,
     code_version="1",
     io_manager_key="netcdf",
-    ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    ins={
+        "race_results": of_every_season,
+        "scenario_ensemble": own_races_of_every_season,
+        "recalibrated_ensemble": own_recalibrated_races,
+    },
     metadata=boundary("backtest"),
 )
 def backtest(

@@ -25,6 +25,7 @@ SETTING_OPTIONS = {
     "results": "with source tables: your results, a row a car and race, as .parquet, .csv or .csv.gz (a path "
     "or an address); columns: docs/tables.md",
     "laps": "with source tables, optional: your laps, a row a car and lap, in the same forms",
+    "network": "full, or a baseline: ordinary, no_incidents, ordinary_no_incidents",
     "ensembles": "your own scenarios (NetCDF or Parquet) in place of the network's",
     "seasons": "consecutive seasons: 2020,2021 or 2020-2023 or 2020- (open); what the files hold by default",
     "scenarios": "scenarios simulated per race",

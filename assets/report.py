@@ -16,11 +16,14 @@ from assets.summary import SUMMARY, summary_rows
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.recalibration import draw_coming_recalibration
+from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
 from calibration_pipeline.report import ReportContent, render_html, render_markdown
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import fold_name
+from calibration_pipeline.scenarios.foreign import read_ensemble
 from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.scenarios.structure import VARIANTS
 from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.telemetry import build_driver_features
@@ -38,7 +41,7 @@ those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
     group_name=GROUP,
     kinds={"jax", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
     ins={"calibration_posterior": those_that_exist},
     metadata=boundary("race_forecast"),
@@ -54,7 +57,7 @@ def race_forecast(
 ) -> dg.Output[xr.Dataset]:
     """Draw scenarios of the next race that has not run, by exactly the procedure that was backtested.
 
-    Of no race where the source announces none.
+    Of no race where the source announces none, or a user's own ensemble lacks it.
     """
     last = max(race_results)
     results = pl.concat(race_results.values())
@@ -69,16 +72,22 @@ def race_forecast(
     race = features.select(
         "race_id", "season", "archetype", "track_id", fold=fold_name(pl.col("season"), pl.col("round"), folds)
     ).row(0, named=True)
-    network = causal_network[last]
-    if race["fold"] not in network["fold"].values:
-        history = pl.concat(driver_features.values())
-        network = fit_networks(history, results, race["season"], folds, settings.seed)
+    own = read_ensemble(settings.ensembles, features, folds).ensemble if settings.ensembles else None
+    if own is not None and own.sizes["race"] == 0:
+        return dg.Output(own, metadata={**race, "races": 0, "scenarios_of": f"not in {settings.ensembles}"})
+    n_scenarios = settings.scenarios if own is None else own.sizes["scenario"]
     fit = calibration_posterior.get(race["archetype"])
-    change = fit and draw_coming_recalibration(
-        fit, race["fold"], race["season"], settings.scenarios, settings.seed
-    )
+    change = fit and draw_coming_recalibration(fit, race["fold"], race["season"], n_scenarios, settings.seed)
     changes = {race["race_id"]: change} if change else {}
-    forecast = simulate_races(features, network, folds, settings.scenarios, settings.seed, changes)
+    if own is not None:
+        forecast = rerank_races(own, changes, settings.seed)
+    else:
+        network = causal_network[last]
+        if race["fold"] not in network["fold"].values:
+            history = pl.concat(driver_features.values())
+            structure = VARIANTS[settings.network]
+            network = fit_networks(history, results, race["season"], folds, settings.seed, structure)
+        forecast = simulate_races(features, network, folds, n_scenarios, settings.seed, changes)
     chances = finish_chances(forecast)
     figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
     plotting.draw_finish_distribution(ax, chances)
@@ -86,6 +95,7 @@ def race_forecast(
         forecast,
         metadata={
             **race,
+            "scenarios_of": settings.ensembles or "the causal network",
             "races": forecast.sizes["race"],
             "recalibrated": bool(changes),
             "seed": settings.seed,
@@ -202,11 +212,14 @@ def _provenance(
     packages = {package: _version(package) for package in PACKAGES}
     return {
         "Source": source,
-        "Feed address": settings.feed_url if source == "nascar_feed" else "none, simulated",
+        "Source address": {"nascar_feed": settings.feed_url, "tables": str(settings.results)}.get(
+            source, "none, simulated"
+        ),
         "Seasons": f"{seasons[0]} to {seasons[-1]}",
         "Races per fold": str(fold_length(settings) or "a season"),
         "Last race scored": str(int(np.max(scored))) if scored else "none",
-        "Scenarios a race": str(settings.scenarios),
+        "Scenarios of": settings.ensembles or f"the causal network ({settings.network})",
+        "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
         "Seed": str(settings.seed),
         "Best calibration by leave-one-out": best,
         "Track constraints, SHA-256": compile_constraints().content_hash,

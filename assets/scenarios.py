@@ -10,7 +10,10 @@ from assets.settings import Settings
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import default_fold_races
+from calibration_pipeline.scenarios.foreign import read_ensemble
+from calibration_pipeline.scenarios.graph import draw_graph
 from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.scenarios.structure import VARIANTS
 from calibration_pipeline.scenarios.summaries import finish_chances, weight_estimates
 
 GROUP = "scenarios"
@@ -51,6 +54,7 @@ def causal_network(
         int(context.partition_key),
         fold_length(settings),
         settings.seed,
+        VARIANTS[settings.network],
     )
     folds = network["fold"].values.tolist()
     fits = pl.DataFrame(
@@ -64,8 +68,10 @@ def causal_network(
         metadata={
             "folds": len(folds),
             "seed": settings.seed,
+            "network": settings.network,
             "fold_races": fold_length(settings) or "a season",
             "fits": table(fits),
+            "graph": dg.MetadataValue.md(f"```mermaid\n{draw_graph()}\n```"),
             "pace_weights": plot(figure),
         },
     )
@@ -76,27 +82,35 @@ def causal_network(
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
     metadata=boundary("scenario_ensemble"),
 )
 def scenario_ensemble(
     settings: dg.ResourceParam[Settings], driver_features: pl.DataFrame, causal_network: xr.Dataset
 ) -> dg.Output[xr.Dataset]:
-    """Draw scenarios of every race of the season whose fold has a network."""
-    ensemble = simulate_races(
-        driver_features, causal_network, fold_length(settings), settings.scenarios, settings.seed
-    )
+    """Draw scenarios of every race of the season whose fold has a network, or take a user's own."""
+    folds = fold_length(settings)
+    if settings.ensembles:
+        ensemble, left_out = read_ensemble(settings.ensembles, driver_features, folds)
+    else:
+        ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
+        left_out = []
     chances = finish_chances(ensemble)
     figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
     plotting.draw_finish_distribution(ax, chances)
     return dg.Output(
         ensemble,
         metadata={
+            "scenarios_of": settings.ensembles or "the causal network",
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "widest_field": ensemble.sizes["driver"],
             "seed": settings.seed,
+            "outcomes": ", ".join(
+                str(name) for name in ensemble.data_vars if "scenario" in ensemble[name].dims
+            ),
+            "left_out": dg.MetadataValue.md("\n".join(f"- {line}" for line in left_out) or "nothing"),
             "last_race": plot(figure),
         },
     )

@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         description="path or address of your table of laps, .parquet, .csv or .csv.gz, with source tables "
         "and only then",
     )
+    network: Literal["full", "ordinary", "no_incidents", "ordinary_no_incidents"] = Field(
+        default="full",
+        description="full, or a baseline to compare with: ordinary (Plackett-Luce, the winner drawn first), "
+        "no_incidents or ordinary_no_incidents",
+    )
     ensembles: str | None = Field(
         default=None,
         min_length=1,

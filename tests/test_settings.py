@@ -2,12 +2,14 @@
 
 import datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.settings import SettingsError, load_settings, origins, parse_seasons
+from assets.settings import Settings, SettingsError, load_settings, origins, parse_seasons
+from calibration_pipeline.scenarios.structure import VARIANTS
 
 
 def test_defaults_need_nothing(project: Path) -> None:
@@ -134,3 +136,9 @@ def test_list_and_range_mean_the_same(first: int, length: int) -> None:
     last = min(first + length - 1, 2026)
     listed = ",".join(str(year) for year in range(first, last + 1))
     assert parse_seasons(listed, 2026) == parse_seasons(f"{first}-{last}", 2026) == (first, last)
+
+
+def test_every_variant_of_the_network_can_be_set_and_no_other():
+    assert get_args(Settings.model_fields["network"].annotation) == tuple(VARIANTS)
+    with pytest.raises(SettingsError, match=r"CALIBRATION_NETWORK .*no_incidents.*got 'other'"):
+        load_settings({"network": "other"})

@@ -46,6 +46,7 @@ METHODS = (
         "Forecasts",
         "A causal Bayesian network is fitted to earlier races and draws many scenarios of each race: "
         "how chaotic it is, who retires, and in which order the rest finish (a reverse Plackett-Luce order). "
+        "Where the provenance names a user's scenarios, those are taken in their place. "
         "The share of scenarios in which something happens is its forecast probability.",
     ),
     (

@@ -139,9 +139,9 @@ class Structure:
 
 FULL = Structure()
 VARIANTS: dict[str, Structure] = {
-    "network": FULL,
-    "ordinary Plackett-Luce": Structure(ordinary=True),
-    "no incidents": Structure(cut=frozenset({NO_INCIDENT})),
-    "ordinary Plackett-Luce, no incidents": Structure(cut=frozenset({NO_INCIDENT}), ordinary=True),
+    "full": FULL,
+    "ordinary": Structure(ordinary=True),
+    "no_incidents": Structure(cut=frozenset({NO_INCIDENT})),
+    "ordinary_no_incidents": Structure(cut=frozenset({NO_INCIDENT}), ordinary=True),
 }
 """The network, and the baselines that it is compared with."""

@@ -19,7 +19,8 @@ def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
     -------
     polars.DataFrame
         driver, car_number (if known), start_position, win, top5, top10, dnf (shares of the scenarios), the
-        likeliest winner first; no rows if the ensemble has no races.
+        likeliest winner first; no rows if the ensemble has no races. dnf is null where the ensemble does not
+        say who is running.
     """
     if ensemble.sizes["race"] == 0:
         return pl.DataFrame(
@@ -42,8 +43,11 @@ def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
             "win": (finish == 1).mean(axis=0),
             "top5": (finish <= 5).mean(axis=0),
             "top10": (finish <= 10).mean(axis=0),
-            "dnf": 1 - one["running"].transpose("scenario", "driver").values.mean(axis=0),
-        }
+            "dnf": 1 - one["running"].transpose("scenario", "driver").values.mean(axis=0)
+            if "running" in one
+            else None,
+        },
+        schema_overrides={"dnf": pl.Float64},
     ).sort("win", "top5", "top10", descending=True)
 
 

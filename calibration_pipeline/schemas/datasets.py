@@ -51,19 +51,27 @@ class Races(pa.DatasetModel):
 
 
 class ScenarioEnsemble(Races):
-    """Simulated races: outcomes by race, scenario and car."""
+    """Simulated races: outcomes by race, scenario and car.
+
+    The network's ensembles have every variable; a user's may lack all outcomes but the finish. Without
+    `running` every classified car counts as running.
+    """
 
     network_as_of: Coordinate[np.int32] = pa.Field(
-        dims=RACE, ge=0, description="race_order of the last race that the network's fit saw"
+        dims=RACE, ge=0, description="race_order of the last race that the network's fit saw, 0 if a user's"
     )
     finish_position: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Finish, 0 for padding")
-    running: np.bool_ = pa.Field(dims=OUTCOME, description="Running at the finish")
-    laps_completed: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Laps completed")
-    laps_led: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Laps led")
-    fastest_laps: np.int16 = pa.Field(dims=OUTCOME, ge=0, description="Green laps on which fastest")
-    race_laps: np.int16 = pa.Field(dims=RACE_SCENARIO, ge=1, description="Laps that the race ran")
-    green_laps: np.int16 = pa.Field(dims=RACE_SCENARIO, ge=0, description="Laps under green")
-    n_cautions: np.int16 = pa.Field(dims=RACE_SCENARIO, ge=0, description="Caution periods")
+    running: np.bool_ = pa.Field(dims=OUTCOME, required=False, description="Running at the finish")
+    laps_completed: np.int16 = pa.Field(dims=OUTCOME, required=False, ge=0, description="Laps completed")
+    laps_led: np.int16 = pa.Field(dims=OUTCOME, required=False, ge=0, description="Laps led")
+    fastest_laps: np.int16 = pa.Field(
+        dims=OUTCOME, required=False, ge=0, description="Green laps on which fastest"
+    )
+    race_laps: np.int16 = pa.Field(
+        dims=RACE_SCENARIO, required=False, ge=1, description="Laps that the race ran"
+    )
+    green_laps: np.int16 = pa.Field(dims=RACE_SCENARIO, required=False, ge=0, description="Laps under green")
+    n_cautions: np.int16 = pa.Field(dims=RACE_SCENARIO, required=False, ge=0, description="Caution periods")
     utility: np.float32 = pa.Field(dims=CAR, description="Mean log-strength s*u of the running order")
     incident_logit: np.float32 = pa.Field(dims=CAR, description="Logit of retiring at chaos 0")
     chaos_scale: np.float32 = pa.Field(dims=RACE, ge=0, description="Weight of chaos in the incident logit")

@@ -1,0 +1,93 @@
+"""A user's ensemble in the asset graph: checks, forecasts, and the example from end to end."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+
+from assets import properties
+from assets.cli import main
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios.summaries import finish_chances
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "overconfident_simulator.py"
+
+
+def ensemble() -> xr.Dataset:
+    """Two scenarios of a race of two cars, with nothing but the finish."""
+    finish = np.array([[[1, 2], [2, 1]]], np.int16)
+    car = ("race", "driver")
+    return xr.Dataset(
+        {"finish_position": (("race", "scenario", "driver"), finish)},
+        {
+            "race": [202102],
+            "race_order": ("race", [202102]),
+            "network_as_of": ("race", [0]),
+            "field_size": ("race", [2]),
+            "name": (car, [["Ann", "Bob"]]),
+            "start_position": (car, [[1, 2]]),
+        },
+    )
+
+
+def test_what_a_users_simulator_knew_is_not_vouched_for() -> None:
+    finding = properties.networks_know_only_the_past(ensemble())
+    assert finding.passed
+    assert finding.sentence == "1 races are of a user's ensemble: what its simulator knew is not told."
+    assert finding.metadata["not_told"] == 1
+
+
+def test_laps_that_are_not_told_need_not_add_up() -> None:
+    assert properties.scenario_laps_add_up(ensemble()).passed
+    led = ensemble().assign(
+        laps_led=ensemble()["finish_position"], race_laps=(("race", "scenario"), np.array([[3, 4]]))
+    )
+    assert not properties.scenario_laps_add_up(led).passed
+    assert properties.scenario_laps_add_up(led.drop_vars("race_laps")).passed
+
+
+def test_chances_without_running_have_no_dnf() -> None:
+    chances = finish_chances(ensemble())
+    assert chances["dnf"].to_list() == [None, None]
+    assert chances.schema["dnf"] == pl.Float64
+    assert chances["win"].to_list() == [0.5, 0.5]
+
+
+def win_shares(race: xr.Dataset) -> dict[str, float]:
+    shares = (race["finish_position"] == 1).mean("scenario").values.tolist()
+    drivers = race["driver_id"].values.tolist()
+    return {driver: share for driver, share in zip(drivers, shares, strict=True) if driver}
+
+
+@pytest.mark.slow
+def test_the_example_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scenarios are stored as they are, ranked anew where there is a fit, and forecast the next race."""
+    path = project / "scenarios.nc"
+    seasons = ["--first", "2024", "--last", "2025", "--scenarios", "200"]
+    runpy.run_path(str(EXAMPLE))["main"]([str(path), *seasons])
+    assert main(["run", "--seasons", "2024,2025", "--ensembles", str(path)]) == 0
+    assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
+    store = project / "data" / "store" / "simulated"
+    own = xr.open_dataset(path, engine="h5netcdf").load()
+    for season in (2024, 2025):
+        stored = xr.open_dataset(store / "scenario_ensemble" / f"{season}.nc", engine="h5netcdf").load()
+        assert stored.sizes["scenario"] == 200
+        assert not stored["network_as_of"].any()
+        for race in stored["race"].values:
+            assert win_shares(stored.sel(race=race)) == win_shares(own.sel(race=race))
+    for archetype in ARCHETYPES:
+        new = xr.open_dataset(store / "recalibrated_ensemble" / f"{archetype}.nc", engine="h5netcdf").load()
+        assert "laps_led" not in new
+        backtest = xr.open_dataset(store / "backtest" / f"{archetype}.nc", engine="h5netcdf").load()
+        fitted = backtest["n_calibration_races"].values > 0
+        same = (backtest["raw"] == backtest["recalibrated"]).all(("driver", "position")).values
+        assert (same == ~fitted).all()
+        assert fitted.any()
+    forecast = xr.open_dataset(store / "race_forecast.nc", engine="h5netcdf").load()
+    assert forecast["race"].values.tolist() == [202601]
+    assert forecast.sizes["scenario"] == 200
+    report = (store / "calibration_report.md").read_text().replace("\\", "")
+    assert str(path) in report

@@ -1,0 +1,167 @@
+"""Scenarios ranked anew: unchanged at slope 1, a race at every other, and distributed as asked for."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration_pipeline.calibration.reranking import draw_scores, rerank, rerank_races, shift_incidents
+from calibration_pipeline.scenarios.network import Recalibration
+from calibration_pipeline.scenarios.recovery import recover_utilities, running_order
+
+
+@st.composite
+def races(draw) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Any scenarios at all of one race: finish, running (some car in each), utilities; and a seed."""
+    n_scenarios, n_cars = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    finish = rng.random((n_scenarios, n_cars)).argsort(axis=1).argsort(axis=1) + 1
+    running = rng.random(finish.shape) < draw(st.sampled_from([0.1, 0.5, 0.9, 1.0]))
+    running[np.arange(n_scenarios), rng.integers(n_cars, size=n_scenarios)] = True
+    utility = draw(st.sampled_from([0.0, 1.0, 30.0])) * rng.standard_normal(n_cars)
+    return finish, running, utility, draw(st.integers(0, 2**32))
+
+
+@settings(deadline=None, max_examples=200)
+@given(races())
+def test_at_slope_one_the_scenarios_are_the_users_own(race) -> None:
+    """Also where retired cars stand among the running ones, and utilities say the contrary."""
+    finish, running, utility, seed = race
+    rng = np.random.default_rng(seed)
+    same = rerank(finish, running, running, utility, np.ones(len(finish)), rng)
+    np.testing.assert_array_equal(same, finish)
+    logit = np.linspace(-3, 1, finish.shape[1])
+    np.testing.assert_array_equal(shift_incidents(running, logit, 0.7, np.zeros(len(finish)), rng), running)
+
+
+@settings(deadline=None, max_examples=200)
+@given(races(), st.floats(0.05, 20), st.floats(-3, 3))
+def test_at_any_slope_and_shift_a_scenario_is_a_race(race, slope: float, shift: float) -> None:
+    """A permutation; cars that stay out keep their place; the newly out are behind all who run."""
+    finish, before, utility, seed = race
+    rng = np.random.default_rng(seed)
+    logit = np.linspace(-3, 1, finish.shape[1])
+    after = shift_incidents(before, logit, 0.7, np.full(len(finish), shift), rng)
+    assert after.any(axis=1).all()
+    assert (after | ~before).all() if shift < 0 else (before | ~after).all()
+    new = rerank(finish, before, after, utility, np.full(len(finish), slope), rng)
+    np.testing.assert_array_equal(np.sort(new, axis=1), np.sort(finish, axis=1))
+    if (before == after).all():
+        np.testing.assert_array_equal(new[~after], finish[~before])
+    last_running = np.where(after, new, 0).max(axis=1, keepdims=True)
+    newly_out = before & ~after
+    untouched = (before | after).all(axis=1)
+    assert (new > last_running)[newly_out & untouched[:, None]].all()
+
+
+def test_scores_given_the_order_have_the_law_of_the_model() -> None:
+    """Over scenarios of a reverse Plackett-Luce race every residual is a negated standard Gumbel variable."""
+    rng = np.random.default_rng(1)
+    utility = np.array([2.0, 0.5, 0.0, -1.5])
+    score = utility - rng.gumbel(size=(40_000, 4))
+    order = (-score).argsort(axis=1).argsort(axis=1) + 1
+    order[rng.random(40_000) < 0.3, 1] = 0  # a car that may be out
+    order = running_order(order, order > 0)
+    drawn = draw_scores(order, utility, rng)
+    assert ((-drawn).argsort(axis=1) == (-np.where(order, -order, -9)).argsort(axis=1))[
+        (order > 0).all(1)
+    ].all()
+    residual = drawn - utility
+    np.testing.assert_allclose(residual.mean(axis=0), -np.euler_gamma, atol=0.03)
+    np.testing.assert_allclose(residual.std(axis=0), np.pi / np.sqrt(6), atol=0.03)
+    assert np.abs(np.corrcoef(residual.T) - np.eye(4)).max() < 0.02
+
+
+@pytest.mark.parametrize("slope", [0.6, 1 / 0.6])
+def test_a_reverse_plackett_luce_race_becomes_one_of_the_other_sharpness(slope: float) -> None:
+    """Finish probabilities are those of scenarios drawn with slope * utility from the start."""
+    rng = np.random.default_rng(2)
+    utility, n = rng.normal(0, 1.2, 12), 20_000
+
+    def draw(u: np.ndarray) -> np.ndarray:
+        return (-(u - rng.gumbel(size=(n, 12)))).argsort(axis=1).argsort(axis=1) + 1
+
+    raw, wanted = draw(utility), draw(slope * utility)
+    everyone = np.ones(raw.shape, bool)
+    new = rerank(raw, everyone, everyone, recover_utilities(raw), np.full(n, slope), rng)
+    shares = [[(finish == place).mean(axis=0) for place in range(1, 13)] for finish in (new, wanted)]
+    np.testing.assert_allclose(*shares, atol=0.02)
+
+
+def test_shifted_incidents_are_those_of_the_shifted_law() -> None:
+    """Chances and their spread over races, as if drawn with the other logit."""
+    rng = np.random.default_rng(3)
+    logit, n = np.linspace(-3, -1, 30), 20_000
+
+    def draw(shift: float) -> np.ndarray:
+        at = logit + shift + 0.8 * rng.standard_normal((n, 1))
+        return rng.random(at.shape) >= 1 / (1 + np.exp(-at))
+
+    for shift in (-0.8, 0.8):
+        moved = shift_incidents(draw(0.0), logit, 0.8, np.full(n, shift), rng)
+        wanted = draw(shift)
+        np.testing.assert_allclose(moved.mean(axis=0), wanted.mean(axis=0), atol=0.015)
+        assert moved.sum(axis=1).std() == pytest.approx(wanted.sum(axis=1).std(), rel=0.05)
+
+
+def ensemble(*, running: bool = True) -> xr.Dataset:
+    """Two races of 6 and 8 cars, with laps."""
+    rng = np.random.default_rng(5)
+    sizes = np.array([6, 8], np.int16)
+    finish = np.zeros((2, 300, 8), np.int16)
+    for r, n in enumerate(sizes):
+        score = np.linspace(1, -1, 8)[:n] - rng.gumbel(size=(300, n))
+        finish[r, :, :n] = (-score).argsort(axis=1).argsort(axis=1) + 1
+    outcome, car = ("race", "scenario", "driver"), ("race", "driver")
+    slot = np.arange(8) < sizes[:, None]
+    variables = {
+        "finish_position": (outcome, finish),
+        "laps_led": (outcome, finish),
+        "n_cautions": (("race", "scenario"), np.full((2, 300), 3, np.int16)),
+        "utility": (car, np.where(slot, np.linspace(1, -1, 8), 0).astype(np.float32)),
+        "incident_logit": (car, np.where(slot, -2.0, 0).astype(np.float32)),
+        "chaos_scale": ("race", np.full(2, 0.5, np.float32)),
+    }
+    if running:
+        variables["running"] = (outcome, (finish > 0) & (finish < 6))
+    return xr.Dataset(variables, {"race": [202101, 202102], "field_size": ("race", sizes)})
+
+
+def test_races_are_ranked_one_by_one_and_laps_are_dropped() -> None:
+    raw = ensemble()
+    change = Recalibration(np.full(300, -0.5), np.full(300, 0.3))
+    both = rerank_races(raw, {202101: change, 202102: change}, seed=1)
+    second = rerank_races(raw, {202102: change}, seed=1)
+    assert "laps_led" not in both
+    xr.testing.assert_identical(both["n_cautions"], raw["n_cautions"])
+    xr.testing.assert_identical(both.isel(race=1), second.isel(race=1))
+    np.testing.assert_array_equal(second["finish_position"].values[0], raw["finish_position"].values[0])
+    assert (both["finish_position"].values[0] != raw["finish_position"].values[0]).any()
+    assert both["finish_position"].dtype == np.int16
+    assert both["running"].dtype == bool
+    assert not both["finish_position"].values[0, :, 6:].any()
+    assert int(both["running"].sum()) < int(raw["running"].sum())
+    other = rerank_races(raw, {202101: change, 202102: change}, seed=2)
+    assert (other["finish_position"].values != both["finish_position"].values).any()
+
+
+def test_garbage_in_padding_changes_nothing() -> None:
+    raw = ensemble()
+    dirty = raw.copy(deep=True)
+    dirty["utility"][0, 6:] = np.nan
+    dirty["incident_logit"][0, 6:] = 1e20
+    change = {202101: Recalibration(np.full(300, 0.5), np.full(300, -0.3))}
+    for name in ("finish_position", "running"):
+        xr.testing.assert_identical(
+            rerank_races(dirty, change, seed=1)[name], rerank_races(raw, change, seed=1)[name]
+        )
+
+
+def test_without_running_only_the_order_changes() -> None:
+    raw = ensemble(running=False)
+    new = rerank_races(raw, {202102: Recalibration(np.full(300, 0.9), np.full(300, 2.0))}, seed=1)
+    assert "running" not in new
+    mean = new["finish_position"].values[1].mean(axis=0)
+    assert mean[0] < raw["finish_position"].values[1].mean(axis=0)[0] - 0.5
+    assert mean[-1] > raw["finish_position"].values[1].mean(axis=0)[-1] + 0.5
