@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import dagster as dg
-import polars as pl
 import xarray as xr
 from upath import UPath
 
@@ -26,17 +25,13 @@ Partitions = dg.PartitionsDefinition | None
 
 
 class Property(NamedTuple):
-    """A property that an asset's values must have."""
+    """A property that an asset's values must have; of a fit, its convergence by fold."""
 
     asset: str
     name: str
     severity: dg.AssetCheckSeverity
     description: str
     find: Callable[[Any], Finding]
-
-
-def _of_fit(find: Callable[[pl.DataFrame], Finding]) -> Callable[[xr.DataTree], Finding]:
-    return lambda fit: find(convergence_by_fold(fit))
 
 
 PROPERTIES = (
@@ -87,21 +82,21 @@ PROPERTIES = (
         "r_hat",
         ERROR,
         "Every parameter of every fit has a rank-normalised R-hat below 1.05.",
-        _of_fit(properties.r_hat_is_low),
+        properties.r_hat_is_low,
     ),
     Property(
         "calibration_posterior",
         "effective_sample_size",
         ERROR,
         "Every parameter of every fit has bulk and tail effective sample sizes above 400.",
-        _of_fit(properties.ess_is_high),
+        properties.ess_is_high,
     ),
     Property(
         "calibration_posterior",
         "divergences",
         ERROR,
         "No transition of any fit's sampler diverged.",
-        _of_fit(properties.nothing_diverged),
+        properties.nothing_diverged,
     ),
     Property(
         "recalibrated_ensemble",
@@ -136,21 +131,21 @@ PROPERTIES = (
         "r_hat",
         ERROR,
         "Every parameter of every fit has a rank-normalised R-hat below 1.05.",
-        _of_fit(properties.r_hat_is_low),
+        properties.r_hat_is_low,
     ),
     Property(
         "pooled_posterior",
         "effective_sample_size",
         ERROR,
         "Every parameter of every fit has bulk and tail effective sample sizes above 400.",
-        _of_fit(properties.ess_is_high),
+        properties.ess_is_high,
     ),
     Property(
         "pooled_posterior",
         "divergences",
         ERROR,
         "No transition of any fit's sampler diverged.",
-        _of_fit(properties.nothing_diverged),
+        properties.nothing_diverged,
     ),
     Property(
         "calibration_metrics",
@@ -212,8 +207,9 @@ def asset_checks(asset: str, cut: Partitions) -> dg.AssetChecksDefinition:
             return
         contract = {"contract": BOUNDARIES[asset].__name__}
         yield _result(asset, CONTRACT, ERROR, Finding(True, READ_AGAIN, contract))
+        judged = convergence_by_fold(value) if isinstance(value, xr.DataTree) else value
         for one in required:
-            yield _result(asset, one.name, one.severity, one.find(value))
+            yield _result(asset, one.name, one.severity, one.find(judged))
 
     return checks
 

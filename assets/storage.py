@@ -10,6 +10,7 @@ import io
 import os
 import time
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -21,10 +22,12 @@ from upath import UPath
 from assets.contracts import ContractError, place, validate, value_type
 
 SCHEMA_VERSION = "1"
-COMPRESSION = {"zlib": True, "complevel": 4}
+COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 LEFTOVER_AGE_S = 3600.0
 OWN_ARCHETYPE = "own_archetype"
 """Metadata key of an input that is to hold only the races of the consuming partition's archetype."""
+LEFT_OUT = "left_out"
+"""Metadata key of an input, a dataset: the variables that it need not hold; reading them takes its time."""
 
 
 def write_atomically(path: UPath, data: bytes) -> None:
@@ -68,11 +71,20 @@ class _StoredManager(dg.UPathIOManager):
         """Return `value` as the content of a file."""
         raise NotImplementedError
 
-    def deserialise(self, data: bytes, asset: str, archetype: str | None) -> tuple[Any, str | None]:
+    def deserialise(
+        self, data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
+    ) -> tuple[Any, str | None]:
         """Return a file's value, and the schema version that it was stored with."""
         raise NotImplementedError
 
-    def read(self, path: UPath, asset: str, partition: str | None, archetype: str | None = None) -> Any:
+    def read(
+        self,
+        path: UPath,
+        asset: str,
+        partition: str | None,
+        archetype: str | None = None,
+        left_out: Collection[str] = (),
+    ) -> Any:
         """Return the stored value of an asset's partition, its contract checked.
 
         Parameters
@@ -82,6 +94,8 @@ class _StoredManager(dg.UPathIOManager):
         partition : str or None
         archetype : str, optional
             Read only the races of this archetype, where the value has a dimension of races.
+        left_out : collection of str
+            Variables of a dataset that are not read.
 
         Raises
         ------
@@ -93,7 +107,7 @@ class _StoredManager(dg.UPathIOManager):
         if not path.exists():
             raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
         try:
-            value, version = self.deserialise(path.read_bytes(), asset, archetype)
+            value, version = self.deserialise(path.read_bytes(), asset, archetype, left_out)
         except (OSError, pl.exceptions.ComputeError) as error:
             raise ContractError(f"{place(asset, partition)} cannot be read from {path}: {error}") from error
         if version != SCHEMA_VERSION:
@@ -115,7 +129,7 @@ class _StoredManager(dg.UPathIOManager):
         if not _wants_path(context):
             metadata = context.definition_metadata or {}
             archetype = context.partition_key if metadata.get(OWN_ARCHETYPE) else None
-            return self.read(path, asset, partition, archetype)
+            return self.read(path, asset, partition, archetype, metadata.get(LEFT_OUT, ()))
         if not path.exists():
             raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
         return path
@@ -147,6 +161,7 @@ class ParquetIOManager(_StoredManager):
         data: bytes,
         asset: str,  # noqa: ARG002
         archetype: str | None,  # noqa: ARG002
+        left_out: Collection[str],  # noqa: ARG002
     ) -> tuple[pl.DataFrame, str | None]:
         """Return the frame."""
         return pl.read_parquet(data), pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
@@ -167,14 +182,15 @@ class NetCDFIOManager(_StoredManager):
         return bytes(stamped.to_netcdf(engine="h5netcdf", encoding=_compressed(stamped)))
 
     def deserialise(
-        self, data: bytes, asset: str, archetype: str | None
+        self, data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
     ) -> tuple[xr.Dataset | xr.DataTree, str | None]:
         """Return the dataset or tree, or only an archetype's races of a dataset, fully loaded."""
         is_tree = value_type(asset) is xr.DataTree
         open_file = xr.open_datatree if is_tree else xr.open_dataset
-        with open_file(io.BytesIO(data), engine="h5netcdf") as file:
-            wanted = file if archetype is None else file.isel(race=file["archetype"].values == archetype)
-            value = wanted.load()
+        with open_file(io.BytesIO(data), engine="h5netcdf", drop_variables=left_out) as file:
+            value = file.load()
+        if archetype is not None:  # HDF5 is slower at picking races than at reading them all
+            value = value.isel(race=value["archetype"].values == archetype)
         version = value.attrs.pop("schema_version", None)
         return value if is_tree else value.drop_encoding(), version
 
@@ -202,6 +218,7 @@ class ReportIOManager(_StoredManager):
         asset: str,  # noqa: ARG002
         partition: str | None,  # noqa: ARG002
         archetype: str | None = None,  # noqa: ARG002
+        left_out: Collection[str] = (),  # noqa: ARG002
     ) -> Report:
         """Return both forms."""
         return Report(path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8"))
@@ -216,25 +233,19 @@ def io_managers(root: UPath) -> dict[str, dg.IOManager]:
     }
 
 
-def stored_value(path: UPath, asset: str, partition: str | None) -> Any:
-    """Return the value stored at `path`, its contract checked."""
+def stored_value(path: UPath, asset: str, partition: str | None, archetype: str | None = None) -> Any:
+    """Return the value stored at `path`, its contract checked, or only an archetype's races of it."""
     manager = ParquetIOManager() if path.suffix == ParquetIOManager.extension else NetCDFIOManager()
-    return manager.read(path, asset, partition)
+    return manager.read(path, asset, partition, archetype)
 
 
 def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the encoding: compressed, and in chunks of a race, so that few races are read fast."""
+    """Return the encoding."""
     return {
-        str(name): {**COMPRESSION, **_chunks(variable)}
+        str(name): COMPRESSION
         for name, variable in dataset.data_vars.items()
         if variable.dtype.kind in "biuf" and variable.ndim
     }
-
-
-def _chunks(variable: xr.DataArray) -> dict[str, tuple[int, ...]]:
-    if variable.dims[0] != "race" or 0 in variable.shape:
-        return {}
-    return {"chunksizes": (1, *variable.shape[1:])}
 
 
 def _asset_name(context: dg.InputContext | dg.OutputContext) -> str:

@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from assets.calibration import of_every_season, own_races_of_every_season
+from assets.calibration import of_every_season, own_races_of_every_season, own_recalibrated_races
 from assets.metadata import OWNERS, boundary, plot, rows, table
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.settings import Settings
@@ -14,6 +14,11 @@ from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.verification import joint_events, reliability, scores, verdicts
 
 GROUP = "verification"
+OUTCOMES = {
+    "race_results": of_every_season,
+    "scenario_ensemble": own_races_of_every_season,
+    "recalibrated_ensemble": own_recalibrated_races,
+}
 SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
 
 
@@ -66,7 +71,7 @@ def calibration_curves(backtest: xr.Dataset) -> dg.Output[pl.DataFrame]:
     owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    ins=OUTCOMES,
     metadata=boundary("joint_event_validation"),
 )
 def joint_event_validation(
@@ -98,7 +103,7 @@ def joint_event_validation(
     owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    ins=OUTCOMES,
     metadata=boundary("verdict"),
 )
 def verdict(

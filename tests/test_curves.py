@@ -12,13 +12,12 @@ from calibration_pipeline.calibration.curves import (
     centre_2d,
     chebyshev_nodes,
     evaluate,
-    evaluate_2d,
     fit_coefficients,
     fit_coefficients_2d,
     gaussian_summary,
     section,
 )
-from calibration_pipeline.calibration.quadrature import integrated_log_likelihood
+from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
 
 X = np.linspace(-2.2, 2.2, 101)
 BOX, BOX_Y = (-2.2, 2.2), (-2.5, 2.5)
@@ -100,15 +99,15 @@ def test_surfaces():
     centred, at_zero = centre_2d(fit_coefficients_2d(f(x[:, None], y)[None]), BOX, BOX_Y)
     assert at_zero[0] == pytest.approx(f(0.0, 0.0))
     for at_y in (-2.1, 0.0, 0.4):
-        table = evaluate_2d(centred, X[None], at_y, BOX, BOX_Y)[0]
+        table = evaluate(section(centred, at_y, BOX_Y), X[None], *BOX)[0]
         np.testing.assert_allclose(table + at_zero, f(X, at_y), atol=2e-5)
-        curve = section(centred, at_y, BOX_Y)
-        np.testing.assert_allclose(evaluate(curve, X[None], *BOX)[0], table, atol=1e-5)
     beyond = f(0.3, 2.5) + (-np.exp(0.15) * 0.3 - 2.5) * (4.0 - 2.5)
-    table = evaluate_2d(centred, jnp.array([0.3]), 4.0, BOX, BOX_Y)
-    assert table[0] + at_zero[0] == pytest.approx(beyond, rel=1e-5)
-    slope = jax.grad(lambda at: evaluate_2d(centred, jnp.array([0.3]), at, BOX, BOX_Y)[0])(0.4)
-    assert slope == pytest.approx(-np.exp(0.15) * 0.3 - 0.4, rel=1e-4)
+
+    def at_point(y):
+        return evaluate(section(centred, y, BOX_Y), jnp.array([0.3]), *BOX)[0]
+
+    assert at_point(4.0) + at_zero[0] == pytest.approx(beyond, rel=1e-5)
+    assert jax.grad(at_point)(0.4) == pytest.approx(-np.exp(0.15) * 0.3 - 0.4, rel=1e-4)
 
 
 @pytest.mark.parametrize("noise_sigma", [0.0, 0.1, 0.3])

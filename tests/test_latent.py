@@ -133,15 +133,15 @@ def test_surfaces_are_the_sum_of_their_races():
     rng = np.random.default_rng(0)
 
     def by_race(log_slope: np.ndarray, noise: float) -> np.ndarray:
-        races = log_likelihood_by_race(evidence, log_slope[None], np.array([noise]), np.zeros(1))
+        races = log_likelihood_by_race(evidence, log_slope, noise, 0.0)
         return np.bincount(evidence.season, evidence.weight * np.asarray(races), n_seasons)
 
     at_zero = by_race(np.zeros(n_seasons), 0.0)
     for _ in range(20):
         log_slope, noise = rng.normal(0, 0.5, n_seasons), abs(rng.normal(0, 0.4))
-        got = np.asarray(read_surfaces(surfaces[0], log_slope, noise))
+        got = np.asarray(read_surfaces(surfaces, log_slope, noise))
         np.testing.assert_allclose(got, by_race(log_slope, noise) - at_zero, atol=0.01, rtol=1e-3)
-    assert (np.asarray(read_surfaces(surfaces[0], np.full(n_seasons, 6.0), 0.0)) <= 0).all()
+    assert (np.asarray(read_surfaces(surfaces, np.full(n_seasons, 6.0), 0.0)) <= 0).all()
 
 
 def test_curves_continue_without_exploding():
@@ -321,9 +321,8 @@ def test_nothing_changed_has_likelihood_zero_without_reference_noise():
     """At log slope 0, no noise and no shift the curves are centred, race by race."""
     ensemble, results = planted(1.0, n_races=8)
     evidence = latest_evidence(ensemble, results)
-    bare = evidence._replace(reference=type(evidence.reference)(np.zeros(1), np.zeros(1)))
-    nothing = np.zeros((1, len(SEASONS) + 1), np.float32)
-    got = log_likelihood_by_race(bare, nothing, np.zeros(1), np.zeros(1))
+    bare = evidence._replace(reference=type(evidence.reference)(0.0, 0.0))
+    got = log_likelihood_by_race(bare, np.zeros(len(SEASONS) + 1, np.float32), 0.0, 0.0)
     np.testing.assert_allclose(got, 0.0, atol=1e-4)
     assert len(chebyshev_nodes()) == evidence.order.shape[1]
 

@@ -16,9 +16,10 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
 from scipy.special import logsumexp
 
-from calibration_pipeline.calibration import curves, marginal, quadrature
-from calibration_pipeline.calibration.inference import run_nuts, use_host_devices, whitened_normal
+from calibration_pipeline.calibration import curves, marginal
+from calibration_pipeline.calibration.inference import run_nuts, use_host_devices
 from calibration_pipeline.calibration.sinkhorn import sinkhorn
+from calibration_pipeline.calibration.whitening import whitened_effects, whitened_normal, whitened_walk
 from calibration_pipeline.models import (
     PRIOR_SD,
     compute_calibration_summary,
@@ -26,6 +27,7 @@ from calibration_pipeline.models import (
     run_mcmc_calibration,
     track_archetype_calibration_model,
 )
+from calibration_pipeline.quadrature import gauss_hermite
 
 FEW = {"n_warmup": 150, "n_samples": 150, "n_chains": 2}
 
@@ -69,7 +71,8 @@ def test_table_equals_the_plain_likelihood(log_slope, intercept):
     races = marginal.as_races(position, probabilities)
     surfaces = marginal.tabulate(races)
     points = jnp.full(6, log_slope)
-    table = curves.evaluate_2d(surfaces.coefficients, points, intercept, surfaces.box, marginal.INTERCEPT_BOX)
+    curve = curves.section(surfaces.coefficients, intercept, marginal.INTERCEPT_BOX)
+    table = curves.evaluate(curve, points, *surfaces.box)
     expected = plain_log_likelihood(position, probabilities, 12, np.exp(log_slope), intercept)
     np.testing.assert_allclose(table + surfaces.at_zero, expected, rtol=1e-4)
     np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, intercept), expected, rtol=1e-5)
@@ -274,7 +277,7 @@ def test_prediction_is_the_posterior_mean():
     assert (predicted[:, :, 8:] == 0).all()
     np.testing.assert_allclose(predicted[:, cars].sum(axis=2), 1, atol=1e-9)
     np.testing.assert_allclose(predicted.sum(axis=1)[:, :8], 1, atol=1e-9)
-    nodes, weights = quadrature.gauss_hermite(7)
+    nodes, weights = gauss_hermite(7)
     slopes = samples["slope"][:, None] * np.exp(samples["noise_sigma"][:, None] * nodes)
     rows = probabilities[:, cars, :8]
     mean = sum(
@@ -352,28 +355,47 @@ def test_sinkhorn_refuses(table, size, message):
         sinkhorn(table, size)
 
 
-def test_whitening_leaves_the_prior_as_it_is():
+WEIGHTED, INFORMATION = jnp.array([20.0, -1.0, 0.0]), jnp.array([40.0, 3.0, 0.0])
+WHITENED = {
+    "normal": lambda: whitened_normal("u", 0.3 * jnp.tri(3), WEIGHTED, INFORMATION),
+    "walk": lambda: whitened_walk("u", 0.3, jnp.array(0.2), WEIGHTED, INFORMATION),
+    "effects": lambda: whitened_effects("u", jnp.array(0.2), INFORMATION),
+}
+WEIGHTS = {
+    "normal": lambda w: w,
+    "walk": lambda levels: jnp.diff(levels, prepend=0.0) / jnp.array([0.3, 0.2, 0.2]),
+    "effects": lambda effects: effects / 0.2,
+}
+
+
+@pytest.mark.parametrize("kind", list(WHITENED))
+def test_whitening_leaves_the_prior_as_it_is(kind):
     """In the sampled coordinates the density is that of standard normal weights, times the volume."""
-    design = jnp.array([[0.3, 0.2, 0.0], [0.3, 0.0, 0.2]])
-    information, weighted = jnp.array([40.0, 3.0]), jnp.array([20.0, -1.0])
 
     def weights(u):
-        def model():
-            return whitened_normal("u", design, weighted, information)
-
-        return substitute(seed(model, 0), {"u": u})()
+        return WEIGHTS[kind](substitute(seed(WHITENED[kind], 0), {"u": u})())
 
     def log_density(u):
-        def model():
-            whitened_normal("u", design, weighted, information)
-
-        sites = trace(substitute(seed(model, 0), {"u": u})).get_trace()
+        sites = trace(substitute(seed(WHITENED[kind], 0), {"u": u})).get_trace()
         return sum(site["fn"].log_prob(site["value"]).sum() for site in sites.values())
 
     for u in (jnp.zeros(3), jnp.array([1.0, -0.5, 2.0])):
         volume = jnp.linalg.slogdet(jax.jacobian(weights)(u))[1]
         expected = dist.Normal(0, 1).log_prob(weights(u)).sum() + volume
         assert log_density(u) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_whitened_walk_has_the_posterior_that_its_normal_data_give_it():
+    """Standard coordinates map to levels with the mean and covariance of a conjugate normal."""
+    steps = jnp.array([[0.3, 0.0, 0.0], [0.3, 0.2, 0.0], [0.3, 0.2, 0.2]])
+
+    def levels(u):
+        return substitute(seed(WHITENED["walk"], 0), {"u": u})()
+
+    covariance = jnp.linalg.inv(jnp.linalg.inv(steps @ steps.T) + jnp.diag(INFORMATION))
+    factor = jax.jacobian(levels)(jnp.zeros(3))
+    np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-5)
+    np.testing.assert_allclose(levels(jnp.zeros(3)), covariance @ WEIGHTED, atol=1e-5)
 
 
 def normal_model(observed):

@@ -12,7 +12,14 @@ import xarray as xr
 from upath import UPath
 
 from assets.contracts import ContractError, column_schema, validate
-from assets.storage import NetCDFIOManager, ParquetIOManager, io_managers, stored_value, write_atomically
+from assets.storage import (
+    LEFT_OUT,
+    NetCDFIOManager,
+    ParquetIOManager,
+    io_managers,
+    stored_value,
+    write_atomically,
+)
 from calibration_pipeline.schemas.frames import LapTelemetry
 
 LAPS = pl.DataFrame(
@@ -115,7 +122,7 @@ def test_stored_file_is_readable_with_xarray_alone_and_says_its_schema_version(t
     with xr.open_dataset(tmp_path / "scenario_ensemble" / "2021.nc") as file:
         assert file.attrs["schema_version"] == "1"
         assert file["finish_position"].encoding["zlib"]
-        assert file["finish_position"].encoding["complevel"] == 4
+        assert file["finish_position"].encoding["shuffle"]
 
 
 def test_what_breaks_its_contract_is_named_and_not_stored(tmp_path: Path) -> None:
@@ -263,6 +270,32 @@ def test_an_archetype_s_input_holds_its_races_alone(tmp_path: Path) -> None:
     value = NetCDFIOManager().read(path, "scenario_ensemble", "2021", "road_course")
     xr.testing.assert_identical(value, stored.isel(race=[0, 2]))
     assert NetCDFIOManager().read(path, "scenario_ensemble", "2021", "superspeedway").sizes["race"] == 0
+
+
+def test_an_input_need_not_hold_what_it_leaves_out(tmp_path: Path) -> None:
+    """What is left out is not read; what the contract needs cannot be left out."""
+    seen: dict[str, xr.Dataset] = {}
+    seasons = dg.StaticPartitionsDefinition(["2021"])
+
+    @dg.asset(io_manager_key="netcdf", partitions_def=seasons)
+    def scenario_ensemble() -> xr.Dataset:
+        return ensemble(2)
+
+    few = dg.AssetIn(metadata={LEFT_OUT: ["laps_led", "race_laps"]})
+
+    @dg.asset(partitions_def=seasons, ins={"scenario_ensemble": few})
+    def reader(scenario_ensemble: xr.Dataset) -> None:
+        seen["value"] = scenario_ensemble
+
+    resources = io_managers(UPath(tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize(
+            [scenario_ensemble, reader], partition_key="2021", resources=resources, instance=instance
+        )
+    xr.testing.assert_identical(seen["value"], ensemble(2).drop_vars(["laps_led", "race_laps"]))
+    path = UPath(tmp_path) / "scenario_ensemble" / "2021.nc"
+    with pytest.raises(ContractError, match=r"missing.*utility"):
+        NetCDFIOManager().read(path, "scenario_ensemble", "2021", left_out=("utility",))
 
 
 def test_column_schema_has_types_and_descriptions() -> None:

@@ -169,31 +169,6 @@ def evaluate(
     return _clenshaw(table, inside) + jnp.where(unit > 0, above, below) * (unit - inside)
 
 
-def evaluate_2d(
-    coefficients: ArrayLike,
-    x: ArrayLike,
-    y: ArrayLike,
-    box_x: tuple[ArrayLike, ArrayLike],
-    box_y: tuple[ArrayLike, ArrayLike],
-) -> jax.Array:
-    """Evaluate each surface at points x for one y: contract with y's basis, then `evaluate`.
-
-    Parameters
-    ----------
-    coefficients : array_like, shape (..., n_x, n_y)
-    x : array_like, shape (...) or (..., points)
-    y : array_like, shape () or (...)
-        One number, or one for each surface.
-    box_x, box_y : tuple of float
-        The boxes of the table.
-
-    Returns
-    -------
-    jax.Array, shape of `x` broadcast with the surfaces
-    """
-    return evaluate(section(coefficients, y, box_y), x, *box_x)
-
-
 def section(coefficients: ArrayLike, y: ArrayLike, box_y: tuple[ArrayLike, ArrayLike]) -> jax.Array:
     """Return the curves in x that surfaces are at one y.
 
@@ -222,7 +197,7 @@ def gaussian_summary(
 
     The product of likelihood and N(0, 1) has moments m and v within the box; a normal likelihood with
     information 1/v - 1 around m / (v * information) gives the same moments. It guides a sampler
-    (`inference.whitened_normal`) and never enters the posterior.
+    (`whitening.whitened_normal`) and never enters the posterior.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ A fit hands out its draws as an MCMC object, as a DataTree, or as a dict of arra
 or has joined them. Here they all become `Draws`. What is made of draws belongs elsewhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,44 @@ def read_draws(mcmc_samples: Samples) -> Draws:
         extra = mcmc_samples.get_extra_fields(group_by_chain=True)
         return _from_mapping({**mcmc_samples.get_samples(group_by_chain=True), **_only_diverging(extra)})
     return _from_mapping(mcmc_samples)
+
+
+def posterior_group(
+    mcmc: MCMC, dims: Mapping[str, tuple[str, ...]], coords: Mapping[str, Sequence[object]]
+) -> xr.Dataset:
+    """Return the draws of a fit's parameters as ArviZ names things.
+
+    Parameters
+    ----------
+    mcmc : numpyro.infer.MCMC
+    dims : mapping
+        Parameter -> its dims after (chain, draw).
+    coords : mapping
+        Labels of these dims.
+    """
+    samples = mcmc.get_samples(group_by_chain=True)
+    return xr.Dataset(
+        {
+            name: (("chain", "draw", *axes), np.asarray(samples[name], np.float32))
+            for name, axes in dims.items()
+        },
+        coords,
+    )
+
+
+def sample_stats_group(mcmc: MCMC) -> xr.Dataset:
+    """Return what the sampler says of itself, as ArviZ names things: variables (chain, draw)."""
+    fields = {name: np.asarray(v) for name, v in mcmc.get_extra_fields(group_by_chain=True).items()}
+    stats = {
+        "diverging": fields["diverging"],
+        "energy": fields["energy"],
+        "lp": -fields["potential_energy"],
+        "n_steps": fields["num_steps"],
+        "tree_depth": np.log2(fields["num_steps"]).astype(np.int8) + 1,
+        "acceptance_rate": fields["accept_prob"],
+        "step_size": fields["adapt_state.step_size"],
+    }
+    return xr.Dataset({name: (("chain", "draw"), values) for name, values in stats.items()})
 
 
 def _from_tree(tree: xr.DataTree) -> Draws:

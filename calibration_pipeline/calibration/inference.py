@@ -10,13 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpyro
-import numpyro.distributions as dist
-from jax.scipy.linalg import cho_solve, solve_triangular
 from numpyro.infer import MCMC, NUTS
 
-TARGET_ACCEPT = 0.95
+TARGET_ACCEPT = 0.99
 EXTRA_FIELDS = ("energy", "potential_energy", "num_steps", "accept_prob", "adapt_state.step_size")
 
 
@@ -87,50 +83,6 @@ def run_nuts(
     mcmc.run(jax.random.key(seed), *model_args, extra_fields=EXTRA_FIELDS)
     mcmc.chain_method = "vectorized"
     return mcmc
-
-
-def whitened_normal(
-    name: str, design: jax.Array, weighted_estimate: jax.Array, information: jax.Array
-) -> jax.Array:
-    """Sample standard normal weights w, in coordinates in which their posterior is nearly standard.
-
-    Call it inside a model in place of `numpyro.sample(name, Normal(0, 1))`. Effects `design @ w` have
-    about the likelihood N(estimate, 1 / information); given the scales in `design`, w is then normal
-    with precision P = I + design' D design, D = diag(information), and mean P^-1 design' D estimate.
-    That normal's standard coordinates are what is sampled, with the density corrected: the prior of w
-    is exactly standard normal, however rough the approximation. Neither a funnel (few data, centred)
-    nor a ridge (many data, non-centred) is left for the sampler.
-
-    Parameters
-    ----------
-    name : str
-        Site of the sampled coordinates.
-    design : jax.Array, shape (effect, weight)
-        Effects of the weights; may depend on parameters sampled before.
-    weighted_estimate : jax.Array, shape (effect,)
-        Information times estimate; 0 where there are no data.
-    information : jax.Array, shape (effect,)
-        At least 0.
-
-    Returns
-    -------
-    jax.Array, shape (weight,)
-
-    References
-    ----------
-    Papaspiliopoulos, Roberts and Sköld, A general framework for the parametrization of hierarchical
-    models, Statistical Science 22 (2007) 59-73, doi:10.1214/088342307000000014: partially non-centred
-    parametrisations, here for a vector.
-    """
-    n_weights = design.shape[1]
-    u = numpyro.sample(name, dist.Normal(0.0, 1.0).expand([n_weights]).to_event(1))
-    precision = jnp.eye(n_weights) + design.T @ (information[:, None] * design)
-    factor = jnp.linalg.cholesky(precision)
-    mean = cho_solve((factor, True), design.T @ weighted_estimate)
-    w = mean + solve_triangular(factor, u, trans="T", lower=True)
-    log_volume = -jnp.log(jnp.diagonal(factor)).sum()
-    numpyro.factor(f"{name}_density", 0.5 * (u @ u - w @ w) + log_volume)
-    return w
 
 
 @functools.cache

@@ -18,13 +18,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
-from jax.scipy.special import logsumexp
 
-from calibration_pipeline.calibration.curves import chebyshev_basis, evaluate
-from calibration_pipeline.calibration.inference import whitened_normal
-from calibration_pipeline.calibration.quadrature import gauss_hermite
+from calibration_pipeline.calibration.curves import evaluate
 from calibration_pipeline.calibration.race_curves import Reference
+from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
+from calibration_pipeline.calibration.whitening import whitened_effects, whitened_walk
 from calibration_pipeline.scenarios.covariates import AnyArray
 
 PRIOR_SLOPE_MU = 0.3
@@ -37,19 +36,18 @@ NEWTON_STEPS = 10
 
 
 class Evidence(NamedTuple):
-    """The races that a calibration is fitted to: of one archetype or of several.
+    """The races of an archetype that a calibration is fitted to.
 
     Attributes
     ----------
     order, incident : (race, coefficient), curves as in `race_curves.RaceCurves`
-    archetype, season : (race) int, indices into the axes of log_slope
+    season : (race) int, index into log_slope
     weight : (race), 1 for races that count, 0 for the others and for padding
-    reference : Reference of arrays (archetype)
+    reference : Reference of numbers
     """
 
     order: AnyArray
     incident: AnyArray
-    archetype: AnyArray
     season: AnyArray
     weight: AnyArray
     reference: Reference
@@ -58,12 +56,14 @@ class Evidence(NamedTuple):
 class Likelihood(NamedTuple):
     """The same, as the sampler reads it: its cost does not grow with the races.
 
+    For all archetypes together each array has a first axis more, (archetype).
+
     Attributes
     ----------
-    order : (archetype, season, log slope, noise), `surfaces.tabulate_surfaces`; the last season is the coming
-        one, of which nothing is known
-    incident : (archetype, coefficient), sums of the races' curves
-    weighted_estimate, information : (archetype, season), what the races say of each log slope, roughly
+    order : (season, log slope, noise), `surfaces.tabulate_surfaces`; the last season is the coming one, of
+        which nothing is known
+    incident : (coefficient), sum of the races' curves
+    weighted_estimate, information : (season), what the races say of each log slope, roughly
     """
 
     order: AnyArray
@@ -81,24 +81,24 @@ def summarise(evidence: Evidence, n_seasons: int) -> Likelihood:
     n_seasons : int
         Seasons of the walk.
     """
-    n_archetypes = len(evidence.reference.log_slope)
     weight = np.asarray(evidence.weight)
-    surfaces, incident = [], []
-    for a in range(n_archetypes):
-        own = weight * (np.asarray(evidence.archetype) == a)
-        seasons = own * (np.asarray(evidence.season) == np.arange(n_seasons)[:, None])
-        reference = (float(values[a]) for values in evidence.reference)
-        surfaces.append(tabulate_surfaces(np.asarray(evidence.order), seasons, *reference))
-        incident.append(own @ np.asarray(evidence.incident))
-    order = np.array(surfaces)
+    by_season = weight * (np.asarray(evidence.season) == np.arange(n_seasons)[:, None])
+    order = tabulate_surfaces(np.asarray(evidence.order), by_season, *map(float, evidence.reference))
     estimate, information = _normal_summary(order)
-    return Likelihood(order, np.array(incident), np.asarray(estimate), np.asarray(information))
+    incident = weight @ np.asarray(evidence.incident)
+    return Likelihood(order, incident, np.asarray(estimate), np.asarray(information))
+
+
+def no_evidence(n_seasons: int) -> Likelihood:
+    """Return the likelihood of one archetype without races: under it the posterior is the prior."""
+    nothing = jnp.zeros(n_seasons)
+    return Likelihood(jnp.zeros((n_seasons, 4, 4)), jnp.zeros(1), nothing, nothing)
 
 
 @jax.jit
 def _normal_summary(order: Array) -> tuple[Array, Array]:
-    """Information times estimate, and information, of each log slope around its mode: (archetype, season)."""
-    shape = order.shape[:2]
+    """Information times estimate, and information, of each log slope around its mode: (season)."""
+    shape = order.shape[:1]
 
     def derivatives(log_slope: Array) -> tuple[Array, Array]:
         # Each log slope has a surface of its own, so one product with ones gives the whole diagonal.
@@ -123,20 +123,14 @@ def latent_calibration_model(likelihood: Likelihood) -> None:
     (race-level sd of log sharpness beyond the ensemble's own), intercept (shift of the incident logit),
     log_slope (season).
     """
-    n_seasons = jnp.shape(likelihood.information)[1]
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
-    design = jnp.concatenate(
-        [jnp.full((n_seasons, 1), PRIOR_SLOPE_MU), slope_sigma * _walk(n_seasons)], axis=1
-    )
-    effect = whitened_normal(
-        "slope_effect", design, likelihood.weighted_estimate[0], likelihood.information[0]
-    )
-    numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * effect[0])
-    log_slope = numpyro.deterministic("log_slope", design @ effect)
+    known = likelihood.weighted_estimate, likelihood.information
+    log_slope = whitened_walk("slope_effect", PRIOR_SLOPE_MU, slope_sigma, *known)
+    numpyro.deterministic("log_slope", log_slope)
+    numpyro.deterministic("slope_mu", log_slope[0])
     noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(PRIOR_NOISE_SIGMA))
     intercept = numpyro.sample("intercept", dist.Normal(0.0, PRIOR_INTERCEPT))
-    numpyro.factor("running_order", jnp.sum(read_surfaces(likelihood.order[0], log_slope, noise_sigma)))
-    numpyro.factor("incidents", evaluate(likelihood.incident[0], intercept))
+    _score(likelihood, log_slope, noise_sigma, intercept)
 
 
 def pooled_calibration_model(likelihood: Likelihood) -> None:
@@ -145,64 +139,47 @@ def pooled_calibration_model(likelihood: Likelihood) -> None:
     Sites as in `latent_calibration_model`, with slope_mu and the walk common, archetype_sigma the spread of
     the archetypes around them, and log_slope (archetype, season), noise_sigma, intercept (archetype).
     """
-    n_archetypes, n_seasons = jnp.shape(likelihood.information)
+    estimate, information = likelihood.weighted_estimate, likelihood.information
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
     archetype_sigma = numpyro.sample("archetype_sigma", dist.HalfNormal(PRIOR_ARCHETYPE_SIGMA))
-    design = jnp.concatenate(
-        [
-            jnp.full((n_archetypes * n_seasons, 1), PRIOR_SLOPE_MU),
-            archetype_sigma * jnp.repeat(jnp.eye(n_archetypes), n_seasons, axis=0),
-            slope_sigma * jnp.tile(_walk(n_seasons), (n_archetypes, 1)),
-        ],
-        axis=1,
-    )
-    known = jnp.ravel(likelihood.weighted_estimate), jnp.ravel(likelihood.information)
-    effect = whitened_normal("slope_effect", design, *known)
-    numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * effect[0])
-    log_slope = numpyro.deterministic("log_slope", (design @ effect).reshape(n_archetypes, n_seasons))
-    per_archetype = [n_archetypes]
+    offset = whitened_effects("archetype_effect", archetype_sigma, information.sum(axis=1))[:, None]
+    known = (estimate - information * offset).sum(axis=0), information.sum(axis=0)
+    walk = whitened_walk("slope_effect", PRIOR_SLOPE_MU, slope_sigma, *known)
+    log_slope = numpyro.deterministic("log_slope", walk + offset)
+    numpyro.deterministic("slope_mu", walk[0])
+    per_archetype = [len(information)]
     noise = dist.HalfNormal(PRIOR_NOISE_SIGMA).expand(per_archetype).to_event(1)
     noise_sigma = numpyro.sample("noise_sigma", noise)
     shift = dist.Normal(0.0, PRIOR_INTERCEPT).expand(per_archetype).to_event(1)
     intercept = numpyro.sample("intercept", shift)
-    order = read_surfaces(likelihood.order, log_slope, noise_sigma[:, None])
+    _score(likelihood, log_slope, noise_sigma, intercept)
+
+
+def _score(likelihood: Likelihood, log_slope: Array, noise_sigma: Array, intercept: Array) -> None:
+    """Put the likelihood into a model."""
+    order = read_surfaces(likelihood.order, log_slope, noise_sigma[..., None])
     numpyro.factor("running_order", jnp.sum(order))
     numpyro.factor("incidents", jnp.sum(evaluate(likelihood.incident, intercept)))
 
 
-def _walk(n_seasons: int) -> Array:
-    """Steps that lead to each season: (season, step), no step before the first."""
-    return jnp.tri(n_seasons, n_seasons - 1, k=-1)
-
-
+@jax.jit
 def log_likelihood_by_race(
     evidence: Evidence, log_slope: Array, noise_sigma: Array, intercept: Array
 ) -> Array:
     """Log-likelihood of each race: running order and incidents.
 
-    Races of an archetype's season share their quadrature points, so that one matrix product reads all
-    curves at all points.
-
     Parameters
     ----------
     evidence : Evidence
-    log_slope : array, shape (archetype, season)
-    noise_sigma, intercept : array, shape (archetype)
+    log_slope : array, shape (season)
+    noise_sigma, intercept : array, shape ()
 
     Returns
     -------
     array, shape (race)
         Relative to that of the raw utilities under a bare reverse Plackett-Luce.
     """
-    nodes, weights = gauss_hermite()
     reference = evidence.reference
-    noise = jnp.sqrt(jnp.asarray(reference.noise_sigma) ** 2 + noise_sigma**2)
-    centre = jnp.asarray(reference.log_slope)[:, None] + log_slope
-    points = centre[..., None] + noise[:, None, None] * nodes
-    curves = jnp.asarray(evidence.order)
-    basis = chebyshev_basis(points.reshape(-1), curves.shape[-1])
-    values = (curves @ basis.T).reshape(len(curves), -1, len(nodes))
-    group = jnp.asarray(evidence.archetype) * log_slope.shape[1] + jnp.asarray(evidence.season)
-    own = jnp.einsum("rgq,rg->rq", values, jax.nn.one_hot(group, values.shape[1]))
-    order = logsumexp(own + jnp.log(weights), axis=-1)
-    return order + evaluate(evidence.incident, intercept[jnp.asarray(evidence.archetype)])
+    noise = jnp.hypot(reference.noise_sigma, noise_sigma)
+    centre = reference.log_slope + log_slope[jnp.asarray(evidence.season)]
+    return integrated_log_likelihood(evidence.order, centre, noise) + evaluate(evidence.incident, intercept)

@@ -6,38 +6,35 @@ n_incidents : cars that retired; answers whether the incident intercept is right
 
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 import xarray as xr
-from jax import Array
+from numpy.typing import NDArray
+from scipy.special import expit
 
 from calibration_pipeline.calibration.race_curves import Observed, Reference
-from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.plackett_luce import rank_columns
+from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.datasets import car_mask
 
 
-def observed_statistics(ensemble: xr.Dataset, observed: Observed) -> dict[str, Array]:
+def observed_statistics(ensemble: xr.Dataset, observed: Observed) -> dict[str, NDArray]:
     """Statistics of the races that happened: name -> (race)."""
     taking_part = observed.running_order > 0
+    out = (observed.finish_position > 0) & ~taking_part
+    by_utility = _places(ensemble["utility"].values, taking_part)
     return {
-        "rank_correlation": _rank_correlation(
-            jnp.asarray(ensemble["utility"].values),
-            jnp.asarray(observed.running_order),
-            jnp.asarray(taking_part),
-        ),
-        "n_incidents": jnp.asarray(((observed.finish_position > 0) & ~taking_part).sum(axis=1)),
+        "rank_correlation": _rank_correlation(by_utility, observed.running_order),
+        "n_incidents": out.sum(axis=-1, dtype=np.int32),
     }
 
 
 def replicate(
     ensemble: xr.Dataset,
     observed: Observed,
-    season: AnyArray,
+    season: NDArray,
     reference: Reference,
-    samples: Mapping[str, AnyArray],
+    samples: Mapping[str, NDArray],
     seed: int,
-) -> dict[str, Array]:
+) -> dict[str, NDArray]:
     """Draw the statistics anew from draws of the map's parameters.
 
     Parameters
@@ -58,53 +55,33 @@ def replicate(
     dict
         Name -> (draw, race).
     """
-    keys = jax.random.split(jax.random.key(seed), len(samples["noise_sigma"]))
-    return _replicate(
-        keys,
-        {name: jnp.asarray(samples[name]) for name in ("log_slope", "noise_sigma", "intercept")},
-        jnp.asarray(ensemble["utility"].values),
-        jnp.asarray(ensemble["incident_logit"].values),
-        jnp.asarray(ensemble["chaos_scale"].values),
-        jnp.asarray(car_mask(ensemble).values),
-        jnp.asarray(observed.running_order > 0),
-        jnp.asarray(season),
-        reference,
-    )
+    rng = np.random.default_rng(seed)
+    per_race = (len(samples["intercept"]), ensemble.sizes["race"])
+    per_car = (*per_race, ensemble.sizes["driver"])
+    car, taking_part = car_mask(ensemble).values, observed.running_order > 0
+
+    noise = np.hypot(reference.noise_sigma, samples["noise_sigma"])[:, None]
+    log_sharpness = reference.log_slope + samples["log_slope"][:, season]
+    log_sharpness = log_sharpness + noise * rng.standard_normal(per_race)
+    utility = np.where(taking_part, ensemble["utility"].values, 0.0)
+    score = np.exp(log_sharpness)[..., None] * utility - rng.gumbel(size=per_car)
+
+    chaos = ensemble["chaos_scale"].values * rng.standard_normal(per_race)
+    logit = np.where(car, ensemble["incident_logit"].values, -np.inf)
+    chance = expit(logit + (chaos + samples["intercept"][:, None])[..., None])
+    return {
+        "rank_correlation": _rank_correlation(_places(utility, taking_part), _places(score, taking_part)),
+        "n_incidents": (rng.random(per_car) < chance).sum(axis=-1, dtype=np.int32),
+    }
 
 
-@jax.jit
-def _replicate(
-    keys: Array,
-    samples: dict[str, Array],
-    utility: Array,
-    incident_logit: Array,
-    chaos_scale: Array,
-    car: Array,
-    taking_part: Array,
-    season: Array,
-    reference: Reference,
-) -> dict[str, Array]:
-    def one(key: Array, sample: dict[str, Array]) -> dict[str, Array]:
-        race_key, luck_key, chaos_key, incident_key = jax.random.split(key, 4)
-        noise = jnp.sqrt(reference.noise_sigma**2 + sample["noise_sigma"] ** 2)
-        log_sharpness = reference.log_slope + sample["log_slope"][season]
-        log_sharpness = log_sharpness + noise * jax.random.normal(race_key, season.shape)
-        score = jnp.exp(log_sharpness)[:, None] * utility - jax.random.gumbel(luck_key, utility.shape)
-        order = rank_columns(score.T, taking_part.T).T
-        chaos = chaos_scale * jax.random.normal(chaos_key, season.shape)
-        chance = jax.nn.sigmoid(incident_logit + chaos[:, None] + sample["intercept"])
-        out = car & (jax.random.uniform(incident_key, chance.shape) < chance)
-        return {
-            "rank_correlation": _rank_correlation(utility, order, taking_part),
-            "n_incidents": out.sum(axis=1),
-        }
-
-    return jax.vmap(one)(keys, samples)
+def _places(score: NDArray, taking_part: NDArray[np.bool_]) -> NDArray:
+    """Rank those who take part, 1 for the largest score, 0 for the others."""
+    return np.where(taking_part, rank(np.where(taking_part, -score, np.inf)), 0)
 
 
-def _rank_correlation(utility: Array, running_order: Array, taking_part: Array) -> Array:
-    """Spearman's rank correlation of utility and running order, better with better: (race)."""
-    by_utility = rank_columns(utility.T, taking_part.T).T
-    n = taking_part.sum(axis=1)
-    gap = jnp.where(taking_part, by_utility - running_order, 0).astype(jnp.float32)
-    return 1 - 6 * (gap**2).sum(axis=1) / jnp.maximum(n * (n**2 - 1), 1)
+def _rank_correlation(by_utility: NDArray, running_order: NDArray) -> NDArray[np.float32]:
+    """Spearman's rank correlation of two orders of the same cars, 0 for the others: (..., race)."""
+    n = (by_utility > 0).sum(axis=-1)
+    gap = (by_utility - running_order).astype(np.float32)
+    return 1 - 6 * (gap**2).sum(axis=-1) / np.maximum(n * (n**2 - 1), 1).astype(np.float32)

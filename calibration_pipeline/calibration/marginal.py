@@ -15,8 +15,10 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration import curves, quadrature
-from calibration_pipeline.calibration.inference import whitened_normal
+from calibration_pipeline.calibration import curves
+from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
+from calibration_pipeline.calibration.whitening import whitened_normal
+from calibration_pipeline.quadrature import gauss_hermite
 
 PRIOR_SLOPE_MU = 0.3
 PRIOR_SLOPE_SIGMA = 0.25
@@ -200,7 +202,7 @@ def tabulated_model(
     numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * w[0])
     log_slope = numpyro.deterministic("log_slope", design @ w)
     curve = curves.section(coefficients, intercept, INTERCEPT_BOX)
-    likelihood = quadrature.integrated_log_likelihood(curve, log_slope @ membership, noise_sigma, *box)
+    likelihood = integrated_log_likelihood(curve, log_slope @ membership, noise_sigma, *box)
     numpyro.factor("finish_position", likelihood.sum())
 
 
@@ -236,7 +238,7 @@ def integrated_exactly(
     races: Races, log_slope: ArrayLike, intercept: ArrayLike, noise_sigma: ArrayLike
 ) -> jax.Array:
     """Return each race's log-likelihood, noise integrated by quadrature of the map itself: (race,)."""
-    nodes, weights = quadrature.gauss_hermite()
+    nodes, weights = gauss_hermite()
     values = jax.lax.map(
         lambda node: race_log_likelihood(races, log_slope + noise_sigma * node, intercept), jnp.asarray(nodes)
     )
@@ -264,7 +266,7 @@ def _both_ways(
     def at_draw(draw: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, b, sigma = draw
         curve = curves.section(coefficients, b, INTERCEPT_BOX)
-        tabulated = quadrature.integrated_log_likelihood(curve, x, sigma, *box)
+        tabulated = integrated_log_likelihood(curve, x, sigma, *box)
         return tabulated.sum(), (integrated_exactly(races, x, b, sigma) - zero).sum()
 
     return jax.lax.map(at_draw, (log_slope, intercept, noise_sigma))

@@ -11,8 +11,9 @@ import xarray as xr
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration import curves, marginal, quadrature
+from calibration_pipeline.calibration import curves, marginal
 from calibration_pipeline.calibration.draws import Draws
+from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
 
 TABLES = ((24, curves.LOG_SLOPE_BOX), (56, (-4.4, 4.4)))
 """Nodes and box in log slope of the likelihood's table; the second for draws that leave the first."""
@@ -129,7 +130,7 @@ def _tabulated(
 ) -> jax.Array:
     def likelihood(at: dict[str, jax.Array]) -> jax.Array:
         curve = curves.section(coefficients, at["intercept"], marginal.INTERCEPT_BOX)
-        return quadrature.integrated_log_likelihood(curve, at["log_slope"], at["noise_sigma"], *box)
+        return integrated_log_likelihood(curve, at["log_slope"], at["noise_sigma"], *box)
 
     return jax.lax.map(likelihood, parameters)
 

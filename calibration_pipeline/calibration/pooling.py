@@ -4,26 +4,29 @@ Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry 20
 doi:10.1007/s11222-016-9696-4), races as the units.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import arviz as az
+import jax
 import numpy as np
 import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
 from calibration_pipeline.calibration.inference import run_nuts
-from calibration_pipeline.calibration.latent import Evidence, pooled_calibration_model, summarise
-from calibration_pipeline.calibration.race_curves import Reference
-from calibration_pipeline.calibration.walk_forward import (
-    SCHEMA_VERSION,
-    log_likelihood,
-    season_labels,
+from calibration_pipeline.calibration.latent import (
+    Evidence,
+    log_likelihood_by_race,
+    pooled_calibration_model,
+    summarise,
 )
+from calibration_pipeline.calibration.race_curves import Reference, pad_races
+from calibration_pipeline.calibration.walk_forward import log_likelihood, season_labels
 
-PARAMETERS = {
+PARAMETERS: dict[str, tuple[str, ...]] = {
     "slope_mu": (),
     "slope_sigma": (),
     "archetype_sigma": (),
@@ -58,51 +61,43 @@ def fit_pooled(
     xarray.DataTree
         Groups posterior, sample_stats, log_likelihood.
     """
-    evidence = join_evidence(fits)
+    evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
+    likelihoods = [summarise(one, len(seasons) + 1) for one in evidence]
+    likelihood = jax.tree.map(lambda *arrays: np.stack(arrays), *likelihoods)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
-    mcmc = run_nuts(pooled_calibration_model, (summarise(evidence, len(seasons) + 1),), **settings)
-    coords = {"archetype": [str(a) for a in ARCHETYPES], "season": season_labels(seasons)}
-    tree = az.from_numpyro(mcmc, coords=coords, dims={name: list(dims) for name, dims in PARAMETERS.items()})
-    samples = mcmc.get_samples(group_by_chain=True)
-    tree["posterior"] = xr.DataTree(
-        xr.Dataset(
-            {
-                name: (("chain", "draw", *dims), np.asarray(samples[name], np.float32))
-                for name, dims in PARAMETERS.items()
-            },
-            coords,
-        )
-    )
-    log_slope, noise_sigma, intercept = (
-        np.asarray(samples[name]) for name in ("log_slope", "noise_sigma", "intercept")
-    )
-    total = log_likelihood(evidence, log_slope, noise_sigma, intercept)
+    mcmc = run_nuts(pooled_calibration_model, (likelihood,), **settings)
+    coords: dict[str, Sequence[object]] = {
+        "archetype": [str(a) for a in ARCHETYPES],
+        "season": season_labels(seasons),
+    }
+    posterior = posterior_group(mcmc, PARAMETERS, coords)
+    drawn = [posterior[name].values for name in ("log_slope", "noise_sigma", "intercept")]
     races = np.concatenate([fits[a]["constant_data"]["race"].values for a in ARCHETYPES])
-    result = xr.Dataset({"result": (("chain", "draw", "race"), total)}, {"race": races})
-    tree["log_likelihood"] = xr.DataTree(result)
-    tree.attrs = {"n_races": len(races), "schema_version": SCHEMA_VERSION, **settings}
+    by_archetype = [
+        log_likelihood(one, *(values[:, :, a] for values in drawn))[..., one.weight > 0]
+        for a, one in enumerate(evidence)
+    ]
+    result = {"result": (("chain", "draw", "race"), np.concatenate(by_archetype, axis=-1))}
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": posterior,
+            "sample_stats": sample_stats_group(mcmc),
+            "log_likelihood": xr.Dataset(result, {"race": races}),
+        }
+    )
+    tree.attrs = {"n_races": len(races), **settings}
     return tree
 
 
-def join_evidence(fits: Mapping[Archetype, xr.DataTree]) -> Evidence:
-    """Join the evidence of the archetypes' latest fits, races in the order of `ARCHETYPES`."""
-    data = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    reference = [fits[archetype].attrs for archetype in ARCHETYPES]
-
-    def join(name: str) -> NDArray:
-        return np.concatenate([races[name].values for races in data])
-
-    sizes = [races.sizes["race"] for races in data]
+def evidence_of(fit: xr.DataTree) -> Evidence:
+    """Return the evidence of an archetype's latest fit."""
+    races = fit["constant_data"].to_dataset()
     return Evidence(
-        order=join("order_curve"),
-        incident=join("incident_curve"),
-        archetype=np.repeat(np.arange(len(ARCHETYPES), dtype=np.int32), sizes),
-        season=join("season").astype(np.int32),
-        weight=np.ones(sum(sizes), np.float32),
-        reference=Reference(
-            np.array([np.log(attrs["reference_slope"]) for attrs in reference], np.float32),
-            np.array([attrs["reference_noise"] for attrs in reference], np.float32),
-        ),
+        order=pad_races(races["order_curve"].values),
+        incident=pad_races(races["incident_curve"].values),
+        season=pad_races(races["season"].values),
+        weight=pad_races(np.ones(races.sizes["race"], np.float32)),
+        reference=Reference(float(np.log(fit.attrs["reference_slope"])), fit.attrs["reference_noise"]),
     )
 
 
@@ -121,10 +116,12 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
     polars.DataFrame
         `ModelComparison`: one row a model, the best first.
     """
-    evidence = join_evidence(fits)
-    nothing = np.zeros((1, 1, len(ARCHETYPES)), np.float32)
-    unchanged = np.zeros((1, 1, len(ARCHETYPES), pooled["posterior"].sizes["season"]), np.float32)
-    raw = log_likelihood(evidence, unchanged, nothing, nothing)[0, 0]
+    nothing = np.zeros(())
+    unchanged = np.zeros(pooled["posterior"].sizes["season"])
+    evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
+    raw = np.concatenate(
+        [np.asarray(log_likelihood_by_race(e, unchanged, nothing, nothing))[e.weight > 0] for e in evidence]
+    )
     own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
     elpd = {
         "raw": _elpd_of_fixed_forecast(raw, n_samples=own.shape[0] * own.shape[1]),

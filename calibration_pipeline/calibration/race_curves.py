@@ -15,17 +15,14 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from calibration_pipeline.calibration.curves import (
-    centre,
-    chebyshev_nodes,
-    fit_coefficients,
-)
-from calibration_pipeline.calibration.quadrature import gauss_hermite, integrated_log_likelihood
+from calibration_pipeline.calibration.curves import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
+from calibration_pipeline.quadrature import gauss_hermite
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.scenarios.recovery import running_order
 from calibration_pipeline.schemas.datasets import car_mask
 
-RACES_MULTIPLE = 32
+RACES_MULTIPLE = 64
 REFERENCE_SCENARIOS = 32
 LARGEST_REFERENCE_NOISE = 1.0
 
@@ -71,7 +68,8 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     Parameters
     ----------
     ensemble : xarray.Dataset
-        Has the coordinates of `schemas.datasets.Races`.
+        Has the coordinates of `schemas.datasets.Races`. Without the variable `running` all classified cars
+        count as running.
     race_results : polars.DataFrame
         `RaceResults` of at least these races.
 
@@ -103,6 +101,8 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
             f"Argument race_results must have every car of the ensemble; {n_lost} are missing, "
             f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
         )
+    if "running" not in ensemble:
+        found = found.with_columns(running=pl.lit(True))
     order = pl.when("running").then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
     values = found.select("finish_position", running_order=order.otherwise(0))
     out = np.zeros((2, n_races, width), np.int16)
@@ -111,12 +111,11 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
 
 
 def scenario_running_order(ensemble: xr.Dataset, n_scenarios: int) -> NDArray[np.int16]:
-    """Rank the running cars of the first scenarios: (race, scenario, driver), 0 for retired and padding."""
-    first = ensemble[["finish_position", "running"]].isel(scenario=slice(n_scenarios))
-    position = np.where(first["running"].values, first["finish_position"].values, np.int16(0))
-    taking_part = position > 0
-    rank = np.argsort(np.argsort(np.where(taking_part, position, 10_000), axis=-1), axis=-1) + 1
-    return np.where(taking_part, rank, 0).astype(np.int16)
+    """Rank the running cars of a few scenarios, evenly spaced: (race, scenario, driver), 0 for the others."""
+    step = max(ensemble.sizes["scenario"] // n_scenarios, 1)
+    few = ensemble.isel(scenario=slice(0, step * n_scenarios, step))
+    running = few["running"].values if "running" in few else None
+    return running_order(few["finish_position"].values, running)
 
 
 def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
@@ -134,23 +133,24 @@ def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
     RaceCurves
         The race axis is padded to a multiple of `RACES_MULTIPLE`.
     """
-    utility = _pad(ensemble["utility"].values)
+    utility = pad_races(ensemble["utility"].values)
     log_sharpness = chebyshev_nodes()
-    order = _order_values(utility, _pad(observed.running_order)[:, None, :], log_sharpness)[:, 0]
+    order = _order_values(utility, pad_races(observed.running_order)[:, None, :], log_sharpness)[:, 0]
     drawn = scenario_running_order(ensemble, REFERENCE_SCENARIOS)
-    reference = _order_values(utility, _pad(drawn), log_sharpness)
+    reference = _order_values(utility, pad_races(drawn), log_sharpness)
     out = (observed.finish_position > 0) & (observed.running_order == 0)
     incident = _incident_values(
-        _pad(ensemble["incident_logit"].values),
-        _pad(ensemble["chaos_scale"].values),
-        _pad(out),
-        _pad(car_mask(ensemble).values),
+        pad_races(ensemble["incident_logit"].values),
+        pad_races(ensemble["chaos_scale"].values),
+        pad_races(out),
+        pad_races(car_mask(ensemble).values),
         log_sharpness,
     )
     return RaceCurves(*(_centred_series(values) for values in (order, incident, reference)))
 
 
-def _pad(values: NDArray) -> NDArray:
+def pad_races(values: NDArray) -> NDArray:
+    """Pad the first axis to a multiple of `RACES_MULTIPLE`, with zeros, so that few shapes are compiled."""
     n_pad = -len(values) % RACES_MULTIPLE if len(values) else RACES_MULTIPLE
     return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
 
@@ -210,11 +210,12 @@ def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
 
 @jax.jit
 def _reference_loss(x: Array, tables: Array, weight: Array) -> Any:
+    nodes, weights = gauss_hermite()
+
     def mean_loss(at: Array) -> Array:
-        n_races, n_scenarios, n = tables.shape
-        each = integrated_log_likelihood(
-            tables.reshape(-1, n), jnp.broadcast_to(at[0], n_races * n_scenarios), at[1]
-        )
-        return -jnp.sum(weight * each.reshape(n_races, n_scenarios).mean(axis=1)) / jnp.sum(weight)
+        # All curves are read at the same points.
+        basis = chebyshev_basis(at[0] + at[1] * nodes, tables.shape[-1])
+        each = jax.nn.logsumexp(tables @ basis.T + jnp.log(weights), axis=-1)
+        return -jnp.sum(weight * each.mean(axis=1)) / jnp.sum(weight)
 
     return jax.value_and_grad(mean_loss)(x)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import spline_filter
 
 from calibration_pipeline.calibration.curves import chebyshev_basis
-from calibration_pipeline.calibration.quadrature import gauss_hermite
+from calibration_pipeline.quadrature import gauss_hermite
 from calibration_pipeline.scenarios.covariates import AnyArray
 
 LARGEST_LOG_SLOPE = 2.6

@@ -4,9 +4,8 @@ A fit is one DataTree. Its root groups are the latest fit, as ArviZ knows them; 
 the posterior that each fold's races were recalibrated with.
 """
 
-from typing import Any
+from functools import partial
 
-import arviz as az
 import jax
 import numpy as np
 import polars as pl
@@ -16,12 +15,13 @@ from numpy.typing import NDArray
 from numpyro.infer import MCMC, Predictive
 
 from calibration_pipeline.archetypes import Archetype
-from calibration_pipeline.calibration.curves import N_NODES
+from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
 from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.latent import (
     Evidence,
     latent_calibration_model,
     log_likelihood_by_race,
+    no_evidence,
     summarise,
 )
 from calibration_pipeline.calibration.latent_predictive import observed_statistics, replicate
@@ -36,8 +36,13 @@ from calibration_pipeline.calibration.race_curves import (
 
 MIN_CALIBRATION_RACES = 3
 PREDICTIVE_DRAWS = 100
-PARAMETERS = ("slope_mu", "slope_sigma", "noise_sigma", "intercept", "log_slope")
-SCHEMA_VERSION = "1"
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "slope_mu": (),
+    "slope_sigma": (),
+    "noise_sigma": (),
+    "intercept": (),
+    "log_slope": ("season",),
+}
 LOG_LIKELIHOOD_BATCH = 50
 
 
@@ -101,11 +106,10 @@ def fit_archetype(
     tree["walk_forward"] = xr.DataTree(_join_folds(folds, seasons, n_chains, n_samples))
     tree.attrs = {
         "archetype": str(archetype),
-        "reference_slope": float(np.exp(evidence.reference.log_slope[0])),
-        "reference_noise": float(evidence.reference.noise_sigma[0]),
+        "reference_slope": float(np.exp(evidence.reference.log_slope)),
+        "reference_noise": float(evidence.reference.noise_sigma),
         "n_races": len(race_order),
         "min_races": MIN_CALIBRATION_RACES,
-        "schema_version": SCHEMA_VERSION,
         **settings,
     }
     return tree
@@ -122,26 +126,16 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
         Index of each race's season.
     seen : array of bool, shape (race)
     """
-    n_padded = len(curves.order)
-    n_pad = n_padded - len(seen)
+    n_pad = len(curves.order) - len(seen)
     weight = np.pad(seen.astype(np.float32), (0, n_pad))
     reference = reference_sharpness(curves, weight) if seen.any() else Reference(0.0, 0.0)
     return Evidence(
         order=curves.order,
         incident=curves.incident,
-        archetype=np.zeros(n_padded, np.int32),
         season=np.pad(season, (0, n_pad)).astype(np.int32),
         weight=weight,
-        reference=Reference(*(np.array([value], np.float32) for value in reference)),
+        reference=reference,
     )
-
-
-def no_evidence(n_archetypes: int) -> Evidence:
-    """Make evidence of no race: under it the posterior is the prior."""
-    curves = np.zeros((1, N_NODES), np.float32)
-    none = np.zeros(1, np.int32)
-    nothing = np.zeros(n_archetypes, np.float32)
-    return Evidence(curves, curves, none, none, none.astype(np.float32), Reference(nothing, nothing))
 
 
 def season_labels(seasons: list[int]) -> list[int]:
@@ -149,23 +143,10 @@ def season_labels(seasons: list[int]) -> list[int]:
     return [*seasons, seasons[-1] + 1]
 
 
-def _parameter_dataset(mcmc: MCMC, seasons: list[int]) -> xr.Dataset:
-    samples = mcmc.get_samples(group_by_chain=True)
-    dims = {"log_slope": ("chain", "draw", "season")}
-    return xr.Dataset(
-        {
-            name: (dims.get(name, ("chain", "draw")), np.asarray(samples[name], np.float32))
-            for name in PARAMETERS
-        },
-        {"season": season_labels(seasons)},
-    )
-
-
 def _fold_posterior(mcmc: MCMC, seasons: list[int], race_order: NDArray) -> xr.Dataset:
-    posterior = _parameter_dataset(mcmc, seasons)
-    diverging = mcmc.get_extra_fields()["diverging"]
-    return posterior.assign(
-        diverging=("chain", np.asarray(diverging).reshape(posterior.sizes["chain"], -1).sum(axis=1)),
+    diverging = mcmc.get_extra_fields(group_by_chain=True)["diverging"]
+    return posterior_group(mcmc, PARAMETERS, {"season": season_labels(seasons)}).assign(
+        diverging=("chain", np.asarray(diverging).sum(axis=1)),
         calibration_as_of=np.int32(race_order.max()),
         n_calibration_races=np.int32(len(race_order)),
     )
@@ -176,75 +157,95 @@ def _join_folds(
 ) -> xr.Dataset:
     if folds:
         return xr.concat(list(folds.values()), dim=xr.Variable("fold", list(folds)))
-    draws = ("fold", "chain", "draw")
-    shape = (0, n_chains, n_samples)
-    empty: dict[str, Any] = {name: (draws, np.zeros(shape, np.float32)) for name in PARAMETERS}
     labels = season_labels(seasons)
-    empty["log_slope"] = ((*draws, "season"), np.zeros((*shape, len(labels)), np.float32))
-    per_fold = {
-        name: ("fold", np.zeros(0, np.int32)) for name in ("calibration_as_of", "n_calibration_races")
-    }
-    diverging = {"diverging": (("fold", "chain"), np.zeros((0, n_chains), np.int64))}
-    return xr.Dataset({**empty, **per_fold, **diverging}, {"season": labels, "fold": np.zeros(0, "<U6")})
+    sizes = {"fold": 0, "chain": n_chains, "draw": n_samples, "season": len(labels)}
+
+    def empty(dims: tuple[str, ...], dtype: type) -> tuple[tuple[str, ...], NDArray]:
+        return dims, np.zeros([sizes[dim] for dim in dims], dtype)
+
+    return xr.Dataset(
+        {
+            **{
+                name: empty(("fold", "chain", "draw", *dims), np.float32) for name, dims in PARAMETERS.items()
+            },
+            "calibration_as_of": empty(("fold",), np.int32),
+            "n_calibration_races": empty(("fold",), np.int32),
+            "diverging": empty(("fold", "chain"), np.int64),
+        },
+        {"season": labels, "fold": np.zeros(0, "<U6")},
+    )
 
 
 def _latest_tree(
     mcmc: MCMC, evidence: Evidence, ensemble: xr.Dataset, observed: Observed, seasons: list[int]
 ) -> xr.DataTree:
-    n_races = ensemble.sizes["race"]
-    races = {"race": ensemble["race"].values}
-    coords = {"season": season_labels(seasons), **races}
-    tree = az.from_numpyro(mcmc, coords=coords, dims={"log_slope": ["season"]})
-    posterior = _parameter_dataset(mcmc, seasons)
-    tree["posterior"] = xr.DataTree(posterior)
-    n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
-
-    per_race = ("chain", "draw", "race")
+    labels = {"season": season_labels(seasons)}
+    posterior = posterior_group(mcmc, PARAMETERS, labels)
     drawn = {name: posterior[name].values for name in PARAMETERS}
-    total = log_likelihood(evidence, drawn["log_slope"][:, :, None], drawn["noise_sigma"], drawn["intercept"])
-    tree["log_likelihood"] = xr.DataTree(xr.Dataset({"result": (per_race, total[..., :n_races])}, races))
-
-    key = jax.random.key(int(mcmc.num_samples))
-    n_prior = n_chains * n_draws
-    prior = Predictive(latent_calibration_model, num_samples=n_prior)(
-        key, summarise(no_evidence(1), len(seasons) + 1)
-    )
+    shape = drawn["intercept"].shape
     prior = {
-        name: np.asarray(prior[name]).reshape(n_chains, n_draws, *prior[name].shape[1:])
-        for name in PARAMETERS
+        name: values.reshape(*shape, *values.shape[1:])
+        for name, values in prior_draws(len(labels["season"]), shape[0] * shape[1]).items()
     }
-    dims = {"log_slope": ("chain", "draw", "season")}
-    tree["prior"] = xr.DataTree(
-        xr.Dataset(
-            {name: (dims.get(name, ("chain", "draw")), values) for name, values in prior.items()},
-            {"season": season_labels(seasons)},
-        )
-    )
+    races = {"race": ensemble["race"].values}
+    n_races = len(races["race"])
     season = evidence.season[:n_races]
-    reference = Reference(evidence.reference.log_slope[0], evidence.reference.noise_sigma[0])
-    for group, samples in {"posterior_predictive": drawn, "prior_predictive": prior}.items():
+
+    def by_race(values: dict[str, NDArray]) -> xr.Dataset:
+        """Arrays (chain, draw, race)."""
+        return xr.Dataset({name: (("chain", "draw", "race"), v) for name, v in values.items()}, races)
+
+    def predictive(samples: dict[str, NDArray]) -> xr.Dataset:
         few = {name: np.concatenate(thin(values, PREDICTIVE_DRAWS)) for name, values in samples.items()}
-        replicated = replicate(ensemble, observed, season, reference, few, seed=n_races)
-        tree[group] = xr.DataTree(
-            xr.Dataset(
-                {
-                    name: (per_race, np.asarray(values).reshape(n_chains, PREDICTIVE_DRAWS, n_races))
-                    for name, values in replicated.items()
-                },
-                races,
-            )
+        drawn_anew = replicate(ensemble, observed, season, evidence.reference, few, seed=n_races)
+        return by_race(
+            {name: v.reshape(shape[0], PREDICTIVE_DRAWS, n_races) for name, v in drawn_anew.items()}
         )
-    statistics = {
-        name: ("race", np.asarray(v)) for name, v in observed_statistics(ensemble, observed).items()
-    }
-    tree["observed_data"] = xr.DataTree(xr.Dataset(statistics, races))
+
+    result = log_likelihood(evidence, drawn["log_slope"], drawn["noise_sigma"], drawn["intercept"])
+    statistics = {name: ("race", v) for name, v in observed_statistics(ensemble, observed).items()}
     constant = {
         "season": ("race", season),
         "order_curve": (("race", "coefficient"), evidence.order[:n_races]),
         "incident_curve": (("race", "coefficient"), evidence.incident[:n_races]),
     }
-    tree["constant_data"] = xr.DataTree(xr.Dataset(constant, races))
-    return tree
+    return xr.DataTree.from_dict(
+        {
+            "posterior": posterior,
+            "sample_stats": sample_stats_group(mcmc),
+            "log_likelihood": by_race({"result": result[..., :n_races]}),
+            "posterior_predictive": predictive(drawn),
+            "prior": xr.Dataset(
+                {name: (("chain", "draw", *dims), prior[name]) for name, dims in PARAMETERS.items()}, labels
+            ),
+            "prior_predictive": predictive(prior),
+            "observed_data": xr.Dataset(statistics, races),
+            "constant_data": xr.Dataset(constant, races),
+        }
+    )
+
+
+def prior_draws(n_seasons: int, n_draws: int) -> dict[str, NDArray[np.float32]]:
+    """Draw the parameters from their prior: the model without evidence.
+
+    Parameters
+    ----------
+    n_seasons, n_draws : int
+
+    Returns
+    -------
+    dict
+        Parameter -> (draw, ...).
+    """
+    drawn = _prior_draws(n_seasons, n_draws)
+    return {name: np.asarray(drawn[name]) for name in PARAMETERS}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _prior_draws(n_seasons: int, n_draws: int) -> dict[str, Array]:
+    prior = Predictive(latent_calibration_model, num_samples=n_draws)
+    draws: dict[str, Array] = prior(jax.random.key(n_draws), no_evidence(n_seasons))
+    return draws
 
 
 def log_likelihood(
@@ -255,12 +256,10 @@ def log_likelihood(
     Parameters
     ----------
     evidence : Evidence
-    log_slope : array, shape (chain, draw, archetype, season)
-    noise_sigma, intercept : array, shape (chain, draw, archetype), or without archetypes where there is one
+    log_slope : array, shape (chain, draw, season)
+    noise_sigma, intercept : array, shape (chain, draw)
     """
-    chains, draws = log_slope.shape[:2]
-    per_archetype = [values.reshape(chains, draws, -1) for values in (noise_sigma, intercept)]
-    return np.asarray(_log_likelihood(evidence, (log_slope, *per_archetype)))
+    return np.asarray(_log_likelihood(evidence, (log_slope, noise_sigma, intercept)))
 
 
 @jax.jit

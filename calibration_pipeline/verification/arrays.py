@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from calibration_pipeline.ranking import rank
 from calibration_pipeline.scenarios.probabilities import head_to_head
 from calibration_pipeline.verification.events import Event, Outcomes
 from calibration_pipeline.verification.reliability import reliability_bins
@@ -75,7 +76,7 @@ def read_outcomes(predictions: Variables, observations: Variables, where: str) -
     both = [name for name in ("running", "laps_led") if name in simulated and name in happened]
     mean = place.mean(axis=0)
     cars = {name: side[name] for name in CAR_VARIABLES for side in (happened, simulated) if name in side}
-    cars["favourite_rank"] = 1 + np.argsort(np.argsort(mean, kind="stable"), kind="stable")
+    cars["favourite_rank"] = rank(mean)
     scenarios = Outcomes(finish_position=place, **{name: simulated[name] for name in both}, **cars)
     return scenarios, Outcomes(finish_position=actual, **{name: happened[name] for name in both}, **cars)
 
@@ -113,7 +114,7 @@ def as_positions(values: ArrayLike, where: str) -> NDArray[np.int64]:
         raise ValueError(f"Predictions of {where} must have shape (n_samples, n_cars), got {scores.shape}.")
     _check_finite(scores, f"Predictions of {where}")
     if not _are_positions(scores):
-        return 1 + np.argsort(np.argsort(scores, axis=1, kind="stable"), axis=1, kind="stable")
+        return rank(scores)
     place = scores.astype(np.int64)
     _warn_unless_permutations(place, f"predictions of {where}")
     return place

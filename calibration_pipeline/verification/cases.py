@@ -12,6 +12,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.datasets import car_mask
 from calibration_pipeline.schemas.frames import FORECASTS, Table
 
@@ -179,13 +180,13 @@ def _baselines(backtest: xr.Dataset) -> dict[str, NDArray[np.float64]]:
     mask = car_mask(backtest).values
     sizes = backtest["field_size"].values.astype(np.int64)
     start = np.where(mask, backtest["start_position"].values.astype(np.float64), np.inf)
-    rank = np.argsort(np.argsort(start, axis=1, kind="stable"), axis=1)
+    grid = rank(start) - 1
     climatology = np.zeros((*mask.shape, mask.shape[1]))
     start_order = np.zeros_like(climatology)
     for n_cars in np.unique(sizes):
         of_size = np.flatnonzero(sizes == n_cars)
         climatology[of_size, :n_cars, :n_cars] = 1 / n_cars
-        start_order[of_size, :n_cars, :n_cars] = start_order_table(int(n_cars))[rank[of_size, :n_cars]]
+        start_order[of_size, :n_cars, :n_cars] = start_order_table(int(n_cars))[grid[of_size, :n_cars]]
     return {"climatology": climatology, "start_order": start_order}
 
 

@@ -11,6 +11,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.frames import JointEventTable
 from calibration_pipeline.verification.cases import JUDGED, table
 from calibration_pipeline.verification.events import (
@@ -319,7 +320,7 @@ def _favourite_ranks(ensemble: xr.Dataset) -> NDArray[np.int64]:
     """Return the rank of each car by mean finish over scenarios, 1 is the favourite: (race, driver)."""
     mean = ensemble["finish_position"].mean("scenario").transpose("race", "driver").values
     inside = np.arange(mean.shape[1]) < ensemble["field_size"].values[:, None]
-    return 1 + np.argsort(np.argsort(np.where(inside, mean, np.inf), axis=1, kind="stable"), axis=1)
+    return rank(np.where(inside, mean, np.inf))
 
 
 def _count(

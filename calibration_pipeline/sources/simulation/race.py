@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.special import expit, ndtri
 
+from calibration_pipeline.ranking import rank
 from calibration_pipeline.sources.simulation.laws import GOOD_LUCK_SHARE, LUCK_DF, WRECK_CHAOS, RaceLaw
 
 type Floats = NDArray[np.float64]
@@ -193,7 +194,7 @@ def _incidents(
 
     n_wrecks = min(rng.poisson(law.wrecks * np.exp(WRECK_CHAOS * chaos)), MAX_WRECKS)
     wreck_lap = np.ceil(race_laps * (1 - rng.random((n_wrecks, 1))) ** LATE_WRECKS).astype(np.int64)
-    pack = np.argsort(np.argsort(-speed + WRECK_SPREAD * rng.normal(size=(n_wrecks, n_cars)), axis=1), axis=1)
+    pack = rank(-speed + WRECK_SPREAD * rng.normal(size=(n_wrecks, n_cars))) - 1
     behind_first = pack - rng.integers(0, n_cars, (n_wrecks, 1))
     caught = (behind_first >= 0) & (behind_first < 2 + rng.poisson(law.wreck_size, (n_wrecks, 1)))
     caught &= alone_lap > wreck_lap
@@ -311,7 +312,7 @@ def _lap_times(
 
 def _places(strength: Floats) -> Ints:
     """Return places from 1, the strongest first."""
-    return np.argsort(np.argsort(-strength)) + 1
+    return rank(-strength)
 
 
 def _normal_scores(place: Ints) -> Floats:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.quadrature import gauss_hermite
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.simulation.calendar import CALENDAR, race_dates
 from calibration_pipeline.sources.simulation.careers import Roster, first_roster, next_roster
@@ -267,9 +268,9 @@ class SimulatedSeason:
 
 def _incident_rate(law: RaceLaw, field_size: int = 38) -> float:
     """Return the expected share of retired cars: average driver, chaos integrated out (Gauss–Hermite)."""
-    chaos, weight = np.polynomial.hermite_e.hermegauss(21)
+    chaos, weight = gauss_hermite(21)
     alone = expit(law.incident_intercept + law.chaos_scale * chaos)
     size = (2 + law.wreck_size) / field_size
     out_per_wreck = law.wreck_retires * size * (1 - size / 2)
     wrecked = 1 - np.exp(-law.wrecks * np.exp(WRECK_CHAOS * chaos) * out_per_wreck)
-    return float((1 - (1 - alone) * (1 - wrecked)) @ weight / weight.sum())
+    return float((1 - (1 - alone) * (1 - wrecked)) @ weight)

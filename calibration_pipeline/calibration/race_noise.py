@@ -1,28 +1,12 @@
-"""Integrating a race-level effect over the curves of `curves`, by Gauss-Hermite quadrature."""
+"""Race-level noise, integrated over the curves of `curves`."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
-from numpy.typing import NDArray
 
 from calibration_pipeline.calibration.curves import LOG_SLOPE_BOX, evaluate
-
-N_QUADRATURE = 15
-
-
-def gauss_hermite(n: int = N_QUADRATURE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return nodes and weights that integrate over a standard normal variable.
-
-    Examples
-    --------
-    >>> nodes, weights = gauss_hermite(15)
-    >>> [round(float(weights @ nodes**k), 6) for k in (0, 2, 4)]  # moments of N(0, 1)
-    [1.0, 1.0, 3.0]
-    """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(n)
-    return nodes, weights / weights.sum()
+from calibration_pipeline.quadrature import gauss_hermite
 
 
 def integrated_log_likelihood(

@@ -1,0 +1,137 @@
+"""Standard normal weights, sampled in coordinates in which their posterior is nearly standard.
+
+Call these inside a model in place of `numpyro.sample(name, Normal(0, 1))`. From what the data say of the
+effects, roughly, the weights have a normal posterior; its standard coordinates are what is sampled, with
+the density corrected: the prior of the weights is exactly standard normal, however rough the approximation.
+Neither a funnel (few data, centred) nor a ridge (many data, non-centred) is left for the sampler.
+
+`whitened_walk` and `whitened_effects` are made of scalars and elementwise operations alone. XLA then compiles
+a sampler's whole step into one function without calls, and it costs a tenth of what one with a Cholesky
+factorisation does.
+
+References
+----------
+Papaspiliopoulos, Roberts and Sköld, A general framework for the parametrization of hierarchical models,
+Statistical Science 22 (2007) 59-73, doi:10.1214/088342307000000014: partially non-centred parametrisations.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
+
+
+def whitened_normal(
+    name: str, design: jax.Array, weighted_estimate: jax.Array, information: jax.Array
+) -> jax.Array:
+    """Sample weights of which the effects are any linear functions.
+
+    Effects `design @ w` have about the likelihood N(estimate, 1 / information); given the scales in `design`,
+    w is then normal with precision P = I + design' D design, D = diag(information), and mean
+    P^-1 design' D estimate.
+
+    Parameters
+    ----------
+    name : str
+        Site of the sampled coordinates.
+    design : jax.Array, shape (effect, weight)
+        Effects of the weights; may depend on parameters sampled before.
+    weighted_estimate : jax.Array, shape (effect,)
+        Information times estimate; 0 where there are no data.
+    information : jax.Array, shape (effect,)
+        At least 0.
+
+    Returns
+    -------
+    jax.Array, shape (weight,)
+    """
+    u = _coordinates(name, design.shape[1])
+    precision = jnp.eye(len(u)) + design.T @ (information[:, None] * design)
+    factor = jnp.linalg.cholesky(precision)
+    known = solve_triangular(factor, design.T @ weighted_estimate, lower=True)
+    w = solve_triangular(factor, known + u, trans="T", lower=True)
+    _correct(name, u, w, -jnp.log(jnp.diagonal(factor)).sum())
+    return w
+
+
+def whitened_effects(name: str, scale: jax.Array, information: jax.Array) -> jax.Array:
+    """Sample independent effects scale * w. Used is how well the data know each, not where they put it.
+
+    Parameters
+    ----------
+    name : str
+        Site of the sampled coordinates.
+    scale : jax.Array, shape ()
+        Standard deviation of the effects.
+    information : jax.Array, shape (effect,)
+        At least 0.
+
+    Returns
+    -------
+    jax.Array, shape (effect,)
+    """
+    u = _coordinates(name, len(information))
+    precision = 1.0 + scale**2 * information
+    w = u / jnp.sqrt(precision)
+    _correct(name, u, w, -0.5 * jnp.log(precision).sum())
+    return scale * w
+
+
+def whitened_walk(
+    name: str,
+    first_scale: float,
+    step_scale: jax.Array,
+    weighted_estimate: jax.Array,
+    information: jax.Array,
+) -> jax.Array:
+    """Sample a random walk from 0: levels x_t = x_{t-1} + scale_t * w_t.
+
+    What later levels know of x_t is gathered backwards, by a Kalman filter in information form; then each w_t
+    is drawn given x_{t-1} (Frühwirth-Schnatter 1994, J. Time Ser. Anal. 15:183,
+    doi:10.1111/j.1467-9892.1994.tb00184.x, with time turned round).
+
+    Parameters
+    ----------
+    name : str
+        Site of the sampled coordinates.
+    first_scale : float
+        Standard deviation of the first level.
+    step_scale : jax.Array, shape ()
+        Standard deviation of a step.
+    weighted_estimate, information : jax.Array, shape (level,)
+        As for `whitened_normal`, of the levels.
+
+    Returns
+    -------
+    jax.Array, shape (level,)
+    """
+    n_levels = len(information)
+    u = _coordinates(name, n_levels)
+    estimate, known = [weighted_estimate[-1]], [information[-1]]
+    for t in reversed(range(n_levels - 1)):
+        kept = 1.0 / (1.0 + step_scale**2 * known[0])
+        estimate.insert(0, weighted_estimate[t] + kept * estimate[0])
+        known.insert(0, information[t] + kept * known[0])
+    w, levels, precisions = [], [], []
+    level = jnp.zeros(())
+    for t in range(n_levels):
+        scale = step_scale if t else first_scale
+        precision = 1.0 + scale**2 * known[t]
+        w.append(scale * (estimate[t] - known[t] * level) / precision + u[t] / jnp.sqrt(precision))
+        level = level + scale * w[t]
+        levels.append(level)
+        precisions.append(precision)
+    _correct(name, u, jnp.stack(w), -0.5 * jnp.log(jnp.stack(precisions)).sum())
+    return jnp.stack(levels)
+
+
+def _coordinates(name: str, n: int) -> jax.Array:
+    """Sample what the sampler moves in: standard normal, were the data as approximated."""
+    u: jax.Array = numpyro.sample(name, dist.Normal(0.0, 1.0).expand([n]).to_event(1))
+    return u
+
+
+def _correct(name: str, u: jax.Array, w: jax.Array, log_volume: jax.Array) -> None:
+    """Turn the density of u into that of standard normal w; `log_volume` is log |dw / du|."""
+    numpyro.factor(f"{name}_density", 0.5 * (u @ u - w @ w) + log_volume)
