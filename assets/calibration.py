@@ -36,7 +36,7 @@ own_recalibrated_races = dg.AssetIn(metadata=no_laps)
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
     ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
     metadata=boundary("calibration_posterior"),
@@ -203,7 +203,7 @@ def backtest(
     group_name=GROUP,
     kinds={"numpyro", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
     metadata=boundary("pooled_posterior"),
 )
