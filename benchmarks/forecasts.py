@@ -7,12 +7,15 @@ Prints Markdown tables; `--output` writes them to a file as well.
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+import xarray as xr
 
-from benchmarks.evaluation import flatten, load_races, score, walk_forward
+from benchmarks.evaluation import by_archetype, flatten, load_races, score, walk_forward
 from calibration_pipeline.scenarios.structure import VARIANTS
+from calibration_pipeline.verification.joint_events import joint_test, validate_events
 
 SHOWN = {
     "spearman": "Spearman ρ",
@@ -48,6 +51,27 @@ def markdown(title: str, scores: pl.DataFrame) -> str:
     return "\n".join([*lines, ""])
 
 
+def joint_events(title: str, ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> str:
+    """One table of the default joint events: predicted and observed share of cases, by kind of track."""
+    lines = [
+        f"### {title}: joint events",
+        "",
+        "| races | event | predicted | observed | z |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, ensemble in by_archetype(ensembles).items():
+        table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results)
+        for row in table.filter(forecast="raw").to_dicts():
+            observed = f"{row['observed']:.3f} [{row['lower']:.3f}, {row['upper']:.3f}]"
+            z = "-" if row["z"] is None else f"{row['z']:.1f}"
+            lines.append(f"| {kind} | `{row['event']}` | {row['predicted']:.3f} | {observed} | {z} |")
+        test = joint_test(ensemble, results)
+        lines.append(
+            f"| {kind} | all together, largest |z|: p = {test.p_value:.3f} | | | {test.largest_z:.1f} |"
+        )
+    return "\n".join([*lines, ""]).replace("largest |z|", "largest z")
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -64,13 +88,14 @@ def main() -> None:
     parts = []
     for variant in options.variants.split(","):
         started = time.monotonic()
-        ensembles = walk_forward(
-            features, results, range(first, last + 1), options.scenarios, VARIANTS[variant]
-        )
-        forecasts = flatten(list(ensembles), results)
+        seasons = range(first, last + 1)
+        drawn = walk_forward(features, results, seasons, options.scenarios, VARIANTS[variant])
+        ensembles = list(drawn)
+        forecasts = flatten(ensembles, results)
         if not parts:
             parts.append(markdown("start order", score(forecasts["start order"])))
         parts.append(markdown(variant, score(forecasts["scenarios"])))
+        parts.append(joint_events(variant, ensembles, results))
         print(f"{variant}: {time.monotonic() - started:.0f} s", flush=True)
     text = "\n".join(parts)
     print(text)

@@ -14,12 +14,14 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.frames import DriverFeatures, EntryList, LapAggregates, RaceResults
+from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.telemetry import (
     build_driver_features,
     check_availability,
     entry_list,
     features,
 )
+from calibration_pipeline.tracks import compile_constraints
 
 TRACKS = {
     "daytona": "superspeedway",
@@ -474,47 +476,8 @@ def test_thirteen_seasons_take_seconds() -> None:
 @pytest.mark.real
 @pytest.mark.skipif(not RESULTS_2013_2023.exists(), reason="the optional real seasons are absent")
 def test_form_foretells_real_finishes() -> None:
-    track = pl.col("Track")
-    kinds = {
-        "road_course": (pl.col("Surface") == "road")
-        | track.str.contains("Road|Sonoma|Watkins|Street|Circuit"),
-        "superspeedway": track.str.contains("Daytona|Talladega")
-        | (track.str.contains("Atlanta") & (pl.col("Season") >= 2022)),
-        "short_track": track.str.contains("Bristol|Martinsville|Richmond|Iowa|Phoenix|Dover|New Hampshire"),
-    }
-    archetype = pl.lit("intermediate")
-    for name, is_kind in reversed(kinds.items()):
-        archetype = pl.when(is_kind).then(pl.lit(name)).otherwise(archetype)
-    raw = pl.read_parquet(RESULTS_2013_2023).filter(pl.col("Surface") != "dirt")
-    order = 100 * pl.col("Season").cast(pl.Int64) + pl.col("Race")
-    race_laps = pl.col("Laps").max().over("Season", "Race").cast(pl.Int64)
-    unknown = pl.lit(None, pl.Int64)
-    results = raw.select(
-        race_id=order,
-        season=pl.col("Season").cast(pl.Int64),
-        round=pl.col("Race").cast(pl.Int64),
-        race_order=order,
-        track_id="Track",
-        archetype=archetype,
-        driver_id="Driver",
-        driver="Driver",
-        car_number="Car",
-        team="Team",
-        make="Make",
-        race_date=pl.lit(None, pl.Date),
-        start_position=pl.col("Start").cast(pl.Int64),
-        finish_position=pl.col("Finish").cast(pl.Int64),
-        laps_completed=pl.col("Laps").cast(pl.Int64),
-        laps_led=pl.col("Led").cast(pl.Int64),
-        running=pl.col("Status") == "running",
-        status="Status",
-        race_laps=race_laps,
-        scheduled_laps=race_laps,
-        green_laps=unknown,
-        n_cautions=unknown,
-        fastest_laps=unknown,
-    )
-    RaceResults.validate(results, lazy=True)
+    source = TablesSource(str(RESULTS_2013_2023), None, compile_constraints())
+    results = pl.concat(source.load_season(season).race_results for season in source.seasons)
     assert set(results["archetype"]) == set(ARCHETYPES)
     built = build(results, LapAggregates.empty())
     DriverFeatures.validate(built, lazy=True)

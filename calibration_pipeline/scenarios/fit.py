@@ -21,7 +21,7 @@ from calibration_pipeline.scenarios.history import History
 from calibration_pipeline.scenarios.posterior import network_posterior, prior
 from calibration_pipeline.scenarios.structure import FULL, Structure
 
-HALF_LIFE_RACES = 150.0
+HALF_LIFE_RACES = 80.0
 PARAMETER_DRAWS = 64
 MAX_NEWTON_STEPS = 20
 NEWTON_DECREMENT = 0.02

@@ -96,20 +96,25 @@ def _mean_table(rows: pl.DataFrame, value: pl.Expr, default: float) -> NDArray[n
 
 
 @cache
-def concentration_of_lengths() -> NDArray[np.float64]:
-    """Return the expected sum of squared stint lengths, as shares of the race, at each of `DISPERSIONS`."""
-    length = np.random.default_rng(0).exponential(size=(4000, STINTS)) ** DISPERSIONS[:, None, None]
-    share = length / length.sum(axis=-1, keepdims=True)
-    return (share**2).sum(axis=-1).mean(axis=-1)
+def stints_with_laps(race_laps: int) -> NDArray[np.float64]:
+    """Return how many stints hold a lap at all, with which probability: (dispersion, number of stints).
+
+    The rows are those of `DISPERSIONS`, the columns 0 to `STINTS`; by simulation, since laps are whole.
+    """
+    length = np.random.default_rng(0).exponential(size=(2000, STINTS)) ** DISPERSIONS[:, None, None]
+    reach = np.cumsum(length, axis=-1)
+    end = np.round(reach / reach[..., -1:] * race_laps)
+    n = (np.diff(end, axis=-1, prepend=0) > 0).sum(axis=-1)
+    return (n[..., None] == np.arange(STINTS + 1)).mean(axis=1)
 
 
 def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
     """Weights of (start, finish, finish squared) on who holds a lap, and how uneven the stints are.
 
-    Each archetype has its own, shrunk to all archetypes' by pseudo-races. The weights fit the shares of laps
-    by multinomial logistic regression. With stints of shares s_j, each held with probability p_i, the
-    expected sum of a race's squared shares is h = c + (1 - c) sum p_i^2, c = E sum s_j^2; it is solved for c,
-    and c for the dispersion of the lengths.
+    Each archetype has its own, shrunk to all archetypes' by pseudo-races. The weights fit the shares of the
+    square roots of laps, between counting laps and counting cars, by multinomial logistic regression. Car i,
+    which holds a stint with probability p_i, holds a lap with probability 1 - E (1 - p_i)^M, M the number of
+    stints with laps; the dispersion of their lengths is such that as many cars hold a lap as did.
     """
     known = cars.filter(
         (pl.col(column).sum() > 0).over("race_id") & pl.col(column).is_not_null().all().over("race_id")
@@ -132,7 +137,7 @@ def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArr
     absent[race, slot] = False
     laps = np.zeros(shape)
     laps[race, slot] = known[column].to_numpy()
-    share = laps / laps.sum(axis=1, keepdims=True)
+    share = np.sqrt(laps) / np.sqrt(laps).sum(axis=1, keepdims=True)
     first = known.filter(pl.col("slot") == 0)
 
     def fit(weight: NDArray) -> NDArray[np.float64]:
@@ -147,10 +152,14 @@ def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArr
     weights = np.array([fit(_shrunk_weights(first, archetype)) for archetype in ARCHETYPES])
     own = weights[first["archetype"].replace_strict(list(ARCHETYPES), range(len(ARCHETYPES))).to_numpy()]
     held = softmax(np.where(absent, -1e9, np.einsum("rdc,rc->rd", covariates, own)), axis=1)
-    same = (held**2).sum(axis=1)
-    concentration = (share**2).sum(axis=1)
-    first = first.with_columns(same=pl.Series(same), concentration=pl.Series(concentration))
-    h = _mean_table(first, pl.col("concentration"), 0.0).astype(np.float64)
-    p = _mean_table(first, pl.col("same"), 0.0).astype(np.float64)
-    dispersion = np.interp((h - p) / (1 - p), concentration_of_lengths(), DISPERSIONS)
-    return {f"{name}_weight": weights.astype(np.float32), f"{name}_dispersion": dispersion.astype(np.float32)}
+    first = first.with_columns(holders=pl.Series((laps > 0).sum(axis=1).astype(np.float64)))
+    observed = _mean_table(first, pl.col("holders"), 0.0)
+    none = (1 - held[..., None]) ** np.arange(STINTS + 1)
+    dispersion = np.zeros(len(ARCHETYPES), np.float32)
+    for i, archetype in enumerate(ARCHETYPES):
+        weight = _shrunk_weights(first, archetype)
+        n_laps = int(np.average(laps.sum(axis=1), weights=weight))
+        expected = (1 - np.einsum("rim,dm->rid", none, stints_with_laps(n_laps))).sum(axis=1)
+        by_dispersion = np.average(expected, axis=0, weights=weight)
+        dispersion[i] = np.interp(-observed[i], -by_dispersion, DISPERSIONS)
+    return {f"{name}_weight": weights.astype(np.float32), f"{name}_dispersion": dispersion}
