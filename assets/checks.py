@@ -87,14 +87,14 @@ PROPERTIES = (
     Property(
         "calibration_posterior",
         "effective_sample_size",
-        ERROR,
+        WARN,
         "Every parameter of every fit has bulk and tail effective sample sizes above 400.",
         properties.ess_is_high,
     ),
     Property(
         "calibration_posterior",
         "divergences",
-        ERROR,
+        WARN,
         "No transition of any fit's sampler diverged.",
         properties.nothing_diverged,
     ),
@@ -136,14 +136,14 @@ PROPERTIES = (
     Property(
         "pooled_posterior",
         "effective_sample_size",
-        ERROR,
+        WARN,
         "Every parameter of every fit has bulk and tail effective sample sizes above 400.",
         properties.ess_is_high,
     ),
     Property(
         "pooled_posterior",
         "divergences",
-        ERROR,
+        WARN,
         "No transition of any fit's sampler diverged.",
         properties.nothing_diverged,
     ),

@@ -1,5 +1,8 @@
 """Interventions and evidence: what would happen if, and what happens where."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -18,6 +21,7 @@ from calibration_pipeline.telemetry.features import build_driver_features, entry
 from calibration_pipeline.tracks import compile_constraints
 
 N = 20_000
+DOCS = Path(__file__).parents[1] / "docs" / "forecasts.md"
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +189,23 @@ def test_moving_a_car_keeps_the_order_of_the_others(grid, place):
     assert sorted(moved["start_position"]) == list(range(1, 9))
     others = [frame.filter(pl.col("driver_id") != "c") for frame in (features, moved)]
     assert others[0].sort("start_position")["driver_id"].equals(others[1].sort("start_position")["driver_id"])
+
+
+@pytest.mark.slow
+def test_the_example_in_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert code is not None
+    names: dict = {}
+    exec(code[1], names)  # noqa: S102
+    leader, slot = names["leader"], "driver_id"
+    means = {
+        name: float(
+            names[name].isel(race=0).swap_dims(driver=slot)["finish_position"].sel(driver_id=leader).mean()
+        )
+        for name in ("as_it_is", "from_the_back", "unharmed", "beaten")
+    }
+    assert means["unharmed"] < means["as_it_is"] < means["from_the_back"]
+    assert means["beaten"] > 20
+    assert (names["wild"]["n_cautions"] == 10).all()
+    worth, _, proposals = capsys.readouterr().out.split()
+    assert 1000 <= float(worth) <= int(proposals)

@@ -226,7 +226,7 @@ def test_a_fit_opens_by_itself(overconfident, tmp_path):
     groups = "posterior prior posterior_predictive prior_predictive log_likelihood sample_stats"
     assert {*groups.split(), "observed_data", "constant_data", "walk_forward"} <= set(again.children)
     assert again["posterior"].sizes["chain"] == 4
-    assert again["posterior"].sizes["draw"] == 1000
+    assert again["posterior"].sizes["draw"] == 1500
     assert again["log_likelihood"]["result"].dims == ("chain", "draw", "race")
     xr.testing.assert_identical(again["posterior"].to_dataset().load(), fit["posterior"].to_dataset())
 

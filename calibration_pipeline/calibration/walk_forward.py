@@ -53,7 +53,7 @@ def fit_archetype(
     seasons: list[int],
     *,
     n_warmup: int = 500,
-    n_samples: int = 1000,
+    n_samples: int = 1500,
     n_chains: int = 4,
     seed: int = 42,
 ) -> xr.DataTree:

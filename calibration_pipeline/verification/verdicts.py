@@ -193,7 +193,7 @@ def _joint_findings(forecast: str, joint_tests: Mapping[str, JointTest]) -> list
     test = joint_tests[forecast]
     said = (
         f"{forecast.capitalize()}: joint events have p = {test.p_value:.3f} together "
-        f"(largest |z| {test.largest_z:.1f}, {test.worst_event}),"
+        f"(hardest to explain: {test.worst_event}, |z| {test.largest_z:.1f}),"
     )
     if test.p_value > ERROR_RATE:
         return [_Finding(forecast, "meets", f"{said} consistent with the results (p > {ERROR_RATE:g}).")]
