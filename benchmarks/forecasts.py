@@ -66,10 +66,8 @@ def joint_events(title: str, ensembles: Sequence[xr.Dataset], results: pl.DataFr
             z = "-" if row["z"] is None else f"{row['z']:.1f}"
             lines.append(f"| {kind} | `{row['event']}` | {row['predicted']:.3f} | {observed} | {z} |")
         test = joint_test(ensemble, results)
-        lines.append(
-            f"| {kind} | all together, largest |z|: p = {test.p_value:.3f} | | | {test.largest_z:.1f} |"
-        )
-    return "\n".join([*lines, ""]).replace("largest |z|", "largest z")
+        lines.append(f"| {kind} | all together: p = {test.p_value:.3f} | | | {test.largest_z:.1f} |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
