@@ -279,6 +279,29 @@ def test_a_driver_entered_twice_is_refused(season, network):
         simulate_races(pl.concat([features, features.head(1)]), network, FOLD_RACES, 10, seed=1)
 
 
+def test_no_entries_give_no_races(season, network):
+    nothing = simulate_races(season[0].clear(), network, FOLD_RACES, 10, seed=1)
+    assert nothing.sizes["race"] == 0
+    ScenarioEnsemble.validate(nothing, lazy=True)
+    with pytest.raises(ValueError, match="cars of one race, got 0 races"):
+        SkeletonNarrative(season[0].clear(), network)
+
+
+def test_a_race_of_43_cars_after_one_of_36_with_drivers_never_seen(season, network):
+    first = season[0].filter(race_order=202320).sort("start_position").head(36)
+    second = season[0].filter(race_order=202321)
+    missing = 43 - len(second)
+    unseen = second.head(missing).with_columns(
+        driver_id=pl.lit("unseen ") + pl.col("driver_id"),
+        start_position=pl.col("start_position") + len(second),
+    )
+    both = simulate_races(pl.concat([first, second, unseen]), network, FOLD_RACES, 100, seed=1)
+    ScenarioEnsemble.validate(both, lazy=True)
+    assert both["field_size"].values.tolist() == [36, 43]
+    assert (both["finish_position"].max(("scenario", "driver")).values == [36, 43]).all()
+    assert (both["finish_position"].values[0, :, 36:] == 0).all()
+
+
 def test_a_car_without_a_result_is_named(season):
     features, results = season
     with pytest.raises(ValueError, match=r"1 are missing, the first is driver_id"):
@@ -331,7 +354,8 @@ def test_parameters_of_the_network_are_recovered(season, network):
     weight = (np.asarray(history.race_order) > 0).astype(np.float32)
     fitted = fit_posterior(history, weight, seed=4)
     z = []
-    for name in ("pace_weight", "incident_intercept", "incident_weight", "caution_intercept", "team_scale"):
+    recovered = ("pace_weight", "incident_intercept", "incident_weight", "damage_intercept", "damage_weight")
+    for name in (*recovered, "caution_intercept", "team_scale"):
         draws = fitted[name].reshape(len(fitted[name]), -1)
         true = point[name].isel(fold=0, draw=0).values.ravel()
         z.append((draws.mean(axis=0) - true) / draws.std(axis=0))
