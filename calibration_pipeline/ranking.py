@@ -25,3 +25,24 @@ def rank(values: ArrayLike) -> NDArray[np.intp]:
     places = np.empty_like(order)
     np.put_along_axis(places, order, np.arange(1, order.shape[-1] + 1), axis=-1)
     return places
+
+
+def first_to_last(order: NDArray) -> NDArray[np.intp]:
+    """Return the cars of each running order, first to last, those that take no part (0) after them.
+
+    Parameters
+    ----------
+    order : ndarray, shape (..., n)
+        Ranks from 1, 0 for the others.
+
+    Returns
+    -------
+    ndarray, shape (..., n)
+        Indices of cars.
+
+    Examples
+    --------
+    >>> first_to_last(np.array([2, 0, 1])).tolist()
+    [2, 0, 1]
+    """
+    return np.argsort(np.where(order > 0, order, order.shape[-1] + 1), axis=-1, kind="stable")

@@ -10,15 +10,13 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
+from seasons import without_laps
 
 from calibration_pipeline.scenarios import SkeletonNarrative
 from calibration_pipeline.scenarios.narrative import move_on_grid
 from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
 from calibration_pipeline.scenarios.pins import effective_sample_size, resample
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.telemetry.features import build_driver_features, entry_list
-from calibration_pipeline.tracks import compile_constraints
 
 N = 20_000
 DOCS = Path(__file__).parents[1] / "docs" / "forecasts.md"
@@ -27,13 +25,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "forecasts.md"
 @pytest.fixture(scope="module")
 def race() -> tuple[pl.DataFrame, xr.Dataset]:
     """Features of one race at a superspeedway, and the network fitted before it."""
-    source = SimulatedSource([2022], compile_constraints(), seed=5)
-    results = source.load_season(2022).race_results
-    no_laps = pl.DataFrame(
-        schema={"race_id": pl.Int64, "driver_id": pl.String, "average_position": pl.Float64}
-        | {"green_pace": pl.Float64, "fastest_lap_share": pl.Float64}
-    )
-    features = build_driver_features(entry_list(results), results, no_laps)
+    features, results = without_laps([2022])
     network = fit_networks(features, results, 2022, 12, seed=1)
     wild = features.filter(pl.col("archetype") == "superspeedway", pl.col("round") > 12)
     return wild.filter(pl.col("race_order") == wild["race_order"].min()), network

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import xarray as xr
 from scipy.stats import chisquare
+from seasons import without_laps
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
@@ -17,9 +18,6 @@ from calibration_pipeline.scenarios.network import NOTHING_CHANGED, Parameters
 from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.scenarios.structure import EDGES, NEVER, NO_DAMAGE, NO_INCIDENT, VARIANTS, Structure
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.telemetry.features import build_driver_features, entry_list
-from calibration_pipeline.tracks import compile_constraints
 
 TEST_FAILURE_RATE = 2e-5
 N = 40_000
@@ -31,13 +29,7 @@ DAMAGE_LOGIT = np.array([-1.2, -0.2, -1.0, -0.7])
 @pytest.fixture(scope="module")
 def season() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Features and results of one simulated season, without laps."""
-    source = SimulatedSource([2022], compile_constraints(), seed=5)
-    results = source.load_season(2022).race_results
-    no_laps = pl.DataFrame(
-        schema={"race_id": pl.Int64, "driver_id": pl.String, "average_position": pl.Float64}
-        | {"green_pace": pl.Float64, "fastest_lap_share": pl.Float64}
-    )
-    return build_driver_features(entry_list(results), results, no_laps), results
+    return without_laps([2022])
 
 
 def small_race(*, ordinary: bool) -> tuple[Field, Parameters]:

@@ -11,6 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from seasons import without_laps
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios import SkeletonNarrative
@@ -25,9 +26,6 @@ from calibration_pipeline.scenarios.plackett_luce import log_probability, log_pr
 from calibration_pipeline.scenarios.posterior import order_log_likelihood
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.telemetry.features import build_driver_features, entry_list
-from calibration_pipeline.tracks import compile_constraints
 
 FOLD_RACES = 12
 # The chance that a goodness-of-fit test here fails although the code is right.
@@ -44,13 +42,7 @@ def damaged(first: xr.Dataset) -> np.ndarray:
 @pytest.fixture(scope="module")
 def season() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Features and results of two simulated seasons, without laps."""
-    source = SimulatedSource([2022, 2023], compile_constraints(), seed=5)
-    results = pl.concat(source.load_season(year).race_results for year in (2022, 2023))
-    no_laps = pl.DataFrame(
-        schema={"race_id": pl.Int64, "driver_id": pl.String, "average_position": pl.Float64}
-        | {"green_pace": pl.Float64, "fastest_lap_share": pl.Float64}
-    )
-    return build_driver_features(entry_list(results), results, no_laps), results
+    return without_laps([2022, 2023])
 
 
 @pytest.fixture(scope="module")

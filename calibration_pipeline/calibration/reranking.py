@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
 from calibration_pipeline.quadrature import gauss_hermite
+from calibration_pipeline.ranking import first_to_last
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.recovery import recover_utilities, running_order
 
@@ -180,10 +181,10 @@ def log_probability(order: NDArray, utility: NDArray) -> NDArray[np.float64]:
 
 def _rates(order: NDArray, utility: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Cars first to last, which of them run, their -u, and the log of the summed e^-u up to each."""
-    first_to_last = np.where(order > 0, order, order.shape[1] + 1).argsort(axis=1, kind="stable")
-    inside = np.take_along_axis(order > 0, first_to_last, axis=1)
-    slowness = np.where(inside, -utility[first_to_last], -np.inf)
-    return first_to_last, inside, slowness, np.logaddexp.accumulate(slowness, axis=1)
+    cars = first_to_last(order)
+    inside = np.take_along_axis(order > 0, cars, axis=1)
+    slowness = np.where(inside, -utility[cars], -np.inf)
+    return cars, inside, slowness, np.logaddexp.accumulate(slowness, axis=1)
 
 
 def draw_scores(order: NDArray, utility: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -207,11 +208,11 @@ def draw_scores(order: NDArray, utility: NDArray, rng: np.random.Generator) -> N
         Scores in the order of `order`, the first car's largest. Cars that did not run have a score from
         the law without an order, u - G.
     """
-    first_to_last, inside, _, log_rate = _rates(order, utility)
+    cars, inside, _, log_rate = _rates(order, utility)
     log_gap = np.where(inside, np.log(rng.exponential(size=order.shape)) - log_rate, -np.inf)
     ordered = np.logaddexp.accumulate(log_gap[:, ::-1], axis=1)[:, ::-1]
     score = np.empty(order.shape)
-    np.put_along_axis(score, first_to_last, ordered, axis=1)
+    np.put_along_axis(score, cars, ordered, axis=1)
     return np.where(order > 0, score, utility - rng.gumbel(size=order.shape))
 
 

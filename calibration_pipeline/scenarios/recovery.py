@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from calibration_pipeline.quadrature import gauss_hermite
-from calibration_pipeline.ranking import rank
+from calibration_pipeline.ranking import first_to_last, rank
 
 RECOVERY_SCENARIOS = 4096
 MAX_STEPS = 500
@@ -76,7 +76,7 @@ def recover_utilities(order: NDArray) -> NDArray[np.float64]:
     n_cars = order.shape[1]
     taking_part = order > 0
     slot = np.arange(n_cars)
-    first_to_last = np.where(taking_part, order, n_cars + 1).argsort(axis=1, kind="stable")
+    cars = first_to_last(order)
     inside = slot < taking_part.sum(axis=1, keepdims=True)
     is_draw = inside & (slot > 0)  # the one that is left at the end is not drawn
     n_drawn = (order > 1).sum(axis=0) + PHANTOM
@@ -84,7 +84,7 @@ def recover_utilities(order: NDArray) -> NDArray[np.float64]:
     log_weight = np.zeros(n_cars)
     for _ in range(MAX_STEPS):
         weight = np.exp(log_weight)
-        total = np.cumsum(np.where(inside, weight[first_to_last], 0.0), axis=1)
+        total = np.cumsum(np.where(inside, weight[cars], 0.0), axis=1)
         each = np.divide(1.0, total, out=np.zeros_like(total), where=is_draw)
         later = np.cumsum(each[:, ::-1], axis=1)[:, ::-1]
         exposure = np.where(taking_part, np.take_along_axis(later, rank, axis=1), 0.0).sum(axis=0)

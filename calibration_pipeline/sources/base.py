@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import pandera.polars as pa
 import polars as pl
+from pandera.errors import SchemaErrors
 
 
 class SourceError(ValueError):
@@ -76,3 +78,31 @@ class Source(Protocol):
             Schema `EntryList`; None if no entry list is announced.
         """
         ...
+
+
+def hold_to_contract(schema: type[pa.DataFrameModel], frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return the columns of `frame` that `schema` names, held against it.
+
+    Parameters
+    ----------
+    schema : type of pandera.polars.DataFrameModel
+        The contract.
+    frame : polars.DataFrame
+        What a source read.
+    where : str
+        Season and address, for the message.
+
+    Returns
+    -------
+    polars.DataFrame
+
+    Raises
+    ------
+    SourceError
+        If the frame breaks the contract.
+    """
+    try:
+        return schema.validate(frame.select(schema.empty().columns), lazy=True)
+    except SchemaErrors as error:
+        first = str(error.schema_errors[0]).splitlines()[0]
+        raise SourceError(f"{where} breaks {schema.__name__}: {first}") from error

@@ -11,12 +11,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandera.polars as pa
 import polars as pl
-from pandera.errors import SchemaErrors
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import SeasonData, SourceError
+from calibration_pipeline.sources.base import SeasonData, SourceError, hold_to_contract
 from calibration_pipeline.sources.feed_documents import (
     POINTS_RACE,
     EntryWeekend,
@@ -132,9 +130,10 @@ class NascarFeedSource:
         for line in left_out:
             logger.warning("Left out: %s", line)
         counts.update(races=len(results) - 1, races_left_out=len(left_out))
+        where = self._where(season)
         return SeasonData(
-            race_results=self._validated(RaceResults, pl.concat(results, how="diagonal"), season),
-            lap_telemetry=self._validated(LapTelemetry, pl.concat(laps, how="diagonal"), season),
+            race_results=hold_to_contract(RaceResults, pl.concat(results, how="diagonal"), where),
+            lap_telemetry=hold_to_contract(LapTelemetry, pl.concat(laps, how="diagonal"), where),
             counts=dict(counts),
             left_out=left_out,
         )
@@ -156,8 +155,11 @@ class NascarFeedSource:
             for scheduled in rounds[last_run:]:
                 entries = self._entries(scheduled)
                 if entries is not None:
-                    return self._validated(EntryList, entries, season)
+                    return hold_to_contract(EntryList, entries, self._where(season))
         return None
+
+    def _where(self, season: int) -> str:
+        return f"Season {season} of {self._reader.base_url}"
 
     def _rounds(self, season: int) -> list[_Round]:
         """Return the points races of a season in the order in which they were, or will be, run."""
@@ -250,15 +252,6 @@ class NascarFeedSource:
     def _check_race(self, race_id: int, scheduled: _Round, where: str) -> None:
         if race_id != scheduled.race.race_id:
             raise SourceError(f"{where} must be of race {scheduled.race.race_id}; it is of {race_id}.")
-
-    def _validated(self, schema: type[pa.DataFrameModel], frame: pl.DataFrame, season: int) -> pl.DataFrame:
-        """Hold a season's frame against its contract."""
-        try:
-            return schema.validate(frame.select(schema.empty().columns), lazy=True)
-        except SchemaErrors as error:
-            first = str(error.schema_errors[0]).splitlines()[0]
-            where = f"Season {season} of {self._reader.base_url}"
-            raise SourceError(f"{where} breaks {schema.__name__}: {first}") from error
 
 
 def _race_keys(scheduled: _Round, track: TrackConstraints, laps: int | None) -> dict[str, pl.Expr]:

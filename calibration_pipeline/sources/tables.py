@@ -8,13 +8,11 @@ import logging
 from collections import Counter
 from functools import cached_property
 
-import pandera.polars as pa
 import polars as pl
-from pandera.errors import SchemaErrors
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import tables_frames
-from calibration_pipeline.sources.base import SeasonData, SourceError
+from calibration_pipeline.sources.base import SeasonData, SourceError, hold_to_contract
 from calibration_pipeline.sources.tables_columns import LAPS, RESULTS, Columns
 from calibration_pipeline.sources.tables_reader import TableFile
 from calibration_pipeline.tracks import CompiledTracks
@@ -114,8 +112,8 @@ class TablesSource:
             logger.warning("Left out: %s", line)
         counts.update(races=results["race_id"].n_unique(), races_left_out=len(lines))
         return SeasonData(
-            race_results=self._validated(RaceResults, results, season),
-            lap_telemetry=self._validated(LapTelemetry, telemetry, season),
+            race_results=hold_to_contract(RaceResults, results, self._where(season)),
+            lap_telemetry=hold_to_contract(LapTelemetry, telemetry, self._where(season)),
             counts=dict(counts),
             left_out=lines,
         )
@@ -143,8 +141,11 @@ class TablesSource:
             if not coming.is_empty():
                 first = coming.filter(pl.col("race_order") == pl.col("race_order").min())
                 cars = tables_frames.entries(first, self._results_file.path)
-                return self._validated(EntryList, cars, season)
+                return hold_to_contract(EntryList, cars, self._where(season))
         return None
+
+    def _where(self, season: int) -> str:
+        return f"Season {season} of {self._results_file.path}"
 
     @cached_property
     def _results(self) -> Columns:
@@ -162,12 +163,3 @@ class TablesSource:
             known = ", ".join(str(one) for one in self._results.seasons()) or "none"
             raise SourceError(f"Season {season} is not in {where}; it has {known}.")
         return tables_frames.number_races(rows, where, counts)
-
-    def _validated(self, schema: type[pa.DataFrameModel], frame: pl.DataFrame, season: int) -> pl.DataFrame:
-        """Hold a season's frame against its contract."""
-        try:
-            return schema.validate(frame.select(schema.empty().columns), lazy=True)
-        except SchemaErrors as error:
-            first = str(error.schema_errors[0]).splitlines()[0]
-            where = f"Season {season} of {self._results_file.path}"
-            raise SourceError(f"{where} breaks {schema.__name__}: {first}") from error
