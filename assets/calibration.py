@@ -15,7 +15,12 @@ from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations, scored_races
 from calibration_pipeline.calibration.reranking import rerank_races
-from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
+from calibration_pipeline.calibration.summaries import (
+    convergence_by_fold,
+    identification,
+    predictive_checks,
+    slope_by_season,
+)
 from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import fold_name
@@ -36,7 +41,7 @@ own_recalibrated_races = dg.AssetIn(metadata=no_laps)
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     io_manager_key="netcdf",
     ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
     metadata=boundary("calibration_posterior"),
@@ -68,7 +73,9 @@ def calibration_posterior(
             "folds": fit["walk_forward"].sizes["fold"],
             "seed": settings.seed,
             "slope": plot(figure),
-            "parameters": table(identification(fit)),
+            "mass_outside_table": float(fit.attrs["mass_outside_table"]),
+            "identification": table(identification(fit), 60),
+            "predictive_checks": table(predictive_checks(fit)),
             "convergence": table(convergence_by_fold(fit), 60),
         },
     )
@@ -159,7 +166,7 @@ def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
     ins={
         "race_results": of_every_season,
@@ -203,7 +210,7 @@ def backtest(
     group_name=GROUP,
     kinds={"numpyro", "netcdf"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     io_manager_key="netcdf",
     metadata=boundary("pooled_posterior"),
 )

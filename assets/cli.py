@@ -27,6 +27,7 @@ SETTING_OPTIONS = {
     "laps": "with source tables, optional: your laps, a row a car and lap, in the same forms",
     "network": "full, or a baseline: ordinary, no_incidents, ordinary_no_incidents",
     "ensembles": "your own scenarios (NetCDF or Parquet) in place of the network's",
+    "events": "your own joint events (TOML), judged beside the default ones; see calibration-pipeline events",
     "seasons": "consecutive seasons: 2020,2021 or 2020-2023 or 2020- (open); what the files hold by default",
     "scenarios": "scenarios simulated per race",
     "fold-races": "races per fold; by default a season where history is long enough",
@@ -40,6 +41,12 @@ examples:
   calibration-pipeline run --source tables --results cup.csv --laps laps.parquet --seasons 2020-2023
   calibration-pipeline run --source nascar_feed --feed-url feed.zip   the timing feed's files
   calibration-pipeline run --select +scenario_ensemble                up to the scenarios
+"""
+EVENT_EXAMPLES = """\
+examples:
+  calibration-pipeline events                                what events are made of, and which are judged
+  calibration-pipeline events "top(5) & running"             how often: predicted and observed
+  calibration-pipeline events "count(dnf) >= 12" --source nascar_feed
 """
 INTERRUPTED = 130
 OWN_LOGGERS = ("assets", "calibration_pipeline")
@@ -82,10 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--open", action="store_true", help="open the page in a browser")
     report.set_defaults(command=_report)
 
+    events = commands.add_parser(
+        "events",
+        help="tell what joint events are made of, or judge one on what is stored",
+        epilog=EVENT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    events.add_argument("expression", nargs="?", metavar="EVENT", help="an event in quotes; see examples")
+    events.set_defaults(command=_events)
+
     settings = commands.add_parser("settings", help="show what is in force and where it came from")
     settings.set_defaults(command=_settings)
 
-    for command in (run, ui, report, settings):
+    for command in (run, ui, report, events, settings):
         group = command.add_argument_group("settings", "override environment and .env")
         for name, text in SETTING_OPTIONS.items():
             group.add_argument(f"--{name}", metavar="VALUE", help=text)
@@ -202,6 +218,35 @@ def _report(options: argparse.Namespace) -> int:
     else:
         console.print(newest.with_suffix(".md").read_text(encoding="utf-8"), markup=False, highlight=False)
     console.print(f"Report: {newest}", highlight=False)
+    return 0
+
+
+def _events(options: argparse.Namespace) -> int:
+    settings = _load(options, seasons=False)
+    if settings is None:
+        return 2
+    if options.expression is None:
+        from assets.events import print_language
+
+        print_language(_console(), settings.events)
+        return 0
+    from calibration_pipeline.verification.event_text import parse_event
+
+    try:
+        event = parse_event(options.expression)
+    except ValueError as error:
+        _fail(str(error))
+        return 2
+    from assets.event_tables import has_scenarios, print_judged
+
+    if not has_scenarios(settings.store_path):
+        _fail(f"There are no scenarios in {settings.store_path} yet: calibration-pipeline run makes them.")
+        return 1
+    try:
+        print_judged(_console(), settings.store_path, event, settings.seed)
+    except ValueError as error:
+        _fail(str(error))
+        return 1
     return 0
 
 

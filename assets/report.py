@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
+from urllib.parse import urlsplit
 
 import dagster as dg
 import numpy as np
 import polars as pl
 import xarray as xr
 
+from assets.events import judged_events
 from assets.metadata import OWNERS, boundary, plot, table
 from assets.scenarios import fold_length
 from assets.settings import Settings
@@ -15,10 +18,17 @@ from assets.storage import SCHEMA_VERSION, Report
 from assets.summary import SUMMARY, summary_rows
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.calibration.inference import TARGET_ACCEPT
 from calibration_pipeline.calibration.recalibration import draw_coming_recalibration
 from calibration_pipeline.calibration.reranking import rerank_races
-from calibration_pipeline.calibration.summaries import convergence_by_fold, identification, slope_by_season
+from calibration_pipeline.calibration.summaries import (
+    convergence_by_fold,
+    identification,
+    predictive_checks,
+    slope_by_season,
+)
 from calibration_pipeline.report import ReportContent, render_html, render_markdown
+from calibration_pipeline.report.numbers import number
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.scenarios.foreign import read_ensemble
@@ -28,7 +38,6 @@ from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.telemetry import build_driver_features
 from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
 from calibration_pipeline.verification.reliability import pit_ecdf
 from calibration_pipeline.verification.verdicts import read_verdict
 
@@ -109,7 +118,7 @@ def race_forecast(
     group_name=GROUP,
     kinds={"html", "markdown"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="report",
     ins=dict.fromkeys(
         (
@@ -150,16 +159,22 @@ def calibration_report(
         verdicts=verdicts,
         metrics=metrics,
         joint_events=events,
-        skipped_events=_unjudged(events),
+        skipped_events=_unjudged(events, settings),
         curves=pl.concat(_in_order(calibration_curves).values()),
         pit=pl.concat(pit_ecdf(scored, settings.seed) for scored in _in_order(backtest).values()),
         slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
         convergence=convergence,
         identification=pl.concat(identification(fit) for fit in fits.values()),
+        predictive_checks=pl.concat(predictive_checks(fit) for fit in fits.values()),
+        fits=fits,
         comparison=model_comparison,
         forecast=finish_chances(race_forecast) if race_forecast.sizes["race"] else None,
         forecast_title=_race_title(race_forecast),
-        provenance=_provenance(settings, source.name, backtest, model_comparison),
+        provenance={
+            **_provenance(settings, source.name, backtest, model_comparison),
+            **_sampling(fits, convergence),
+            **{package: _version(package) for package in PACKAGES},
+        },
     )
     report = Report(render_html(content), render_markdown(content))
     return dg.Output(
@@ -178,12 +193,12 @@ def _in_order[T](by_archetype: Mapping[str, T]) -> dict[str, T]:
     return {str(name): by_archetype[name] for name in ARCHETYPES if name in by_archetype}
 
 
-def _unjudged(events: pl.DataFrame) -> dict[str, str]:
+def _unjudged(events: pl.DataFrame, settings: Settings) -> dict[str, str]:
     """Return the events that were judged nowhere; the assets' metadata say why."""
     judged = set(events["event"])
     return {
         str(event): "what it needs is not known, or there are no races"
-        for event in DEFAULT_EVENTS
+        for event in judged_events(settings.events)
         if str(event) not in judged
     }
 
@@ -209,20 +224,45 @@ def _provenance(
     scored = [int(one["race_order"].max()) for one in backtest.values() if one.sizes["race"]]
     seasons = settings.season_list
     best = comparison.row(0, named=True)["model"] if comparison.height else "none"
-    packages = {package: _version(package) for package in PACKAGES}
     return {
         "Source": source,
-        "Source address": {"nascar_feed": settings.feed_url, "tables": str(settings.results)}.get(
-            source, "none, simulated"
-        ),
+        "Source address": _shown({"nascar_feed": settings.feed_url, "tables": settings.results}.get(source)),
         "Seasons": f"{seasons[0]} to {seasons[-1]}",
         "Races per fold": str(fold_length(settings) or "a season"),
         "Last race scored": str(int(np.max(scored))) if scored else "none",
-        "Scenarios of": settings.ensembles or f"the causal network ({settings.network})",
+        "Scenarios of": _shown(settings.ensembles, f"the causal network ({settings.network})"),
+        "Joint events of": _shown(settings.events, "the default ones"),
         "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
         "Seed": str(settings.seed),
         "Best calibration by leave-one-out": best,
         "Track constraints, SHA-256": compile_constraints().content_hash,
         "Schema version of stored files": SCHEMA_VERSION,
-        **packages,
     }
+
+
+def _sampling(fits: Mapping[str, xr.DataTree], convergence: pl.DataFrame) -> dict[str, str]:
+    """Return how the posteriors were sampled, and the worst of their diagnostics."""
+    if not fits:
+        return {}
+    attributes = next(iter(fits.values())).attrs
+    chains = (str(attributes[name]) for name in ("n_chains", "n_warmup", "n_samples"))
+    r_hat, bulk, tail = convergence.select(pl.max("r_hat"), pl.min("ess_bulk", "ess_tail")).row(0)
+    by_fit = convergence.group_by("archetype", "fold").agg(pl.max("divergences"))
+    return {
+        "NUTS chains, warm-up, draws a chain": ", ".join(chains),
+        "NUTS target acceptance": str(TARGET_ACCEPT),
+        "Fits": str(by_fit.height),
+        "Worst R-hat of all fits": number(r_hat),
+        "Least ESS, bulk and tail": f"{number(bulk, 0)} and {number(tail, 0)}",
+        "Divergences": str(by_fit["divergences"].sum()),
+    }
+
+
+def _shown(address: str | None, otherwise: str = "none, simulated") -> str:
+    """Return an address for others to read: a local file's name, or host and path without credentials."""
+    if address is None:
+        return otherwise
+    if "://" not in address:
+        return PurePath(address).name
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

@@ -15,6 +15,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
+from assets.events import read_events
+
 ENV_PREFIX = "CALIBRATION_"
 FIRST_SEASON = 1949
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
@@ -112,6 +114,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="path or address of your own scenarios, NetCDF or Parquet, in place of the network's",
     )
+    events: str | None = Field(
+        default=None,
+        min_length=1,
+        description="path or address of your own joint events, TOML with a table [events]",
+    )
     seasons: str | None = Field(
         default=None,
         description="consecutive seasons up to this year, as in 2020,2021 or 2020-2023 or 2020- (open); "
@@ -140,10 +147,17 @@ class Settings(BaseSettings):
             parse_seasons(value, datetime.date.today().year)
         return value
 
-    @field_validator("results", "laps", "ensembles")
+    @field_validator("results", "laps", "ensembles", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
+
+    @field_validator("events")
+    @classmethod
+    def _check_events(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_events(value)
+        return value
 
     @field_validator("results")
     @classmethod

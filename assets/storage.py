@@ -21,7 +21,7 @@ from upath import UPath
 
 from assets.contracts import ContractError, place, validate, value_type
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 LEFTOVER_AGE_S = 3600.0
 OWN_ARCHETYPE = "own_archetype"

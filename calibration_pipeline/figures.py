@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 
@@ -19,7 +20,7 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#666666"
 
-PHONE_WIDTH = 6.0
+PHONE_WIDTH = 5.2
 ROW_HEIGHT = 0.5
 
 
@@ -53,7 +54,7 @@ ARCHETYPE_STYLES = dict(
 )
 
 
-def figure_axes(width: float = PHONE_WIDTH, height: float = 5.0) -> tuple[Figure, Axes]:
+def figure_axes(width: float = PHONE_WIDTH, height: float = 4.6) -> tuple[Figure, Axes]:
     """Return a new figure with one pair of axes, laid out so that no label is cut.
 
     Parameters
@@ -67,6 +68,23 @@ def figure_axes(width: float = PHONE_WIDTH, height: float = 5.0) -> tuple[Figure
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def figure_pair(width: float = PHONE_WIDTH, height: float = 3.1) -> tuple[Figure, tuple[Axes, Axes]]:
+    """Return a new figure with two pairs of axes side by side that have the same scales.
+
+    Parameters
+    ----------
+    width, height : float
+        Size, inches.
+
+    Returns
+    -------
+    tuple of matplotlib.figure.Figure and two matplotlib.axes.Axes
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    return figure, (left, right)
 
 
 def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:
@@ -87,8 +105,8 @@ def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:
     return 1.5 + row_height * max(n_rows, 2)
 
 
-def figure_png(figure: Figure, dpi: int = 110) -> bytes:
-    """Return `figure` as the bytes of a PNG image.
+def figure_png(figure: Figure, dpi: int = 144) -> bytes:
+    """Return `figure` as the bytes of a PNG image of at most 128 colours, a third of the full image's size.
 
     Parameters
     ----------
@@ -103,6 +121,7 @@ def figure_png(figure: Figure, dpi: int = 110) -> bytes:
     >>> figure_png(figure)[1:4]
     b'PNG'
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    Image.open(full).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    return small.getvalue()

@@ -113,14 +113,7 @@ def compute_log_score(predictions: ArrayLike, observations: ArrayLike) -> float:
     -1.145
     """
     x, y = _validated(predictions, observations)
-    n_samples = x.shape[0]
-    size = np.maximum(1.0, np.abs(x[0]))
-    spread = np.std(x - x[0], axis=0, ddof=min(1, n_samples - 1))
-    constant = np.ptp(x, axis=0) <= CONSTANT_SPREAD * size
-    bandwidth = np.where(constant, CONSTANT_BANDWIDTH * size, spread * n_samples**-0.2)
-    exponent = -0.5 * ((x - y) / bandwidth) ** 2
-    log_density = logsumexp(exponent, axis=0) - np.log(n_samples * bandwidth * np.sqrt(2 * np.pi))
-    return float(np.mean(floored(log_density)))
+    return float(np.mean(kernel_log_density(x, y, np.ones_like(x))))
 
 
 def compute_coverage(
@@ -210,6 +203,42 @@ def compute_all_metrics(predictions: ArrayLike, observations: ArrayLike) -> dict
         "log_score": compute_log_score(predictions, observations),
         "coverage": compute_coverage(predictions, observations),
     }
+
+
+def kernel_log_density(members: NDArray, observations: NDArray, counts: NDArray) -> NDArray[np.float64]:
+    """Return the log density of a Gaussian kernel estimate at each observation, floored.
+
+    What `compute_log_score` averages; bandwidth, floor and constant ensembles are as said there.
+
+    Parameters
+    ----------
+    members : ndarray
+        Values that the ensembles take, broadcast against `counts`.
+    observations : ndarray
+        What happened, (n_predictions,).
+    counts : ndarray
+        How often each value is taken, (n_members, n_predictions).
+
+    Returns
+    -------
+    ndarray
+        (n_predictions,), nats.
+    """
+    n_samples, held = counts.sum(axis=0), counts > 0
+    members = np.broadcast_to(members, counts.shape)
+    smallest = np.min(members, axis=0, where=held, initial=np.inf)
+    largest = np.max(members, axis=0, where=held, initial=-np.inf)
+    size = np.maximum(1.0, np.abs(smallest))
+    # Deviations from the smallest: no cancellation far from 0.
+    deviation = members - smallest
+    mean = (counts * deviation).sum(axis=0) / n_samples
+    square = (counts * (deviation - mean) ** 2).sum(axis=0)
+    spread = np.sqrt(square / np.maximum(n_samples - 1, 1))
+    constant = largest - smallest <= CONSTANT_SPREAD * size
+    bandwidth = np.where(constant, CONSTANT_BANDWIDTH * size, spread * n_samples**-0.2)
+    exponent = -0.5 * ((members - observations) / bandwidth) ** 2
+    log_sum = logsumexp(exponent, axis=0, b=counts)
+    return floored(log_sum - np.log(n_samples * bandwidth * np.sqrt(2 * np.pi)))
 
 
 def pit_share(low: NDArray, high: NDArray, level: float) -> NDArray[np.float64]:

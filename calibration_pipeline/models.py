@@ -30,6 +30,7 @@ from calibration_pipeline.calibration.checks import (
 )
 from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.sinkhorn import sinkhorn
+from calibration_pipeline.calibration.summaries import INFORMED
 
 __all__ = [
     "compute_calibration_summary",
@@ -278,7 +279,8 @@ def compute_calibration_summary(
         `{name}_lower` and `{name}_upper` (95 % highest-density interval) and `{name}_contraction` =
         1 - posterior variance / prior variance: near 0, the data said nothing. With seasons, `slope` is
         that of a season not seen, and `slope_season_{i}` (from 0, in order) those seen. Besides,
-        `archetype` and `notes`, what not to read as a finding.
+        `archetype` and `notes`, what not to read as a finding: parameters whose contraction is below
+        `INFORMED` are named there.
 
     Raises
     ------
@@ -304,13 +306,18 @@ def compute_calibration_summary(
         prior_sd |= dict.fromkeys(by_season, PRIOR_SD["slope"])
     else:
         notes.append("One season only: slope_mu and slope_sigma tell little apart from their prior.")
+    contraction = {name: float(1.0 - draws[name].var() / prior_sd[name] ** 2) for name in draws}
     summary: dict[str, float | str | list[str]] = {"archetype": str(archetype)}
     for name, values in draws.items():
         lower, upper = az.hdi(values, prob=INTERVAL)
         summary[f"{name}_mean"] = float(values.mean())
         summary[f"{name}_sd"] = float(values.std())
         summary[f"{name}_lower"], summary[f"{name}_upper"] = float(lower), float(upper)
-        summary[f"{name}_contraction"] = float(1.0 - values.var() / prior_sd[name] ** 2)
+        summary[f"{name}_contraction"] = contraction[name]
+    uninformed = [name for name, value in contraction.items() if value < INFORMED]
+    if uninformed:
+        names = ", ".join(uninformed)
+        notes.append(f"The data say little of {names} (contraction below {INFORMED}): read it as the prior.")
     summary["notes"] = notes
     return summary
 

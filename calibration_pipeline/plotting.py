@@ -4,31 +4,96 @@ The raw and the recalibrated forecast look the same in every picture. One pictur
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
-from matplotlib.transforms import ScaledTranslation
 
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.figures import ARCHETYPE_STYLES, BLACK, FORECAST_STYLES, GREY, SKY, Style
+from calibration_pipeline.series import (
+    archetype_label,
+    by_forecast,
+    count,
+    dodged,
+    draw_points,
+    interval_ends,
+    largest,
+    legend_below,
+    only_value,
+    say_no_races,
+)
 
 Drawing = Callable[[Axes, pl.DataFrame], Axes]
 """What every `draw_...` function is."""
 
 
+def draw_reliability(axes: Sequence[Axes], curve: pl.DataFrame) -> Sequence[Axes]:
+    """Draw the CORP reliability diagrams of the raw and the recalibrated forecast, one on each axes.
+
+    The steps are the isotonic recalibration of the forecast, the band is where they would lie if it were
+    calibrated (Dimitriadis, Gneiting and Jordan 2021, https://doi.org/10.1073/pnas.2016191118). Steps may
+    leave the frame where the largest forecasts rest on few cases.
+
+    Parameters
+    ----------
+    axes : sequence of matplotlib.axes.Axes
+        Where to draw: raw, recalibrated.
+    curve : polars.DataFrame
+        `CalibrationCurves` rows of one archetype and one event.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `curve` holds several archetypes or events.
+    """
+    for name in () if curve.is_empty() else ("archetype", "event"):
+        only_value(curve, name)
+    top = min(1.0, max(0.05, 1.25 * largest(curve, "predicted_to"))) if curve.height else 1.0
+    for ax, forecast in zip(axes, ("raw", "recalibrated"), strict=True):
+        ax.set(title=FORECAST_STYLES[forecast].label, xlabel="Predicted", ylabel="Observed")
+        part = curve.filter(forecast=forecast).sort("predicted")
+        if part.is_empty():
+            say_no_races(ax)
+        else:
+            _steps(ax, part, FORECAST_STYLES[forecast], top)
+        ax.label_outer()
+    return axes
+
+
+def _steps(ax: Axes, part: pl.DataFrame, style: Style, top: float) -> None:
+    """Draw one forecast's isotonic steps, its blocks' centres, the diagonal and the consistency band."""
+    predicted, observed = part["predicted"].to_numpy(), part["observed"].to_numpy()
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, zorder=1)
+    ax.fill_between(predicted, *interval_ends(part), color=GREY, alpha=0.25, linewidth=0)
+    edges = part.select("predicted_from", "predicted_to").to_numpy().ravel()
+    ax.plot(edges, np.repeat(observed, 2), color=style.color, linewidth=1.8)
+    share = part["n_cases"].to_numpy() / part["n_cases"].sum()
+    ax.scatter(predicted, observed, s=12 + 160 * share, marker=style.marker, color=style.color, alpha=0.75)
+    said = f"{count(part['n_races'].max(), 'race')}\n{count(part['n_cases'].sum(), 'case')}"
+    ax.text(0.97, 0.03, said, ha="right", va="bottom", fontsize="small", transform=ax.transAxes)
+    ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(PercentFormatter(1, 0, " %"))
+
+
 def draw_calibration_curve(ax: Axes, curve: pl.DataFrame) -> Axes:
-    """Draw predicted probability against observed share, with the 45° line on which they agree.
+    """Draw predicted probability against observed share in bins, with the 45° line on which they agree.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
     curve : polars.DataFrame
-        `CalibrationCurves` rows of one archetype and one event; `n_races` may be left out where cases are
-        independent.
+        Bins of one archetype and one event, as made by `verification.reliability.reliability_bins`, with
+        archetype, forecast and event; `n_races` may be left out where cases are independent.
 
     Returns
     -------
@@ -41,21 +106,21 @@ def draw_calibration_curve(ax: Axes, curve: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Predicted probability", ylabel="Observed share, 95 % interval")
     if curve.is_empty():
-        return _say_no_races(ax)
-    ax.set_title(f"{_archetype_label(curve)}: {_only(curve, 'event')}")
-    top = max(_largest(curve, column) for column in ("predicted", "observed", "upper"))
+        return say_no_races(ax)
+    ax.set_title(f"{archetype_label(curve)}: {only_value(curve, 'event')}")
+    top = max(largest(curve, column) for column in ("predicted", "observed", "upper"))
     top = min(1.0, max(0.05, 1.08 * top))
     ax.plot([0, top], [0, top], color=GREY, linewidth=1, label="Predicted = observed", zorder=1)
-    for style, part in _by_forecast(curve):
+    for style, part in by_forecast(curve):
         part = part.sort("predicted")
-        counts = [_count(part["n_races"].max(), "race")] if "n_races" in part.columns else []
-        counts.append(_count(part["n_cases"].sum(), "case"))
+        counts = [count(part["n_races"].max(), "race")] if "n_races" in part.columns else []
+        counts.append(count(part["n_cases"].sum(), "case"))
         label = f"{style.label} ({', '.join(counts)})"
-        _points(ax, part["predicted"].to_numpy(), part, style, label=label, line=True)
+        draw_points(ax, part["predicted"].to_numpy(), part, style, label=label, line=True)
     ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    _legend_below(ax, 1)
+    legend_below(ax, 1)
     return ax
 
 
@@ -80,22 +145,22 @@ def draw_coverage(ax: Axes, metrics: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Central interval of the forecast", ylabel="Finishes inside, 95 % interval")
     if metrics.is_empty():
-        return _say_no_races(ax)
-    if (quantity := _only(metrics, "quantity")) != "coverage":
+        return say_no_races(ax)
+    if (quantity := only_value(metrics, "quantity")) != "coverage":
         raise ValueError(f"Argument metrics must hold the quantity coverage, got {quantity}.")
-    ax.set_title(f"{_archetype_label(metrics)}: coverage")
+    ax.set_title(f"{archetype_label(metrics)}: coverage")
     nominal = pl.col("level").str.extract(r"([\d.]+)").cast(pl.Float64) / 100
     metrics = metrics.with_columns(nominal=nominal).with_columns(slot=pl.col("nominal").rank("dense") - 1.0)
     levels = metrics.select("slot", "nominal", "level").unique().sort("slot")
     slots, shares = levels["slot"].to_numpy(), levels["nominal"].to_numpy()
     ax.hlines(shares, slots - 0.35, slots + 0.35, color=BLACK, linewidth=2, label="Should be")
-    for offset, (style, part) in _dodged(list(_by_forecast(metrics)), 0.24):
-        label = f"{style.label} ({_count(part['n_races'].max(), 'race')})"
-        _points(ax, part["slot"].to_numpy() + offset, part, style, label=label)
+    for offset, (style, part) in dodged(list(by_forecast(metrics)), 0.24):
+        label = f"{style.label} ({count(part['n_races'].max(), 'race')})"
+        draw_points(ax, part["slot"].to_numpy() + offset, part, style, label=label)
     ax.set_xticks(slots, levels["level"].to_list())
     ax.set(xlim=(-0.6, len(slots) - 0.4), ylim=(0, 1.02))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    _legend_below(ax, 3)
+    legend_below(ax, 3)
     return ax
 
 
@@ -124,26 +189,27 @@ def draw_pit(ax: Axes, pit: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Forecast probability of finishing as well or better (PIT)", ylabel="Share of cars − PIT")
     if pit.is_empty():
-        return _say_no_races(ax)
-    ax.set_title(f"{_archetype_label(pit)}: PIT" if "archetype" in pit.columns else "PIT")
+        return say_no_races(ax)
+    ax.set_title(f"{archetype_label(pit)}: PIT" if "archetype" in pit.columns else "PIT")
     ax.axhline(0, color=GREY, linewidth=1, label="Calibrated: the band holds this line")
-    for style, part in _by_forecast(pit):
+    for style, part in by_forecast(pit):
         part = part.sort("u")
         u = part["u"].to_numpy()
         ax.plot(u, part["ecdf"].to_numpy() - u, style.dash, color=style.color, linewidth=2, label=style.label)
-        lower, upper = _ends(part)
+        lower, upper = interval_ends(part)
         if np.isfinite(lower).any():
             band = f"{style.label}, 95 % band"
             ax.fill_between(u, lower - u, upper - u, color=style.color, alpha=0.15, label=band)
     ax.set_xlim(0, 1)
-    _legend_below(ax, 2)
+    legend_below(ax, 2)
     return ax
 
 
 def draw_joint_events(ax: Axes, joint_events: pl.DataFrame) -> Axes:
     """Draw how often each event happened, with its interval, and how often the forecasts said it would.
 
-    Give the figure the height `rows_height(number of events)`.
+    Events that say nothing about dependence between cars stand in grey, marked with a star. Give the figure
+    the height `rows_height(number of events)`.
 
     Parameters
     ----------
@@ -163,23 +229,24 @@ def draw_joint_events(ax: Axes, joint_events: pl.DataFrame) -> Axes:
     """
     ax.set_xlabel("Probability, and observed share with its 95 % interval")
     if joint_events.is_empty():
-        return _say_no_races(ax)
-    ax.set_title(f"{_archetype_label(joint_events)}: joint events")
+        return say_no_races(ax)
+    ax.set_title(f"{archetype_label(joint_events)}: joint events")
     events = joint_events.unique("event", maintain_order=True).with_row_index("row")
     rows = events["row"].cast(pl.Float64).to_numpy()
     observed = events["observed"].to_numpy()
-    ax.hlines(rows, *_ends(events), color=BLACK, linewidth=2)
+    ax.hlines(rows, *interval_ends(events), color=BLACK, linewidth=2)
     ax.plot(observed, rows, "|", color=BLACK, markersize=14, markeredgewidth=2, label="Observed")
     joint_events = joint_events.join(events.select("event", "row"), on="event", maintain_order="left")
-    for style, part in _by_forecast(joint_events):
+    for style, part in by_forecast(joint_events):
         predicted, row = part["predicted"].to_numpy(), part["row"].cast(pl.Float64).to_numpy()
         ax.plot(predicted, row, style.marker, color=style.color, alpha=0.85, label=style.label)
-    for row, event, n_races in events.select("row", "event", "n_races").iter_rows():
-        text = f"{event}  ({_count(n_races, 'race')})"
-        ax.text(0.01, row - 0.28, text, va="bottom", fontsize="small", transform=ax.get_yaxis_transform())
+    for row, event, about_dependence in events.select("row", "event", "about_dependence").iter_rows():
+        text, color = (event, BLACK) if about_dependence else (f"{event} *", GREY)
+        across = ax.get_yaxis_transform()
+        ax.text(0.01, row - 0.24, text, va="bottom", color=color, fontsize="small", transform=across)
     ax.set(yticks=[], xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.85))
     ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    _legend_below(ax, 3)
+    legend_below(ax, 3)
     return ax
 
 
@@ -199,13 +266,13 @@ def draw_slope_by_season(ax: Axes, slopes: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Season", ylabel="Calibration slope, 95 % interval", title="Calibration slope by season")
     if slopes.is_empty():
-        return _say_no_races(ax)
+        return say_no_races(ax)
     ax.set_yscale("log")
     ax.axhline(1, color=GREY, linewidth=1)
     present = [name for name in ARCHETYPES if name in slopes["archetype"]]
     parts = [(ARCHETYPE_STYLES[name], slopes.filter(archetype=name).sort("season")) for name in present]
-    for offset, (style, part) in _dodged(parts, 0.12):
-        _points(ax, part["season"].to_numpy() + offset, part, style, label=style.label, line=True)
+    for offset, (style, part) in dodged(parts, 0.12):
+        draw_points(ax, part["season"].to_numpy() + offset, part, style, label=style.label, line=True)
     first, last = int(slopes["season"].min()), int(slopes["season"].max())  # type: ignore[arg-type]
     bottom, top = ax.get_ylim()
     ax.set(xlim=(first - 0.5, last + 0.5), ylim=(min(bottom, 0.75), max(top, 1.35)))
@@ -220,7 +287,7 @@ def draw_slope_by_season(ax: Axes, slopes: pl.DataFrame) -> Axes:
         ax.text(
             0.99, height, meaning, ha="right", va=side, color=GREY, fontsize="small", transform=ax.transAxes
         )
-    _legend_below(ax, 2)
+    legend_below(ax, 2)
     return ax
 
 
@@ -242,7 +309,7 @@ def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
     """
     ax.set_xlabel("Probability")
     if forecast.is_empty():
-        return _say_no_races(ax)
+        return say_no_races(ax)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     forecast = forecast.sort("win", descending=True, maintain_order=True)
     rows = np.arange(len(forecast), dtype=float)
@@ -261,7 +328,7 @@ def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
     ax.text(1.01, -0.8, "Win", va="bottom", fontsize="small", transform=ax.get_yaxis_transform())
     ax.set_yticks(rows, forecast["driver"].to_list(), fontsize="small")
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_xlim(0, min(1.0, 1.08 * max(0.05, _largest(forecast, "top10"))))
+    ax.set_xlim(0, min(1.0, 1.08 * max(0.05, largest(forecast, "top10"))))
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     ax.legend(loc="lower right", frameon=True, reverse=True)
     return ax
@@ -283,103 +350,19 @@ def draw_weights(ax: Axes, weights: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Weight in the log-strength, 95 % interval", title="What makes a car fast")
     if weights.is_empty():
-        return _say_no_races(ax)
+        return say_no_races(ax)
     covariates = weights["covariate"].unique(maintain_order=True)
     row = weights["covariate"].replace_strict(covariates, range(len(covariates)), return_dtype=pl.Float64)
     weights = weights.with_columns(row=row)
     ax.axvline(0, color=GREY, linewidth=1)
     present = [name for name in ARCHETYPES if name in weights["archetype"]]
     parts = [(ARCHETYPE_STYLES[name], weights.filter(archetype=name)) for name in present]
-    for offset, (style, part) in _dodged(parts, 0.18):
+    for offset, (style, part) in dodged(parts, 0.18):
         rows = part["row"].to_numpy() + offset
-        ax.hlines(rows, *_ends(part), color=style.color, linewidth=1.5)
+        ax.hlines(rows, *interval_ends(part), color=style.color, linewidth=1.5)
         ax.plot(part["estimate"].to_numpy(), rows, style.marker, color=style.color, label=style.label)
     labels = [name.replace("_", " ") for name in covariates]
     ax.set_yticks(range(len(covariates)), labels, fontsize="small")
     ax.invert_yaxis()
-    _legend_below(ax, 2)
-    return ax
-
-
-def _points(
-    ax: Axes, x: np.ndarray, part: pl.DataFrame, style: Style, *, label: str, line: bool = False
-) -> None:
-    """Draw `estimate` (or `observed`) at `x` with its interval; hollow where there is no interval."""
-    y = part["estimate" if "estimate" in part.columns else "observed"].to_numpy()
-    lower, upper = _ends(part)
-    known = np.isfinite(lower)
-    if line:
-        ax.plot(x, y, style.dash, color=style.color, linewidth=1, alpha=0.6)
-    ax.vlines(x, lower, upper, color=style.color, linewidth=1.5)
-    ax.plot(x[known], y[known], style.marker, color=style.color, label=label if known.any() else None)
-    ax.plot(
-        x[~known],
-        y[~known],
-        style.marker,
-        color=style.color,
-        fillstyle="none",
-        label=None if known.any() else label,
-    )
-
-
-def _ends(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of the intervals, NaN where they cannot be told."""
-    lower, upper = (frame[end].cast(pl.Float64).fill_null(math.nan).to_numpy() for end in ("lower", "upper"))
-    return lower, upper
-
-
-def _by_forecast(frame: pl.DataFrame) -> Iterator[tuple[Style, pl.DataFrame]]:
-    """Yield the forecasts that `frame` has, always in the same order."""
-    for forecast, style in FORECAST_STYLES.items():
-        part = frame.filter(forecast=forecast)
-        if not part.is_empty():
-            yield style, part
-
-
-def _dodged(
-    parts: list[tuple[Style, pl.DataFrame]], step: float
-) -> Iterator[tuple[float, tuple[Style, pl.DataFrame]]]:
-    """Series side by side, centred: pairs of offset and series."""
-    centre = (len(parts) - 1) / 2
-    for index, part in enumerate(parts):
-        yield (index - centre) * step, part
-
-
-def _only(frame: pl.DataFrame, column: str) -> str:
-    values = frame[column].unique().sort().to_list()
-    if len(values) > 1:
-        raise ValueError(f"A plot shows one {column}, got {', '.join(values)}.")
-    return str(values[0])
-
-
-def _archetype_label(frame: pl.DataFrame) -> str:
-    return Archetype(_only(frame, "archetype")).label
-
-
-def _largest(frame: pl.DataFrame, column: str) -> float:
-    """Return the largest value, 0 where all are null."""
-    return float(frame[column].cast(pl.Float64).fill_null(0).max())  # type: ignore[arg-type]
-
-
-def _count(n: object, noun: str) -> str:
-    """`1 race`, `1,296 races`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def _legend_below(ax: Axes, ncols: int) -> None:
-    """Put the legend 45 points below the axes, where it hides nothing."""
-    below = ScaledTranslation(0, -45 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        bbox_transform=ax.transAxes + below,
-        frameon=False,
-        ncols=ncols,
-        fontsize="small",
-    )
-
-
-def _say_no_races(ax: Axes) -> Axes:
-    ax.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
-    ax.text(0.5, 0.5, "no races yet", ha="center", va="center", color=GREY, fontsize="large")
+    legend_below(ax, 2)
     return ax

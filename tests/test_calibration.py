@@ -124,7 +124,9 @@ def test_seasons_have_their_own_slopes():
     for i, slope in enumerate([0.7, 1.3]):
         assert summary[f"slope_season_{i}_lower"] < slope < summary[f"slope_season_{i}_upper"]
         assert summary[f"slope_season_{i}_sd"] < summary["slope_sd"]
-    assert summary["notes"] == []
+    assert len(summary["notes"]) == 1
+    assert "intercept" in summary["notes"][0]
+    assert "slope_season" not in summary["notes"][0]
 
 
 @pytest.mark.parametrize("slope", [0.6, 1.5])

@@ -1,12 +1,30 @@
 """Events as expressions, counted in scenarios and results whose dependence is known."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
 
-from calibration_pipeline.schemas.frames import JointEventTable
+from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.joining import join_seasons
+from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.schemas.frames import JointEventTable, LapAggregates
+from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.verification.event_counts import Counts, count_cases, read_races
 from calibration_pipeline.verification.events import Outcomes
+from calibration_pipeline.verification.independence import (
+    count_recoupled,
+    dependent_cars,
+    independent_cars,
+    judge_independence,
+    log_chances,
+    log_scores,
+)
 from calibration_pipeline.verification.joint_events import (
     DEFAULT_EVENTS,
     at_least,
@@ -22,6 +40,7 @@ from calibration_pipeline.verification.joint_events import (
     validate_events,
 )
 
+REAL_RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
 FIVE_CARS = Outcomes(
     finish_position=np.array([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]),
     favourite_rank=np.array([2, 1, 3, 4, 5]),
@@ -265,8 +284,6 @@ def test_broken_input_is_refused(rng):
         joint_test(ensemble.isel(scenario=[0]), result)
     with pytest.raises(ValueError, match="No event can be judged"):
         joint_test(ensemble.drop_vars("running"), result, [count(dnf) >= 8])
-    with pytest.raises(ValueError, match="nothing to chance"):
-        joint_test(ensemble, result, [count(top(5)) >= 5])
 
 
 # --- all events together ---
@@ -284,6 +301,36 @@ def test_the_joint_test_takes_the_largest_z(rng):
     assert joint_test(ensemble, result, seed=3) == test
 
 
+def test_what_is_certain_is_confirmed_or_contradicted(rng):
+    """What no scenario has is improbable, in proportion to the number of scenarios, and not impossible."""
+    ensemble, results = make_ensemble(rng)
+    test = joint_test(ensemble, results(rng), [count(top(5)) >= 5])
+    assert (test.p_value, test.largest_z) == (1, 0)
+    never_out = ensemble.assign(running=ensemble["running"] | True)
+    test = joint_test(never_out, results(rng, chaos=3.0), [count(dnf) >= 1])
+    assert test.largest_z == np.inf
+    assert test.p_value < 0.01
+    table, _ = validate_events({"raw": never_out, "recalibrated": never_out}, results(rng), [count(dnf) >= 1])
+    assert table["z"].null_count() == 2
+
+
+def test_the_table_and_the_joint_test_say_the_same(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng)
+    table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, result, seed=5)
+    test = joint_test(ensemble, result, seed=5)
+    assert set(table["p_together"]) == {test.p_value}
+    assert table.sort("p_value")["event"][0] == test.worst_event
+    assert (table["p_together"] >= table["p_value"].min()).all()
+
+
+def test_an_event_named_twice_is_judged_once(rng):
+    ensemble, results = make_ensemble(rng)
+    both = {"raw": ensemble, "recalibrated": ensemble}
+    table, _ = validate_events(both, results(rng), [top(5) & running, led(1), top(5) & running])
+    assert table.filter(forecast="raw")["event"].to_list() == ["top(5) & running", "led(1)"]
+
+
 def test_a_calibrated_ensemble_is_rejected_as_often_as_it_says(rng):
     """P-values are about uniform under the ensemble's own law."""
     ensemble, results = make_ensemble(rng, sizes=(36, 38) * 4, n_scenarios=300)
@@ -298,3 +345,172 @@ def test_independent_retirements_are_rejected_where_cars_crash_together(rng):
     test = joint_test(ensemble, results(rng, chaos=1.2), [count(dnf) >= 8, count(dnf) >= 12])
     assert test.p_value < 0.01
     assert test.worst_event == "count(dnf) >= 12"
+
+
+# --- dependence ---
+
+
+def recoupled(rng, recouple, n_scenarios=4000):
+    ensemble, results = make_ensemble(rng, sizes=(38,), n_scenarios=n_scenarios)
+    (race,), _ = read_races(ensemble, results(rng), DEFAULT_EVENTS)
+    return race.scenarios, recouple(race.scenarios, rng)
+
+
+@pytest.mark.parametrize("recouple", [independent_cars, dependent_cars])
+def test_recoupled_cars_keep_their_chances_and_races_stay_races(rng, recouple):
+    before, after = recoupled(rng, recouple)
+    assert (np.sort(after.finish_position, axis=1) == np.arange(1, 39)).all()
+    np.testing.assert_array_equal(after.running.sum(axis=0), before.running.sum(axis=0))
+    np.testing.assert_array_equal(np.sort(after.laps_led, axis=0), np.sort(before.laps_led, axis=0))
+    for places in (1, 5, 10, 20):
+        shares = [(o.finish_position <= places).mean(axis=0) for o in (before, after)]
+        # Taking part in a crash of many costs fewer places than being out alone.
+        np.testing.assert_allclose(*shares, atol=0.06)
+
+
+def test_independent_cars_retire_as_a_poisson_binomial_says(rng):
+    before, after = recoupled(rng, independent_cars)
+    chance = 1 - before.running.mean(axis=0)
+    exact = np.ones(1)
+    for p in chance:
+        exact = np.convolve(exact, [1 - p, p])
+    number = np.bincount((~after.running).sum(axis=1), minlength=exact.size) / 4000
+    # Four standard errors of a share of 4,000.
+    assert (np.abs(number - exact) < 4 * np.sqrt(exact * (1 - exact) / 4000) + 1e-3).all()
+    assert (~before.running).sum(axis=1).var() > 1.5 * (~after.running).sum(axis=1).var()
+
+
+def test_dependent_cars_share_their_days(rng):
+    _, independent = recoupled(rng, independent_cars)
+    _, dependent = recoupled(rng, dependent_cars)
+    teammates = [np.corrcoef(o.finish_position[:, :3].T)[0, 1] for o in (independent, dependent)]
+    assert abs(teammates[0]) < 0.06
+    assert teammates[1] > 0.08
+    out = [(~o.running).sum(axis=1).var() for o in (independent, dependent)]
+    assert out[1] > 2 * out[0]
+
+
+def test_log_scores_are_those_of_smoothed_shares():
+    predicted = np.array([[0, 0, 1, 3], [2, 2, 2, 2]])[..., None]
+    counts = Counts(predicted, np.array([[1], [2]]), np.array([[3], [3]]), (count(dnf) >= 1,))
+    np.testing.assert_allclose(log_scores(counts)[:, 0], np.log([1.5 / 6, 4.5 / 6]))
+    chances = log_chances(np.array([[0, 0, 1], [0, 1, 2]]), np.array([1, 2]), 3)
+    np.testing.assert_allclose(np.exp(chances[0, :2]).sum(), 1)
+    np.testing.assert_allclose(np.exp(chances[1]).sum(), 1)
+
+
+MARKED = {
+    top(5): False,
+    top(5) & running: False,
+    at_least(1, favourites(1), top(10)): False,
+    count(top(5)) >= 5: False,
+    both_teammates(top(10)): True,
+    count(dnf) >= 12: True,
+    same_make(top(3)): True,
+}
+
+
+@pytest.mark.parametrize("chaos", [0.0, 1.2])
+def test_events_that_say_nothing_of_dependence_are_marked(rng, chaos):
+    """Whatever the dependence of the ensemble itself; and the mark is the same for both forecasts."""
+    ensemble, results = make_ensemble(rng, chaos=chaos)
+    table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results(rng), list(MARKED))
+    marks = dict(table.select("event", "about_dependence").iter_rows())
+    assert marks == {str(event): mark for event, mark in MARKED.items()}
+    assert table.group_by("event").agg(pl.col("about_dependence").n_unique())["about_dependence"].max() == 1
+
+
+def test_dependence_that_is_there_is_gain_and_independence_is_rejected(rng):
+    ensemble, results = make_ensemble(rng, sizes=(36, 38, 40) * 12, n_scenarios=1000, chaos=1.2)
+    event = count(dnf) >= 14
+    table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results(rng), [event])
+    row = table.row(0, named=True)
+    assert row["gain"] > row["gain_lower"] > 0
+    assert row["p_independent"] < 0.01
+    assert row["power_independent"] > 0.8
+    assert row["p_value"] > 0.05
+
+
+def test_without_dependence_the_results_cannot_tell(rng):
+    """An ensemble of independent cars gains nothing over itself, and has no power to show that it does."""
+    ensemble, results = make_ensemble(rng, sizes=(36, 38, 40) * 12, n_scenarios=1000, chaos=0.0)
+    events = [count(dnf) >= 8, both_teammates(running)]
+    table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results(rng), events)
+    assert table["gain"].abs().max() < 0.05
+    assert table["power_independent"].max() < 0.2
+
+
+@pytest.fixture
+def chaotic(rng):
+    """Counts of twelve races whose cars crash together, of the same cars made independent, and histories."""
+    ensemble, results = make_ensemble(rng, sizes=(38,) * 12, n_scenarios=1000, chaos=0.8)
+    races, _ = read_races(ensemble, results(rng), [count(dnf) >= 12, dnf])
+    counts = count_cases(races, [count(dnf) >= 12, dnf])
+    independent = count_recoupled(races, counts.events, independent_cars, 4, rng)
+    new, _ = make_ensemble(rng, sizes=(38,) * 12, n_scenarios=300, chaos=0.8)
+    histories = count_cases(read_races(new, results(rng), counts.events)[0], counts.events).predicted
+    return counts, independent, histories
+
+
+def judged(counts, independent, histories, rng):
+    """P-values of each history, (history, event), and the power."""
+    lots = rng.random((2000, 12))
+    found = [
+        judge_independence(replace(counts, observed=histories[:, h]), independent, lots)
+        for h in range(histories.shape[1])
+    ]
+    return np.array([one.p_value for one in found]), found[0].power
+
+
+def test_power_is_how_often_results_of_the_ensemble_reject_independence(rng, chaotic):
+    counts, independent, histories = chaotic
+    p_values, power = judged(counts, independent, histories, rng)
+    assert (power > 0.3).all()
+    # Four standard errors of a share of 300; scenarios of half the ensemble know a little less.
+    assert (np.abs((p_values <= 0.05).mean(axis=0) - power) < 0.12).all()
+
+
+def test_independent_results_are_rejected_as_often_as_they_should(rng, chaotic):
+    counts, independent, _ = chaotic
+    ensemble, results = make_ensemble(rng, sizes=(38,) * 12, n_scenarios=1000, chaos=0.8)
+    races, _ = read_races(ensemble, results(rng), counts.events)
+    histories = count_recoupled(races, counts.events, independent_cars, 1, rng)[:, :300]
+    p_values, _ = judged(counts, independent, histories, rng)
+    # Four standard errors of a share of 300.
+    assert ((p_values <= 0.05).mean(axis=0) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300)).all()
+
+
+def test_recalibration_is_compared_with_raw_race_by_race(rng):
+    blind, results = make_ensemble(rng, sizes=(36, 38, 40) * 12, n_scenarios=500, chaos=0.0)
+    seeing, _ = make_ensemble(rng, sizes=(36, 38, 40) * 12, n_scenarios=500, chaos=1.2)
+    result = results(rng, chaos=1.2)
+    table, _ = validate_events({"raw": blind, "recalibrated": seeing}, result, [count(dnf) >= 14])
+    raw, recalibrated = table.iter_rows(named=True)
+    assert raw["gain_over_raw"] is None
+    assert recalibrated["gain_over_raw"] > recalibrated["gain_over_raw_lower"] > 0
+    same, _ = validate_events({"raw": blind, "recalibrated": blind}, result, [count(dnf) >= 10])
+    assert same["gain_over_raw"].to_list() == [None, 0.0]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.skipif(not REAL_RESULTS.exists(), reason=f"optional real results are absent: {REAL_RESULTS}")
+def test_real_retirements_come_together_and_the_network_knows():
+    """Eight or more out, in three seasons after earlier ones: no independent cars, but the network's."""
+    source = TablesSource(str(REAL_RESULTS), None, compile_constraints())
+    results = pl.concat([source.load_season(season).race_results for season in range(2013, 2021)])
+    features = build_driver_features(entry_list(results), results, LapAggregates.empty())
+    seasons = []
+    for season in (2018, 2019, 2020):
+        past = pl.col("season") <= season
+        network = fit_networks(features.filter(past), results.filter(past), season, None, seed=1)
+        drawn = simulate_races(features.filter(season=season), network, None, 2000, 1)
+        seasons.append(drawn.assign_coords(archetype=("race", ["intermediate"] * drawn.sizes["race"])))
+    ensemble = join_seasons(seasons, "intermediate")
+    table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results)
+    row = table.filter(forecast="raw", event="count(dnf) >= 8").row(0, named=True)
+    assert row["n_races"] > 100
+    assert row["p_value"] > 0.05
+    assert row["p_together"] > 0.05
+    assert row["p_independent"] < 0.01
+    assert row["power_independent"] > 0.9

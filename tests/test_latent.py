@@ -7,11 +7,17 @@ import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.convergence import judge_convergence
-from calibration_pipeline.calibration.curves import chebyshev_nodes, evaluate
+from calibration_pipeline.calibration.curves import evaluate
 from calibration_pipeline.calibration.draws import read_draws
 from calibration_pipeline.calibration.latent import log_likelihood_by_race, summarise
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
-from calibration_pipeline.calibration.race_curves import observe, reference_sharpness, tabulate
+from calibration_pipeline.calibration.race_curves import (
+    LOG_SHARPNESS_BOX,
+    N_SHARPNESS_NODES,
+    observe,
+    reference_sharpness,
+    tabulate,
+)
 from calibration_pipeline.calibration.recalibration import (
     build_backtest,
     draw_coming_recalibration,
@@ -22,6 +28,7 @@ from calibration_pipeline.calibration.surfaces import read_surfaces
 from calibration_pipeline.calibration.walk_forward import fit_archetype, gather_evidence
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
+from calibration_pipeline.schemas.frames import ModelComparison
 
 N_CARS, N_SCENARIOS = 20, 40
 SEASONS = [2021, 2022]
@@ -89,6 +96,7 @@ def planted(
     results = pl.DataFrame(
         {
             "race_id": np.repeat(order.astype(np.int64), N_CARS),
+            "race_order": np.repeat(order.astype(np.int64), N_CARS),
             "driver_id": np.tile(driver, n_races).tolist(),
             "finish_position": happened.ravel().astype(np.int64),
             "running": ~retired.ravel(),
@@ -120,7 +128,7 @@ def test_the_table_is_the_likelihood():
     for log_s in (-1.9, -0.3, 0.0, 0.4, 1.7):
         exact = log_probability(np.exp(log_s) * ordered, taking_part)
         exact = exact - log_probability(ordered, taking_part)
-        got = evaluate(curves.order[:4], np.full(4, log_s, np.float32))
+        got = evaluate(curves.order[:4], np.full(4, log_s, np.float32), *LOG_SHARPNESS_BOX)
         np.testing.assert_allclose(got, exact, atol=2e-3, rtol=1e-4)
 
 
@@ -145,15 +153,20 @@ def test_surfaces_are_the_sum_of_their_races():
 
 
 def test_curves_continue_without_exploding():
-    """Far outside the table the log-likelihood still falls, linearly."""
+    """Far outside the table the log-likelihood is finite, and falls linearly where cars are too far apart."""
     ensemble, results = planted(1.0, n_races=4)
     curves = tabulate(ensemble, observe(ensemble, results)).order[:4]
-    at = {
-        x: np.asarray(evaluate(curves, np.full(4, x, np.float32))) for x in (2.2, 3.2, 6.0, -6.0, -3.2, -2.2)
-    }
-    np.testing.assert_allclose(at[6.0] - at[2.2], 3.8 * (at[3.2] - at[2.2]), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(at[-6.0] - at[-2.2], 3.8 * (at[-3.2] - at[-2.2]), rtol=1e-3, atol=1e-3)
-    assert (at[6.0] < at[2.2]).all()
+    lower, upper = LOG_SHARPNESS_BOX
+
+    def at(x: float) -> np.ndarray:
+        return np.asarray(evaluate(curves, np.full(4, x, np.float32), lower, upper))
+
+    for end, out in ((upper, 1.0), (lower, -1.0)):
+        step, far = at(end + out) - at(end), at(end + 3.8 * out) - at(end)
+        np.testing.assert_allclose(far, 3.8 * step, rtol=1e-3, atol=2e-2)
+    assert (at(4.0) < at(upper)).all()
+    assert (at(6.0) < at(4.0)).all()
+    np.testing.assert_allclose(at(-6.0), at(lower), atol=2.0)
 
 
 def test_garbage_in_padding_changes_nothing():
@@ -324,7 +337,7 @@ def test_nothing_changed_has_likelihood_zero_without_reference_noise():
     bare = evidence._replace(reference=type(evidence.reference)(0.0, 0.0))
     got = log_likelihood_by_race(bare, np.zeros(len(SEASONS) + 1, np.float32), 0.0, 0.0)
     np.testing.assert_allclose(got, 0.0, atol=1e-4)
-    assert len(chebyshev_nodes()) == evidence.order.shape[1]
+    assert evidence.order.shape[1] == N_SHARPNESS_NODES
 
 
 def test_pooling_and_comparison():
@@ -343,3 +356,16 @@ def test_pooling_and_comparison():
     elpd = dict(comparison.select("model", "elpd").iter_rows())
     assert elpd["per archetype"] > elpd["raw"]
     assert comparison["n_races"].to_list() == [96] * 3
+
+
+def test_one_race_compares_nothing():
+    """A first season has a fit of each kind of track without races; there is nothing to leave out."""
+    fits = {}
+    for archetype in ARCHETYPES:
+        n_races = 1 if archetype == Archetype.SHORT_TRACK else 0
+        ensemble, results = planted(1.0, n_races=4, archetype=archetype, seed=8)
+        few = ensemble.isel(race=slice(0, n_races))
+        fits[archetype] = fit_archetype(few, results, archetype, SEASONS, seed=1)
+    comparison = compare_calibrations(fits, fit_pooled(fits, SEASONS, seed=1))
+    assert comparison.is_empty()
+    ModelComparison.validate(comparison)

@@ -318,6 +318,7 @@ def test_summary_of_the_prior_shows_no_contraction():
         assert summary[f"{name}_contraction"] == pytest.approx(0, abs=0.03), name
         assert summary[f"{name}_lower"] < summary[f"{name}_mean"] < summary[f"{name}_upper"]
     assert "prior" in summary["notes"][0]
+    assert all(name in summary["notes"][1] for name in PRIOR_SD)
     with pytest.raises(ValueError, match="got none for noise_sigma, slope_sigma"):
         compute_calibration_summary(
             {name: prior[name] for name in ("slope", "intercept", "slope_mu")}, "superspeedway"

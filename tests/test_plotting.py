@@ -70,6 +70,7 @@ def events_frame() -> pl.DataFrame:
             "observed": [0.13, 0.13, 0.3, 0.3],
             "lower": [0.1, 0.1, None, None],
             "upper": [0.2, 0.2, None, None],
+            "about_dependence": [False, False, True, True],
             "n_races": [18, 18, 1, 1],
         }
     )
@@ -193,6 +194,56 @@ def test_calibration_curve_shows_points_intervals_and_counts():
     assert ax.get_xlim() == ax.get_ylim() == (0, pytest.approx(0.6 * 1.08))
 
 
+def reliability_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "archetype": "superspeedway",
+            "forecast": ["raw", "raw", "recalibrated"],
+            "event": "top 10",
+            "predicted": [0.4, 0.1, 0.25],
+            "predicted_from": [0.3, 0.0, 0.0],
+            "predicted_to": [0.6, 0.2, 0.5],
+            "observed": [0.3, 0.2, 0.27],
+            "lower": [0.35, 0.05, None],
+            "upper": [0.45, 0.15, None],
+            "n_cases": [700, 596, 1296],
+            "n_races": [36, 30, 36],
+        }
+    )
+
+
+def test_reliability_shows_steps_and_band_of_each_forecast():
+    figure, panels = figures.figure_pair()
+    assert plotting.draw_reliability(panels, reliability_frame()) is panels
+    raw, recalibrated = panels
+    assert [panel.get_title() for panel in panels] == ["Raw", "Recalibrated"]
+    diagonal, steps = (np.asarray(one.get_xydata()) for one in raw.lines)
+    np.testing.assert_array_equal(diagonal, [[0, 0], [1, 1]])
+    np.testing.assert_allclose(steps, [[0.0, 0.2], [0.2, 0.2], [0.3, 0.3], [0.6, 0.3]])
+    band = raw.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.05, 0.45))
+    np.testing.assert_allclose(raw.collections[1].get_offsets(), [[0.1, 0.2], [0.4, 0.3]])
+    assert [text.get_text() for text in raw.texts] == ["36 races\n1,296 cases"]
+    assert raw.get_xlim() == recalibrated.get_ylim() == pytest.approx((0, 0.75))
+    assert figures.figure_png(figure).startswith(PNG_SIGNATURE)
+
+
+def test_reliability_without_a_forecast_says_so():
+    _, panels = figures.figure_pair()
+    plotting.draw_reliability(panels, reliability_frame().filter(forecast="raw"))
+    assert [text.get_text() for text in panels[1].texts] == ["no races yet"]
+    _, panels = figures.figure_pair()
+    plotting.draw_reliability(panels, reliability_frame().clear())
+    assert [text.get_text() for panel in panels for text in panel.texts] == ["no races yet"] * 2
+
+
+@pytest.mark.parametrize("column", ["archetype", "event"])
+def test_reliability_refuses_a_mixture(column):
+    mixed = reliability_frame().with_columns(pl.Series(column, ["a", "b", "c"]))
+    with pytest.raises(ValueError, match=f"A plot shows one {column}, got a, b, c"):
+        plotting.draw_reliability(figures.figure_pair()[1], mixed)
+
+
 def test_raw_and_recalibrated_look_the_same_everywhere():
     looks = []
     for draw, frame in (DRAWINGS[0], DRAWINGS[1], DRAWINGS[3]):
@@ -251,8 +302,8 @@ def test_joint_events_show_observed_and_both_forecasts():
     np.testing.assert_allclose(line(ax, "Raw"), [[0.1, 0], [0.5, 1]])
     np.testing.assert_allclose(line(ax, "Recalibrated"), [[0.12, 0], [0.4, 1]])
     assert [text.get_text() for text in ax.texts] == [
-        "top(5) & running  (18 races)",
-        "count(dnf) >= 8  (1 race)",
+        "top(5) & running *",
+        "count(dnf) >= 8",
     ]
     np.testing.assert_allclose(ax.collections[0].get_paths()[0].vertices, [[0.1, 0], [0.2, 0]])
 

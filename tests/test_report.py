@@ -2,242 +2,25 @@
 
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
+from made_up_report import RULINGS, empty_content, made_up_content
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.report import ReportContent, render_html, render_markdown, report_pictures
+from calibration_pipeline.report.blocks import Bullets
 from calibration_pipeline.report.document import build_document
+from calibration_pipeline.report.joint import joint_event_blocks, joint_event_table
 from calibration_pipeline.report.numbers import estimate, number
+from calibration_pipeline.report.scores import GROUPS, metric_tables
 from calibration_pipeline.report.words import VERDICTS
-from calibration_pipeline.schemas.frames import (
-    CalibrationCurves,
-    JointEventTable,
-    MetricTable,
-    ModelComparison,
-)
 from calibration_pipeline.verification.verdicts import Verdict
 
-RULINGS = list(VERDICTS)
-JUDGED = ARCHETYPES[:3]
-"""The last kind of track has no race yet."""
-EVENTS = ["top(5) & running", "led(1) & top(10)", "both_teammates(top(10))", "count(dnf) >= 8"]
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source"}
-ESTIMATES = {
-    ("crps", ""): (8.2, 7.9, "smaller is better"),
-    ("log_score", ""): (-3.52, -3.49, "larger is better"),
-    ("rps", ""): (0.214, 0.209, "smaller is better"),
-    ("coverage", "50 %"): (0.437, 0.492, "nominal is best"),
-    ("coverage", "80 %"): (0.721, 0.793, "nominal is best"),
-    ("coverage", "95 %"): (0.905, 0.946, "nominal is best"),
-    ("brier", "win"): (0.0251, 0.0249, "smaller is better"),
-    ("brier", "top 5"): (0.098, 0.096, "smaller is better"),
-    ("brier", "top 10"): (0.161, 0.158, "smaller is better"),
-    ("brier", "head to head"): (0.221, 0.219, "smaller is better"),
-    ("head_to_head_slope", ""): (0.78, 1.02, "nominal is best"),
-    ("crps_skill", ""): (0.121, 0.143, "larger is better"),
-    ("log_gain", ""): (0.132, 0.161, "larger is better"),
-}
-
-
-def metric_table() -> pl.DataFrame:
-    rows = []
-    for archetype in JUDGED:
-        for (quantity, level), (raw, recalibrated, orientation) in ESTIMATES.items():
-            values = {
-                "raw": raw,
-                "recalibrated": recalibrated,
-                "start_order": 1.1 * raw,
-                "climatology": 1.2 * raw,
-            }
-            rows += [
-                {
-                    "archetype": archetype,
-                    "forecast": forecast,
-                    "quantity": quantity,
-                    "level": level,
-                    "estimate": value,
-                    "lower": value - 0.04 * abs(value),
-                    "upper": value + 0.04 * abs(value),
-                    "n_races": 36,
-                    "n_cars": 1322,
-                    "orientation": orientation,
-                    "estimator": "made up",
-                }
-                for forecast, value in values.items()
-            ]
-    return MetricTable.validate(pl.DataFrame(rows))
-
-
-def curve_table() -> pl.DataFrame:
-    predicted = np.linspace(0.05, 0.75, 8)
-    frames = [
-        pl.DataFrame(
-            {
-                "archetype": archetype,
-                "forecast": forecast,
-                "event": event,
-                "predicted": predicted,
-                "observed": 0.3 + slope * (predicted - 0.3),
-                "lower": np.clip(0.22 + slope * (predicted - 0.3), 0, 1),
-                "upper": 0.38 + slope * (predicted - 0.3),
-                "n_cases": 160,
-                "n_races": 36,
-            }
-        )
-        for archetype in JUDGED
-        for forecast, slope in {"raw": 0.75, "recalibrated": 1.0}.items()
-        for event in ("win", "top 5", "top 10", "head to head")
-    ]
-    return CalibrationCurves.validate(pl.concat(frames).cast({"n_cases": pl.Int64, "n_races": pl.Int64}))
-
-
-def pit_table() -> pl.DataFrame:
-    u = np.linspace(0, 1, 41)
-    band = 0.09 * np.sqrt(u * (1 - u)) + 1e-9
-    bend = {"raw": 0.06, "recalibrated": 0.012}
-    frames = [
-        {"archetype": archetype, "forecast": forecast, "u": u, "ecdf": u + by * np.sin(2 * np.pi * u)}
-        for archetype in JUDGED
-        for forecast, by in bend.items()
-    ]
-    return pl.concat(pl.DataFrame(frame | {"lower": u - band, "upper": u + band}) for frame in frames)
-
-
-def joint_event_table() -> pl.DataFrame:
-    rows = [
-        {
-            "archetype": archetype,
-            "forecast": forecast,
-            "event": event,
-            "predicted": observed + error,
-            "observed": observed,
-            "lower": observed - 0.08,
-            "upper": observed + 0.08,
-            "calibration_error": abs(error),
-            "z": -error / 0.04,
-            "n_races": 36,
-            "n_cases": 180,
-        }
-        for archetype in JUDGED
-        for event, observed in zip(EVENTS, (0.41, 0.66, 0.28, 0.17), strict=True)
-        for forecast, error in {"raw": 0.07, "recalibrated": -0.02}.items()
-    ]
-    return JointEventTable.validate(pl.DataFrame(rows))
-
-
-def comparison_table() -> pl.DataFrame:
-    table = pl.DataFrame(
-        {
-            "model": ["pooled", "per archetype", "raw"],
-            "rank": [0, 1, 2],
-            "elpd": [-400.0, -401.25, -1820.75],
-            "se": 12.5,
-            "elpd_diff": [0.0, -1.25, -1420.75],
-            "dse": [0.0, 0.5, 30.0],
-            "p": [6.25, 9.0, 0.0],
-            "weight": [0.75, 0.25, 0.0],
-            "n_races": [144] * 3,
-            "worst_pareto_k": [0.45, 0.85, 0.0],
-        }
-    )
-    return ModelComparison.validate(table)
-
-
-def next_race() -> pl.DataFrame:
-    strength = np.exp(-0.12 * np.arange(38))
-    win = strength / strength.sum()
-    return pl.DataFrame(
-        {
-            "driver": [f"Driver <{i}> & Co" for i in range(38)],
-            "car_number": [str(i) for i in range(38)],
-            "start_position": [None, *range(2, 39)],
-            "win": win,
-            "top5": np.clip(4.5 * win, 0, 1),
-            "top10": np.clip(7.5 * win, 0, 1),
-            "dnf": np.full(38, 0.11),
-        }
-    )
-
-
-def made_up_content(**changes: object) -> ReportContent:
-    parameters = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
-    content = {
-        "title": "Can the simulated races be trusted?",
-        "source": "simulated",
-        "verdicts": [
-            Verdict(
-                archetype, ruling, [f"Raw: head-to-head slope is 0.780 for {archetype}.", "A second line."]
-            )
-            for archetype, ruling in zip(ARCHETYPES, RULINGS, strict=True)
-        ],
-        "metrics": metric_table(),
-        "joint_events": joint_event_table(),
-        "skipped_events": {"same_make(top(3))": "the source does not know the cars' makes"},
-        "curves": curve_table(),
-        "pit": pit_table(),
-        "slopes": pl.DataFrame(
-            [
-                {"archetype": a, "season": s, "estimate": 0.8 + 0.05 * i, "lower": 0.7, "upper": 1.15}
-                for a in ARCHETYPES
-                for i, s in enumerate(range(2021, 2025))
-            ]
-        ),
-        "convergence": pl.DataFrame(
-            [
-                {
-                    "archetype": archetype,
-                    "fold": fold,
-                    "parameter": parameter,
-                    "r_hat": 1.021 if (archetype, parameter) == ("intermediate", "slope_mu") else 1.002,
-                    "ess_bulk": 1804.0,
-                    "ess_tail": 2210.0,
-                    "divergences": 2 if (archetype, fold) == ("short_track", "2023") else 0,
-                }
-                for archetype in JUDGED
-                for fold in ("2022", "2023")
-                for parameter in parameters
-            ]
-        ),
-        "identification": pl.DataFrame(
-            [
-                {
-                    "archetype": archetype,
-                    "parameter": parameter,
-                    "mean": -0.07,
-                    "lower": -0.13,
-                    "upper": 0.01,
-                    "contraction": 0.83,
-                }
-                for archetype in JUDGED
-                for parameter in parameters
-            ]
-        ),
-        "comparison": comparison_table(),
-        "forecast": next_race(),
-        "forecast_title": "Daytona 500, season 2025, round 1",
-        "provenance": {"source": "simulated", "seasons": "2021-2024", "seed": "42", "constraints": "9f" * 32},
-    }
-    return ReportContent(**(content | changes))
-
-
-def empty_content(**changes: object) -> ReportContent:
-    """Nothing judged, nothing fitted: the first season of a new history."""
-    full = made_up_content()
-    tables = ("metrics", "joint_events", "curves", "pit", "slopes", "convergence", "identification")
-    emptied = {
-        **{name: getattr(full, name).clear() for name in tables},
-        "verdicts": [Verdict(archetype, "cannot tell yet", []) for archetype in ARCHETYPES],
-        "skipped_events": {},
-        "comparison": None,
-        "forecast": None,
-        "provenance": {},
-    }
-    return made_up_content(**(emptied | changes))
 
 
 class Page(HTMLParser):
@@ -299,7 +82,7 @@ def test_page_needs_nothing_from_outside(html: str, page: Page) -> None:
 def test_every_picture_is_described(page: Page, pictures: dict[str, bytes]) -> None:
     """Test that each figure has its own alternative text."""
     alts = page.values("img", "alt")
-    assert len(alts) == len(pictures) == 3 * 5 + 2
+    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1) + 6 + 3
     assert len(set(alts)) == len(alts)
     assert all(len(alt) > 20 for alt in alts)
 
@@ -313,13 +96,19 @@ def test_links_inside_the_page_lead_somewhere(page: Page) -> None:
 
 
 def test_first_screen_has_one_verdict_an_archetype(html: str) -> None:
-    """Test that name, badge, meaning and first evidence stand before any section."""
+    """Test that name, badge, meaning and reason stand before any section."""
     first_screen = html[html.index("<header>") : html.index("<section")]
     for archetype, ruling in zip(ARCHETYPES, RULINGS, strict=True):
         assert f"{archetype.label}</a>" in first_screen
         assert f'{VERDICTS[ruling].style}">{VERDICTS[ruling].badge}</span>' in first_screen
-        assert f"slope is 0.780 for {archetype}." in first_screen
-    assert "A second line." not in first_screen
+        assert VERDICTS[ruling].meaning in unescape(first_screen)
+    for reason in (
+        "All 2 checks of the raw forecast hold.",
+        "All 1 checks of the recalibrated forecast hold. Raw: head-to-head slope is 0.780 for intermediate.",
+        "Raw: head-to-head slope is 0.780 for short_track.",
+        "A second line. Raw: head-to-head slope is 0.780 for road_course.",
+    ):
+        assert reason in first_screen
 
 
 def test_verdicts_have_words_for_every_ruling() -> None:
@@ -403,7 +192,7 @@ def test_unknown_interval_and_r_hat_are_said() -> None:
     assert "not computable" in markdown
     assert "None" not in markdown
     assert re.search(r"\bnan\b", markdown) is None
-    assert "| Head-to-head slope | 0.78 | 1.02 |" in markdown
+    assert "| Head-to-head slope (wanted: 1) | 0.78 | 1.02 |" in markdown
 
 
 def test_worst_diagnostics_are_found_and_marked(content: ReportContent) -> None:
@@ -415,19 +204,128 @@ def test_worst_diagnostics_are_found_and_marked(content: ReportContent) -> None:
 
 def test_metrics_stand_side_by_side(content: ReportContent) -> None:
     """Test one row of scores word by word."""
+    forecasts = "72.1 % (69.2 to 75.0 %) | 79.3 % (76.1 to 82.5 %)"
+    assert f"| Finishes in the interval of 80 % (wanted: 80 %) | {forecasts} |" in render_markdown(content)
+
+
+def test_what_a_score_is_measured_against_is_named(content: ReportContent) -> None:
+    """Test that skills say their reference, and that paired gains stand with the recalibrated forecast."""
+    markdown = render_markdown(content)
+    assert "| CRPS skill, against every car equal (larger is better) | 0.121 (0.116 to 0.126) |" in markdown
+    assert "| Brier skill, head to head, against Bradley-Terry (larger is better) | 0.031" in markdown
     assert (
-        "| Coverage of the interval of 80 % | 72.1 % (69.2 to 75.0 %) | 79.3 % (76.1 to 82.5 %) |"
-        in render_markdown(content)
+        "| CRPS skill, against the raw forecast (larger is better) |  | 0.024 (0.023 to 0.025) |" in markdown
     )
 
 
-def test_calibrations_are_compared(content: ReportContent) -> None:
+def test_small_print_of_scores_is_folded(content: ReportContent, html: str) -> None:
+    """Test that the first table has groups, and that errors of estimation stand in a folded one."""
+    tables = metric_tables(content.metrics.filter(archetype="superspeedway"))
+    assert [table.folded for table in tables] == [False, True, True]
+    groups = [row[0].text for row in tables[0].rows if len(row) == 1]
+    assert groups == list(GROUPS)
+    (crps,) = [row for row in tables[2].rows if row[0].text == "CRPS, places"]
+    assert [cell.text for cell in crps[1:]] == ["made up crps", "0.0040", "0.0040", "1.40", "1.40"]
+    assert '<tr class="group"><th scope="rowgroup" class="text" colspan="3">Calibration</th></tr>' in html
+
+
+def test_joint_events_are_said_in_words(content: ReportContent) -> None:
+    """Test what is said of events together, of dependence, and of recalibrated against raw."""
+    said = " ".join(joint_event_words(content))
+    assert "Raw: 4 joint events together contradict the forecast (p = 0.016), top(5) & running most" in said
+    assert "Recalibrated: 4 joint events together agree with the results (p = 0.800)." in said
+    assert "would look different: led(1) & top(10), both_teammates(top(10))." in said
+    assert "Too few races to tell dependence from independence: count(dnf) >= 8." in said
+    assert "Events marked * say next to nothing" in said
+    assert "on no event; least gain, nats a race: top(5) & running 0.011 [−0.002 to 0.024]." in said
+
+
+def test_a_worse_joint_event_is_named() -> None:
+    """Test that an event on which recalibrating cost more than chance would is not passed over."""
+    events = made_up_content().joint_events
+    worse = (pl.col("forecast") == "recalibrated") & (pl.col("event") == "count(dnf) >= 8")
+    ends = {"gain_over_raw": -0.05, "gain_over_raw_lower": -0.08, "gain_over_raw_upper": -0.02}
+    events = events.with_columns(
+        pl.when(worse).then(value).otherwise(pl.col(name)).alias(name) for name, value in ends.items()
+    )
+    said = " ".join(joint_event_words(made_up_content(joint_events=events)))
+    assert "worse than raw, gain in nats a race: count(dnf) >= 8 −0.050 [−0.080 to −0.020]." in said
+
+
+def test_dependence_that_costs_is_named() -> None:
+    """Test that it is said where independent cars would have forecast better."""
+    events = made_up_content().joint_events
+    overdone = pl.col("event") == "count(dnf) >= 8"
+    ends = {"gain": -0.2, "gain_lower": -0.3, "gain_upper": -0.1}
+    events = events.with_columns(
+        pl.when(overdone).then(value).otherwise(pl.col(name)).alias(name) for name, value in ends.items()
+    )
+    said = " ".join(joint_event_words(made_up_content(joint_events=events)))
+    assert "Independent cars would have forecast better" in said
+    assert "count(dnf) >= 8 −0.200 [−0.300 to −0.100]." in said
+
+
+def test_dependence_is_judged_with_its_power(content: ReportContent) -> None:
+    """Test that an event without power is "cannot tell", and one not about dependence is marked."""
+    rows = joint_event_table(content.joint_events.filter(archetype="superspeedway")).rows
+    assert {row[0].text: row[4] for row in rows} == {
+        "top(5) & running": ("not what it asks *", ""),
+        "led(1) & top(10)": ("yes", "independent: p = 0.010, power 95 %"),
+        "both_teammates(top(10))": ("yes", "independent: p = 0.010, power 95 %"),
+        "count(dnf) >= 8": ("cannot tell", "independent: p = 0.300, power 35 %"),
+    }
+
+
+def joint_event_words(content: ReportContent) -> list[str]:
+    blocks = joint_event_blocks(content.joint_events.filter(archetype="superspeedway"))
+    return [item for block in blocks if isinstance(block, Bullets) for item in block.items]
+
+
+def test_what_the_data_do_not_decide_is_said(content: ReportContent) -> None:
+    """Test that assumptions are named in words, and predictive checks are shown."""
+    markdown = render_markdown(content)
+    assert r"Superspeedway: the data say little about slope\_sigma; there the prior speaks." in markdown
+    assert r"| slope\_sigma | 0.07 (assumed) | 0.07 (assumed) | 0.07 (assumed) |" in markdown
+    checked = "0.51 | 0.52 (0.11 to 0.91) | 0.52 (0.47 to 0.55) | 45 %"
+    assert f"| Superspeedway | rank correlation of forecast order and finish | {checked} |" in markdown
+    assert "- The fits reproduce what was observed." in markdown
+    full = made_up_content()
+    missed = full.predictive_checks.with_columns(tail_probability=pl.lit(0.01))
+    doubtful = render_markdown(made_up_content(predictive_checks=missed))
+    assert "Short track: the fit does not reproduce the observed cars that retired (tail pro" in doubtful
+
+
+def test_diagnostic_pictures_are_folded(html: str, content: ReportContent) -> None:
+    """Test that ArviZ's pictures open on request, one group a fitted kind of track."""
+    fitted = list(content.fits)
+    assert html.count("<summary>Pictures of the latest fit: ") == len(fitted)
+    assert {key.split("-", 1)[1] for key in report_pictures_of(content, "superspeedway-")} >= {
+        "ppc-dist",
+        "ppc-pit",
+        "loo-pit",
+        "ppc-pava",
+        "ranks",
+        "energy",
+    }
+
+
+def report_pictures_of(content: ReportContent, start: str) -> list[str]:
+    return [picture.key for picture in build_document(content).pictures if picture.key.startswith(start)]
+
+
+def test_pictures_turn_dark_with_the_page(html: str) -> None:
+    """Test that pictures, drawn on white, are not glaring on a dark page."""
+    dark = html[html.index("prefers-color-scheme: dark") :]
+    assert "img { filter: invert(.9) hue-rotate(180deg); }" in dark[: dark.index("* {")]
+
+
+def test_calibrations_are_compared(content: ReportContent, page: Page) -> None:
     """Test that both forms show the comparison, mark what is unsure, and say what decides."""
     markdown = render_markdown(content)
     assert "| Pooled | 0.0 | 0.0 | 6.2 | 75 % | 0.45 |" in markdown
     assert "| Per archetype | −1.2 | 0.5 | 9.0 | 25 % | 0.85 (wanted: at most 0.7) |" in markdown
     assert "| Raw | −1,420.8 | 30.0 | 0.0 | 0 % | 0.00 |" in markdown
-    text = " ".join(Page(render_html(content)).text)
+    text = " ".join(page.text)
     for said in ("leave-one-out log score, 144 races as the units", "earlier races only, decide."):
         assert said in markdown
         assert said in text
@@ -454,6 +352,18 @@ def test_numbers_are_written_for_people() -> None:
     assert number(float("nan")) == "n/a"
     assert estimate(0.5, None, None, 1, as_percent=True).text == "50.0 %"
     assert estimate(-0.5, -0.75, 0.25, 2) == ("−0.50", "−0.75 to 0.25")
+
+
+def test_sample_report_is_small_and_names_no_folder() -> None:
+    """Test that the sample can be sent to others: one file below 4 MB, without a path of whoever made it."""
+    sample = Path(__file__).parents[1] / "docs" / "sample_report.html"
+    html = sample.read_text(encoding="utf-8")
+    assert sample.stat().st_size < 4e6
+    text = " ".join(Page(html).text)
+    assert re.search(r"(^|\s)(/|~|[A-Z]:\\)\w", text) is None
+    assert "NUTS target acceptance" in text
+    for archetype in ARCHETYPES:
+        assert f"{archetype.label}</a>" in html
 
 
 @pytest.mark.browser

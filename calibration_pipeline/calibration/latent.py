@@ -18,11 +18,18 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
+from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from calibration_pipeline.calibration.curves import evaluate
-from calibration_pipeline.calibration.race_curves import Reference
+from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
-from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
+from calibration_pipeline.calibration.surfaces import (
+    LARGEST_LOG_SLOPE,
+    LARGEST_NOISE,
+    read_surfaces,
+    tabulate_surfaces,
+)
 from calibration_pipeline.calibration.whitening import whitened_effects, whitened_walk
 from calibration_pipeline.scenarios.covariates import AnyArray
 
@@ -33,6 +40,9 @@ PRIOR_INTERCEPT = 0.5
 PRIOR_ARCHETYPE_SIGMA = 0.25
 TYPICAL_NOISE = 0.2
 NEWTON_STEPS = 10
+MASS_OUTSIDE_LIMIT = 1e-4
+"""A fit of which more lies outside the table says so."""
+SMALLEST_NOISE = 1e-6
 
 
 class Evidence(NamedTuple):
@@ -87,6 +97,35 @@ def summarise(evidence: Evidence, n_seasons: int) -> Likelihood:
     estimate, information = _normal_summary(order)
     incident = weight @ np.asarray(evidence.incident)
     return Likelihood(order, incident, np.asarray(estimate), np.asarray(information))
+
+
+def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray) -> float:
+    """Return how much of the races' log sharpness a posterior puts outside the tabulated likelihood.
+
+    There the likelihood is continued, linearly or level, and no longer exact.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    log_slope : array, shape (..., season)
+        Draws.
+    noise_sigma : array, shape (...)
+
+    Returns
+    -------
+    float
+        Mean share over draws and races; 0 without races.
+    """
+    seen = np.asarray(evidence.season)[np.asarray(evidence.weight) > 0]
+    if not seen.size:
+        return 0.0
+    lower, upper = LOG_SHARPNESS_BOX
+    by_race = np.asarray(log_slope)[..., seen]
+    noise = np.hypot(evidence.reference.noise_sigma, np.asarray(noise_sigma))[..., None]
+    centre, scale = evidence.reference.log_slope + by_race, np.maximum(noise, SMALLEST_NOISE)
+    beyond_curves = ndtr((lower - centre) / scale) + ndtr((centre - upper) / scale)
+    beyond_grid = (np.abs(by_race) > LARGEST_LOG_SLOPE) | (np.asarray(noise_sigma)[..., None] > LARGEST_NOISE)
+    return float(np.where(beyond_grid, 1.0, beyond_curves).mean())
 
 
 def no_evidence(n_seasons: int) -> Likelihood:
@@ -182,4 +221,5 @@ def log_likelihood_by_race(
     reference = evidence.reference
     noise = jnp.hypot(reference.noise_sigma, noise_sigma)
     centre = reference.log_slope + log_slope[jnp.asarray(evidence.season)]
-    return integrated_log_likelihood(evidence.order, centre, noise) + evaluate(evidence.incident, intercept)
+    order = integrated_log_likelihood(evidence.order, centre, noise, *LOG_SHARPNESS_BOX)
+    return order + evaluate(evidence.incident, intercept)

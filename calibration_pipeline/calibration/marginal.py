@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from calibration_pipeline.calibration import curves
 from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
 from calibration_pipeline.calibration.whitening import whitened_normal
-from calibration_pipeline.quadrature import gauss_hermite
+from calibration_pipeline.quadrature import even_nodes
 
 PRIOR_SLOPE_MU = 0.3
 PRIOR_SLOPE_SIGMA = 0.25
@@ -238,7 +238,7 @@ def integrated_exactly(
     races: Races, log_slope: ArrayLike, intercept: ArrayLike, noise_sigma: ArrayLike
 ) -> jax.Array:
     """Return each race's log-likelihood, noise integrated by quadrature of the map itself: (race,)."""
-    nodes, weights = gauss_hermite()
+    nodes, weights = even_nodes()
     values = jax.lax.map(
         lambda node: race_log_likelihood(races, log_slope + noise_sigma * node, intercept), jnp.asarray(nodes)
     )

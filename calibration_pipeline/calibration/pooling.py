@@ -26,6 +26,7 @@ from calibration_pipeline.calibration.latent import (
 )
 from calibration_pipeline.calibration.race_curves import Reference, pad_races
 from calibration_pipeline.calibration.walk_forward import log_likelihood, season_labels
+from calibration_pipeline.schemas.frames import ModelComparison
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "slope_mu": (),
@@ -115,8 +116,11 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
     Returns
     -------
     polars.DataFrame
-        `ModelComparison`: one row a model, the best first.
+        `ModelComparison`: one row a model, the best first. No rows with fewer than two races, which have no
+        standard error.
     """
+    if sum(fits[archetype]["log_likelihood"].sizes["race"] for archetype in ARCHETYPES) < 2:
+        return ModelComparison.empty()
     nothing = np.zeros(())
     unchanged = np.zeros(pooled["posterior"].sizes["season"])
     evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]

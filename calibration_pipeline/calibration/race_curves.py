@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from calibration_pipeline.calibration.curves import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
-from calibration_pipeline.quadrature import gauss_hermite
+from calibration_pipeline.quadrature import even_nodes, gauss_hermite
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.scenarios.recovery import running_order
@@ -25,6 +25,9 @@ from calibration_pipeline.schemas.datasets import car_mask
 RACES_MULTIPLE = 64
 REFERENCE_SCENARIOS = 32
 LARGEST_REFERENCE_NOISE = 1.0
+LOG_SHARPNESS_BOX = (-4.4, 3.0)
+N_SHARPNESS_NODES = 64
+"""Where the curves of running orders are tabulated, and at how many nodes."""
 
 
 class Observed(NamedTuple):
@@ -134,29 +137,61 @@ def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
         The race axis is padded to a multiple of `RACES_MULTIPLE`.
     """
     utility = pad_races(ensemble["utility"].values)
-    log_sharpness = chebyshev_nodes()
-    order = _order_values(utility, pad_races(observed.running_order)[:, None, :], log_sharpness)[:, 0]
     drawn = scenario_running_order(ensemble, REFERENCE_SCENARIOS)
-    reference = _order_values(utility, pad_races(drawn), log_sharpness)
-    out = (observed.finish_position > 0) & (observed.running_order == 0)
-    incident = _incident_values(
-        pad_races(ensemble["incident_logit"].values),
-        pad_races(ensemble["chaos_scale"].values),
-        pad_races(out),
-        pad_races(car_mask(ensemble).values),
-        log_sharpness,
+    return RaceCurves(
+        order=tabulate_orders(utility, pad_races(observed.running_order)[:, None, :])[:, 0],
+        incident=tabulate_incidents(
+            pad_races(ensemble["incident_logit"].values),
+            pad_races(ensemble["chaos_scale"].values),
+            pad_races((observed.finish_position > 0) & (observed.running_order == 0)),
+            pad_races(car_mask(ensemble).values),
+        ),
+        reference_order=tabulate_orders(utility, pad_races(drawn)),
     )
-    return RaceCurves(*(_centred_series(values) for values in (order, incident, reference)))
+
+
+def tabulate_orders(utility: NDArray, running_order: NDArray) -> NDArray[np.float32]:
+    """Tabulate running orders over `LOG_SHARPNESS_BOX`, 0 at log sharpness 0.
+
+    Parameters
+    ----------
+    utility : array, shape (race, driver)
+    running_order : array of int, shape (race, scenario, driver)
+        1 for the first of the running cars, 0 for the others.
+
+    Returns
+    -------
+    array, shape (race, scenario, coefficient)
+    """
+    nodes = chebyshev_nodes(*LOG_SHARPNESS_BOX, N_SHARPNESS_NODES)
+    coefficients = fit_coefficients(_order_values(utility, running_order, nodes))
+    return centre(coefficients, *LOG_SHARPNESS_BOX)[0].astype(np.float32)
+
+
+def tabulate_incidents(
+    logit: NDArray, chaos_scale: NDArray, retired: NDArray, is_car: NDArray
+) -> NDArray[np.float32]:
+    """Tabulate incidents over shifts of their logit, chaos integrated out, 0 at no shift.
+
+    Parameters
+    ----------
+    logit : array, shape (race, driver)
+        Of retiring, at chaos 0.
+    chaos_scale : array, shape (race)
+    retired, is_car : array of bool, shape (race, driver)
+
+    Returns
+    -------
+    array, shape (race, coefficient)
+    """
+    values = _incident_values(logit, chaos_scale, retired, is_car, chebyshev_nodes())
+    return centre(fit_coefficients(values))[0].astype(np.float32)
 
 
 def pad_races(values: NDArray) -> NDArray:
     """Pad the first axis to a multiple of `RACES_MULTIPLE`, with zeros, so that few shapes are compiled."""
     n_pad = -len(values) % RACES_MULTIPLE if len(values) else RACES_MULTIPLE
     return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
-
-
-def _centred_series(values: Array) -> NDArray[np.float32]:
-    return centre(fit_coefficients(values))[0].astype(np.float32)
 
 
 @jax.jit
@@ -210,11 +245,11 @@ def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
 
 @jax.jit
 def _reference_loss(x: Array, tables: Array, weight: Array) -> Any:
-    nodes, weights = gauss_hermite()
+    nodes, weights = even_nodes()
 
     def mean_loss(at: Array) -> Array:
         # All curves are read at the same points.
-        basis = chebyshev_basis(at[0] + at[1] * nodes, tables.shape[-1])
+        basis = chebyshev_basis(at[0] + at[1] * nodes, tables.shape[-1], *LOG_SHARPNESS_BOX)
         each = jax.nn.logsumexp(tables @ basis.T + jnp.log(weights), axis=-1)
         return -jnp.sum(weight * each.mean(axis=1)) / jnp.sum(weight)
 

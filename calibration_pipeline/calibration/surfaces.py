@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import spline_filter
 
 from calibration_pipeline.calibration.curves import chebyshev_basis
-from calibration_pipeline.quadrature import gauss_hermite
+from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX
+from calibration_pipeline.quadrature import even_nodes
 from calibration_pipeline.scenarios.covariates import AnyArray
 
 LARGEST_LOG_SLOPE = 2.6
-LARGEST_NOISE = 1.6
+LARGEST_NOISE = 2.4
 STEP = 0.05
+N_NOISE_NODES = 61
 LOG_SLOPES = np.arange(-round(LARGEST_LOG_SLOPE / STEP), round(LARGEST_LOG_SLOPE / STEP) + 1) * STEP
 NOISES = np.arange(round(LARGEST_NOISE / STEP) + 1) * STEP
 
@@ -53,10 +55,10 @@ def tabulate_surfaces(
 @jax.jit
 def _grid_values(order: Array, group_weight: Array, centre: Array, noise: Array) -> Array:
     """Weighted sums of the integrated likelihoods on the grid: (group, log slope, noise)."""
-    nodes, weights = gauss_hermite()
+    nodes, weights = even_nodes(N_NOISE_NODES)
 
     def at(log_slope: Array) -> Array:
-        basis = chebyshev_basis(log_slope + noise[:, None] * nodes, order.shape[-1])
+        basis = chebyshev_basis(log_slope + noise[:, None] * nodes, order.shape[-1], *LOG_SHARPNESS_BOX)
         values = jnp.einsum("rn,yqn->ryq", order, basis)
         return group_weight @ jax.nn.logsumexp(values + jnp.log(weights), axis=-1)
 
@@ -76,7 +78,7 @@ def read_surfaces(coefficients: AnyArray, log_slope: AnyArray, noise_sigma: AnyA
     Returns
     -------
     array, shape (...)
-        Beyond the grid, where the priors have less than 2 in 1,000, the surface continues level.
+        Beyond the grid the surface continues level; see `latent.mass_outside`.
     """
     x = (jnp.clip(log_slope, -LARGEST_LOG_SLOPE, LARGEST_LOG_SLOPE) + LARGEST_LOG_SLOPE) / STEP
     y = jnp.broadcast_to(jnp.clip(noise_sigma, 0.0, LARGEST_NOISE) / STEP, x.shape)

@@ -4,6 +4,7 @@ A fit is one DataTree. Its root groups are the latest fit, as ArviZ knows them; 
 the posterior that each fold's races were recalibrated with.
 """
 
+import logging
 from functools import partial
 
 import jax
@@ -18,9 +19,11 @@ from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
 from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.latent import (
+    MASS_OUTSIDE_LIMIT,
     Evidence,
     latent_calibration_model,
     log_likelihood_by_race,
+    mass_outside,
     no_evidence,
     summarise,
 )
@@ -44,6 +47,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "log_slope": ("season",),
 }
 LOG_LIKELIHOOD_BATCH = 50
+
+logger = logging.getLogger(__name__)
 
 
 def fit_archetype(
@@ -104,10 +109,20 @@ def fit_archetype(
     mcmc, evidence = fit(np.ones(len(race_order), bool))
     tree = _latest_tree(mcmc, evidence, ensemble, observed, seasons)
     tree["walk_forward"] = xr.DataTree(_join_folds(folds, seasons, n_chains, n_samples))
+    posterior = tree["posterior"].to_dataset()
+    outside = mass_outside(evidence, posterior["log_slope"].values, posterior["noise_sigma"].values)
+    if outside > MASS_OUTSIDE_LIMIT:
+        logger.warning(
+            "%s: %.2g of the races' log sharpness lies outside the likelihood's table, more than %.0e.",
+            archetype,
+            outside,
+            MASS_OUTSIDE_LIMIT,
+        )
     tree.attrs = {
         "archetype": str(archetype),
         "reference_slope": float(np.exp(evidence.reference.log_slope)),
         "reference_noise": float(evidence.reference.noise_sigma),
+        "mass_outside_table": outside,
         "n_races": len(race_order),
         "min_races": MIN_CALIBRATION_RACES,
         **settings,
@@ -206,8 +221,8 @@ def _latest_tree(
     statistics = {name: ("race", v) for name, v in observed_statistics(ensemble, observed).items()}
     constant = {
         "season": ("race", season),
-        "order_curve": (("race", "coefficient"), evidence.order[:n_races]),
-        "incident_curve": (("race", "coefficient"), evidence.incident[:n_races]),
+        "order_curve": (("race", "order_coefficient"), evidence.order[:n_races]),
+        "incident_curve": (("race", "incident_coefficient"), evidence.incident[:n_races]),
     }
     return xr.DataTree.from_dict(
         {

@@ -44,7 +44,8 @@ class References:
 class Table:
     """Rows below column heads.
 
-    The first `n_text` columns are words, the rest numbers; `folded` tables open on request.
+    The first `n_text` columns are words, the rest numbers; `folded` tables open on request. A row of one cell
+    names the rows below it.
     """
 
     caption: str
@@ -66,9 +67,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Figures that stand side by side where there is room."""
+    """Figures that stand side by side where there is room; those with a `summary` are folded behind it."""
 
     pictures: Sequence[Picture]
+    summary: str = ""
 
 
 Block = Text | Bullets | Definitions | References | Table | Gallery

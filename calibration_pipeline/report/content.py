@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
+import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.verification.verdicts import Verdict
@@ -14,12 +15,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "forecast",
         "quantity",
         "level",
+        "reference",
         "estimate",
         "lower",
         "upper",
+        "error_ratio",
+        "monte_carlo_error",
         "n_races",
         "n_cars",
         "orientation",
+        "estimator",
     ),
     "joint_events": (
         "archetype",
@@ -31,6 +36,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "upper",
         "calibration_error",
         "z",
+        "p_value",
+        "p_together",
+        "gain",
+        "gain_lower",
+        "gain_upper",
+        "about_dependence",
+        "p_independent",
+        "power_independent",
+        "gain_over_raw",
+        "gain_over_raw_lower",
+        "gain_over_raw_upper",
         "n_races",
     ),
     "curves": (
@@ -38,6 +54,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "forecast",
         "event",
         "predicted",
+        "predicted_from",
+        "predicted_to",
         "observed",
         "lower",
         "upper",
@@ -47,7 +65,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "pit": ("archetype", "forecast", "u", "ecdf", "lower", "upper"),
     "slopes": ("archetype", "season", "estimate", "lower", "upper"),
     "convergence": ("archetype", "fold", "parameter", "r_hat", "ess_bulk", "ess_tail", "divergences"),
-    "identification": ("archetype", "parameter", "mean", "lower", "upper", "contraction"),
+    "identification": ("archetype", "parameter", "mean", "lower", "upper", "contraction", "informed"),
+    "predictive_checks": (
+        "archetype",
+        "statistic",
+        "group",
+        "observed",
+        "mean",
+        "lower",
+        "upper",
+        "tail_probability",
+    ),
     "comparison": ("model", "elpd_diff", "dse", "p", "weight", "n_races", "worst_pareto_k"),
     "forecast": ("driver", "car_number", "start_position", "win", "top5", "top10", "dnf"),
 }
@@ -81,7 +109,12 @@ class ReportContent:
         archetype, fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's whole fit);
         null where a diagnostic could not be computed.
     identification : polars.DataFrame
-        archetype, parameter, mean, lower, upper, contraction (1 - posterior variance / prior variance).
+        archetype, parameter, mean, lower, upper, contraction (1 - posterior variance / prior variance),
+        informed (whether the data say enough of the parameter).
+    predictive_checks : polars.DataFrame
+        archetype, statistic, group (prior or posterior), observed, mean, lower, upper, tail_probability.
+    fits : mapping of str to xarray.DataTree
+        `CalibrationPosterior` by archetype, for ArviZ's pictures.
     comparison : polars.DataFrame or None
         `ModelComparison`; None where the calibrations were not compared.
     forecast : polars.DataFrame or None
@@ -108,6 +141,8 @@ class ReportContent:
     slopes: pl.DataFrame
     convergence: pl.DataFrame
     identification: pl.DataFrame
+    predictive_checks: pl.DataFrame
+    fits: Mapping[str, xr.DataTree] = field(default_factory=dict)
     comparison: pl.DataFrame | None = None
     skipped_events: Mapping[str, str] = field(default_factory=dict)
     forecast: pl.DataFrame | None = None

@@ -14,17 +14,18 @@ from calibration_pipeline.report.fits import (
     comparison_section,
     convergence_section,
     forecast_section,
-    identification_section,
     skipped_section,
     slope_section,
 )
 from calibration_pipeline.report.numbers import UNKNOWN, estimate, number
+from calibration_pipeline.report.parameters import identification_section
 from calibration_pipeline.report.tracks import track_section
+from calibration_pipeline.verification.verdicts import Verdict
 
 
 @dataclass(frozen=True)
 class VerdictLine:
-    """One line of the first screen: kind of track, badge, what it means, the first piece of evidence."""
+    """One line of the first screen: kind of track, badge, what it means, and why."""
 
     anchor: str
     label: str
@@ -68,7 +69,7 @@ def build_document(content: ReportContent) -> Document:
             section.heading,
             verdict.verdict,
             words.VERDICTS[verdict.verdict].meaning,
-            next(iter(verdict.evidence), ""),
+            _reason(verdict),
         )
         for section, verdict in zip(track_sections, content.verdicts, strict=True)
     ]
@@ -91,6 +92,19 @@ def build_document(content: ReportContent) -> Document:
         _summary_table(content),
         sections,
     )
+
+
+def _reason(verdict: Verdict) -> str:
+    """Return why, in one or two sentences: what decided, or what is missing."""
+    lines = verdict.evidence
+    if verdict.verdict == "cannot tell yet" and len(lines) > 1:
+        return f"{lines[1]} {lines[0]}"
+    if verdict.verdict == "trust":
+        return f"All {len(lines)} checks of the raw forecast hold."
+    if verdict.verdict == "trust after recalibration":
+        raw = [line for line in lines if line.startswith("Raw")]
+        return " ".join([f"All {len(lines) - len(raw)} checks of the recalibrated forecast hold.", *raw[:1]])
+    return next(iter(lines), "")
 
 
 def report_pictures(content: ReportContent) -> dict[str, bytes]:

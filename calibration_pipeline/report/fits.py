@@ -17,7 +17,12 @@ from calibration_pipeline.report.blocks import (
 )
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, count, estimate, number, percent
-from calibration_pipeline.report.pictures import forecast_picture, slope_picture
+from calibration_pipeline.report.pictures import (
+    diagnostic_pictures,
+    forecast_picture,
+    forest_picture,
+    slope_picture,
+)
 
 PARETO_K_GOOD = 0.7
 
@@ -34,7 +39,10 @@ def slope_section(content: ReportContent) -> Section:
         ).iter_rows()
     ]
     table = Table("Calibration slope by season", ["Kind of track", "Season", "Slope"], rows, folded=True)
-    return Section("slopes", "Calibration by season", [Gallery([slope_picture(slopes)]), table])
+    blocks: list[Block] = [Gallery([slope_picture(slopes)]), table]
+    if content.fits:
+        blocks.append(Gallery([forest_picture(content.fits)], "Forest of slopes by kind of track and season"))
+    return Section("slopes", "Calibration by season", blocks)
 
 
 def forecast_section(content: ReportContent) -> Section:
@@ -67,31 +75,15 @@ def convergence_section(content: ReportContent) -> Section:
         f"Each fit runs independent chains that must agree. Wanted: R-hat below {R_HAT_GOOD}, both effective "
         f"sample sizes above {ESS_GOOD}, no divergences."
     )
-    return Section("convergence", "Did the fits converge?", [text, _worst_table(fits), _fit_table(fits)])
-
-
-def identification_section(content: ReportContent) -> Section:
-    """Return the section on what the data say of each parameter."""
-    parameters = content.identification
-    if parameters.is_empty():
-        return Section("identification", "What the data decide", [Text("Nothing has been fitted yet.")])
-    text = Text(
-        "Contraction is 1 - variance after the fit / variance before, for each parameter: near 0 the number "
-        "is an assumption, near 1 a finding."
-    )
-    rows = [
-        [
-            Cell(_label(row["archetype"])),
-            Cell(row["parameter"]),
-            estimate(row["mean"], row["lower"], row["upper"]),
-            Cell(number(row["contraction"], 2)),
-        ]
-        for row in parameters.iter_rows(named=True)
+    galleries: list[Block] = [
+        Gallery(
+            diagnostic_pictures(fit, parse_archetype(name)),
+            f"Pictures of the latest fit: {_label(name)} (predictive checks, chains)",
+        )
+        for name, fit in content.fits.items()
     ]
-    columns = ["Kind of track", "Parameter", "Mean and interval", "Contraction"]
-    table = Table("Parameters of the recalibration", columns, rows, n_text=2)
-    meanings = Definitions(words.PARAMETERS)
-    return Section("identification", "What the data decide", [text, table, meanings])
+    tables: list[Block] = [text, _worst_table(fits), _fit_table(fits)]
+    return Section("convergence", "Did the fits converge?", [*tables, *galleries])
 
 
 def comparison_section(content: ReportContent) -> list[Section]:

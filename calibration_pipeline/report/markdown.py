@@ -92,18 +92,27 @@ def render_block(block: Block, figures: str | None) -> Iterator[str]:
         case Table():
             yield _table(block)
         case Gallery():
+            if block.summary:
+                yield f"**{escape(block.summary)}**"
             yield from (_picture(picture, figures) for picture in block.pictures)
 
 
 def _table(table: Table) -> str:
     rule = ["---" if index < table.n_text else "---:" for index in range(len(table.columns))]
-    lines = [[escape(name) for name in table.columns], rule, *(_cells(row) for row in table.rows)]
+    width = len(table.columns)
+    rows = [_group(row, width) if len(row) == 1 < width else _cells(row) for row in table.rows]
+    lines = [[escape(name) for name in table.columns], rule, *rows]
     grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{escape(table.caption)}**\n\n{grid}"
 
 
 def _cells(row: Sequence[Cell]) -> list[str]:
     return [escape(f"{cell.text} ({cell.small})" if cell.small else cell.text) for cell in row]
+
+
+def _group(row: Sequence[Cell], width: int) -> list[str]:
+    """Return the line that names the rows below it."""
+    return [f"**{escape(row[0].text)}**", *[""] * (width - 1)]
 
 
 def _picture(picture: Picture, figures: str | None) -> str:

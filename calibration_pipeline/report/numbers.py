@@ -78,6 +78,22 @@ def estimate(
     return Cell(show(value, digits), f"{low} to {show(upper, digits)}")
 
 
+def p_value(value: float) -> str:
+    """Return a p-value, as it follows the letter p.
+
+    Parameters
+    ----------
+    value : float
+        Between 0 and 1.
+
+    Examples
+    --------
+    >>> p_value(0.0182), p_value(0.0002)
+    ('= 0.018', '< 0.001')
+    """
+    return "< 0.001" if value < 0.001 else f"= {number(value)}"
+
+
 def count(n: int, noun: str) -> str:
     """Return a number of things in words.
 

@@ -2,17 +2,14 @@
 
 from typing import NamedTuple
 
-QUESTION = (
-    "A simulator says how likely every outcome of a coming NASCAR race is. "
-    "For each kind of track, do things happen as often as it says?"
-)
+QUESTION = "Do things happen as often as the simulator says? Judged for each kind of NASCAR track."
 SIMULATED_NOTE = (
     "These races are simulated from a known truth: the verdicts are about the method, not about real racing."
 )
 HOW_JUDGED = (
     "Every forecast was judged on races that came after everything it was fitted on. "
     "Raw is what the simulator says; recalibrated is the same after its confidence was corrected by "
-    "earlier races."
+    "earlier races. Words are explained in the glossary at the end."
 )
 
 
@@ -26,12 +23,12 @@ class VerdictWords(NamedTuple):
 
 VERDICTS: dict[str, VerdictWords] = {
     "trust": VerdictWords(
-        "Trust", "trust", "Things happened about as often as the simulator said, without any correction."
+        "Trust", "trust", "Things happened about as often as the simulator said, uncorrected."
     ),
     "trust after recalibration": VerdictWords(
         "Trust after recalibration",
         "repaired",
-        "Use the recalibrated probabilities: they held. The simulator's own did not, or are not shown to.",
+        "The recalibrated probabilities held. The simulator's own did not, or are not shown to.",
     ),
     "do not trust": VerdictWords(
         "Do not trust", "distrust", "Even after recalibration, things did not happen as often as forecast."
@@ -71,10 +68,22 @@ METHODS = (
         "that treats the cars of a race as dependent.",
     ),
     (
+        "Reliability",
+        "Forecast probabilities are set against what happened by isotonic regression (CORP), which needs no "
+        "bins; equal forecasts stay together. The grey band comes from scenarios taken as results, and keeps "
+        "the dependence between the cars of a race.",
+    ),
+    (
+        "Joint events",
+        "An event that needs several outcomes is counted in scenarios and results alike. All events of a "
+        "forecast are judged together, so that looking at many is no alarm by itself. The same scenarios, "
+        "every car shuffled on its own, show what independent cars would do.",
+    ),
+    (
         "Verdicts",
-        "Fixed rules look at the head-to-head slope, at coverage, at all joint events together and "
-        "at the "
-        "skill against knowing nothing. Each section lists the evidence that decided.",
+        "Fixed rules look at the head-to-head slope, at coverage, at all joint events together, at whether "
+        "the results rule out independent cars, and at the skill against every car equal. Each section lists "
+        "the evidence that decided.",
     ),
 )
 
@@ -83,7 +92,13 @@ PARAMETERS = (
     ("slope_sigma", "How far the logarithm of the slope moves from one season to the next."),
     ("noise_sigma", "How much races differ in sharpness, on the same scale."),
     ("intercept", "Correction of how often cars retire, on the logit scale: 0 is none."),
+    ("log_slope", "Logarithm of the calibration slope of a season: 0 is calibrated."),
 )
+STATISTICS = {
+    "rank_correlation": "rank correlation of forecast order and finish",
+    "n_incidents": "cars that retired",
+}
+"""Statistics of a race in the predictive checks."""
 
 REFERENCES = (
     (
@@ -101,6 +116,27 @@ REFERENCES = (
     (
         "Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity",
         "https://doi.org/10.1007/s11222-022-10090-6",
+    ),
+    (
+        "Dimitriadis, Gneiting and Jordan (2021), Stable reliability diagrams for probabilistic classifiers",
+        "https://doi.org/10.1073/pnas.2016191118",
+    ),
+    (
+        "Gneiting, Stanberry, Grimit, Held and Johnson (2008), Assessing probabilistic forecasts of "
+        "multivariate quantities",
+        "https://doi.org/10.1007/s11749-008-0114-x",
+    ),
+    (
+        "Scheuerer and Hamill (2015), Variogram-based proper scoring rules for probabilistic forecasts",
+        "https://doi.org/10.1175/MWR-D-14-00269.1",
+    ),
+    (
+        "Bradley and Terry (1952), Rank analysis of incomplete block designs",
+        "https://doi.org/10.2307/2334029",
+    ),
+    (
+        "Westfall and Young (1993), Resampling-based multiple testing, Wiley",
+        "https://www.wiley.com/en-us/9780471557616",
     ),
     ("Plackett (1975), The analysis of permutations", "https://doi.org/10.2307/2346567"),
     (
@@ -124,6 +160,10 @@ GLOSSARY = (
     (
         "Brier score",
         "Mean squared difference between a probability and what happened (0 or 1). Smaller is better.",
+    ),
+    (
+        "Bradley-Terry",
+        "A forecast of who beats whom from nothing but how often each car beat others in earlier races.",
     ),
     (
         "Calibrated",
@@ -150,7 +190,17 @@ GLOSSARY = (
         "counting the "
         "whole distribution. Smaller is better; it rewards being both sharp and honest.",
     ),
+    (
+        "Discrimination",
+        "The part of a Brier score that a forecast gains by telling likely from unlikely cars apart. Larger "
+        "is better.",
+    ),
     ("Divergence", "A step in which the fitting algorithm lost its way. There should be none."),
+    (
+        "Energy score, variogram score",
+        "CRPS for the finishes of all cars of a race at once; the second looks at the gaps between cars, and "
+        "so at how they depend on each other. Smaller is better.",
+    ),
     ("ESS", "Effective sample size: how many independent draws a fit's draws are worth."),
     (
         "Every car equal",
@@ -173,6 +223,17 @@ GLOSSARY = (
     ),
     ("Log gain", "Log score minus that of every car equal, per car. Above 0 the forecast knows something."),
     (
+        "Miscalibration",
+        "The part of a Brier score that would vanish if every forecast probability were replaced by how "
+        "often things then happened. Chance alone makes it a little more than 0.",
+    ),
+    ("Nat", "Unit of the log score: one nat less makes what happened 2.7 times less probable."),
+    (
+        "p (p-value)",
+        "How often chance alone would make a calibrated forecast look at least this wrong. Below 0.05 is "
+        "suspicious.",
+    ),
+    (
         "PIT",
         "The forecast probability of finishing as well as the car did, or better. Over many calibrated "
         "forecasts "
@@ -189,11 +250,11 @@ GLOSSARY = (
     ),
     (
         "Skill",
-        "Share of the error of every car equal that the forecast removes. 0 is no better, 1 is perfect.",
+        "Share of the error of a simpler forecast that this forecast removes. 0 is no better, 1 is perfect.",
+    ),
+    (
+        "Sharpness",
+        "Width of the forecast's intervals. Narrower is better, but only among calibrated forecasts.",
     ),
     ("Start order", "A forecast that knows nothing but where each car starts."),
-    (
-        "z",
-        "How many standard errors the observed share lies from the predicted. Beyond 2 or 3 is suspicious.",
-    ),
 )

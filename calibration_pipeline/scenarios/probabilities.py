@@ -26,14 +26,9 @@ def finish_probabilities(finish_position: NDArray, field_size: NDArray) -> NDArr
     >>> finish_probabilities(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
     [[0.625, 0.375], [0.375, 0.625]]
     """
-    n_races, n_scenarios, width = finish_position.shape
-    probability = np.zeros((n_races, width, width))
-    slot = np.arange(width)
-    for race, n in enumerate(np.asarray(field_size, int)):
-        cell = finish_position[race, :, :n].astype(np.intp) - 1 + slot[:n] * n
-        count = np.bincount(cell.ravel(), minlength=n * n).reshape(n, n)
-        probability[race, :n, :n] = (count + 0.5) / (n_scenarios + n / 2)
-    return probability
+    counts, size = place_counts(finish_position, field_size), np.asarray(field_size, int)
+    car = np.arange(counts.shape[-1]) < size[:, None]
+    return car[:, :, None] * smoothed_places(counts, finish_position.shape[1], size[:, None, None])
 
 
 def head_to_head(finish_position: NDArray, field_size: NDArray) -> NDArray[np.float64]:
@@ -54,11 +49,75 @@ def head_to_head(finish_position: NDArray, field_size: NDArray) -> NDArray[np.fl
     >>> head_to_head(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
     [[0.0, 0.625], [0.375, 0.0]]
     """
-    n_races, n_scenarios, width = finish_position.shape
-    probability = np.zeros((n_races, width, width))
+    wins, size = win_counts(finish_position, field_size), np.asarray(field_size, int)
+    slot = np.arange(wins.shape[-1])
+    car = slot < size[:, None]
+    pair = car[:, :, None] & car[:, None, :] & (slot[:, None] != slot)
+    return pair * smoothed_wins(wins, finish_position.shape[1])
+
+
+def place_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int64]:
+    """In how many scenarios a car takes a place: (race, driver, position), 0 beyond the field.
+
+    Parameters
+    ----------
+    finish_position : array of int, shape (race, scenario, driver)
+    field_size : array of int, shape (race)
+
+    Examples
+    --------
+    >>> place_counts(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
+    [[2, 1], [1, 2]]
+    """
+    n_races, _, width = finish_position.shape
+    counts = np.zeros((n_races, width, width), np.int64)
+    slot = np.arange(width)
+    for race, n in enumerate(np.asarray(field_size, int)):
+        cell = finish_position[race, :, :n].astype(np.intp) - 1 + slot[:n] * n
+        counts[race, :n, :n] = np.bincount(cell.ravel(), minlength=n * n).reshape(n, n)
+    return counts
+
+
+def win_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int64]:
+    """In how many scenarios a driver finishes ahead of an opponent: (race, driver, opponent), 0 beyond.
+
+    Parameters
+    ----------
+    finish_position : array of int, shape (race, scenario, driver)
+    field_size : array of int, shape (race)
+
+    Examples
+    --------
+    >>> win_counts(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
+    [[0, 2], [1, 0]]
+    """
+    n_races, _, width = finish_position.shape
+    counts = np.zeros((n_races, width, width), np.int64)
     for race, n in enumerate(np.asarray(field_size, int)):
         place = finish_position[race, :, :n]
-        wins = (place[:, :, None] < place[:, None, :]).sum(axis=0)
-        probability[race, :n, :n] = (wins + 0.5) / (n_scenarios + 1)
-        np.fill_diagonal(probability[race], 0.0)
-    return probability
+        counts[race, :n, :n] = (place[:, :, None] < place[:, None, :]).sum(axis=0)
+    return counts
+
+
+def smoothed_places(counts: NDArray, n_scenarios: int, field_size: NDArray) -> NDArray[np.float64]:
+    """Finish probabilities from counts of places, as in `finish_probabilities`.
+
+    Parameters
+    ----------
+    counts : array of int, shape (..., position)
+        Scenarios by place.
+    n_scenarios : int
+    field_size : array of int, broadcast against `counts`
+
+    Returns
+    -------
+    array, shape (..., position)
+        0 beyond the field.
+    """
+    inside = np.arange(counts.shape[-1]) < field_size
+    return np.where(inside, (counts + 0.5) / (n_scenarios + field_size / 2), 0.0)
+
+
+def smoothed_wins(wins: NDArray, n_scenarios: int) -> NDArray[np.float64]:
+    """Return (wins + 1/2) / (S + 1), any shape: the probability that a driver finishes ahead."""
+    return (wins + 0.5) / (n_scenarios + 1)

@@ -120,6 +120,9 @@ class Backtest(Races):
         dims=PAIR, ge=0, le=1, description="P(driver beats opponent), recalibrated"
     )
     finish_position: np.int16 = pa.Field(dims=CAR, ge=0, description="What happened, 0 for padding")
+    share_beaten: np.float64 = pa.Field(
+        dims=CAR, ge=0, lt=1, description="Mean share of the field beaten in earlier races, 0 for padding"
+    )
 
     class Config:
         """Pandera options."""

@@ -12,8 +12,8 @@ from pandera.polars import PolarsData
 from calibration_pipeline.archetypes import ARCHETYPES
 
 FLAGS = ("green", "yellow", "red", "checkered", "warm_up")
-FORECASTS = ("raw", "recalibrated", "climatology", "start_order")
-ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best")
+FORECASTS = ("raw", "recalibrated", "climatology", "start_order", "bradley_terry")
+ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best", "for comparison")
 RULINGS = ("trust", "trust after recalibration", "do not trust", "cannot tell yet")
 
 
@@ -249,19 +249,37 @@ class MetricTable(Table):
     forecast: str = pa.Field(isin=list(FORECASTS), description="Which forecast is scored")
     quantity: str = pa.Field(description="What is estimated, e.g. crps")
     level: str = pa.Field(description="Interval level or event, '' where there is none")
+    reference: str = pa.Field(
+        isin=["", *FORECASTS], description="Forecast that a skill or gain is measured against, '' where none"
+    )
     estimate: float = pa.Field(nullable=True, description="The estimate")
     lower: float = pa.Field(
         nullable=True, description="Lower end of the 95 % interval, null if it cannot be told"
     )
     upper: float = pa.Field(nullable=True, description="Upper end of the 95 % interval")
+    error_ratio: float = pa.Field(
+        ge=0,
+        nullable=True,
+        description="Race-clustered standard error over that of independent cases, null where there is none",
+    )
+    monte_carlo_error: float = pa.Field(
+        ge=0,
+        nullable=True,
+        description="Standard error from the finite number of scenarios, null where it does not apply",
+    )
     n_races: int = pa.Field(ge=0, description="Races scored")
     n_cars: int = pa.Field(ge=0, description="Cars scored, over all races")
     orientation: str = pa.Field(isin=list(ORIENTATIONS), description="What is better")
     estimator: str = pa.Field(description="How it was estimated")
 
+    class Config:
+        """Pandera options."""
+
+        unique = ["archetype", "forecast", "quantity", "level", "reference"]
+
 
 class JointEventTable(Table):
-    """Predicted against observed joint events."""
+    """Predicted against observed joint events, and what the dependence between cars is worth in them."""
 
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
     forecast: str = pa.Field(
@@ -276,22 +294,61 @@ class JointEventTable(Table):
     z: float = pa.Field(
         nullable=True, description="(observed - predicted) over its race-level standard error"
     )
+    p_value: float = pa.Field(
+        gt=0, le=1, description="Probability of a deviation as large if the forecast is calibrated"
+    )
+    p_together: float = pa.Field(
+        gt=0, le=1, description="The same for the smallest p-value of all events of the forecast (min-p)"
+    )
+    gain: float = pa.Field(
+        description="Log-score gain over the same cars made independent, nats a race; larger is better"
+    )
+    gain_lower: float = pa.Field(nullable=True, description="Lower end of the gain's 95 % interval")
+    gain_upper: float = pa.Field(nullable=True, description="Upper end of the gain's 95 % interval")
+    about_dependence: bool = pa.Field(
+        description="Whether a strong dependence between cars would show in the event"
+    )
+    p_independent: float = pa.Field(
+        gt=0, le=1, description="Probability of a gain as large if cars were independent"
+    )
+    power_independent: float = pa.Field(
+        ge=0,
+        le=1,
+        description="Probability that independence is rejected at 5 % if the forecast is calibrated",
+    )
+    gain_over_raw: float = pa.Field(
+        nullable=True, description="Log-score gain over the raw forecast, nats a race; null for raw itself"
+    )
+    gain_over_raw_lower: float = pa.Field(
+        nullable=True, description="Lower end of that gain's 95 % interval, paired by race"
+    )
+    gain_over_raw_upper: float = pa.Field(
+        nullable=True, description="Upper end of that gain's 95 % interval, paired by race"
+    )
     n_races: int = pa.Field(ge=1, description="Races judged")
     n_cases: int = pa.Field(ge=1, description="Times the event could have happened")
 
 
 class CalibrationCurves(Table):
-    """Reliability of binary events: predicted probability against observed share, in quantile bins."""
+    """Reliability of binary events (CORP): predicted against recalibrated probability, a row a block.
+
+    Ascending in `predicted` within forecast and event.
+    """
 
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
     forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Which forecast")
     event: str = pa.Field(description="'win', 'top 5', 'top 10' or 'head to head'")
-    predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability in the bin")
-    observed: float = pa.Field(ge=0, le=1, description="Observed share in the bin")
-    lower: float = pa.Field(nullable=True, description="Lower end of the observed share's 95 % interval")
-    upper: float = pa.Field(nullable=True, description="Upper end of the observed share's 95 % interval")
-    n_cases: int = pa.Field(ge=1, description="Cases in the bin")
-    n_races: int = pa.Field(ge=1, description="Races in the bin")
+    predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability of the block")
+    predicted_from: float = pa.Field(ge=0, le=1, description="Smallest predicted probability of the block")
+    predicted_to: float = pa.Field(ge=0, le=1, description="Largest predicted probability of the block")
+    observed: float = pa.Field(ge=0, le=1, description="Observed share: the recalibrated probability")
+    lower: float = pa.Field(
+        nullable=True,
+        description="Lower end of the 95 % consistency band, where observed lies if calibrated",
+    )
+    upper: float = pa.Field(nullable=True, description="Upper end of the 95 % consistency band")
+    n_cases: int = pa.Field(ge=1, description="Cases in the block")
+    n_races: int = pa.Field(ge=1, description="Races in the block")
 
 
 class VerdictTable(Table):

@@ -167,7 +167,8 @@ def one_race_curves(archetype: str, scenarios: Outcomes, result: Outcomes) -> li
     Returns
     -------
     list of polars.DataFrame
-        `CalibrationCurves` of the forecast "forecast", without intervals: a race's cars share its fate.
+        Bins of the forecast "forecast" (`reliability.reliability_bins`), without intervals: a race's cars
+        share its fate.
     """
     place, actual = scenarios.finish_position, result.finish_position
     events: dict[str, tuple[NDArray, NDArray]] = {}

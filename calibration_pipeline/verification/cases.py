@@ -1,10 +1,12 @@
 """What a backtest holds to be judged: its cars and its pairs of cars, padding left out, and baselines.
 
-Two baselines stand beside the raw and recalibrated forecasts: `climatology` (every place equally likely) and
-`start_order` (cars finish about where they start, a fixed kernel).
+Baselines stand beside the raw and recalibrated forecasts: `climatology` (every place equally likely),
+`start_order` (cars finish about where they start, a fixed kernel) and, for two cars head to head,
+`bradley_terry` (the shares of opponents that their drivers beat in earlier races).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.datasets import car_mask
-from calibration_pipeline.schemas.frames import FORECASTS, Table
+from calibration_pipeline.schemas.frames import Table
+from calibration_pipeline.verification.baselines import bradley_terry
 
 JUDGED = ("raw", "recalibrated")
 START_KERNEL_WIDTH = 0.5
@@ -30,21 +33,26 @@ class Cases:
     ----------
     archetype : str
         Kind of track, '' if there are no races.
+    mask : ndarray
+        Which slots hold a car, (race, driver) bool: the cars below are its True ones, in order.
     race : ndarray
         Index of the car's race, (cars,).
     field_size, position : ndarray
         Cars in that race and the car's finish, (cars,).
     probability : dict
-        Forecast to P(finish = place), (cars, places), 0 beyond the field.
+        Forecast to P(finish = place), (cars, places), 0 beyond the field; not of `bradley_terry`.
     pair_race : ndarray
-        Index of the pair's race, (pairs,); each two cars of a race are one pair.
+        Index of the pair's race, (pairs,); the pairs are those of `car_pairs`.
     pair_outcome : ndarray
         Whether the first car of the pair beat the second, (pairs,) bool.
     head_to_head : dict
         Forecast to P(the first car beats the second), (pairs,).
+    counts : dict
+        Forecast to its scenarios by place, (cars, places); of those whose ensemble is at hand.
     """
 
     archetype: str
+    mask: NDArray[np.bool_]
     race: NDArray[np.int64]
     field_size: NDArray[np.int64]
     position: NDArray[np.int64]
@@ -52,6 +60,7 @@ class Cases:
     pair_race: NDArray[np.int64]
     pair_outcome: NDArray[np.bool_]
     head_to_head: dict[str, NDArray[np.float64]]
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def n_races(self) -> int:
@@ -81,40 +90,95 @@ def backtest_cases(backtest: xr.Dataset) -> Cases:
     if archetypes.size > 1:
         raise ValueError(f"Argument backtest must hold one archetype, got {', '.join(archetypes)}.")
     mask = car_mask(backtest).values
-    race, slot = np.nonzero(mask)
-    size = backtest["field_size"].values.astype(np.int64)
-    position = backtest["finish_position"].values.astype(np.int64)[mask]
-    _refuse_outside_field(position, size[race], backtest["race"].values[race])
+    race = np.nonzero(mask)[0]
+    sizes = backtest["field_size"].values.astype(np.int64)
+    size, finish = sizes[race], backtest["finish_position"].values.astype(np.int64)
+    position = finish[mask]
+    _refuse_outside_field(position, size, backtest["race"].values[race])
 
-    first, second = np.triu_indices(mask.shape[1], k=1)
-    pair_race, pair = np.nonzero(mask[:, second])
-    first, second = first[pair], second[pair]
-    finish = backtest["finish_position"].values
-
-    baselines = _baselines(backtest)
-    probability, head_to_head = {}, {}
-    for forecast in FORECASTS:
-        if forecast in JUDGED:
-            places = backtest[forecast].values[mask]
-            pairs = backtest[f"{forecast}_head_to_head"].values[pair_race, first, second]
-        else:
-            places = baselines[forecast][race, slot]
-            pairs = independent_head_to_head(baselines[forecast])[pair_race, first, second]
-        inside = np.arange(places.shape[1]) < size[race][:, None]
-        probability[forecast] = np.where(inside, places, 0.0)
-        head_to_head[forecast] = pairs
-        _refuse_improbable(forecast, probability[forecast])
-        _refuse_improbable(f"{forecast}_head_to_head", pairs)
+    pairs = car_pairs(mask)
+    pair_race, first, second = pairs
+    baselines = {
+        "climatology": _uniform(mask, sizes),
+        "start_order": start_order_probabilities(backtest["start_position"].values, sizes),
+    }
+    places = {name: backtest[name].values for name in JUDGED} | baselines
+    inside = np.arange(mask.shape[1]) < size[:, None]
+    probability = {name: np.where(inside, values[mask], 0.0) for name, values in places.items()}
+    head_to_head = {name: backtest[f"{name}_head_to_head"].values[pairs] for name in JUDGED}
+    head_to_head |= {name: independent_head_to_head(values)[pairs] for name, values in baselines.items()}
+    for name in JUDGED:
+        _refuse_improbable(name, probability[name])
+        _refuse_improbable(f"{name}_head_to_head", head_to_head[name])
+    share = backtest["share_beaten"].values
+    head_to_head["bradley_terry"] = bradley_terry(share[pair_race, first], share[pair_race, second])
     return Cases(
         archetype=str(archetypes[0]) if archetypes.size else "",
+        mask=mask,
         race=race,
-        field_size=size[race],
+        field_size=size,
         position=position,
         probability=probability,
         pair_race=pair_race,
         pair_outcome=finish[pair_race, first] < finish[pair_race, second],
         head_to_head=head_to_head,
     )
+
+
+def backtest_scenarios(
+    backtest: xr.Dataset, ensembles: Mapping[str, xr.Dataset]
+) -> dict[str, NDArray[np.integer]]:
+    """Return the scenarios that a backtest's probabilities come from: finishes (race, scenario, driver).
+
+    Parameters
+    ----------
+    backtest : xarray.Dataset
+        `Backtest`.
+    ensembles : mapping
+        Forecast, 'raw' or 'recalibrated', to `ScenarioEnsemble` of the same races and cars.
+
+    Returns
+    -------
+    dict
+        Forecast to finish positions.
+
+    Raises
+    ------
+    ValueError
+        If the forecasts are others, or an ensemble holds other races or cars.
+    """
+    if set(ensembles) != set(JUDGED):
+        raise ValueError(f"Argument ensembles must hold {' and '.join(JUDGED)}, got {', '.join(ensembles)}.")
+    for forecast, ensemble in ensembles.items():
+        for name, what in (("race", "races"), ("field_size", "fields"), ("driver_id", "cars")):
+            if not np.array_equal(ensemble[name].values, backtest[name].values):
+                raise ValueError(
+                    f"Argument ensembles must hold the {what} of backtest; {forecast} has others."
+                )
+    return {forecast: ensemble["finish_position"].values for forecast, ensemble in ensembles.items()}
+
+
+def car_pairs(mask: NDArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return each two cars of a race once: the race, and the slots of the first and the second car.
+
+    Parameters
+    ----------
+    mask : ndarray
+        Which slots hold a car, cars first, (race, driver) bool.
+
+    Returns
+    -------
+    race, first, second : ndarray
+        (pairs,) each, race by race.
+
+    Examples
+    --------
+    >>> [index.tolist() for index in car_pairs(np.array([[True, True, False], [True, True, True]]))]
+    [[0, 1, 1, 1], [0, 0, 0, 1], [1, 1, 2, 2]]
+    """
+    first, second = np.triu_indices(mask.shape[1], k=1)
+    race, pair = np.nonzero(mask[:, second])
+    return race, first[pair], second[pair]
 
 
 @lru_cache(maxsize=128)
@@ -153,6 +217,31 @@ def start_order_table(n_cars: int) -> NDArray[np.float64]:
     return scale[:, None] * kernel * scale
 
 
+def start_order_probabilities(start_position: NDArray, field_size: NDArray) -> NDArray[np.float64]:
+    """Return P(finish = place) of the start-order baseline, (race, driver, place), 0 beyond the field.
+
+    Parameters
+    ----------
+    start_position : ndarray
+        Place on the grid, (race, driver); only its order within the field matters.
+    field_size : ndarray
+        Cars, (race,); they come first, what lies beyond is not read.
+
+    Examples
+    --------
+    >>> start_order_probabilities(np.array([[2, 1, 0]]), np.array([2]))[0].round(3).tolist()
+    [[0.269, 0.731, 0.0], [0.731, 0.269, 0.0], [0.0, 0.0, 0.0]]
+    """
+    width = start_position.shape[1]
+    start = np.where(np.arange(width) < field_size[:, None], start_position.astype(np.float64), np.inf)
+    grid = rank(start) - 1
+    probability = np.zeros((*start.shape, width))
+    for n_cars in np.unique(field_size):
+        of_size = np.flatnonzero(field_size == n_cars)
+        probability[of_size, :n_cars, :n_cars] = start_order_table(int(n_cars))[grid[of_size, :n_cars]]
+    return probability
+
+
 def independent_head_to_head(probability: NDArray) -> NDArray[np.float64]:
     """Return P(i beats j) + P(tie) / 2 for cars that finish independently of each other.
 
@@ -176,18 +265,9 @@ def table(rows: list[dict[str, object]], contract: type[Table]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def _baselines(backtest: xr.Dataset) -> dict[str, NDArray[np.float64]]:
-    mask = car_mask(backtest).values
-    sizes = backtest["field_size"].values.astype(np.int64)
-    start = np.where(mask, backtest["start_position"].values.astype(np.float64), np.inf)
-    grid = rank(start) - 1
-    climatology = np.zeros((*mask.shape, mask.shape[1]))
-    start_order = np.zeros_like(climatology)
-    for n_cars in np.unique(sizes):
-        of_size = np.flatnonzero(sizes == n_cars)
-        climatology[of_size, :n_cars, :n_cars] = 1 / n_cars
-        start_order[of_size, :n_cars, :n_cars] = start_order_table(int(n_cars))[grid[of_size, :n_cars]]
-    return {"climatology": climatology, "start_order": start_order}
+def _uniform(mask: NDArray, field_size: NDArray) -> NDArray[np.float64]:
+    """Return every place of the field equally likely, (race, driver, place)."""
+    return mask[:, :, None] * mask[:, None, :] / field_size[:, None, None]
 
 
 def _refuse_outside_field(position: NDArray, field_size: NDArray, race_id: NDArray) -> None:

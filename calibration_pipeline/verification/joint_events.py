@@ -1,10 +1,11 @@
-"""How often joint events happen in scenarios and in results, and whether the difference is chance.
+"""Whether joint events happen as often as predicted, judged together, and what dependence is worth in them.
 
-The expressions themselves are in `events` and can be imported from here.
+The expressions themselves are in `events`, and can be imported from here; their counts are in `event_counts`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.frames import JointEventTable
 from calibration_pipeline.verification.cases import JUDGED, table
+from calibration_pipeline.verification.event_counts import (
+    Counts,
+    Race,
+    count_cases,
+    count_events,
+    read_races,
+)
 from calibration_pipeline.verification.events import (
     Event,
     Outcomes,
@@ -28,7 +35,16 @@ from calibration_pipeline.verification.events import (
     same_make,
     top,
 )
-from calibration_pipeline.verification.intervals import clustered_share
+from calibration_pipeline.verification.independence import (
+    N_SHUFFLES,
+    about_dependence,
+    count_recoupled,
+    dependent_cars,
+    independent_cars,
+    judge_independence,
+    log_scores,
+)
+from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_share
 
 __all__ = [
     "DEFAULT_EVENTS",
@@ -59,8 +75,6 @@ DEFAULT_EVENTS: tuple[Event, ...] = (
     same_make(top(3)),
 )
 N_REPLICATES = 4000
-OUTCOME_VARIABLES = ("finish_position", "running", "laps_led")
-CAR_VARIABLES = ("team", "make")
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,8 @@ class JointTest:
     Attributes
     ----------
     largest_z : float
-        Absolute race-level z of the event that is hardest to explain by chance.
+        Absolute race-level z of the event that is hardest to explain by chance, infinite where the ensemble
+        left nothing to chance.
     p_value : float
         Share of histories drawn from the ensemble itself with an event at least as hard to explain.
     worst_event : str
@@ -82,41 +97,11 @@ class JointTest:
     worst_event: str
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many cases of each event there are.
-
-    Attributes
-    ----------
-    predicted : (race, scenario, event), in each scenario
-    observed : (race, event), in the result
-    cases : (race, event), that there could be
-    events : the events
-    """
-
-    predicted: NDArray[np.float64]
-    observed: NDArray[np.float64]
-    cases: NDArray[np.float64]
-    events: tuple[Event, ...]
-
-    @property
-    def z(self) -> NDArray[np.float64]:
-        """Race-level z of each event, (event,); NaN where the ensemble leaves nothing to chance."""
-        spread = self.spread
-        surprise = (self.observed - self.predicted.mean(axis=1)).sum(axis=0)
-        return np.divide(surprise, spread, out=np.full(spread.shape, np.nan), where=spread > 0)
-
-    @property
-    def spread(self) -> NDArray[np.float64]:
-        """Predictive standard deviation of the summed count, (event,), with Monte-Carlo error of the mean."""
-        variance = self.predicted.var(axis=1, ddof=1) * (1 + 1 / self.predicted.shape[1])
-        return np.sqrt(variance.sum(axis=0))
-
-
 def validate_events(
     ensembles: Mapping[str, xr.Dataset],
     results: pl.DataFrame,
     events: Sequence[Event] = DEFAULT_EVENTS,
+    seed: int = 0,
 ) -> tuple[pl.DataFrame, dict[str, str]]:
     """Hold predicted probabilities of joint events against how often they happened.
 
@@ -133,6 +118,8 @@ def validate_events(
         `RaceResults` of at least these races and cars.
     events : sequence of Event
         What to look at.
+    seed : int
+        Seed of replicate histories and of independent cars.
 
     Returns
     -------
@@ -156,47 +143,17 @@ def validate_events(
         raise ValueError("Argument ensembles must hold the same races in the same order.")
     if raw.sizes["race"] == 0:
         return table([], JointEventTable), {str(event): "there are no races" for event in events}
-    observed = _aligned(raw, results)
+    races: dict[str, list[Race]] = {}
     skipped: dict[str, str] = {}
-    for ensemble in ensembles.values():
-        skipped = _unjudged(events, ensemble, observed) | skipped
-    judged = [event for event in events if str(event) not in skipped]
-    rows: list[dict[str, object]] = []
     for forecast in JUDGED:
-        counts = _count(ensembles[forecast], observed, judged, _favourite_ranks(raw))
-        rows += _rows(str(raw["archetype"].values[0]), forecast, judged, counts)
-    return table(rows, JointEventTable), skipped
-
-
-def count_events(
-    ensemble: xr.Dataset,
-    results: pl.DataFrame,
-    events: Sequence[Event] = DEFAULT_EVENTS,
-    reference: xr.Dataset | None = None,
-) -> Counts:
-    """Count the cases of events that can be judged, in scenarios and in results.
-
-    Parameters
-    ----------
-    ensemble, results, events, reference
-        As in `joint_test`.
-
-    Returns
-    -------
-    Counts
-
-    Raises
-    ------
-    ValueError
-        If no event can be judged, a car lacks a result, or the finishes of a race are no permutation.
-    """
-    observed = _aligned(ensemble, results)
-    skipped = _unjudged(events, ensemble, observed)
-    judged = [event for event in events if str(event) not in skipped]
+        races[forecast], missing = read_races(ensembles[forecast], results, events, reference=raw)
+        skipped = missing | skipped
+    judged = [event for event in dict.fromkeys(events) if str(event) not in skipped]
     if not judged:
-        raise ValueError(f"No event can be judged: {skipped}.")
-    favourites_of = ensemble if reference is None else reference
-    return _count(ensemble, observed, judged, _favourite_ranks(favourites_of))
+        return table([], JointEventTable), skipped
+    counts = {forecast: count_cases(races[forecast], judged) for forecast in JUDGED}
+    archetype = str(raw["archetype"].values[0])
+    return table(list(_rows(archetype, races, counts, seed)), JointEventTable), skipped
 
 
 def joint_test(
@@ -212,7 +169,8 @@ def joint_test(
     A replicate history takes one scenario of each race for the result. Events share cars and races, and the
     replicates know how. Each event's absolute z is read as its p-value among the replicates, and the smallest
     p-value is compared with the replicates' own smallest: an event that is nearly certain, whose z has long
-    tails, does not hide the others.
+    tails, does not hide the others. The result is one of the scenarios that replicates draw from, as it is
+    under the hypothesis: what no scenario has is not impossible.
 
     Parameters
     ----------
@@ -241,141 +199,92 @@ def joint_test(
         If no event can be judged, a car lacks a result, or the finishes of a race are no permutation.
     """
     counts = count_events(ensemble, results, events, reference)
-    uncertain = np.flatnonzero(counts.spread > 0)
-    if not uncertain.size:
-        raise ValueError("No event can be judged: the ensemble leaves nothing to chance.")
-    z = np.abs(counts.z[uncertain])
-    deviation = (counts.predicted - counts.predicted.mean(axis=1, keepdims=True))[..., uncertain]
-    n_races, n_scenarios, _ = deviation.shape
-    chosen = np.random.default_rng(seed).integers(n_scenarios, size=(N_REPLICATES, n_races))
-    replicates = np.abs(deviation[np.arange(n_races), chosen].sum(axis=1) / counts.spread[uncertain])
+    alone, together = p_values(counts, _lots(counts, seed))
+    # Certain and confirmed has no surprise; certain and contradicted an infinite one.
+    z = np.where(np.isnan(counts.z), np.where(alone < 1, inf, 0), np.abs(counts.z))
+    worst = int(np.lexsort((-z, alone))[0])
+    return JointTest(float(z[worst]), together, str(counts.events[worst]))
+
+
+def _lots(counts: Counts, seed: int) -> NDArray[np.float64]:
+    """Return what draws a scenario of each race in each replicate history, (replicate, race)."""
+    return np.random.default_rng(seed).random((N_REPLICATES, len(counts.observed)))
+
+
+def p_values(counts: Counts, lots: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the p-value of each event, (event,), and that of all together.
+
+    Parameters
+    ----------
+    counts : Counts
+        Of the ensemble and of the results.
+    lots : ndarray
+        What draws a scenario of each race in each replicate history, uniform in [0, 1), (replicate, race).
+    """
+    drawn = np.concatenate([counts.observed[:, None], counts.predicted], axis=1)
+    deviation = drawn - drawn.mean(axis=1, keepdims=True)
+    chosen = (lots * drawn.shape[1]).astype(np.intp)
     # Rounding must not turn a tie between replicates, or with the observation, into a difference.
-    replicates, observed = np.round(replicates, 9), np.round(z, 9)
-    at_least = (1 + np.count_nonzero(replicates >= observed, axis=0)) / (N_REPLICATES + 1)
-    smallest = (rankdata(-replicates, method="max", axis=0) / N_REPLICATES).min(axis=1)
-    worst = int(np.lexsort((-z, at_least))[0])
-    p_value = (1 + np.count_nonzero(smallest <= at_least[worst])) / (N_REPLICATES + 1)
-    return JointTest(float(z[worst]), float(p_value), str(counts.events[uncertain[worst]]))
+    replicates = np.abs(deviation[np.arange(len(drawn)), chosen].sum(axis=1)).round(6)
+    observed = np.abs(deviation[:, 0].sum(axis=0)).round(6)
+    alone = (1 + np.count_nonzero(replicates >= observed, axis=0)) / (len(lots) + 1)
+    smallest = (rankdata(-replicates, method="max", axis=0) / len(lots)).min(axis=1)
+    return alone, float((1 + np.count_nonzero(smallest <= alone.min())) / (len(lots) + 1))
 
 
-def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
-    """Return the results in the ensemble's order: one row a car, with columns `slot` and `race_index`."""
-    sizes = ensemble["field_size"].values
-    race, slot = np.nonzero(np.arange(ensemble.sizes["driver"]) < sizes[:, None])
-    cars = pl.DataFrame(
-        {
-            "race_index": race,
-            "slot": slot,
-            "race_id": ensemble["race"].values[race],
-            "driver_id": ensemble["driver_id"].values[race, slot].astype(str),
-        }
-    )
-    columns = [name for name in OUTCOME_VARIABLES if name in results.columns]
-    found = results.select("race_id", "driver_id", *columns)
-    joined = cars.join(found, on=["race_id", "driver_id"], how="left", maintain_order="left")
-    missing = joined.filter(pl.col("finish_position").is_null())
-    if missing.height:
-        first = missing.row(0, named=True)
-        raise ValueError(
-            f"results must have every car of the ensemble; {missing.height} are missing, the first is "
-            f"driver {first['driver_id']!r} in race {first['race_id']}."
-        )
-    twice = joined.filter(pl.struct("race_id", "driver_id").is_duplicated())
-    if twice.height:
-        first = twice.row(0, named=True)
-        raise ValueError(
-            f"results must have every car once; driver {first['driver_id']!r} is in race {first['race_id']} "
-            "more than once."
-        )
-    place = pl.col("finish_position")
-    wrong = joined.filter(place.rank("ordinal").over("race_id") != place)
-    if wrong.height:
-        raise ValueError(
-            "finish_position of the results must be 1..n over the ensemble's cars; "
-            f"it is not in race {wrong['race_id'][0]}."
-        )
-    return joined
-
-
-def _unjudged(events: Sequence[Event], ensemble: xr.Dataset, observed: pl.DataFrame) -> dict[str, str]:
-    reasons: dict[str, str] = {}
-    for name in OUTCOME_VARIABLES:
-        if name not in ensemble.data_vars:
-            reasons[name] = f"{name} is absent from the ensemble"
-        elif name not in observed.columns:
-            reasons[name] = f"{name} is absent from the results"
-        elif observed[name].null_count():
-            reasons[name] = f"{name} is unknown for {observed[name].null_count()} of {observed.height} cars"
-    for name in CAR_VARIABLES:
-        if name not in ensemble.coords or not (ensemble[name].values != "").any():
-            reasons[name] = f"{name} is not known"
-    skipped = {
-        str(event): "; ".join(reasons[name] for name in sorted(event.needs) if name in reasons)
-        for event in events
-        if event.needs & set(reasons)
+def _rows(
+    archetype: str, races: Mapping[str, Sequence[Race]], counts: Mapping[str, Counts], seed: int
+) -> Iterable[dict[str, object]]:
+    """Yield the rows of `JointEventTable`."""
+    raw = counts["raw"]
+    rng = np.random.default_rng([seed, 1])
+    independent = {
+        forecast: count_recoupled(races[forecast], raw.events, independent_cars, N_SHUFFLES, rng)
+        for forecast in JUDGED
     }
-    if "team" not in reasons and not _has_teammates(ensemble):
-        lonely = {str(event): "no two cars share a team" for event in events if event.cases == "pair"}
-        skipped = lonely | skipped
-    return skipped
-
-
-def _has_teammates(ensemble: xr.Dataset) -> bool:
-    sizes, teams = ensemble["field_size"].values, ensemble["team"].values
-    known = [team[:size][team[:size] != ""] for team, size in zip(teams, sizes, strict=True)]
-    return any(np.unique(team).size < team.size for team in known)
-
-
-def _favourite_ranks(ensemble: xr.Dataset) -> NDArray[np.int64]:
-    """Return the rank of each car by mean finish over scenarios, 1 is the favourite: (race, driver)."""
-    mean = ensemble["finish_position"].mean("scenario").transpose("race", "driver").values
-    inside = np.arange(mean.shape[1]) < ensemble["field_size"].values[:, None]
-    return rank(np.where(inside, mean, np.inf))
-
-
-def _count(
-    ensemble: xr.Dataset, observed: pl.DataFrame, events: Sequence[Event], favourite_rank: NDArray
-) -> Counts:
-    if ensemble.sizes["scenario"] < 2:
-        raise ValueError(f"An ensemble must hold at least 2 scenarios, got {ensemble.sizes['scenario']}.")
-    names = set().union(*(event.needs for event in events)) | {"finish_position"}
-    variables = [name for name in OUTCOME_VARIABLES if name in names]
-    scenarios = {name: ensemble[name].transpose("race", "scenario", "driver").values for name in variables}
-    happened = {name: observed[name].to_numpy() for name in variables}
-    sizes = ensemble["field_size"].values
-    ends = np.cumsum(sizes.astype(np.int64))
-    shape = (sizes.size, ensemble.sizes["scenario"], len(events))
-    predicted, actual, cases = np.empty(shape), np.empty(shape[::2]), np.empty(shape[::2])
-    for r, (size, end) in enumerate(zip(sizes, ends, strict=True)):
-        cars = {name: ensemble[name].values[r, :size] for name in CAR_VARIABLES if name in names}
-        cars["favourite_rank"] = favourite_rank[r, :size]
-        simulated = Outcomes(**{name: scenarios[name][r, :, :size] for name in variables}, **cars)
-        result = Outcomes(**{name: happened[name][end - size : end] for name in variables}, **cars)
-        for e, event in enumerate(events):
-            predicted[r, :, e] = event.evaluate(simulated).sum(axis=-1)
-            outcome = event.evaluate(result)
-            actual[r, e], cases[r, e] = outcome.sum(), outcome.size
-    return Counts(predicted, actual, cases, tuple(events))
-
-
-def _rows(archetype: str, forecast: str, events: Sequence[Event], counts: Counts) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for e, (event, z) in enumerate(zip(events, counts.z, strict=True)):
-        observed = clustered_share(counts.observed[:, e], counts.cases[:, e])
-        expected = counts.predicted[:, :, e].mean(axis=1).sum() / counts.cases[:, e].sum()
-        rows.append(
-            {
+    dependent = count_recoupled(races["raw"], raw.events, dependent_cars, 1, rng)
+    about = about_dependence(raw, independent["raw"], dependent)
+    raw_scores = log_scores(raw)
+    for forecast in JUDGED:
+        lots = _lots(raw, seed)
+        alone, together = p_values(counts[forecast], lots)
+        independence = judge_independence(counts[forecast], independent[forecast], lots)
+        over_raw = log_scores(counts[forecast]) - raw_scores
+        for e, event in enumerate(raw.events):
+            yield {
                 "archetype": archetype,
                 "forecast": forecast,
                 "event": str(event),
-                "predicted": float(expected),
-                "observed": observed.estimate,
-                "lower": observed.lower,
-                "upper": observed.upper,
-                "calibration_error": abs(float(expected) - observed.estimate),
-                "z": None if np.isnan(z) else float(z),
-                "n_races": observed.n_races,
-                "n_cases": observed.n_cases,
+                **_frequency(counts[forecast], e),
+                "p_value": alone[e],
+                "p_together": together,
+                **_bounds("gain", _over_races(independence.gain[:, e])),
+                "about_dependence": bool(about[e]),
+                "p_independent": independence.p_value[e],
+                "power_independent": independence.power[e],
+                **(_bounds("gain_over_raw", _over_races(over_raw[:, e])) if forecast != "raw" else {}),
             }
-        )
-    return rows
+
+
+def _frequency(counts: Counts, e: int) -> dict[str, object]:
+    observed = clustered_share(counts.observed[:, e], counts.cases[:, e])
+    predicted = counts.predicted[:, :, e].mean(axis=1).sum() / counts.cases[:, e].sum()
+    z = counts.z[e]
+    return {
+        "predicted": float(predicted),
+        "observed": observed.estimate,
+        "lower": observed.lower,
+        "upper": observed.upper,
+        "calibration_error": abs(float(predicted) - observed.estimate),
+        "z": None if np.isnan(z) else float(z),
+        "n_races": observed.n_races,
+        "n_cases": observed.n_cases,
+    }
+
+
+def _over_races(values: NDArray) -> Estimate:
+    return clustered_mean(values, np.arange(values.size))
+
+
+def _bounds(name: str, estimate: Estimate) -> dict[str, object]:
+    return {name: estimate.estimate, f"{name}_lower": estimate.lower, f"{name}_upper": estimate.upper}

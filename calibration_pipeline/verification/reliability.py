@@ -1,4 +1,10 @@
-"""Reliability of probabilities: calibration curves of events, and the PIT's distribution."""
+"""Reliability of probabilities: binary events and their outcomes, calibration curves, bins, the PIT.
+
+The isotonic fits of the curves are in `corp`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -6,11 +12,22 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.schemas.frames import CalibrationCurves
-from calibration_pipeline.verification.cases import JUDGED, Cases, backtest_cases, table
+from calibration_pipeline.verification.cases import (
+    JUDGED,
+    Cases,
+    backtest_cases,
+    backtest_scenarios,
+    car_pairs,
+    table,
+)
+from calibration_pipeline.verification.corp import Corp, count_successes, curve_rows, fit_corp, refit_corp
 from calibration_pipeline.verification.intervals import CONFIDENCE, clustered_share
 from calibration_pipeline.verification.scores import TOP_EVENTS, pit_bounds
 
+HEAD_TO_HEAD = "head to head"
 N_BINS = 10
+N_CONSISTENT = 200
+"""Outcomes that agree with the forecast, for the band of consistency."""
 PIT_GRID = np.linspace(0.0, 1.0, 101)
 N_REPLICATES = 2000
 PIT_SCHEMA = {
@@ -23,34 +40,130 @@ PIT_SCHEMA = {
 }
 
 
-def calibration_curves(backtest: xr.Dataset) -> pl.DataFrame:
-    """Hold predicted probabilities of binary events against how often they happened.
+@dataclass(frozen=True)
+class BinaryEvent:
+    """An event that happens or not to each of its cases, with its forecast.
 
-    Cases fall into bins of about equal number; equal probabilities always share a bin. Head to head counts
-    each pair in both orders, so that the curve does not depend on which car is named first.
+    Head to head counts each pair in both orders, so that nothing depends on which car is named first.
+
+    Attributes
+    ----------
+    name : str
+        'win', 'top 5', 'top 10' or 'head to head'.
+    forecast : ndarray
+        Predicted probability, (cases,).
+    outcome : ndarray
+        Whether it happened, (cases,) bool.
+    race : ndarray
+        Index of each case's race, (cases,).
+    """
+
+    name: str
+    forecast: NDArray[np.float64]
+    outcome: NDArray[np.bool_]
+    race: NDArray[np.int64]
+
+
+def calibration_curves(
+    backtest: xr.Dataset, ensembles: Mapping[str, xr.Dataset] | None = None, seed: int = 0
+) -> pl.DataFrame:
+    """Hold predicted probabilities of binary events against how often they happened (CORP).
+
+    Isotonic regression says how often the event happens at each forecast, without bins to choose. The band
+    says where that would lie if the forecast were calibrated: the central 95 % of the same regression over
+    outcomes drawn from the ensemble, a scenario of each race: the cars of a race keep their dependence.
 
     Parameters
     ----------
     backtest : xarray.Dataset
         `Backtest`, of one archetype; without races the table is empty.
+    ensembles : mapping, optional
+        'raw' and 'recalibrated' to the `ScenarioEnsemble` that the probabilities come from. Without them
+        there is no band.
+    seed : int
+        Seed of the draws.
 
     Returns
     -------
     polars.DataFrame
-        `CalibrationCurves`, bins in ascending order within forecast and event.
+        `CalibrationCurves`, a row a block of the regression.
 
     Raises
     ------
     ValueError
-        If `backtest` cannot be read (see `cases.backtest_cases`).
+        If `backtest` cannot be read (see `cases.backtest_cases`), or an ensemble is not of its races.
+
+    References
+    ----------
+    Dimitriadis, Gneiting & Jordan (2021), doi:10.1073/pnas.2016191118.
     """
     cases = backtest_cases(backtest)
+    scenarios = backtest_scenarios(backtest, ensembles) if ensembles is not None else {}
     rows: list[dict[str, object]] = []
     for forecast in JUDGED if cases.race.size else ():
-        for event, predicted, outcome, race in _events(cases, forecast):
-            keys = {"archetype": cases.archetype, "forecast": forecast, "event": event}
-            rows += [keys | row for row in reliability_bins(predicted, outcome, race)]
+        drawn = draw_outcomes(scenarios[forecast], seed) if forecast in scenarios else None
+        for event in binary_events(cases, forecast):
+            keys = {"archetype": cases.archetype, "forecast": forecast, "event": event.name}
+            corp = fit_corp(event.forecast, event.outcome)
+            refitted = (
+                None if drawn is None else refit_corp(corp, consistent_successes(cases, event, corp, drawn))
+            )
+            rows += [keys | row for row in curve_rows(corp, event.race, refitted)]
     return table(rows, CalibrationCurves)
+
+
+def binary_events(cases: Cases, forecast: str) -> Iterator[BinaryEvent]:
+    """Yield the events for which a forecast of a backtest has probabilities."""
+    if forecast in cases.probability:
+        probability = cases.probability[forecast]
+        for name, top in TOP_EVENTS.items():
+            predicted = np.minimum(probability[:, :top].sum(axis=1), 1.0)
+            yield BinaryEvent(name, predicted, cases.position <= top, cases.race)
+    if cases.pair_race.size:
+        pairs, won = cases.head_to_head[forecast], cases.pair_outcome
+        both = np.concatenate([pairs, 1 - pairs]), np.concatenate([won, ~won])
+        yield BinaryEvent(HEAD_TO_HEAD, *both, np.tile(cases.pair_race, 2))
+
+
+def draw_outcomes(scenarios: NDArray, seed: int) -> NDArray[np.integer]:
+    """Draw finishes as if the forecast were right: a scenario of each race, (replicate, race, driver).
+
+    Parameters
+    ----------
+    scenarios : ndarray
+        Finishes, (race, scenario, driver).
+    seed : int
+        Seed of the draws.
+    """
+    n_races, n_scenarios, _ = scenarios.shape
+    chosen = np.random.default_rng(seed).integers(n_scenarios, size=(N_CONSISTENT, n_races))
+    return scenarios[np.arange(n_races), chosen]
+
+
+def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: NDArray) -> NDArray[np.float64]:
+    """Count the cases in which an event happens in drawn outcomes, by distinct forecast.
+
+    Parameters
+    ----------
+    cases : Cases
+        The backtest's.
+    event : BinaryEvent
+        One of them.
+    corp : Corp
+        Fit of the event.
+    drawn : ndarray
+        Finishes, (replicate, race, driver).
+
+    Returns
+    -------
+    ndarray
+        (replicate, level).
+    """
+    if event.name == HEAD_TO_HEAD:
+        race, first, second = car_pairs(cases.mask)
+        won = drawn[:, race, first] < drawn[:, race, second]
+        return count_successes(corp, np.concatenate([won, ~won], axis=1))
+    return count_successes(corp, drawn[:, cases.mask] <= TOP_EVENTS[event.name])
 
 
 def pit_ecdf(backtest: xr.Dataset, seed: int = 0) -> pl.DataFrame:
@@ -110,22 +223,10 @@ def pit_ecdf(backtest: xr.Dataset, seed: int = 0) -> pl.DataFrame:
     return pl.concat(frames) if frames else pl.DataFrame(schema=PIT_SCHEMA)
 
 
-def _events(cases: Cases, forecast: str) -> list[tuple[str, NDArray, NDArray, NDArray]]:
-    probability = cases.probability[forecast]
-    events = [
-        (event, np.minimum(probability[:, :top].sum(axis=1), 1.0), cases.position <= top, cases.race)
-        for event, top in TOP_EVENTS.items()
-    ]
-    pairs = cases.head_to_head[forecast]
-    if pairs.size:
-        both = np.concatenate([pairs, 1 - pairs])
-        outcome = np.concatenate([cases.pair_outcome, ~cases.pair_outcome])
-        events.append(("head to head", both, outcome, np.tile(cases.pair_race, 2)))
-    return events
-
-
 def reliability_bins(predicted: NDArray, outcome: NDArray, race: NDArray) -> list[dict[str, object]]:
-    """Return predicted probability and observed share by quantile bin, ties pooled.
+    """Return predicted probability and observed share in bins of about equal number, ties pooled.
+
+    For a few cases of a user's own; backtests have `calibration_curves`.
 
     Parameters
     ----------

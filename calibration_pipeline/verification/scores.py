@@ -1,25 +1,19 @@
-"""Scores of finish probabilities: exact functions on arrays, and the metric table of a backtest.
+"""Scores of finish probabilities: exact functions on arrays.
 
 Places count from 1 (the winner). Probabilities are (..., places) and may be padded with zeros beyond the
-field. Scores of ensembles of real numbers live in `metrics`.
+field. Scores of ensembles of real numbers live in `metrics`, the table of a
+backtest's scores in `metric_table`.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
-import polars as pl
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from calibration_pipeline.metrics import DEFAULT_LEVELS, floored, pit_share
-from calibration_pipeline.schemas.frames import FORECASTS, MetricTable
-from calibration_pipeline.verification.cases import Cases, backtest_cases, table
+from calibration_pipeline.metrics import floored, kernel_log_density, pit_share
 from calibration_pipeline.verification.intervals import (
     Estimate,
-    clustered_mean,
-    clustered_ratio,
+    error_ratio,
     jackknife_interval,
     race_totals,
 )
@@ -68,6 +62,47 @@ def discrete_crps(probability: ArrayLike, position: ArrayLike) -> NDArray[np.flo
     return np.sum((np.cumsum(p, axis=-1) - happened) ** 2, axis=-1)
 
 
+def fair_crps(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
+    """Return the fair CRPS of scenarios counted by place; smaller is better, and it can be negative.
+
+    It is unbiased for the CRPS of the distribution that the S scenarios were drawn from, however few they
+    are: the CRPS of their shares less ``sum_k F(k) (1 - F(k)) / (S - 1)``.
+
+    Parameters
+    ----------
+    counts : array_like
+        Scenarios by place, (..., places), at least 2 in all.
+    position : array_like
+        Finish, from 1, (...).
+
+    Returns
+    -------
+    ndarray
+        (...), in places.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, a position lies outside the places, or there are fewer than 2 scenarios.
+
+    References
+    ----------
+    Ferro (2014), doi:10.1002/qj.2270, equation 8.
+
+    Examples
+    --------
+    >>> float(fair_crps([1, 1, 0], 1))
+    0.0
+    """
+    count = np.asarray(counts, dtype=np.float64)
+    total = count.sum(axis=-1, keepdims=True)
+    if total.size and total.min() < 2:
+        raise ValueError(f"Argument counts must hold at least 2 scenarios, got {total.min():.0f}.")
+    cdf = np.cumsum(count, axis=-1) / total
+    spread = np.sum(cdf * (1 - cdf), axis=-1)
+    return discrete_crps(count / total, position) - spread / (total[..., 0] - 1)
+
+
 def discrete_log_score(probability: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
     """Return the log probability of the observed place, nats; larger is better.
 
@@ -103,6 +138,37 @@ def discrete_log_score(probability: ArrayLike, position: ArrayLike) -> NDArray[n
     at_position = np.take_along_axis(p, y[..., None] - 1, axis=-1)[..., 0]
     with np.errstate(divide="ignore"):
         return floored(np.log(at_position))
+
+
+def kernel_log_score(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
+    """Return the log kernel density at the finish of scenarios counted by place; larger is better.
+
+    It is what `metrics.compute_log_score` averages, from counts: Gaussian kernels of Scott's bandwidth.
+    A density on the real line, it compares with itself only.
+
+    Parameters
+    ----------
+    counts : array_like
+        Scenarios by place, (cars, places).
+    position : array_like
+        Finish, from 1, (cars,).
+
+    Returns
+    -------
+    ndarray
+        (cars,), nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match or a position lies outside the places.
+
+    References
+    ----------
+    Scott (1992), Multivariate Density Estimation, doi:10.1002/9780470316849, equation 6.42.
+    """
+    count, y = _validated(counts, position)
+    return kernel_log_density(np.arange(1.0, count.shape[-1] + 1)[:, None], y.astype(np.float64), count.T)
 
 
 def pit_bounds(
@@ -175,6 +241,43 @@ def coverage_probability(probability: ArrayLike, position: ArrayLike, level: flo
     return pit_share(low, high, level)
 
 
+def interval_width(probability: ArrayLike, level: float) -> NDArray[np.float64]:
+    """Return how many places the central interval holds, those at its ends in part.
+
+    A place counts with the probability that its randomised PIT falls inside the interval, as in
+    `coverage_probability`: the width is the difference of the quantiles of F, joined linearly.
+
+    Parameters
+    ----------
+    probability : array_like
+        P(finish = place), (..., places).
+    level : float
+        Nominal level, between 0 and 1.
+
+    Returns
+    -------
+    ndarray
+        (...), in places.
+
+    Raises
+    ------
+    ValueError
+        If `level` is not between 0 and 1.
+
+    References
+    ----------
+    Sharpness: Gneiting, Balabdaoui & Raftery (2007), doi:10.1111/j.1467-9868.2007.00587.x, section 3.3.
+
+    Examples
+    --------
+    >>> float(interval_width([0.25, 0.25, 0.25, 0.25], 0.8).round(3))
+    3.2
+    """
+    p = np.asarray(probability, dtype=np.float64)
+    high = np.cumsum(p, axis=-1)
+    return pit_share(high - p, high, level).sum(axis=-1)
+
+
 def head_to_head_slope(probability: NDArray, outcome: NDArray, race: NDArray) -> Estimate | None:
     """Return the slope of the logistic regression of outcomes on logit probability; 1 is best.
 
@@ -202,91 +305,21 @@ def head_to_head_slope(probability: NDArray, outcome: NDArray, race: NDArray) ->
     Cox (1958), doi:10.1093/biomet/45.3-4.562; Bell & McCaffrey (2002), Survey Methodology 28(2).
     """
     x = logit(np.clip(probability, LOGIT_CLIP, 1 - LOGIT_CLIP))
+    distinct, index = np.unique(x, return_inverse=True)
+    n_pairs, n_won = np.bincount(index), np.bincount(index, weights=outcome)
 
     def score(slope: float) -> float:
-        return float(x @ (outcome - expit(slope * x)))
+        return float(distinct @ (n_won - n_pairs * expit(slope * distinct)))
 
     if not x.any() or score(SLOPE_RANGE[0]) <= 0 or score(SLOPE_RANGE[1]) >= 0:
         return None
     slope = float(brentq(score, *SLOPE_RANGE, xtol=1e-10))
     mean = expit(slope * x)
-    residual, weight = race_totals(race, x * (outcome - mean), x**2 * mean * (1 - mean))
+    case_residual = x * (outcome - mean)
+    residual, weight = race_totals(race, case_residual, x**2 * mean * (1 - mean))
     lower, upper = jackknife_interval(slope, residual, weight)
-    return Estimate(slope, lower, upper, residual.size, x.size)
-
-
-def score_backtest(backtest: xr.Dataset) -> pl.DataFrame:
-    """Score raw and recalibrated forecasts of a backtest beside two baselines.
-
-    Parameters
-    ----------
-    backtest : xarray.Dataset
-        `Backtest`, of one archetype; without races the table is empty.
-
-    Returns
-    -------
-    polars.DataFrame
-        `MetricTable`. `crps_skill` and `log_gain` compare with climatology on the same cars. Intervals are
-        race-clustered (`intervals.clustered_ratio`).
-
-    Raises
-    ------
-    ValueError
-        If there is more than one archetype, a finish lies outside the field, or a probability of a car is not
-        in [0, 1].
-    """
-    cases = backtest_cases(backtest)
-    keys = {"archetype": cases.archetype, "n_races": cases.n_races, "n_cars": cases.race.size}
-    rows = [
-        {
-            **keys,
-            "forecast": forecast,
-            "quantity": quantity,
-            "level": level,
-            "estimate": estimate.estimate,
-            "lower": estimate.lower,
-            "upper": estimate.upper,
-            "orientation": orientation,
-            "estimator": estimator,
-        }
-        for forecast in FORECASTS
-        if cases.race.size
-        for quantity, level, estimate, orientation, estimator in _forecast_rows(cases, forecast)
-    ]
-    return table(rows, MetricTable)
-
-
-def _forecast_rows(cases: Cases, forecast: str) -> Iterator[tuple[str, str, Estimate, str, str]]:
-    probability, position, race = cases.probability[forecast], cases.position, cases.race
-    smaller, larger, nominal = "smaller is better", "larger is better", "nominal is best"
-    crps = discrete_crps(probability, position)
-    log_score = discrete_log_score(probability, position)
-    rps = crps / np.maximum(cases.field_size - 1, 1)
-    yield "crps", "", clustered_mean(crps, race), smaller, "sum over places of (F - 1{y <= k})^2, places"
-    yield "log_score", "", clustered_mean(log_score, race), larger, "log probability of the finish, nats"
-    yield "rps", "", clustered_mean(rps, race), smaller, "crps over (field size - 1)"
-    for level in DEFAULT_LEVELS:
-        inside = clustered_mean(coverage_probability(probability, position, level), race)
-        yield "coverage", f"{100 * level:.0f} %", inside, nominal, "P(randomised PIT in central interval)"
-    for event, top in TOP_EVENTS.items():
-        squared = (probability[:, :top].sum(axis=1) - (position <= top)) ** 2
-        yield "brier", event, clustered_mean(squared, race), smaller, "mean over cars of (p - outcome)^2"
-
-    pairs = cases.head_to_head[forecast]
-    if pairs.size:
-        brier = clustered_mean((pairs - cases.pair_outcome) ** 2, cases.pair_race)
-        yield "brier", "head to head", brier, smaller, "mean over pairs of cars of (p - outcome)^2"
-        slope = head_to_head_slope(pairs, cases.pair_outcome, cases.pair_race)
-        if slope is not None:
-            yield "head_to_head_slope", "", slope, nominal, "logistic regression on logit p, no intercept"
-
-    if forecast != "climatology":
-        uniform = cases.probability["climatology"]
-        reference = discrete_crps(uniform, position)
-        skill = clustered_ratio(reference - crps, reference, race)
-        yield "crps_skill", "", skill, larger, "1 - crps / crps of climatology"
-        gain = clustered_mean(log_score - discrete_log_score(uniform, position), race)
-        yield "log_gain", "", gain, larger, "log score - log score of climatology, nats a car"
+    ratio = error_ratio(residual, weight, case_residual)
+    return Estimate(slope, lower, upper, residual.size, x.size, ratio)
 
 
 def _validated(probability: ArrayLike, position: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -1,0 +1,129 @@
+r"""The latent map written out: the readable definition, with the exact reverse Plackett-Luce likelihood.
+
+`latent` holds the same model as the sampler reads it: race noise and chaos integrated out, the likelihood
+tabulated, the walk in coordinates that suit NUTS. Here nothing is integrated and nothing is tabulated, so
+this model also draws: without observations it gives parameters and the results of races, with parameters
+substituted it gives results under planted truths.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.distributions import constraints
+
+from calibration_pipeline.calibration.latent import (
+    PRIOR_INTERCEPT,
+    PRIOR_NOISE_SIGMA,
+    PRIOR_SLOPE_MU,
+    PRIOR_SLOPE_SIGMA,
+)
+from calibration_pipeline.calibration.race_curves import Reference
+from calibration_pipeline.scenarios.covariates import AnyArray
+from calibration_pipeline.scenarios.plackett_luce import log_probability
+
+
+class Fields(NamedTuple):
+    """What the latent map knows of races before they are run; padding is marked, and never read.
+
+    Attributes
+    ----------
+    utility : (race, driver), log-strength of each car
+    incident_logit : (race, driver), logit of retiring at chaos 0
+    chaos_scale : (race), weight of chaos in that logit
+    is_car : (race, driver) bool
+    season : (race) int, index into log_slope
+    reference : Reference
+    """
+
+    utility: AnyArray
+    incident_logit: AnyArray
+    chaos_scale: AnyArray
+    is_car: AnyArray
+    season: AnyArray
+    reference: Reference
+
+
+class ReversePlackettLuce(dist.Distribution):
+    """Ranks of the cars that take part, 1 for the first, 0 for the others.
+
+    Parameters
+    ----------
+    utility : array_like, shape (..., driver)
+        Log-strengths.
+    taking_part : array_like of bool, shape (..., driver)
+    """
+
+    arg_constraints = {"utility": constraints.real_vector}
+    support = constraints.nonnegative_integer
+    reparametrized_params: list[str] = []
+
+    def __init__(self, utility: ArrayLike, taking_part: ArrayLike) -> None:
+        self.utility, self.taking_part = jnp.asarray(utility), jnp.asarray(taking_part)
+        *batch, n_cars = self.utility.shape
+        super().__init__(batch_shape=tuple(batch), event_shape=(n_cars,))
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw orders: utility minus Gumbel luck, the largest first."""
+        luck = jax.random.gumbel(key, (*sample_shape, *self.utility.shape))
+        score = jnp.where(self.taking_part, luck - self.utility, jnp.inf)
+        rank = jnp.argsort(jnp.argsort(score, axis=-1), axis=-1) + 1
+        return jnp.where(self.taking_part, rank, 0)
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        """Exact log probability of orders."""
+        rank = jnp.asarray(value)
+        order = jnp.argsort(jnp.where(rank > 0, rank, rank.shape[-1] + 1), axis=-1)
+        utility = jnp.broadcast_to(self.utility, rank.shape)
+        return log_probability(
+            jnp.take_along_axis(utility, order, axis=-1), jnp.take_along_axis(rank > 0, order, axis=-1)
+        )
+
+
+def plain_latent_model(
+    fields: Fields,
+    n_seasons: int,
+    retired: AnyArray | None = None,
+    running_order: AnyArray | None = None,
+) -> None:
+    """NumPyro model of one archetype's calibration, `latent.latent_calibration_model` spelled out.
+
+    Sites: slope_mu, slope_sigma, noise_sigma, intercept, log_slope (season); by race chaos and race_noise.
+
+    Parameters
+    ----------
+    fields : Fields
+    n_seasons : int
+        Seasons of the walk.
+    retired : array of bool, shape (race, driver), optional
+        Which cars did not run to the end; drawn where it is not given.
+    running_order : array of int, shape (race, driver), optional
+        Rank of the others, 0 for retired cars and padding; drawn where it is not given.
+    """
+    slope_mu = numpyro.sample("slope_mu", dist.Normal(0.0, PRIOR_SLOPE_MU))
+    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
+    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(PRIOR_NOISE_SIGMA))
+    intercept = numpyro.sample("intercept", dist.Normal(0.0, PRIOR_INTERCEPT))
+    step = numpyro.sample("slope_step", dist.Normal(0.0, 1.0).expand([n_seasons - 1]).to_event(1))
+    walk = jnp.concatenate([jnp.zeros(1), jnp.cumsum(step)])
+    log_slope = numpyro.deterministic("log_slope", slope_mu + slope_sigma * walk)
+
+    is_car, reference = jnp.asarray(fields.is_car), fields.reference
+    with numpyro.plate("races", len(fields.utility)):
+        chaos = numpyro.sample("chaos", dist.Normal(0.0, 1.0))
+        eps = numpyro.sample("race_noise", dist.Normal(0.0, 1.0))
+
+        shift = fields.chaos_scale * chaos + intercept
+        logit = jnp.where(is_car, fields.incident_logit + shift[:, None], 0.0)
+        retire = dist.Bernoulli(logits=logit).mask(is_car).to_event(1)
+        out = numpyro.sample("retired", retire, obs=retired)
+
+        log_sharpness = reference.log_slope + log_slope[jnp.asarray(fields.season)]
+        log_sharpness += jnp.hypot(reference.noise_sigma, noise_sigma) * eps
+        taking_part = is_car & (out == 0)
+        utility = jnp.where(is_car, jnp.exp(log_sharpness)[:, None] * fields.utility, 0.0)
+        numpyro.sample("running_order", ReversePlackettLuce(utility, taking_part), obs=running_order)

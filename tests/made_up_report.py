@@ -1,0 +1,328 @@
+"""A report's content, made up: three kinds of track judged, the fourth without a race yet."""
+
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.report import ReportContent
+from calibration_pipeline.report.words import VERDICTS
+from calibration_pipeline.schemas.frames import (
+    CalibrationCurves,
+    JointEventTable,
+    MetricTable,
+    ModelComparison,
+)
+from calibration_pipeline.verification.verdicts import Verdict
+
+RULINGS = list(VERDICTS)
+JUDGED = ARCHETYPES[:3]
+"""The last kind of track has no race yet."""
+EVENTS = ["top(5) & running", "led(1) & top(10)", "both_teammates(top(10))", "count(dnf) >= 8"]
+ESTIMATES = {
+    ("crps", "", ""): (8.2, 7.9, "smaller is better"),
+    ("log_score", "", ""): (-3.52, -3.49, "larger is better"),
+    ("rps", "", ""): (0.214, 0.209, "smaller is better"),
+    ("coverage", "50 %", ""): (0.437, 0.492, "nominal is best"),
+    ("coverage", "80 %", ""): (0.721, 0.793, "nominal is best"),
+    ("coverage", "95 %", ""): (0.905, 0.946, "nominal is best"),
+    ("brier", "win", ""): (0.0251, 0.0249, "smaller is better"),
+    ("brier", "top 10", ""): (0.161, 0.158, "smaller is better"),
+    ("brier", "head to head", ""): (0.221, 0.219, "smaller is better"),
+    ("brier_miscalibration", "top 10", ""): (0.0031, 0.0012, "smaller is better"),
+    ("brier_uncertainty", "top 10", ""): (0.19, 0.19, "for comparison"),
+    ("head_to_head_slope", "", ""): (0.78, 1.02, "nominal is best"),
+    ("crps_skill", "", "climatology"): (0.121, 0.143, "larger is better"),
+    ("crps_skill", "", "start_order"): (0.051, 0.064, "larger is better"),
+    ("brier_skill", "top 10", "climatology"): (0.18, 0.2, "larger is better"),
+    ("brier_skill", "head to head", "bradley_terry"): (0.031, 0.044, "larger is better"),
+    ("log_gain", "", "climatology"): (0.132, 0.161, "larger is better"),
+}
+OF_SCENARIOS = {
+    ("energy_score", "", ""): (7.31, 7.22, "smaller is better"),
+    ("sharpness", "80 %", ""): (22.1, 24.6, "smaller is better"),
+}
+GAINED = {
+    ("crps_skill", "", "raw"): (0.024, "larger is better"),
+    ("log_gain", "", "raw"): (0.029, "larger is better"),
+}
+
+
+def metric_table() -> pl.DataFrame:
+    rows = []
+    for archetype in JUDGED:
+        for key, (raw, recalibrated, orientation) in (ESTIMATES | OF_SCENARIOS).items():
+            values = {"raw": raw, "recalibrated": recalibrated}
+            if key in ESTIMATES:
+                values |= {"start_order": 1.1 * raw, "climatology": 1.2 * raw}
+            rows += [metric_row(archetype, name, key, value, orientation) for name, value in values.items()]
+        rows += [
+            metric_row(archetype, "recalibrated", key, value, orientation)
+            for key, (value, orientation) in GAINED.items()
+        ]
+    return MetricTable.validate(pl.DataFrame(rows))
+
+
+def metric_row(
+    archetype: str, forecast: str, key: tuple[str, str, str], value: float, orientation: str
+) -> dict[str, object]:
+    quantity, level, reference = key
+    return {
+        "archetype": archetype,
+        "forecast": forecast,
+        "quantity": quantity,
+        "level": level,
+        "reference": reference,
+        "estimate": value,
+        "lower": value - 0.04 * abs(value),
+        "upper": value + 0.04 * abs(value),
+        "error_ratio": 1.4,
+        "monte_carlo_error": 0.004,
+        "n_races": 36,
+        "n_cars": 1322,
+        "orientation": orientation,
+        "estimator": f"made up {quantity}",
+    }
+
+
+def curve_table() -> pl.DataFrame:
+    edges = np.linspace(0, 0.8, 9)
+    predicted = (edges[1:] + edges[:-1]) / 2
+    frames = [
+        pl.DataFrame(
+            {
+                "archetype": archetype,
+                "forecast": forecast,
+                "event": event,
+                "predicted": predicted,
+                "predicted_from": edges[:-1],
+                "predicted_to": edges[1:],
+                "observed": 0.3 + slope * (predicted - 0.3),
+                "lower": np.clip(predicted - 0.08, 0, 1),
+                "upper": predicted + 0.08,
+                "n_cases": 160,
+                "n_races": 36,
+            }
+        )
+        for archetype in JUDGED
+        for forecast, slope in {"raw": 0.75, "recalibrated": 1.0}.items()
+        for event in ("win", "top 5", "top 10", "head to head")
+    ]
+    return CalibrationCurves.validate(pl.concat(frames).cast({"n_cases": pl.Int64, "n_races": pl.Int64}))
+
+
+def pit_table() -> pl.DataFrame:
+    u = np.linspace(0, 1, 41)
+    band = 0.09 * np.sqrt(u * (1 - u)) + 1e-9
+    bend = {"raw": 0.06, "recalibrated": 0.012}
+    frames = [
+        {"archetype": archetype, "forecast": forecast, "u": u, "ecdf": u + by * np.sin(2 * np.pi * u)}
+        for archetype in JUDGED
+        for forecast, by in bend.items()
+    ]
+    return pl.concat(pl.DataFrame(frame | {"lower": u - band, "upper": u + band}) for frame in frames)
+
+
+def joint_event_table() -> pl.DataFrame:
+    """Of the four events the first says nothing about dependence, the last cannot be told."""
+    rows = [
+        {
+            "archetype": archetype,
+            "forecast": forecast,
+            "event": event,
+            "predicted": observed + error,
+            "observed": observed,
+            "lower": observed - 0.08,
+            "upper": observed + 0.08,
+            "calibration_error": abs(error),
+            "z": -error / 0.04,
+            "p_value": p_value,
+            "p_together": 4 * p_value,
+            "gain": 0.02,
+            "gain_lower": 0.005,
+            "gain_upper": 0.035,
+            "about_dependence": event != EVENTS[0],
+            "p_independent": 0.3 if event == EVENTS[-1] else 0.01,
+            "power_independent": 0.35 if event == EVENTS[-1] else 0.95,
+            "gain_over_raw": None if forecast == "raw" else 0.011,
+            "gain_over_raw_lower": None if forecast == "raw" else -0.002,
+            "gain_over_raw_upper": None if forecast == "raw" else 0.024,
+            "n_races": 36,
+            "n_cases": 180,
+        }
+        for archetype in JUDGED
+        for event, observed in zip(EVENTS, (0.41, 0.66, 0.28, 0.17), strict=True)
+        for forecast, error, p_value in (("raw", 0.07, 0.004), ("recalibrated", -0.02, 0.2))
+    ]
+    return JointEventTable.validate(pl.DataFrame(rows))
+
+
+def predictive_checks() -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "archetype": archetype,
+                "statistic": statistic,
+                "group": group,
+                "observed": observed,
+                "mean": observed + 0.01,
+                "lower": observed - width,
+                "upper": observed + width,
+                "tail_probability": 0.45,
+            }
+            for archetype in JUDGED
+            for statistic, observed in {"rank_correlation": 0.51, "n_incidents": 5.4}.items()
+            for group, width in {"prior": 0.4, "posterior": 0.04}.items()
+        ]
+    )
+
+
+def made_up_fit(seed: int, n_races: int = 12) -> xr.DataTree:
+    """Draws that look like those of a fit; what they say does not matter."""
+    rng = np.random.default_rng(seed)
+    chains, seasons, races = (2, 60), list(range(2021, 2025)), list(range(n_races))
+    scalars = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
+
+    def by_race(values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+        return ("chain", "draw", "race")[3 - values.ndim :], values
+
+    def predictive(shape: tuple[int, ...]) -> xr.Dataset:
+        correlation = by_race(np.tanh(rng.normal(0.6, 0.2, shape)))
+        incidents = by_race(rng.poisson(5, shape))
+        return xr.Dataset({"rank_correlation": correlation, "n_incidents": incidents}, {"race": races})
+
+    posterior = {name: (("chain", "draw"), rng.normal(size=chains)) for name in scalars}
+    log_slope = (("chain", "draw", "season"), rng.normal(scale=0.1, size=(*chains, len(seasons))))
+    likelihood = by_race(rng.normal(-60, 1, (*chains, n_races)))
+    return xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset(posterior | {"log_slope": log_slope}, {"season": seasons}),
+            "sample_stats": xr.Dataset({"energy": (("chain", "draw"), rng.normal(size=chains))}),
+            "posterior_predictive": predictive((2, 30, n_races)),
+            "observed_data": predictive((n_races,)),
+            "log_likelihood": xr.Dataset({"result": likelihood}, {"race": races}),
+        }
+    )
+
+
+def comparison_table() -> pl.DataFrame:
+    table = pl.DataFrame(
+        {
+            "model": ["pooled", "per archetype", "raw"],
+            "rank": [0, 1, 2],
+            "elpd": [-400.0, -401.25, -1820.75],
+            "se": 12.5,
+            "elpd_diff": [0.0, -1.25, -1420.75],
+            "dse": [0.0, 0.5, 30.0],
+            "p": [6.25, 9.0, 0.0],
+            "weight": [0.75, 0.25, 0.0],
+            "n_races": [144] * 3,
+            "worst_pareto_k": [0.45, 0.85, 0.0],
+        }
+    )
+    return ModelComparison.validate(table)
+
+
+def next_race() -> pl.DataFrame:
+    strength = np.exp(-0.12 * np.arange(38))
+    win = strength / strength.sum()
+    return pl.DataFrame(
+        {
+            "driver": [f"Driver <{i}> & Co" for i in range(38)],
+            "car_number": [str(i) for i in range(38)],
+            "start_position": [None, *range(2, 39)],
+            "win": win,
+            "top5": np.clip(4.5 * win, 0, 1),
+            "top10": np.clip(7.5 * win, 0, 1),
+            "dnf": np.full(38, 0.11),
+        }
+    )
+
+
+def made_up_content(**changes: object) -> ReportContent:
+    parameters = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
+    content = {
+        "title": "Can the simulated races be trusted?",
+        "source": "simulated",
+        "verdicts": [
+            Verdict(
+                archetype, ruling, [f"Raw: head-to-head slope is 0.780 for {archetype}.", "A second line."]
+            )
+            for archetype, ruling in zip(ARCHETYPES, RULINGS, strict=True)
+        ],
+        "metrics": metric_table(),
+        "joint_events": joint_event_table(),
+        "skipped_events": {"same_make(top(3))": "the source does not know the cars' makes"},
+        "curves": curve_table(),
+        "pit": pit_table(),
+        "slopes": pl.DataFrame(
+            [
+                {"archetype": a, "season": s, "estimate": 0.8 + 0.05 * i, "lower": 0.7, "upper": 1.15}
+                for a in ARCHETYPES
+                for i, s in enumerate(range(2021, 2025))
+            ]
+        ),
+        "convergence": pl.DataFrame(
+            [
+                {
+                    "archetype": archetype,
+                    "fold": fold,
+                    "parameter": parameter,
+                    "r_hat": 1.021 if (archetype, parameter) == ("intermediate", "slope_mu") else 1.002,
+                    "ess_bulk": 1804.0,
+                    "ess_tail": 2210.0,
+                    "divergences": 2 if (archetype, fold) == ("short_track", "2023") else 0,
+                }
+                for archetype in JUDGED
+                for fold in ("2022", "2023")
+                for parameter in parameters
+            ]
+        ),
+        "identification": pl.DataFrame(
+            [
+                {
+                    "archetype": archetype,
+                    "parameter": parameter,
+                    "mean": -0.07,
+                    "lower": -0.13,
+                    "upper": 0.01,
+                    "contraction": 0.07 if parameter == "slope_sigma" else 0.83,
+                    "informed": parameter != "slope_sigma",
+                }
+                for archetype in JUDGED
+                for parameter in parameters
+            ]
+        ),
+        "predictive_checks": predictive_checks(),
+        "fits": {str(archetype): made_up_fit(seed) for seed, archetype in enumerate(JUDGED[:1])},
+        "comparison": comparison_table(),
+        "forecast": next_race(),
+        "forecast_title": "Daytona 500, season 2025, round 1",
+        "provenance": {"source": "simulated", "seasons": "2021-2024", "seed": "42", "constraints": "9f" * 32},
+    }
+    return ReportContent(**(content | changes))
+
+
+def empty_content(**changes: object) -> ReportContent:
+    """Nothing judged, nothing fitted: the first season of a new history."""
+    full = made_up_content()
+    tables = (
+        "metrics",
+        "joint_events",
+        "curves",
+        "pit",
+        "slopes",
+        "convergence",
+        "identification",
+        "predictive_checks",
+    )
+    emptied = {
+        **{name: getattr(full, name).clear() for name in tables},
+        "verdicts": [Verdict(archetype, "cannot tell yet", []) for archetype in ARCHETYPES],
+        "skipped_events": {},
+        "fits": {},
+        "comparison": None,
+        "forecast": None,
+        "provenance": {},
+    }
+    return made_up_content(**(emptied | changes))

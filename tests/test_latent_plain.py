@@ -1,0 +1,171 @@
+"""The readable latent model: the law it draws from, and that the tabulated one has the same likelihood."""
+
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.infer import Predictive
+from numpyro.infer.util import log_likelihood
+from scipy.special import logsumexp
+
+from calibration_pipeline.calibration.curves import evaluate
+from calibration_pipeline.calibration.latent import (
+    MASS_OUTSIDE_LIMIT,
+    log_likelihood_by_race,
+    mass_outside,
+    summarise,
+)
+from calibration_pipeline.calibration.latent_plain import Fields, ReversePlackettLuce, plain_latent_model
+from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference, tabulate_orders
+from calibration_pipeline.calibration.sbc import gather
+from calibration_pipeline.calibration.surfaces import LARGEST_LOG_SLOPE, read_surfaces
+from calibration_pipeline.scenarios.plackett_luce import log_probability
+
+N_RACES, N_CARS, N_SEASONS = 6, 16, 3
+
+
+@pytest.fixture(scope="module")
+def fields() -> Fields:
+    rng = np.random.default_rng(2)
+    shape = (N_RACES, N_CARS)
+    return Fields(
+        utility=rng.normal(0, 1, shape).astype(np.float32),
+        incident_logit=rng.normal(-2, 0.4, shape).astype(np.float32),
+        chaos_scale=np.full(N_RACES, 0.6, np.float32),
+        is_car=np.arange(N_CARS) < np.array([16, 16, 14, 16, 15, 16])[:, None],
+        season=np.array([0, 0, 0, 1, 1, 1]),
+        reference=Reference(-0.15, 0.2),
+    )
+
+
+@pytest.fixture(scope="module")
+def results(fields):
+    drawn = Predictive(plain_latent_model, num_samples=1)(jax.random.key(0), fields, N_SEASONS)
+    return np.asarray(drawn["retired"][0]), np.asarray(drawn["running_order"][0])
+
+
+def test_the_order_is_a_distribution():
+    """Probabilities of all orders of four cars sum to 1, and draws come as often as they say."""
+    utility = jnp.array([1.0, 0.2, -0.5, 0.0, 9.0])
+    law = ReversePlackettLuce(utility, jnp.arange(5) < 4)
+    orders = np.array([(*order, 0) for order in permutations(range(1, 5))])
+    probability = np.exp(np.asarray(jax.vmap(law.log_prob)(orders)))
+    assert probability.sum() == pytest.approx(1.0, abs=1e-5)
+    drawn = np.asarray(law.sample(jax.random.key(0), (20_000,)))
+    share = (drawn[:, None] == orders).all(axis=-1).mean(axis=0)
+    np.testing.assert_allclose(share, probability, atol=5 * np.sqrt(0.25 / 20_000))
+
+
+def test_drawn_races_are_races(fields, results):
+    """Running cars are ranked 1..n; retired ones and padding have rank 0."""
+    retired, order = results
+    taking_part = fields.is_car & (retired == 0)
+    assert ((order > 0) == taking_part).all()
+    assert (order.max(axis=1) == taking_part.sum(axis=1)).all()
+    assert retired[fields.is_car].mean() < 0.6
+
+
+def integrated(fields, results, log_slope, noise_sigma, intercept):
+    """Plain model's log-likelihood of each race, by a fine sum over race noise and chaos."""
+    retired, order = results
+    n = 401
+    nodes = np.linspace(-6, 6, n)
+    log_weights = -0.5 * nodes**2 - logsumexp(-0.5 * nodes**2)
+    every_race = np.broadcast_to(nodes[:, None], (n, N_RACES)).astype(np.float32)
+    parameters = {
+        "slope_mu": log_slope[0],
+        "slope_sigma": 1.0,
+        "noise_sigma": noise_sigma,
+        "intercept": intercept,
+        "slope_step": np.diff(log_slope),
+    }
+    draws = {k: np.broadcast_to(np.float32(v), (n, *np.shape(v))) for k, v in parameters.items()}
+    draws |= {"chaos": every_race, "race_noise": every_race}
+    by_site = log_likelihood(plain_latent_model, draws, fields, N_SEASONS, retired, order)
+    return sum(
+        logsumexp(np.asarray(values, np.float64) + log_weights[:, None], axis=0)
+        for values in (by_site["running_order"], by_site["retired"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("log_slope", "noise_sigma", "intercept"),
+    [((0.0, 0.2, 0.1), 0.3, 0.0), ((-0.8, -0.5, 0.0), 0.6, 0.7), ((0.7, 0.3, 0.3), 1.0, -0.8)],
+)
+def test_plain_and_tabulated_likelihood_agree(fields, results, log_slope, noise_sigma, intercept):
+    """Within 0.02 nats a race by race, and 0.05 nats as the sampler reads them, by season."""
+    evidence = gather(fields, *results)
+    at_zero = evidence._replace(reference=Reference(0.0, 0.0))
+    log_slope = np.array(log_slope, np.float32)
+    nothing = np.zeros(N_SEASONS, np.float32)
+    bare = fields._replace(reference=Reference(0.0, 0.0))
+    exact = integrated(fields, results, log_slope, noise_sigma, intercept)
+    exact = exact - integrated(bare, results, nothing, 0.0, 0.0)
+    got = log_likelihood_by_race(evidence, log_slope, noise_sigma, intercept)
+    np.testing.assert_allclose(got, exact, atol=0.02)
+    np.testing.assert_allclose(log_likelihood_by_race(at_zero, nothing, 0.0, 0.0), 0.0, atol=1e-3)
+
+    likelihood = summarise(evidence, N_SEASONS)
+    order = np.asarray(read_surfaces(likelihood.order, log_slope, np.full(N_SEASONS, noise_sigma)))
+    incidents = float(evaluate(likelihood.incident, intercept))
+    start = log_likelihood_by_race(evidence, nothing, 0.0, 0.0)
+    assert order.sum() + incidents == pytest.approx(float((exact - np.asarray(start)).sum()), abs=0.05)
+    assert order[2] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_table_from_minus_six_to_six(fields, results):
+    """Inside the table the exact curve within 0.005 nats; outside finite, and on the right side of it."""
+    running_order = results[1]
+    order = np.where(running_order > 0, running_order, 99).argsort(axis=1)
+    utility = np.take_along_axis(fields.utility, order, axis=1)
+    taking_part = np.take_along_axis(running_order > 0, order, axis=1)
+    curves = tabulate_orders(fields.utility, running_order[:, None, :])[:, 0]
+    lower, upper = LOG_SHARPNESS_BOX
+
+    def exact(log_s: float) -> np.ndarray:
+        relative = log_probability(np.exp(log_s) * utility, taking_part) - log_probability(
+            utility, taking_part
+        )
+        return np.asarray(relative)
+
+    def table(log_s: float) -> np.ndarray:
+        return np.asarray(evaluate(curves, np.full(N_RACES, log_s, np.float32), lower, upper))
+
+    for log_s in np.linspace(lower, upper, 30):
+        np.testing.assert_allclose(table(log_s), exact(log_s), atol=5e-3, rtol=1e-5)
+    above = np.array([table(x) for x in np.arange(upper, 6.01, 0.5)])
+    assert np.isfinite(above).all()
+    assert (np.diff(above, axis=0) < 0).all()
+    assert (above[-1] >= exact(6.0)).all()
+    np.testing.assert_allclose(table(-6.0), exact(-6.0), atol=0.5)
+
+
+def test_garbage_in_padding_changes_nothing(fields, results):
+    """Neither the plain model nor the evidence made for the fast one reads padding."""
+    padding = ~fields.is_car
+    dirty = fields._replace(
+        utility=np.where(padding, 1e20, fields.utility).astype(np.float32),
+        incident_logit=np.where(padding, np.nan, fields.incident_logit).astype(np.float32),
+    )
+    at = (np.array([0.1, -0.2, 0.0], np.float32), 0.3, 0.2)
+    clean = integrated(fields, results, *at)
+    np.testing.assert_array_equal(integrated(dirty, results, *at), clean)
+    assert np.isfinite(clean).all()
+    for made, expected in zip(gather(dirty, *results)[:2], gather(fields, *results)[:2], strict=True):
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_mass_outside_the_table_is_noticed(fields, results):
+    """Draws in the middle are inside; noise that leaves the curves and slopes that leave the grid are not."""
+    evidence = gather(fields, *results)
+    middle = np.zeros((2, 50, N_SEASONS))
+    assert mass_outside(evidence, middle, np.full((2, 50), 0.3)) < 1e-6
+    assert mass_outside(evidence, middle, np.full((2, 50), 1.5)) > MASS_OUTSIDE_LIMIT
+    assert mass_outside(evidence, middle + LARGEST_LOG_SLOPE + 0.1, np.full((2, 50), 0.3)) == 1.0
+    coming = middle.copy()
+    coming[..., 2] = 5.0
+    assert mass_outside(evidence, coming, np.full((2, 50), 0.3)) < 1e-6
+    nothing = evidence._replace(weight=np.zeros(N_RACES, np.float32))
+    assert mass_outside(nothing, middle, np.full((2, 50), 1.5)) == 0.0

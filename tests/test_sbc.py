@@ -1,0 +1,50 @@
+"""Both maps find truths from their own prior: the ranks of the truths are uniform."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from benchmarks.proof import FAILURE_RATE, bell_forecasts, fields, judge
+from calibration_pipeline.calibration.sbc import judge_ranks, latent_ranks, marginal_ranks
+
+LATENT_SIMULATIONS = 150
+MARGINAL_SIMULATIONS = 120
+
+
+def ranks_of(pit: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame({"quantity": "slope", "pit": pit})
+
+
+def test_bands_hold_uniform_ranks():
+    """Of ten sets of ranks, judged together, a 99.9 % band holds all."""
+    pit = np.random.default_rng(0).random(1000)
+    ranks = ranks_of(pit).with_columns(quantity=pl.int_range(pl.len()) // 100)
+    assert judge_ranks(ranks, 0.999)["inside"].all()
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.6, 1.0), (0.6, 0.6), (2.2, 2.2)])
+def test_bands_see_what_is_wrong(a, b):
+    """Truths that lie too high, and posteriors that are too narrow or too wide, leave the band."""
+    pit = np.random.default_rng(1).beta(a, b, 250)
+    assert not judge_ranks(ranks_of(pit), 1 - FAILURE_RATE / 9)["inside"].all()
+
+
+def outside(ranks: pl.DataFrame) -> list[str]:
+    return judge(ranks).filter(~pl.col("inside"))["quantity"].unique().to_list()
+
+
+@pytest.mark.slow
+def test_latent_map_finds_its_truths():
+    """All parameters, each season's slope, and the log-likelihood."""
+    ranks = latent_ranks(fields(18, 24, 3), 4, LATENT_SIMULATIONS, seed=5)
+    assert ranks["quantity"].n_unique() == 9
+    assert outside(ranks) == []
+
+
+@pytest.mark.slow
+def test_marginal_map_finds_its_truths():
+    """All parameters, each season's slope, and the log-likelihood."""
+    season = np.repeat([0, 1], 3)
+    ranks = marginal_ranks(bell_forecasts(6, 10), season, MARGINAL_SIMULATIONS, seed=5)
+    assert ranks["quantity"].n_unique() == 7
+    assert outside(ranks) == []
