@@ -1,10 +1,13 @@
 """Walking forward over a table of results: fit on earlier seasons, draw the next, score what happened.
 
-Used by `forecasts` and `edges`; nothing of a season or a later one is seen by its fit.
+Here belongs what the benchmarks on real results share; nothing of a season or a later one is seen by its fit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,6 +19,7 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.joining import join_seasons
+from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.networks import fit_networks
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.scenarios.structure import FULL, Structure
@@ -25,7 +29,11 @@ from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.baselines import bradley_terry, shares_beaten
-from calibration_pipeline.verification.cases import independent_head_to_head, start_order_table
+from calibration_pipeline.verification.cases import (
+    car_pairs,
+    independent_head_to_head,
+    start_order_probabilities,
+)
 from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification.scores import (
     coverage_probability,
@@ -39,6 +47,47 @@ EVERYTHING = "all"
 SUPERSPEEDWAY = str(ARCHETYPES[0])
 
 
+def options_parser(description: str | None, seasons: str, n_scenarios: int) -> argparse.ArgumentParser:
+    """Return a parser of what these benchmarks have in common, with these defaults."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", required=True, help="table of results, .parquet or .csv")
+    parser.add_argument(
+        "--seasons",
+        type=season_range,
+        default=seasons,
+        help=f"first and last season evaluated, {seasons}",
+    )
+    parser.add_argument("--scenarios", type=int, default=n_scenarios, help=f"scenarios a race, {n_scenarios}")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="folder that fitted networks are kept in (NetCDF); empty it when the network's code changes",
+    )
+    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    return parser
+
+
+def season_range(text: str) -> range:
+    """Read first and last season.
+
+    Examples
+    --------
+    >>> list(season_range("2018-2020"))
+    [2018, 2019, 2020]
+    """
+    first, last = (int(year) for year in text.split("-"))
+    return range(first, last + 1)
+
+
+def publish(text: str, output: Path | None) -> None:
+    """Print Markdown, and write it where a file is asked for."""
+    print(text)
+    if output:
+        output.write_text(text)
+
+
 def load_races(path: str, last_season: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return features and results of every season of a results table, to `last_season`."""
     source = TablesSource(path, None, compile_constraints())
@@ -47,19 +96,49 @@ def load_races(path: str, last_season: int) -> tuple[pl.DataFrame, pl.DataFrame]
     return build_driver_features(entry_list(results), results, LapAggregates.empty()), results
 
 
-def walk_forward(
+def walk_networks(
     features: pl.DataFrame,
     results: pl.DataFrame,
     seasons: Sequence[int],
-    n_scenarios: int,
     structure: Structure = FULL,
+    cache: Path | None = None,
     seed: int = 1,
-) -> Iterator[xr.Dataset]:
-    """Draw every season from the network that was fitted before it."""
+) -> dict[int, xr.Dataset]:
+    """Fit the network of every season on the seasons before it; the folder `cache` keeps it, if given."""
+    networks = {}
     for season in seasons:
         so_far = pl.col("season") <= season
-        network = fit_networks(features.filter(so_far), results.filter(so_far), season, None, seed, structure)
-        yield simulate_races(features.filter(season=season), network, None, n_scenarios, seed)
+        data = features.filter(so_far), results.filter(so_far)
+        path = cache and cache / f"network-{season}-{_digest(data, structure, seed)}.nc"
+        if path and path.exists():
+            networks[season] = xr.load_dataset(path, engine="h5netcdf")
+            continue
+        networks[season] = fit_networks(*data, season, None, seed, structure)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            networks[season].to_netcdf(path, engine="h5netcdf")
+    return networks
+
+
+def _digest(data: Sequence[pl.DataFrame], structure: Structure, seed: int) -> str:
+    digest = hashlib.sha256(f"{sorted(structure.cut)} {structure.ordinary} {seed}".encode())
+    for frame in data:
+        digest.update(frame.hash_rows().to_numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def draw_seasons(
+    features: pl.DataFrame,
+    networks: Mapping[int, xr.Dataset],
+    n_scenarios: int,
+    recalibration: Mapping[int, Recalibration] | None = None,
+    seed: int = 1,
+) -> list[xr.Dataset]:
+    """Draw every season from its network."""
+    return [
+        simulate_races(features.filter(season=season), network, None, n_scenarios, seed, recalibration)
+        for season, network in networks.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -87,35 +166,32 @@ class Forecasts:
 
 def flatten(ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> dict[str, Forecasts]:
     """Return the forecasts of the ensembles, and those of the start order, in the same races."""
-    parts = [_season_forecasts(ensemble, results) for ensemble in ensembles]
+    shares = shares_beaten(results)
+    parts = [_season_forecasts(ensemble, results, shares) for ensemble in ensembles]
     return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
 
-def _season_forecasts(ensemble: xr.Dataset, results: pl.DataFrame) -> dict[str, Forecasts]:
+def _season_forecasts(
+    ensemble: xr.Dataset, results: pl.DataFrame, shares: pl.DataFrame
+) -> dict[str, Forecasts]:
     car = car_mask(ensemble).values
     size = ensemble["field_size"].values.astype(int)
     finish = observe(ensemble, results).finish_position.astype(int)
     race, slot = np.nonzero(car)
-    share = np.full(car.shape, 0.5)
     cars = pl.DataFrame(
         {
             "race_id": ensemble["race"].values[race],
             "driver_id": ensemble["driver_id"].values[race, slot].tolist(),
         }
     )
-    beaten = cars.join(shares_beaten(results), on=["race_id", "driver_id"], how="left", maintain_order="left")
+    beaten = cars.join(shares, on=["race_id", "driver_id"], how="left", maintain_order="left")
+    share = np.full(car.shape, 0.5)
     share[race, slot] = beaten["share_beaten"].to_numpy()
-    first, second = np.triu_indices(car.shape[1], k=1)
-    pair_race, pair = np.nonzero(car[:, second])
-    pairs = (pair_race, first[pair], second[pair])
-    won = finish[pairs[:2]] < finish[pairs[0], pairs[2]]
-    expected = bradley_terry(share[pairs[:2]], share[pairs[0], pairs[2]])
+    pairs = car_pairs(car)
+    pair_race, first, second = pairs
 
     drawn = ensemble["finish_position"].values
-    start = np.zeros((*car.shape, car.shape[1]))
-    grid = np.where(car, ensemble["start_position"].values, np.inf).argsort(axis=1).argsort(axis=1)
-    for r, n in enumerate(size):
-        start[r, :n, :n] = start_order_table(n)[grid[r, :n]]
+    start = start_order_probabilities(ensemble["start_position"].values, size)
     tables = {
         "scenarios": (finish_probabilities(drawn, size), head_to_head(drawn, size)),
         "start order": (start, independent_head_to_head(start)),
@@ -127,12 +203,26 @@ def _season_forecasts(ensemble: xr.Dataset, results: pl.DataFrame) -> dict[str, 
             position=finish[race, slot],
             probability=places[race, slot],
             pair_race=pair_race,
-            won=won,
+            won=finish[pair_race, first] < finish[pair_race, second],
             head_to_head=ahead[pairs],
-            expected_beaten=expected,
+            expected_beaten=bradley_terry(share[pair_race, first], share[pair_race, second]),
         )
         for name, (places, ahead) in tables.items()
     }
+
+
+def car_log_score(
+    ensemble: xr.Dataset, results: pl.DataFrame, probability: NDArray | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Log probability of each finish and the race it belongs to: (car), (car).
+
+    Of `probability` (race, driver, place) where it is given, else of the scenarios.
+    """
+    if probability is None:
+        probability = finish_probabilities(ensemble["finish_position"].values, ensemble["field_size"].values)
+    car = car_mask(ensemble).values
+    finish = observe(ensemble, results).finish_position[car].astype(int)
+    return discrete_log_score(probability[car], finish), ensemble["race"].values[np.nonzero(car)[0]]
 
 
 def _join(parts: Sequence[Forecasts]) -> Forecasts:
@@ -226,3 +316,10 @@ def by_archetype(ensembles: Sequence[xr.Dataset]) -> dict[str, xr.Dataset]:
         for kind in ARCHETYPES
         if (joined := join_seasons(ensembles, str(kind))).sizes["race"]
     }
+
+
+def shown(estimate: Estimate, digits: int = 4) -> str:
+    """An estimate with its interval."""
+    values = (estimate.estimate, estimate.lower, estimate.upper)
+    mean, lower, upper = ("-" if value is None else f"{value:+.{digits}f}" for value in values)
+    return f"{mean} [{lower}, {upper}]"

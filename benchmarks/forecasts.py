@@ -2,20 +2,31 @@
 
     python -m benchmarks.forecasts --results cup_results.parquet --seasons 2018-2023
 
-Prints Markdown tables; `--output` writes them to a file as well.
+Prints Markdown tables; `--output` writes them to a file as well. With `--recalibrated`, the full network is
+recalibrated by fits on the seasons before, and its joint events are held against the raw forecast's.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 import xarray as xr
 
-from benchmarks.evaluation import by_archetype, flatten, load_races, score, walk_forward
+from benchmarks.evaluation import (
+    OVALS,
+    by_archetype,
+    draw_seasons,
+    flatten,
+    load_races,
+    options_parser,
+    publish,
+    score,
+    walk_networks,
+)
+from benchmarks.recalibration import draw_again
+from calibration_pipeline.calibration.inference import use_host_devices
 from calibration_pipeline.scenarios.structure import VARIANTS
-from calibration_pipeline.verification.joint_events import joint_test, validate_events
+from calibration_pipeline.verification.joint_events import validate_events
 
 SHOWN = {
     "spearman": "Spearman ρ",
@@ -29,6 +40,17 @@ SHOWN = {
     "coverage_80": "80 %",
     "coverage_95": "95 %",
 }
+
+
+SLOPE_BANDS = {
+    "superspeedway": (0.55, 1.5),
+    "intermediate": (0.88, 1.10),
+    "short_track": (0.90, 1.10),
+    "road_course": (0.83, 1.15),
+}
+"""Where the head-to-head slope is to lie."""
+COVERAGE_LIMITS = dict.fromkeys(SLOPE_BANDS, (0.03, 0.02, 0.01)) | {OVALS: (0.015, 0.010, 0.006)}
+"""How far coverage of the central 50, 80 and 95 % intervals may be off."""
 
 
 def markdown(title: str, scores: pl.DataFrame) -> str:
@@ -51,54 +73,107 @@ def markdown(title: str, scores: pl.DataFrame) -> str:
     return "\n".join([*lines, ""])
 
 
-def joint_events(title: str, ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> str:
-    """One table of the default joint events: predicted and observed share of cases, by kind of track."""
+def goals(title: str, scores: pl.DataFrame) -> str:
+    """One table of the goals for slope and coverage: estimates with 95 % intervals, those missed in bold."""
+    rows = {(row["group"], row["quantity"]): row for row in scores.to_dicts()}
+
+    def cell(group: str, quantity: str, lowest: float, highest: float) -> str:
+        row = rows[group, quantity]
+        text = f"{row['estimate']:.3f} [{row['lower']:.3f}, {row['upper']:.3f}]"
+        return text if lowest <= row["estimate"] <= highest else f"**{text}**"
+
+    lines = [
+        f"### {title}: goals",
+        "",
+        "| races | H2H slope | band | 50 % | 80 % | 95 % | off by at most |",
+        "|---" * 7 + "|",
+    ]
+    for group, limits in COVERAGE_LIMITS.items():
+        if (group, "coverage_50") not in rows:
+            continue
+        band = SLOPE_BANDS.get(group)
+        slope = f"{cell(group, 'head_to_head_slope', *band)} | {band[0]}-{band[1]}" if band else " | "
+        cells = [
+            cell(group, f"coverage_{level}", level / 100 - off, level / 100 + off)
+            for level, off in zip((50, 80, 95), limits, strict=True)
+        ]
+        lines.append(f"| {group} | {slope} | {' | '.join(cells)} | {'/'.join(map(str, limits))} |")
+    return "\n".join([*lines, ""])
+
+
+def joint_events(
+    title: str, raw: Sequence[xr.Dataset], recalibrated: Sequence[xr.Dataset], results: pl.DataFrame
+) -> str:
+    """One table of the default joint events, by kind of track: raw and recalibrated, if they differ."""
+    forecasts = ["raw"] if recalibrated is raw else ["raw", "recalibrated"]
     lines = [
         f"### {title}: joint events",
         "",
-        "| races | event | predicted | observed | z |",
-        "|---|---|---|---|---|",
+        "| races | event | forecast | predicted | observed | z | p | over raw, nats a race |",
+        "|---" * 8 + "|",
     ]
-    for kind, ensemble in by_archetype(ensembles).items():
-        table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results)
-        for row in table.filter(forecast="raw").to_dicts():
+    again = by_archetype(recalibrated)
+    for kind, ensemble in by_archetype(raw).items():
+        table, _ = validate_events({"raw": ensemble, "recalibrated": again[kind]}, results)
+        of_kind = table.filter(pl.col("forecast").is_in(forecasts))
+        for row in of_kind.sort("event", maintain_order=True).to_dicts():
             observed = f"{row['observed']:.3f} [{row['lower']:.3f}, {row['upper']:.3f}]"
             z = "-" if row["z"] is None else f"{row['z']:.1f}"
-            lines.append(f"| {kind} | `{row['event']}` | {row['predicted']:.3f} | {observed} | {z} |")
-        test = joint_test(ensemble, results)
-        lines.append(f"| {kind} | all together: p = {test.p_value:.3f} | | | {test.largest_z:.1f} |")
+            predicted, p = f"{row['predicted']:.3f}", f"{row['p_value']:.3f}"
+            cells = [
+                kind,
+                f"`{row['event']}`",
+                row["forecast"],
+                predicted,
+                observed,
+                z,
+                p,
+                gain_over_raw(row),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        for row in of_kind.unique("forecast", maintain_order=True).to_dicts():
+            p = f"{row['p_together']:.3f}"
+            lines.append(f"| {kind} | all together | {row['forecast']} | | | | {p} | |")
     return "\n".join([*lines, ""])
+
+
+def gain_over_raw(row: dict[str, float | None]) -> str:
+    """The gain of a row of the table of joint events over the raw forecast, with its interval."""
+    values = [row[name] for name in ("gain_over_raw", "gain_over_raw_lower", "gain_over_raw_upper")]
+    gain, lower, upper = ("-" if value is None else f"{value:+.3f}" for value in values)
+    return "" if row["gain_over_raw"] is None else f"{gain} [{lower}, {upper}]"
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", required=True, help="table of results, .parquet or .csv")
-    parser.add_argument("--seasons", default="2018-2023", help="first and last season evaluated, 2018-2023")
-    parser.add_argument("--scenarios", type=int, default=10_000, help="scenarios per race, 10000")
+    parser = options_parser(__doc__, "2018-2023", 10_000)
     parser.add_argument("--variants", default=",".join(VARIANTS), help="networks, separated by commas")
-    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    parser.add_argument("--recalibrated", action="store_true", help="recalibrate the full network as well")
     options = parser.parse_args()
-    first, last = (int(year) for year in options.seasons.split("-"))
-    features, results = load_races(options.results, last)
-    parts = []
+    use_host_devices()
+    features, results = load_races(options.results, options.seasons[-1])
+    parts: list[str] = []
     for variant in options.variants.split(","):
         started = time.monotonic()
-        seasons = range(first, last + 1)
-        drawn = walk_forward(features, results, seasons, options.scenarios, VARIANTS[variant])
-        ensembles = list(drawn)
+        networks = walk_networks(features, results, options.seasons, VARIANTS[variant], options.cache)
+        ensembles = draw_seasons(features, networks, options.scenarios)
         forecasts = flatten(ensembles, results)
         if not parts:
             parts.append(markdown("start order", score(forecasts["start order"])))
-        parts.append(markdown(variant, score(forecasts["scenarios"])))
-        parts.append(joint_events(variant, ensembles, results))
+        scores = score(forecasts["scenarios"])
+        parts += [markdown(variant, scores), goals(variant, scores)]
+        parts.append(joint_events(variant, ensembles, ensembles, results))
         print(f"{variant}: {time.monotonic() - started:.0f} s", flush=True)
-    text = "\n".join(parts)
-    print(text)
-    if options.output:
-        options.output.write_text(text)
+    if options.recalibrated:
+        walk = features["season"].unique().sort().to_list()[1:]
+        networks = walk_networks(features, results, walk, cache=options.cache)
+        drawn = draw_seasons(features, networks, options.scenarios)
+        again = draw_again(features, networks, drawn, results, options.seasons)
+        scores = score(flatten(again, results)["scenarios"])
+        parts += [markdown("full, recalibrated", scores), goals("full, recalibrated", scores)]
+        raw = [one for season, one in zip(walk, drawn, strict=True) if season in options.seasons]
+        parts.append(joint_events("full, recalibrated", raw, again, results))
+    publish("\n".join(parts), options.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""Recalibrating walk-forward, as the pipeline does: every season with fits on the races before it.
+
+Here belongs what `repair` and `forecasts` share; nothing is scored.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+
+from benchmarks.evaluation import by_archetype, draw_seasons
+from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.calibration.race_curves import RACES_MULTIPLE, observe, pad_races
+from calibration_pipeline.calibration.recalibration import draw_recalibrations
+from calibration_pipeline.calibration.walk_forward import MIN_CALIBRATION_RACES, fit_archetype
+from calibration_pipeline.models import predict_with_calibrated_model, run_mcmc_calibration
+from calibration_pipeline.scenarios.network import Recalibration
+from calibration_pipeline.scenarios.probabilities import finish_probabilities
+
+SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 1}
+"""Of the marginal map, of which only means over the posterior are used."""
+
+
+def draw_again(
+    features: pl.DataFrame,
+    networks: Mapping[int, xr.Dataset],
+    raw: Sequence[xr.Dataset],
+    results: pl.DataFrame,
+    seasons: Sequence[int],
+    seed: int = 1,
+) -> list[xr.Dataset]:
+    """Recalibrate by the latent map: new scenarios of `seasons` from the networks that drew the raw ones.
+
+    Parameters
+    ----------
+    features, results : polars.DataFrame
+    networks : mapping
+        Season -> network, of all seasons that `raw` holds.
+    raw : sequence of xarray.Dataset
+        `ScenarioEnsemble` of every season of `networks`.
+    seasons : sequence of int
+        Those to draw.
+    seed : int
+
+    Returns
+    -------
+    list of xarray.Dataset
+        `ScenarioEnsemble` of each of `seasons`.
+    """
+    n_scenarios = raw[0].sizes["scenario"]
+    changes: dict[int, Recalibration] = {}
+    for kind, ensemble in by_archetype(raw).items():
+        fit = fit_archetype(ensemble, results, Archetype(kind), list(networks), seed=seed)
+        ahead = ensemble.isel(race=np.isin(ensemble["season"].values, seasons))
+        changes |= draw_recalibrations(fit, ahead, n_scenarios, seed)
+    return draw_seasons(features, {s: networks[s] for s in seasons}, n_scenarios, changes, seed)
+
+
+def map_tables(ensemble: xr.Dataset, results: pl.DataFrame, seasons: Sequence[int]) -> NDArray[np.float64]:
+    """Recalibrate one archetype's finish probabilities by the marginal map.
+
+    Seasons have slopes of their own where the past holds several.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        `ScenarioEnsemble` of one archetype, all seasons.
+    results : polars.DataFrame
+    seasons : sequence of int
+        Those to recalibrate; before them, and with fewer than three races to fit, tables stay raw.
+
+    Returns
+    -------
+    array, shape (race, driver, place)
+    """
+    table = finish_probabilities(ensemble["finish_position"].values, ensemble["field_size"].values)
+    finish = observe(ensemble, results).finish_position
+    recalibrated = table.copy()
+    season, kind = ensemble["season"].values, str(ensemble["archetype"].values[0])
+    for now in seasons:
+        seen, ahead = season < now, season == now
+        if seen.sum() >= MIN_CALIBRATION_RACES and ahead.any():
+            labels = np.pad(season[seen], (0, -int(seen.sum()) % RACES_MULTIPLE), mode="edge")
+            several = labels if len(np.unique(labels)) > 1 else None
+            samples, _ = run_mcmc_calibration(
+                pad_races(finish[seen]), pad_races(table[seen]), kind, **SETTINGS, season=several
+            )
+            recalibrated[ahead] = predict_with_calibrated_model(samples, table[ahead], kind)
+    return recalibrated
