@@ -20,7 +20,7 @@ from calibration_pipeline.models import predict_with_calibrated_model, run_mcmc_
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 
-SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 1}
+SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 2}
 """Of the marginal map, of which only means over the posterior are used."""
 
 

@@ -123,9 +123,10 @@ def main() -> None:
         networks = {season: distort(network, factor) for season, network in fitted.items()}
         judged = scores(features, results, networks, seasons, options.scenarios, incidents=structure is FULL)
         right = judged["raw"].to_numpy() if name == UNDISTORTED else right
-        lines += repair_rows(name, judged, right)
-        by_kind += kind_rows(name, judged)
-        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+        rows = repair_rows(name, judged, right), kind_rows(name, judged)
+        lines += rows[0]
+        by_kind += rows[1]
+        print(*rows[0], *rows[1], f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
     publish("\n".join([*lines, "", "Gained, by kind of track:", "", *by_kind, ""]), options.output)
 
 

@@ -65,7 +65,7 @@ def _forecasts(joint_events: pl.DataFrame) -> list[str]:
 
 
 def _together(joint_events: pl.DataFrame) -> list[str]:
-    """Say of each forecast whether all events together contradict it."""
+    """Say of each forecast whether all events together speak against it."""
     lines = []
     for forecast in _forecasts(joint_events):
         part = joint_events.filter(forecast=forecast)
@@ -78,7 +78,7 @@ def _together(joint_events: pl.DataFrame) -> list[str]:
         else:
             worst = part.sort("p_value", nulls_last=True)["event"][0]
             lines.append(
-                f"{label}: {n} together contradict the forecast (p {p_value(p)}), {worst} most of all."
+                f"{label}: {n} together speak against the forecast (p {p_value(p)}), {worst} most of all."
             )
     return lines
 
