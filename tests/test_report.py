@@ -232,7 +232,7 @@ def test_small_print_of_scores_is_folded(content: ReportContent, html: str) -> N
 def test_joint_events_are_said_in_words(content: ReportContent) -> None:
     """Test what is said of events together, of dependence, and of recalibrated against raw."""
     said = " ".join(joint_event_words(content))
-    assert "Raw: 4 joint events together speak against the forecast (p = 0.016), top(5) & running most" in said
+    assert "Raw: 4 joint events together speak against the forecast (p = 0.016), top(5) & running" in said
     assert "Recalibrated: 4 joint events together agree with the results (p = 0.800)." in said
     assert "would look different: led(1) & top(10), both_teammates(top(10))." in said
     assert "Too few races to tell dependence from independence: count(dnf) >= 8." in said
