@@ -559,3 +559,16 @@ def test_fastest_laps_of_real_races_add_up_to_the_timed_green_laps() -> None:
     races = data.race_results.group_by("race_id").agg(pl.first("green_laps"), pl.sum("fastest_laps"))
     untimed = (races["green_laps"] - races["fastest_laps"]).sum()
     assert untimed == data.counts["green_laps_untimed"] == 1
+
+
+def test_finished_races_are_those_that_load_season_reads(tmp_path: Path) -> None:
+    documents = season_documents()
+    races = documents["2021/race_list_basic.json"]["series_1"]
+    races.append(scheduled(8, 29, track_id=999, track_name="Nowhere Speedway"))
+    races.append(scheduled(9, 30, average_speed=0.0))
+    write(tmp_path, documents)
+    source = NascarFeedSource(str(tmp_path), TRACKS)
+    read = load(tmp_path, documents).race_results["race_id"].unique(maintain_order=True).to_list()
+    assert list(source.finished_races(2021)) == read
+    assert source.finished_races(2021)[1] == "2021 race 1 (Race 1, Kansas Speedway)"
+    assert source.finished_races(2022) == {}

@@ -309,3 +309,9 @@ def test_a_negative_seed_is_refused() -> None:
 def test_a_season_not_configured_is_refused(method: str) -> None:
     with pytest.raises(SourceError, match="2020, 2021, 2022, 2023; got 2019"):
         getattr(source(), method)(2019)
+
+
+def test_finished_races_are_those_of_the_season(data: SeasonData) -> None:
+    season = data.race_results["season"][0]
+    assert list(source().finished_races(season)) == data.race_results["race_id"].unique().sort().to_list()
+    assert source().finished_races(2050) == {}

@@ -563,3 +563,13 @@ def test_table_and_feed_agree_on_what_both_tell() -> None:
         assert (both[column] == both[f"{column}_of_table"]).all()
     for column in ("start_position", "laps_completed", "laps_led", "running", "race_laps"):
         assert (both[column] == both[f"{column}_of_table"]).mean() > 0.99
+
+
+def test_finished_races_are_those_that_load_season_reads(tmp_path: Path) -> None:
+    source = TablesSource(write(tmp_path, simulated().race_results.drop(*NOT_IN_TABLES)), None, TRACKS)
+    season = source.seasons[0]
+    read = source.load_season(season).race_results
+    finished = source.finished_races(season)
+    assert list(finished) == read["race_id"].unique(maintain_order=True).to_list()
+    assert next(iter(finished.values())).startswith(f"{season} race 1 (")
+    assert source.finished_races(season - 1) == {}

@@ -64,6 +64,23 @@ class Source(Protocol):
         """
         ...
 
+    def finished_races(self, season: int) -> dict[int, str]:
+        """Return the races of `season` that have run and that `load_season` would read.
+
+        It asks for as little as the source allows, so that it can be asked every few minutes.
+
+        Returns
+        -------
+        dict[int, str]
+            race_id → what people call the race, in race order; empty where the source has no such season yet.
+
+        Raises
+        ------
+        SourceError
+            If the source cannot be read.
+        """
+        ...
+
     def next_race(self, after_season: int) -> pl.DataFrame | None:
         """Return the entry list of the next race that has not run.
 

@@ -138,6 +138,20 @@ class NascarFeedSource:
             left_out=left_out,
         )
 
+    def finished_races(self, season: int) -> dict[int, str]:
+        """Return the points races of `season` that have run on known tracks; of the race list alone.
+
+        Raises
+        ------
+        SourceError
+            If the race list cannot be read.
+        """
+        try:
+            rounds = self._rounds(season)
+        except MissingDocumentError:
+            return {}
+        return {r.race.race_id: r.race.label for r in rounds if r.race.has_run and self._is_known(r.race)}
+
     def next_race(self, after_season: int) -> pl.DataFrame | None:
         """Return the entry list of the first race that has not run, in `after_season` or the one after.
 
@@ -187,6 +201,13 @@ class NascarFeedSource:
         if track.archetype is None:
             raise UnknownTrackError(f"Track {track.name} fits no archetype.")
         return track
+
+    def _is_known(self, race: ScheduledRace) -> bool:
+        try:
+            self._track(race)
+        except UnknownTrackError:
+            return False
+        return True
 
     def _load_race(
         self, scheduled: _Round, track: TrackConstraints, counts: Counter[str]

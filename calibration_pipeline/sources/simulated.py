@@ -76,6 +76,12 @@ class SimulatedSource:
         counts = {"races": results["race_id"].n_unique(), "cars": results.height, "laps": laps.height}
         return SeasonData(race_results=results, lap_telemetry=laps, counts=counts, left_out=[])
 
+    def finished_races(self, season: int) -> dict[int, str]:
+        """Return all races of `season`, as race_id → label; none where it is not configured."""
+        if season not in self.seasons:
+            return {}
+        return {100 * season + n: f"{season} race {n} ({track})" for n, track in enumerate(CALENDAR, 1)}
+
     def next_race(self, after_season: int) -> pl.DataFrame:
         """Return the entry list, with grid, of the first race of the season after `after_season`.
 

@@ -6,7 +6,9 @@ Races that fit no archetype or whose track is not known are left out and named.
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -93,15 +95,8 @@ class TablesSource:
         """
         counts = Counter(dict.fromkeys(COUNTS + (LAP_COUNTS if self._laps else ()), 0))
         where = self._results_file.path
-        placed, left_out = tables_frames.place_races(self._numbered(season, counts), self.tracks)
-        has_run = (pl.col("finish_position") > 0).any().over("race_order")
-        has_grid = pl.col("start_position").is_not_null().any().over("race_order")
-        counts["races_not_run"] += placed.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
-        run = placed.filter(has_run)
-        for race in run.filter(~has_grid).unique("race_order").iter_rows(named=True):
-            name = f"{race['season']} race {race['round']} ({race['track']})"
-            left_out[race["race_order"]] = f"{name}: its grid is not known."
-        cars = tables_frames.starters(run.filter(has_grid), where, counts)
+        run, left_out = self._finished(season, counts)
+        cars = tables_frames.starters(run, where, counts)
         results = tables_frames.complete(cars, counts)
         telemetry = LapTelemetry.empty()
         if self._laps is not None and self._laps_file is not None and not results.is_empty():
@@ -117,6 +112,19 @@ class TablesSource:
             counts=dict(counts),
             left_out=lines,
         )
+
+    def finished_races(self, season: int) -> dict[int, str]:
+        """Return the races of `season` that have run, on known tracks and with a grid.
+
+        Raises
+        ------
+        SourceError
+            If the table cannot be read.
+        """
+        if season not in self._results.seasons():
+            return {}
+        races = self._finished(season, Counter())[0].unique("race_id").sort("race_order")
+        return {race["race_id"]: _label(race) for race in races.iter_rows(named=True)}
 
     def next_race(self, after_season: int) -> pl.DataFrame | None:
         """Return the entry list of the first race that has not run, in `after_season` or the one after.
@@ -144,6 +152,17 @@ class TablesSource:
                 return hold_to_contract(EntryList, cars, self._where(season))
         return None
 
+    def _finished(self, season: int, counts: Counter[str]) -> tuple[pl.DataFrame, dict[int, str]]:
+        """Return the cars of the races that can be used, and why others are left out, by race_order."""
+        placed, left_out = tables_frames.place_races(self._numbered(season, counts), self.tracks)
+        has_run = (pl.col("finish_position") > 0).any().over("race_order")
+        has_grid = pl.col("start_position").is_not_null().any().over("race_order")
+        counts["races_not_run"] += placed.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
+        run = placed.filter(has_run)
+        for race in run.filter(~has_grid).unique("race_order").iter_rows(named=True):
+            left_out[race["race_order"]] = f"{_label(race)}: its grid is not known."
+        return run.filter(has_grid), left_out
+
     def _where(self, season: int) -> str:
         return f"Season {season} of {self._results_file.path}"
 
@@ -163,3 +182,7 @@ class TablesSource:
             known = ", ".join(str(one) for one in self._results.seasons()) or "none"
             raise SourceError(f"Season {season} is not in {where}; it has {known}.")
         return tables_frames.number_races(rows, where, counts)
+
+
+def _label(race: Mapping[str, Any]) -> str:
+    return f"{race['season']} race {race['round']} ({race['track']})"
