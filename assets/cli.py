@@ -48,6 +48,12 @@ examples:
   calibration-pipeline events "top(5) & running"             how often: predicted and observed
   calibration-pipeline events "count(dnf) >= 12" --source nascar_feed
 """
+SQL_EXAMPLES = """\
+examples:
+  calibration-pipeline sql                                   the tables and their columns
+  calibration-pipeline sql "FROM verdict WHERE line = 1"
+  calibration-pipeline sql "SELECT track_id, avg(n_cautions) FROM race_results GROUP BY ALL ORDER BY 2 DESC"
+"""
 INTERRUPTED = 130
 OWN_LOGGERS = ("assets", "calibration_pipeline")
 
@@ -98,10 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("expression", nargs="?", metavar="EVENT", help="an event in quotes; see examples")
     events.set_defaults(command=_events)
 
+    sql = commands.add_parser(
+        "sql",
+        help="ask the stored tables in SQL, or list them with their columns",
+        epilog=SQL_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sql.add_argument("question", nargs="?", metavar="QUERY", help="one query in quotes; see examples")
+    sql.set_defaults(command=_sql)
+
     settings = commands.add_parser("settings", help="show what is in force and where it came from")
     settings.set_defaults(command=_settings)
 
-    for command in (run, ui, report, events, settings):
+    for command in (run, ui, report, events, sql, settings):
         group = command.add_argument_group("settings", "override environment and .env")
         for name, text in SETTING_OPTIONS.items():
             group.add_argument(f"--{name}", metavar="VALUE", help=text)
@@ -244,6 +259,28 @@ def _events(options: argparse.Namespace) -> int:
         return 1
     try:
         print_judged(_console(), settings.store_path, event, settings.seed)
+    except ValueError as error:
+        _fail(str(error))
+        return 1
+    return 0
+
+
+def _sql(options: argparse.Namespace) -> int:
+    settings = _load(options, seasons=False)
+    if settings is None:
+        return 2
+    from assets.answers import print_answer, print_tables
+    from assets.catalogue import stored_tables
+
+    store = settings.store_path
+    if not stored_tables(store):
+        _fail(f"There are no tables in {store} yet: calibration-pipeline run makes them.")
+        return 1
+    if options.question is None:
+        print_tables(_console(), store)
+        return 0
+    try:
+        print_answer(_console(), store, options.question)
     except ValueError as error:
         _fail(str(error))
         return 1

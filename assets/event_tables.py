@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from assets.storage import stored_value
+from assets.storage import stored_partitions, stored_value
 from assets.verification import judged_ensembles
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.verification.cases import JUDGED
@@ -34,7 +34,7 @@ def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, p
     tuple
         Archetype, rows of raw and recalibrated, and the reason where there are no rows.
     """
-    files = _files(store / "race_results")
+    files = stored_partitions(store / "race_results")
     results = pl.concat([stored_value(path, "race_results", season) for season, path in files.items()])
     for archetype in ARCHETYPES:
         path = store / "recalibrated_ensemble" / f"{archetype}.nc"
@@ -51,20 +51,16 @@ def _raw(store: UPath, recalibrated: xr.Dataset, archetype: str) -> list[xr.Data
     seasons = set(recalibrated["season"].values.astype(str))
     return [
         stored_value(path, "scenario_ensemble", season, archetype)
-        for season, path in _files(store / "scenario_ensemble").items()
+        for season, path in stored_partitions(store / "scenario_ensemble").items()
         if season in seasons
     ]
-
-
-def _files(folder: UPath) -> dict[str, UPath]:
-    """Return the stored partitions of an asset, in order."""
-    return {path.stem: path for path in sorted(folder.glob("[!.]*.*"))}
 
 
 def has_scenarios(store: UPath) -> bool:
     """Tell whether a run has stored results, scenarios and recalibrated scenarios."""
     return all(
-        _files(store / asset) for asset in ("race_results", "scenario_ensemble", "recalibrated_ensemble")
+        stored_partitions(store / asset)
+        for asset in ("race_results", "scenario_ensemble", "recalibrated_ensemble")
     )
 
 

@@ -21,6 +21,7 @@ from upath import UPath
 
 from assets.contracts import place
 from assets.partitions import ARCHETYPE_PARTITIONS
+from assets.storage import stored_partitions
 
 PROGRESS = "assets.progress"
 RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
@@ -102,7 +103,7 @@ def needing_more(defs: dg.Definitions, archetypes: Sequence[str]) -> dict[dg.Ass
                 lacking[key] = lacking[parent]
             elif read == (ARCHETYPE_PARTITIONS, None) and not _allows_missing(asset, name):
                 folder: UPath = (defs.resources or {})["settings"].store_path / parent.to_user_string()
-                if missing := sorted(others - {path.stem for path in folder.glob("*.*")}):
+                if missing := sorted(others - stored_partitions(folder).keys()):
                     lacking[key] = f"{parent.to_user_string()} of {', '.join(missing)}"
     return lacking
 

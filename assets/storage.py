@@ -36,7 +36,7 @@ def write_atomically(path: UPath, data: bytes) -> None:
     On a local disk it is written beside the target and renamed; an object store puts whole objects.
     Leftovers of killed writers of the same target are removed once they are an hour old.
     """
-    if not _is_local(path):
+    if not is_local(path):
         path.write_bytes(data)
         return
     target = Path(str(path))
@@ -60,7 +60,8 @@ def _remove_leftovers(target: Path) -> None:
                 leftover.unlink()
 
 
-def _is_local(path: UPath) -> bool:
+def is_local(path: UPath) -> bool:
+    """Tell whether `path` is on this machine's disk."""
     return path.protocol in ("", "file", "local")
 
 
@@ -231,6 +232,11 @@ def io_managers(root: UPath) -> dict[str, dg.IOManager]:
         "netcdf": NetCDFIOManager(root),
         "report": ReportIOManager(root),
     }
+
+
+def stored_partitions(folder: UPath) -> dict[str, UPath]:
+    """Return the files of an asset's partitions by key, in order; none where the folder does not exist."""
+    return {path.stem: path for path in sorted(folder.glob("[!.]*.*"))}
 
 
 def stored_value(path: UPath, asset: str, partition: str | None, archetype: str | None = None) -> Any:

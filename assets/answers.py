@@ -1,0 +1,48 @@
+"""Questions in SQL on the terminal: which tables there are, and what they answer."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from upath import UPath
+
+from assets.catalogue import ask, stored_tables
+from assets.contracts import BOUNDARIES, column_schema
+
+MOST_ROWS = 200
+
+
+def print_tables(console: Console, store: UPath) -> None:
+    """Print which tables are stored, and what their columns are."""
+    for name in stored_tables(store):
+        about = (BOUNDARIES[name].__doc__ or "").strip().splitlines()[0]
+        console.print(f"[bold]{name}[/]: {escape(about)}", highlight=False)
+        columns = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+        for column in column_schema(name).columns:
+            columns.add_row(f"  {column.name}", column.type, escape(column.description or ""))
+        console.print(columns)
+
+
+def print_answer(console: Console, store: UPath, question: str) -> None:
+    """Print the answer to a question in SQL.
+
+    Raises
+    ------
+    ValueError
+        If the question is refused.
+    """
+    answer = ask(store, question, MOST_ROWS + 1)
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in answer.columns:
+        grid.add_column(escape(column), overflow="fold")
+    for row in answer.rows[:MOST_ROWS]:
+        grid.add_row(*(_cell(value) for value in row))
+    console.print(grid)
+    if len(answer.rows) > MOST_ROWS:
+        console.print(f"Only the first {MOST_ROWS} rows are shown: add LIMIT, or aggregate.", highlight=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else escape(str(value))

@@ -1,0 +1,141 @@
+"""The catalogue: what is stored can be asked in SQL, and nothing else can be done or read through it."""
+
+import re
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from upath import UPath
+
+from assets.catalogue import CATALOGUE_FILE, TABLES, ask, catalogue, create_views, stored_tables
+from assets.cli import main
+from assets.contracts import BOUNDARIES
+from assets.settings import Settings
+from assets.storage import ParquetIOManager, write_atomically
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "sql.md"
+EXAMPLES = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def results() -> pl.DataFrame:
+    return SimulatedSource([2024], compile_constraints()).load_season(2024).race_results
+
+
+def fill(store: UPath, results: pl.DataFrame) -> None:
+    """Store two seasons of results, and every other table without rows."""
+    for asset in TABLES:
+        frames = {f"{asset}.parquet": BOUNDARIES[asset].empty()}
+        if asset == "race_results":
+            frames = {f"{asset}/{key}.parquet": results for key in ("2024", "2025")}
+        for name, frame in frames.items():
+            write_atomically(store / name, ParquetIOManager().serialise(frame))
+
+
+@pytest.fixture
+def store(tmp_path: Path, results: pl.DataFrame) -> UPath:
+    fill(UPath(tmp_path / "store" / "simulated"), results)
+    return UPath(tmp_path / "store" / "simulated")
+
+
+def test_a_view_holds_all_partitions(store: UPath, results: pl.DataFrame) -> None:
+    answer = ask(store, "SELECT count(*) AS cars, max(season) AS newest FROM race_results", 5)
+    assert answer.columns == ("cars", "newest")
+    assert answer.rows == [(2 * results.height, 2024)]
+    assert set(stored_tables(store)) == set(TABLES)
+
+
+def test_only_so_many_rows_are_returned(store: UPath) -> None:
+    assert len(ask(store, "FROM race_results", 7).rows) == 7
+
+
+def test_an_object_store_is_asked_alike(results: pl.DataFrame) -> None:
+    store = UPath("memory://catalogue-test/simulated")
+    fill(store, results)
+    assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_questions_of_the_documentation_are_answered(store: UPath, example: str) -> None:
+    assert ask(store, example, 100).columns
+
+
+@pytest.mark.parametrize(
+    ("question", "problem"),
+    [
+        ("", "one query at a time; got 0"),
+        ("FROM race_results; FROM verdict", "one query at a time; got 2"),
+        ("COPY race_results TO 'stolen.csv'", "Only queries are answered; got a statement COPY"),
+        ("CREATE TABLE t (a INTEGER)", "Only queries are answered; got a statement CREATE"),
+        ("ATTACH 'other.duckdb'", "Only queries are answered; got a statement ATTACH"),
+        ("EXPLAIN ANALYZE FROM race_results", "Only queries are answered; got a statement EXPLAIN"),
+        ("SET enable_external_access = true", "Only queries are answered; got a statement SET"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled by configuration"),
+        ("SELECT * FROM read_text('https://example.org/')", "disabled by configuration"),
+        ("SELECT * FROM read_parquet('{store}/../other/x.parquet')", "disabled by configuration"),
+        ("FROM nothing", r"nothing does not exist(.|\n)*Tables: calibration_curves, "),
+        ("SELEC 1", "syntax error"),
+    ],
+)
+def test_what_is_no_query_of_the_store_is_refused(
+    store: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=problem):
+        ask(store, question.format(store=store), 5)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_table_is_named_and_the_others_are_answered(store: UPath) -> None:
+    damaged = store / "race_results" / "2025.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert ask(store, "FROM verdict", 5).rows == []
+    with pytest.raises(ValueError, match=r"race_results cannot be read: .*2025\.parquet"):
+        ask(store, "FROM race_results", 5)
+
+
+def test_the_asset_stores_views_with_described_columns(store: UPath, results: pl.DataFrame) -> None:
+    made = catalogue(Settings(store=str(store.parent)))
+    assert f"| race_results | {2 * results.height} |" in made.metadata["views"].value
+    with duckdb.connect(str(store / CATALOGUE_FILE), read_only=True) as connection:
+        views = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
+        about = connection.execute(
+            "SELECT comment FROM duckdb_columns() WHERE table_name = 'lap_telemetry' AND column_name = 'lap'"
+        ).fetchall()
+        rows = connection.execute("SELECT count(*) FROM race_results").fetchall()
+    assert views == set(TABLES)
+    assert about == [("Lap, 0 is the grid",)]
+    assert rows == [(2 * results.height,)]
+
+
+def test_the_asset_names_tables_that_cannot_be_read_and_keeps_the_old_file(store: UPath) -> None:
+    catalogue(Settings(store=str(store.parent)))
+    before = (store / CATALOGUE_FILE).read_bytes()
+    (store / "verdict.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=r"must be materialized again: verdict: .*verdict\.parquet"):
+        catalogue(Settings(store=str(store.parent)))
+    assert (store / CATALOGUE_FILE).read_bytes() == before
+
+
+def test_views_of_an_empty_store_are_none(tmp_path: Path) -> None:
+    with duckdb.connect() as connection:
+        assert create_views(connection, UPath(tmp_path)) == {}
+        assert connection.execute("SHOW TABLES").fetchall() == []
+
+
+def test_the_command_answers_lists_and_refuses(store: UPath, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--store", str(store.parent)]
+    assert main(["sql", *options, "SELECT count(*) AS cars FROM race_results WHERE round = 1"]) == 0
+    assert "cars" in capsys.readouterr().out
+    assert main(["sql", *options, "FROM race_results"]) == 0
+    assert "Only the first 200 rows are shown" in capsys.readouterr().out
+    assert main(["sql", *options]) == 0
+    assert "Lap, 0 is the grid" in capsys.readouterr().out
+    assert main(["sql", *options, "DROP VIEW race_results"]) == 1
+    assert "Only queries are answered" in capsys.readouterr().err
+    assert main(["sql", "--store", str(store / "elsewhere")]) == 1
+    assert "calibration-pipeline run makes them" in capsys.readouterr().err
