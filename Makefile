@@ -10,7 +10,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow check ui report lock clean
+.PHONY: help install run test slow check docs ui report lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ check: $(STAMP)  ## Lint, check the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## Build the documentation in build/site, every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ui: $(STAMP)  ## Open the asset graph, the runs and the checks in Dagster's UI, on loopback
 	$(BIN)/calibration-pipeline ui $(ARGS)

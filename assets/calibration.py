@@ -5,12 +5,12 @@ import polars as pl
 import xarray as xr
 from upath import UPath
 
-from assets.metadata import OWNERS, boundary, plot, table
+from assets.metadata import OWNERS, boundary, plot, plotted_convergence, table
 from assets.partitions import ARCHETYPE_PARTITIONS, every_season
 from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import LEFT_OUT, OWN_ARCHETYPE, stored_value
-from calibration_pipeline import figures, plotting
+from calibration_pipeline import arviz_pictures, figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations, scored_races
@@ -26,6 +26,7 @@ from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.summaries import finish_chances
+from calibration_pipeline.verification.reliability import pit_ecdf
 
 GROUP = "calibration"
 of_every_season = dg.AssetIn(partition_mapping=every_season)
@@ -64,11 +65,13 @@ def calibration_posterior(
         seed=settings.seed,
     )
     slopes = slope_by_season(fit, context.partition_key)
+    convergence = convergence_by_fold(fit)
     figure, ax = figures.figure_axes()
     plotting.draw_slope_by_season(ax, slopes)
     return dg.Output(
         fit,
         metadata={
+            **plotted_convergence(convergence),
             "races": int(fit.attrs["n_races"]),
             "folds": fit["walk_forward"].sizes["fold"],
             "seed": settings.seed,
@@ -76,7 +79,8 @@ def calibration_posterior(
             "mass_outside_table": float(fit.attrs["mass_outside_table"]),
             "identification": table(identification(fit), 60),
             "predictive_checks": table(predictive_checks(fit)),
-            "convergence": table(convergence_by_fold(fit), 60),
+            "convergence": table(convergence, 60),
+            "trace_ranks": plot(arviz_pictures.draw_ranks(fit)),
         },
     )
 
@@ -177,6 +181,7 @@ def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
 )
 def backtest(
     context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
     race_results: dict[str, pl.DataFrame],
     scenario_ensemble: dict[str, xr.Dataset],
     recalibrated_ensemble: xr.Dataset,
@@ -195,9 +200,12 @@ def backtest(
             for name in ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
         }
     )
+    figure, ax = figures.figure_axes()
+    plotting.draw_pit(ax, pit_ecdf(scored, settings.seed))
     return dg.Output(
         scored,
         metadata={
+            "pit": plot(figure),
             "races": scored.sizes["race"],
             "races_recalibrated": calibrated,
             "races_before_the_first_scored": everything.sizes["race"] - scored.sizes["race"],
@@ -222,15 +230,17 @@ def pooled_posterior(
     fits = {archetype: calibration_posterior[archetype] for archetype in ARCHETYPES}
     pooled = fit_pooled(fits, settings.season_list, seed=settings.seed)
     slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
+    convergence = convergence_by_fold(pooled)
     figure, ax = figures.figure_axes()
     plotting.draw_slope_by_season(ax, slopes)
     return dg.Output(
         pooled,
         metadata={
+            **plotted_convergence(convergence),
             "races": int(pooled.attrs["n_races"]),
             "seed": settings.seed,
             "slope": plot(figure),
-            "convergence": table(convergence_by_fold(pooled), 60),
+            "convergence": table(convergence, 60),
         },
     )
 

@@ -13,6 +13,7 @@ from calibration_pipeline import figures
 
 OWNERS = ["team:calibration"]
 SHOWN_ROWS = 12
+PLOTTED = ("crps", "log_score", "coverage", "head_to_head_slope")
 
 
 def boundary(asset: str) -> dict[str, Any]:
@@ -42,6 +43,30 @@ def rows(frame: pl.DataFrame) -> dict[str, Any]:
 def counts(values: Mapping[str, int]) -> dict[str, dg.IntMetadataValue]:
     """Return counts as metadata, one entry each."""
     return {name: dg.MetadataValue.int(int(value)) for name, value in values.items()}
+
+
+def plotted_scores(metrics: pl.DataFrame) -> dict[str, float]:
+    """Return the scores that the UI plots over materializations, raw and recalibrated, by name."""
+    chosen = metrics.filter(
+        pl.col("quantity").is_in(PLOTTED)
+        & pl.col("forecast").is_in(["raw", "recalibrated"])
+        & (pl.col("reference") == "")
+        & pl.col("estimate").is_not_null()
+    )
+    names = pl.concat_str(
+        "quantity", pl.col("level").str.replace(" %", "").replace("", None), "forecast",
+        separator="_", ignore_nulls=True,
+    )  # fmt: skip
+    return dict(chosen.select(names, "estimate").iter_rows())
+
+
+def plotted_convergence(convergence: pl.DataFrame) -> dict[str, float]:
+    """Return the worst diagnostics of all fits, which the UI plots over materializations."""
+    worst = convergence.select(
+        worst_r_hat=pl.max("r_hat"), least_ess_bulk=pl.min("ess_bulk"), least_ess_tail=pl.min("ess_tail")
+    ).row(0, named=True)
+    told = {name: value for name, value in worst.items() if value is not None}
+    return {**told, "divergences": convergence.unique("fold")["divergences"].sum()} if told else {}
 
 
 def _cell(value: object) -> str:

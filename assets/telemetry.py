@@ -4,9 +4,11 @@ import dagster as dg
 import polars as pl
 from upath import UPath
 
+from assets.lineage import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS, column_lineage
 from assets.metadata import OWNERS, boundary, rows, table
 from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
+from calibration_pipeline.telemetry.features import ENTRY_COLUMNS
 
 GROUP = "telemetry"
 
@@ -25,7 +27,12 @@ def lap_aggregates(lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
     frame = aggregate_laps([str(lap_telemetry)])
     return dg.Output(
         frame,
-        metadata={**rows(frame), "races": frame["race_id"].n_unique(), "sample": table(frame, 5)},
+        metadata={
+            **rows(frame),
+            "races": frame["race_id"].n_unique(),
+            "sample": table(frame, 5),
+            **column_lineage({"lap_telemetry": LAP_COLUMNS}, {"lap_telemetry": ("race_id", "driver_id")}),
+        },
     )
 
 
@@ -59,5 +66,9 @@ def driver_features(
             "history_races": history["race_id"].n_unique(),
             "history_seasons": ", ".join(sorted(race_results)),
             "sample": table(frame, 5),
+            **column_lineage(
+                {"race_results": RESULT_COLUMNS, "lap_aggregates": AGGREGATE_COLUMNS},
+                {"race_results": ENTRY_COLUMNS},
+            ),
         },
     )

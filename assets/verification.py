@@ -8,7 +8,7 @@ import xarray as xr
 
 from assets.calibration import of_every_season, own_races_of_every_season, own_recalibrated_races
 from assets.events import judged_events
-from assets.metadata import OWNERS, boundary, plot, rows, table
+from assets.metadata import OWNERS, boundary, plot, plotted_scores, rows, table
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.settings import Settings
 from calibration_pipeline import figures, plotting
@@ -66,6 +66,7 @@ def calibration_metrics(
         metrics,
         metadata={
             **rows(metrics),
+            **plotted_scores(metrics),
             "seed": settings.seed,
             "coverage": plot(figure),
             "scores": table(shown.select(columns), 40),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.settings import Settings, SettingsError, load_settings, origins, parse_seasons
+from assets.settings_page import settings_page
 from calibration_pipeline.scenarios.structure import VARIANTS
 
 
@@ -142,3 +143,8 @@ def test_every_variant_of_the_network_can_be_set_and_no_other():
     assert get_args(Settings.model_fields["network"].annotation) == tuple(VARIANTS)
     with pytest.raises(SettingsError, match=r"CALIBRATION_NETWORK .*no_incidents.*got 'other'"):
         load_settings({"network": "other"})
+
+
+def test_page_of_settings_is_that_of_the_code() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_page(), "make docs/settings.md anew: python -m assets.settings_page"
