@@ -66,7 +66,7 @@ def plotted_convergence(convergence: pl.DataFrame) -> dict[str, float]:
         worst_r_hat=pl.max("r_hat"), least_ess_bulk=pl.min("ess_bulk"), least_ess_tail=pl.min("ess_tail")
     ).row(0, named=True)
     told = {name: value for name, value in worst.items() if value is not None}
-    return {**told, "divergences": convergence.unique("fold")["divergences"].sum()} if told else {}
+    return {**told, "divergences": int(convergence.unique("fold")["divergences"].sum())} if told else {}
 
 
 def _cell(value: object) -> str:
