@@ -1,4 +1,4 @@
-"""Which columns a feature or lap aggregate is made of, as the UI's column lineage shows it.
+"""Which columns a feature or lap aggregate is made of: Dagster's column lineage, kept with each table.
 
 A test changes each source column in turn and sees which columns follow.
 """

@@ -248,9 +248,10 @@ class MetricTable(Table):
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
     forecast: str = pa.Field(isin=list(FORECASTS), description="Which forecast is scored")
     quantity: str = pa.Field(description="What is estimated, e.g. crps")
-    level: str = pa.Field(description="Interval level or event, '' where there is none")
+    level: str = pa.Field(description="Interval level or event, empty where there is none")
     reference: str = pa.Field(
-        isin=["", *FORECASTS], description="Forecast that a skill or gain is measured against, '' where none"
+        isin=["", *FORECASTS],
+        description="Forecast that a skill or gain is measured against, empty where none",
     )
     estimate: float = pa.Field(nullable=True, description="The estimate")
     lower: float = pa.Field(

@@ -1,0 +1,131 @@
+"""Pictures of the asset graph, of an asset's partition and of the report, for the documentation.
+
+    calibration-pipeline run
+    python -m benchmarks.screenshots
+
+It photographs what the newest run has stored, with the settings in force, in Chromium.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from assets.settings import load_settings
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+SIZE = {"width": 1600, "height": 1000}
+START_S = 120.0
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+
+
+@contextmanager
+def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serve Dagster's UI on a free port of the loopback, and yield its address.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        Variables added to this process's own, as DAGSTER_HOME.
+
+    Raises
+    ------
+    RuntimeError
+        If it does not answer in two minutes; with what it printed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "assets.cli", "ui", "--port", str(port)]
+    with TemporaryFile("w+") as printed:
+        server = subprocess.Popen(  # noqa: S603
+            command,
+            env={**os.environ, **(environment or {})},
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            if not _answers(f"{address}/server_info", server):
+                printed.seek(0)
+                raise RuntimeError(f"The UI did not start in {START_S:g} s:\n{printed.read()[-4000:]}")
+            yield address
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()  # noqa: S310
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+        else:
+            return True
+    return False
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Start Debian's Chromium, headless.
+
+    Raises
+    ------
+    FileNotFoundError
+        If Chromium is not installed.
+    """
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise FileNotFoundError("Chromium is not installed: apt install chromium")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def open_graph(page: Page, address: str) -> None:
+    """Open the asset graph with all its groups unfolded, and wait for the last asset."""
+    page.goto(f"{address}/asset-groups")
+    page.get_by_text("verification", exact=True).first.wait_for()
+    page.keyboard.press("Alt+E")
+    page.get_by_text("race_results", exact=True).first.wait_for()
+
+
+def open_partition(page: Page, address: str, asset: str, partition: str) -> None:
+    """Open a partition of an asset, and wait for its metadata."""
+    page.goto(f"{address}/assets/{asset}?view=partitions&partition={partition}")
+    page.get_by_text("Metadata", exact=True).first.wait_for()
+
+
+def main() -> None:
+    """Take the pictures."""
+    report = Path(str(load_settings().store_path / "calibration_report.html"))
+    with serve_ui() as address, open_browser() as browser:
+        page = browser.new_page(viewport=SIZE)
+        open_graph(page, address)
+        page.wait_for_timeout(3000)
+        page.screenshot(path=IMAGES / "ui_graph.png")
+        open_partition(page, address, "calibration_posterior", "intermediate")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=IMAGES / "ui_partition.png")
+        page.goto(report.as_uri())
+        page.screenshot(path=IMAGES / "report.png")
+    print(f"Written: {IMAGES}/ui_graph.png, ui_partition.png, report.png")
+
+
+if __name__ == "__main__":
+    main()
