@@ -28,7 +28,7 @@ from calibration_pipeline.schemas.frames import LapAggregates
 from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.baselines import bradley_terry, shares_beaten
+from calibration_pipeline.verification.baselines import align_shares, bradley_terry, shares_beaten
 from calibration_pipeline.verification.cases import (
     car_pairs,
     independent_head_to_head,
@@ -178,15 +178,7 @@ def _season_forecasts(
     size = ensemble["field_size"].values.astype(int)
     finish = observe(ensemble, results).finish_position.astype(int)
     race, slot = np.nonzero(car)
-    cars = pl.DataFrame(
-        {
-            "race_id": ensemble["race"].values[race],
-            "driver_id": ensemble["driver_id"].values[race, slot].tolist(),
-        }
-    )
-    beaten = cars.join(shares, on=["race_id", "driver_id"], how="left", maintain_order="left")
-    share = np.full(car.shape, 0.5)
-    share[race, slot] = beaten["share_beaten"].to_numpy()
+    share = align_shares(ensemble, shares)
     pairs = car_pairs(car)
     pair_race, first, second = pairs
 

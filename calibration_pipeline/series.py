@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -80,8 +81,14 @@ def largest(frame: pl.DataFrame, column: str) -> float:
     return float(frame[column].cast(pl.Float64).fill_null(0).max())  # type: ignore[arg-type]
 
 
-def count(n: object, noun: str) -> str:
-    """Return `1 race`, `1,296 races`."""
+def count(n: Any, noun: str) -> str:
+    """Return a number of things in words; the plural of `noun` ends in s.
+
+    Examples
+    --------
+    >>> count(1, "race"), count(1296, "car")
+    ('1 race', '1,296 cars')
+    """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 

@@ -24,7 +24,7 @@ from calibration_pipeline.calibration.latent import (
 )
 from calibration_pipeline.calibration.race_curves import Reference
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.scenarios.plackett_luce import log_probability, slots_in_order
 
 
 class Fields(NamedTuple):
@@ -77,7 +77,7 @@ class ReversePlackettLuce(dist.Distribution):
     def log_prob(self, value: ArrayLike) -> Array:
         """Exact log probability of orders."""
         rank = jnp.asarray(value)
-        order = jnp.argsort(jnp.where(rank > 0, rank, rank.shape[-1] + 1), axis=-1)
+        order = slots_in_order(rank)
         utility = jnp.broadcast_to(self.utility, rank.shape)
         return log_probability(
             jnp.take_along_axis(utility, order, axis=-1), jnp.take_along_axis(rank > 0, order, axis=-1)

@@ -18,9 +18,9 @@ from scipy.optimize import minimize
 from calibration_pipeline.calibration.curves import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
 from calibration_pipeline.quadrature import even_nodes, gauss_hermite
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.scenarios.plackett_luce import log_probability, slots_in_order
 from calibration_pipeline.scenarios.recovery import running_order
-from calibration_pipeline.schemas.datasets import car_mask
+from calibration_pipeline.schemas.datasets import car_mask, list_cars
 
 RACES_MULTIPLE = 64
 REFERENCE_SCENARIOS = 32
@@ -87,17 +87,9 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     """
     n_races, width = ensemble.sizes["race"], ensemble.sizes["driver"]
     car = car_mask(ensemble).values
-    race, slot = np.nonzero(car)
-    cars = pl.DataFrame(
-        {
-            "race_id": ensemble["race"].values[race],
-            "driver_id": ensemble["driver_id"].values[race, slot].tolist(),
-            "race_index": race,
-            "slot": slot,
-        },
-        schema_overrides={"driver_id": pl.String},
+    found = list_cars(ensemble).join(
+        race_results, on=["race_id", "driver_id"], how="left", maintain_order="left"
     )
-    found = cars.join(race_results, on=["race_id", "driver_id"], how="left", maintain_order="left")
     if n_lost := found["finish_position"].null_count():
         first = found.filter(pl.col("finish_position").is_null()).row(0, named=True)
         raise ValueError(
@@ -109,7 +101,7 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     order = pl.when("running").then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
     values = found.select("finish_position", running_order=order.otherwise(0))
     out = np.zeros((2, n_races, width), np.int16)
-    out[:, race, slot] = values.to_numpy().T
+    out[:, car] = values.to_numpy().T
     return Observed(*out)
 
 
@@ -199,7 +191,7 @@ def _order_values(utility: Array, running_order: Array, log_sharpness: Array) ->
     """Log-likelihood of running orders (race, scenario, driver) at each node: (race, scenario, node)."""
 
     def one(strength: Array, rank: Array) -> Array:
-        order = jnp.argsort(jnp.where(rank > 0, rank, rank.shape[-1] + 1))
+        order = slots_in_order(rank)
         sharpened = jnp.exp(log_sharpness)[:, None] * strength[order]
         return log_probability(sharpened, jnp.broadcast_to((rank > 0)[order], sharpened.shape))
 

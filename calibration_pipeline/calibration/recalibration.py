@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import xarray as xr
-from numpy.typing import NDArray
 
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.schemas.datasets import car_mask
-from calibration_pipeline.verification.baselines import shares_beaten
+from calibration_pipeline.verification.baselines import align_shares, shares_beaten
 
 
 def draw_recalibrations(
@@ -116,7 +114,7 @@ def build_backtest(
         variables[name] = (place, finish_probabilities(finish, field_size))
         variables[f"{name}_head_to_head"] = (pair, head_to_head(finish, field_size))
     variables["finish_position"] = (("race", "driver"), observe(raw, race_results).finish_position)
-    variables["share_beaten"] = (("race", "driver"), _shares_beaten(raw, race_results))
+    variables["share_beaten"] = (("race", "driver"), align_shares(raw, shares_beaten(race_results)))
     walk = fit["walk_forward"].to_dataset()
     seen = {
         name: dict(zip(walk["fold"].values.tolist(), walk[name].values.tolist(), strict=True))
@@ -128,25 +126,6 @@ def build_backtest(
     }
     coordinates = raw.drop_dims("scenario").coords
     return xr.Dataset(variables, {**coordinates, **as_of, "position": np.arange(1, width + 1)})
-
-
-def _shares_beaten(ensemble: xr.Dataset, race_results: pl.DataFrame) -> NDArray[np.float64]:
-    """Return the share of the field that each car's driver beat in earlier races, (race, driver)."""
-    mask = car_mask(ensemble).values
-    race, slot = np.nonzero(mask)
-    cars = pl.DataFrame(
-        {
-            "race_id": ensemble["race"].values[race],
-            "driver_id": ensemble["driver_id"].values[race, slot].tolist(),
-        },
-        schema_overrides={"driver_id": pl.String},
-    )
-    beaten = cars.join(
-        shares_beaten(race_results), on=["race_id", "driver_id"], how="left", maintain_order="left"
-    )
-    shares = np.zeros(mask.shape)
-    shares[mask] = beaten["share_beaten"].to_numpy()
-    return shares
 
 
 def scored_races(backtest: xr.Dataset) -> xr.Dataset:

@@ -16,13 +16,14 @@ from calibration_pipeline.report.blocks import (
     Text,
 )
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.numbers import UNKNOWN, count, estimate, number, percent
+from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, percent
 from calibration_pipeline.report.pictures import (
     diagnostic_pictures,
     forecast_picture,
     forest_picture,
     slope_picture,
 )
+from calibration_pipeline.series import count
 
 PARETO_K_GOOD = 0.7
 

@@ -3,14 +3,15 @@
 import polars as pl
 
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Table
-from calibration_pipeline.report.numbers import UNKNOWN, count, estimate, number, p_value, percent
+from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, p_value, percent
 from calibration_pipeline.report.pictures import joint_event_picture
 from calibration_pipeline.report.scores import FORECAST_LABELS
+from calibration_pipeline.series import count
+from calibration_pipeline.verification.independence import SIGNIFICANCE
 
-SIGNIFICANT = 0.05
 POWER_ENOUGH = 0.8
 """Below this chance of noticing dependence, its absence says nothing."""
-NOTICEABLE = 0.001
+WORTH_A_WORD = 0.001
 """A smaller loss, nats a race, is not worth a word, however sure."""
 NOT_ABOUT_DEPENDENCE = "not what it asks *"
 
@@ -73,7 +74,7 @@ def _together(joint_events: pl.DataFrame) -> list[str]:
         label, n = FORECAST_LABELS[forecast], count(part.height, "joint event")
         if p is None:
             lines.append(f"{label}: whether {n} agree with the results cannot be told.")
-        elif p > SIGNIFICANT:
+        elif p > SIGNIFICANCE:
             lines.append(f"{label}: {n} together agree with the results (p {p_value(p)}).")
         else:
             worst = part.sort("p_value", nulls_last=True)["event"][0]
@@ -109,7 +110,7 @@ def _against_raw(joint_events: pl.DataFrame) -> list[str]:
     gains = joint_events.filter(pl.col("forecast") == "recalibrated", pl.col("gain_over_raw").is_not_null())
     if gains.is_empty():
         return []
-    worse = gains.filter(pl.col("gain_over_raw_upper") < 0, pl.col("gain_over_raw") <= -NOTICEABLE)
+    worse = gains.filter(pl.col("gain_over_raw_upper") < 0, pl.col("gain_over_raw") <= -WORTH_A_WORD)
     if worse.is_empty():
         least = gains.sort("gain_over_raw").row(0, named=True)
         said = _gain(least, "gain_over_raw")
@@ -134,7 +135,7 @@ def _depends(row: dict) -> str:
         return NOT_ABOUT_DEPENDENCE
     if row["p_independent"] is None:
         return "cannot tell"
-    if row["p_independent"] <= SIGNIFICANT:
+    if row["p_independent"] <= SIGNIFICANCE:
         return "yes"
     if row["gain_upper"] is not None and row["gain_upper"] < 0:
         return "less than forecast"

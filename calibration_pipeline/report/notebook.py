@@ -11,7 +11,8 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.convergence import Convergence
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Picture, Section, Table, Text
 from calibration_pipeline.report.markdown import escape, render_block
-from calibration_pipeline.report.numbers import count, number, percent
+from calibration_pipeline.report.numbers import number, percent
+from calibration_pipeline.series import count
 from calibration_pipeline.verification.arrays import EventError
 
 

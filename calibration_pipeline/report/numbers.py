@@ -92,21 +92,3 @@ def p_value(value: float) -> str:
     ('= 0.018', '< 0.001')
     """
     return "< 0.001" if value < 0.001 else f"= {number(value)}"
-
-
-def count(n: int, noun: str) -> str:
-    """Return a number of things in words.
-
-    Parameters
-    ----------
-    n : int
-        How many.
-    noun : str
-        The singular; its plural ends in s.
-
-    Examples
-    --------
-    >>> count(1, "race"), count(1296, "car")
-    ('1 race', '1,296 cars')
-    """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import polars as pl
 
 from calibration_pipeline.report.blocks import Cell, Table
-from calibration_pipeline.report.numbers import count, estimate, number
+from calibration_pipeline.report.numbers import estimate, number
+from calibration_pipeline.series import count
 
 FORECAST_LABELS = {
     "raw": "Raw",

@@ -52,6 +52,27 @@ def log_probability(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Arra
     return jnp.sum(jnp.where(taking_part, slowness - jnp.moveaxis(still_racing, 0, -1), 0.0), axis=-1)
 
 
+def slots_in_order(running_order: ArrayLike) -> Array:
+    """Return the slots of the cars from first to last; those that do not take part, with 0, stand at the end.
+
+    Parameters
+    ----------
+    running_order : array of int, shape (..., n)
+        Place of each slot's car, from 1; 0 for those that do not take part.
+
+    Returns
+    -------
+    array of int, shape (..., n)
+
+    Examples
+    --------
+    >>> slots_in_order(jnp.array([2, 0, 1])).tolist()
+    [2, 0, 1]
+    """
+    place = jnp.asarray(running_order)
+    return jnp.argsort(jnp.where(place > 0, place, place.shape[-1] + 1), axis=-1)
+
+
 def log_probability_narrow(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
     """As `log_probability`, by one matrix product: up to three times as fast, for cars not far apart.
 

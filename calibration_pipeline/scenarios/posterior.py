@@ -18,7 +18,7 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.quadrature import gauss_hermite
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.history import History
-from calibration_pipeline.scenarios.plackett_luce import log_probability_narrow
+from calibration_pipeline.scenarios.plackett_luce import log_probability_narrow, slots_in_order
 from calibration_pipeline.scenarios.structure import FULL, Structure
 
 TEAM_DRAWS = 32
@@ -51,7 +51,7 @@ def order_log_likelihood(
         Whether the winner is drawn first, and not the last car.
     """
     width = strength.shape[-1]
-    order = jnp.argsort(jnp.where(running_order > 0, running_order, width + 1))
+    order = slots_in_order(running_order)
     effect = jnp.asarray(_team_draws(width))[:, team[order]]
     utility = strength[order] + team_scale * effect
     running, damaged = (running_order > 0)[order], damage[order]

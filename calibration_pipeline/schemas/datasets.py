@@ -6,6 +6,7 @@ says how many cars a race has; what lies beyond it is never read.
 
 import numpy as np
 import pandera.xarray as pa
+import polars as pl
 import xarray as xr
 from pandera import check
 from pandera.typing.xarray import Coordinate
@@ -30,6 +31,31 @@ def car_mask(dataset: xr.Dataset) -> xr.DataArray:
     """
     slot = xr.DataArray(np.arange(dataset.sizes["driver"]), dims="driver")
     return (slot < dataset["field_size"]).transpose("race", "driver")
+
+
+def list_cars(dataset: xr.Dataset) -> pl.DataFrame:
+    """Return the cars of every race, a row each, in the order in which `car_mask` picks them.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As `car_mask` takes it, with the coordinates `race` and `driver_id`.
+
+    Returns
+    -------
+    polars.DataFrame
+        race_index, slot, race_id, driver_id.
+    """
+    race, slot = np.nonzero(car_mask(dataset).values)
+    return pl.DataFrame(
+        {
+            "race_index": race,
+            "slot": slot,
+            "race_id": dataset["race"].values[race],
+            "driver_id": dataset["driver_id"].values[race, slot].tolist(),
+        },
+        schema_overrides={"driver_id": pl.String},
+    )
 
 
 class Races(pa.DatasetModel):

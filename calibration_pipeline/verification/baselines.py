@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import polars as pl
+import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.schemas.datasets import car_mask, list_cars
 from calibration_pipeline.telemetry.history import past_mean, with_clock
 
 NEWCOMER_SHARE = 0.35
@@ -34,6 +36,23 @@ def shares_beaten(race_results: pl.DataFrame) -> pl.DataFrame:
         cars, past, pl.col("share_beaten"), ["driver_id"],
         half_life=math.inf, prior=NEWCOMER_SHARE, pseudo_count=PSEUDO_RACES,
     ).select("race_id", "driver_id", "share_beaten")  # fmt: skip
+
+
+def align_shares(dataset: xr.Dataset, shares: pl.DataFrame) -> NDArray[np.float64]:
+    """Return the share of the field that each car's driver has beaten: (race, driver), 0 in padding.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Races and cars, as `list_cars` takes them.
+    shares : polars.DataFrame
+        As `shares_beaten` returns them.
+    """
+    cars = list_cars(dataset).join(shares, on=["race_id", "driver_id"], how="left", maintain_order="left")
+    mask = car_mask(dataset).values
+    aligned = np.zeros(mask.shape)
+    aligned[mask] = cars["share_beaten"].to_numpy()
+    return aligned
 
 
 def bradley_terry(share_beaten: NDArray, opponent_share_beaten: NDArray) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.ranking import rank
+from calibration_pipeline.schemas.datasets import list_cars
 from calibration_pipeline.verification.events import Event, Outcomes
 
 OUTCOME_VARIABLES = ("finish_position", "running", "laps_led")
@@ -150,19 +151,9 @@ def count_cases(races: Sequence[Race], events: Sequence[Event]) -> Counts:
 
 def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
     """Return the results in the ensemble's order: one row a car, with columns `slot` and `race_index`."""
-    sizes = ensemble["field_size"].values
-    race, slot = np.nonzero(np.arange(ensemble.sizes["driver"]) < sizes[:, None])
-    cars = pl.DataFrame(
-        {
-            "race_index": race,
-            "slot": slot,
-            "race_id": ensemble["race"].values[race],
-            "driver_id": ensemble["driver_id"].values[race, slot].astype(str),
-        }
-    )
     columns = [name for name in OUTCOME_VARIABLES if name in results.columns]
     found = results.select("race_id", "driver_id", *columns)
-    joined = cars.join(found, on=["race_id", "driver_id"], how="left", maintain_order="left")
+    joined = list_cars(ensemble).join(found, on=["race_id", "driver_id"], how="left", maintain_order="left")
     missing = joined.filter(pl.col("finish_position").is_null())
     if missing.height:
         first = missing.row(0, named=True)
