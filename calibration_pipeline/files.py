@@ -1,6 +1,7 @@
 """Writing files so that nobody ever reads half of one."""
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -20,7 +21,7 @@ def checked_target(output_path: str | os.PathLike[str]) -> Path:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` beside `path` and rename, replacing what is there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         part.write_bytes(content)
         part.replace(path)

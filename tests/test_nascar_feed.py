@@ -17,7 +17,9 @@ from feed_layout import write_feed
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources import SeasonData, SourceError, feed_reader
+from calibration_pipeline.sources import SeasonData, SourceError
+from calibration_pipeline.sources.base import MissingDocumentError
+from calibration_pipeline.sources.feed_web import WebLimits
 from calibration_pipeline.sources.nascar_feed import COUNTS, NascarFeedSource
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
@@ -28,6 +30,7 @@ REAL_RESULTS = DATA / "cup_results_2013_2023.parquet"
 needs_real_feed = pytest.mark.skipif(not REAL_FEED.exists(), reason=f"the real feed is not at {REAL_FEED}")
 TRACKS = compile_constraints()
 LAPS = 4
+QUICK = WebLimits(first_delay_s=0.01, spacing_s=0.0, tries=3)
 
 
 def scheduled(race_id: int, day: int, **changes: Any) -> dict[str, Any]:
@@ -336,10 +339,10 @@ LAP_TIMES = "2021/1/1/lap-times.json"
         (put(RACES, 2018, "series_1", 0, "race_season"), r"must list season 2021; it lists \[2018\]"),
         (put(RACES, 1, "series_1", 0, "race_id"), "lists a race twice"),
         (put(RACES, "../../etc", "series_1", 0, "race_id"), "race_id: .*valid integer"),
-        (drop_key(LAP_TIMES, "flags"), r"lap-times.json: key 'flags' is missing"),
-        (drop_key(LAP_TIMES, "laps", 0, "Laps", 0, "RunningPos"), "key 'RunningPos' is missing"),
-        (put(LAP_TIMES, "fast", "laps", 0, "Laps", 2, "LapTime"), "wrong type"),
-        (put(LAP_TIMES, None, "laps", 0, "Laps"), "wrong type"),
+        (drop_key(LAP_TIMES, "flags"), r"lap-times.json: flags: Field required \(the feed has laps\)"),
+        (drop_key(LAP_TIMES, "laps", 0, "Laps", 0, "RunningPos"), "Laps.0.RunningPos: Field required"),
+        (put(LAP_TIMES, "fast", "laps", 0, "Laps", 2, "LapTime"), "Laps.2.LapTime: .*number, got 'fast'"),
+        (put(LAP_TIMES, None, "laps", 0, "Laps"), r"laps.0.Laps: .*valid list, got None \(NoneType\)"),
         (put(LAP_TIMES, -3, "laps", 0, "Laps", 2, "Lap"), "breaks LapTelemetry"),
         (lambda documents: documents.pop(WEEKEND), r"1/1/weekend-feed.json does not exist"),
         (lambda documents: documents.update({RACES: []}), "race_list_basic.json: the document"),
@@ -375,10 +378,11 @@ def test_a_base_that_does_not_exist_or_is_damaged_is_refused(tmp_path: Path) -> 
             NascarFeedSource(base, TRACKS).load_season(2021)
 
 
-def test_documents_are_limited_in_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_reader, "MAX_DOCUMENT_BYTES", 100)
+def test_documents_are_limited_in_size(tmp_path: Path) -> None:
+    folder = str(write(tmp_path, season_documents()))
+    source = NascarFeedSource(folder, TRACKS, limits=WebLimits(max_bytes=100))
     with pytest.raises(SourceError, match=r"too large: a document must have at most 100 bytes"):
-        load(tmp_path, season_documents())
+        source.load_season(2021)
 
 
 def test_next_race_is_the_first_with_an_entry_list(tmp_path: Path) -> None:
@@ -424,9 +428,8 @@ class FlakyHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(tmp_path: Path) -> Iterator[str]:
     write(tmp_path / "served", season_documents())
-    monkeypatch.setattr(feed_reader, "RETRY_DELAYS_S", (0.0, 0.0))
     FlakyHandler.asked, FlakyHandler.failures = [], []
     handler = partial(FlakyHandler, directory=str(tmp_path / "served"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
@@ -439,7 +442,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.server
 def test_the_web_is_asked_once_for_what_is_final(tmp_path: Path, server: str) -> None:
-    source = NascarFeedSource(server, TRACKS, cache_dir=tmp_path / "cache")
+    source = NascarFeedSource(server, TRACKS, tmp_path / "cache", QUICK)
     first = source.load_season(2021)
     FlakyHandler.asked.clear()
     second = source.load_season(2021)
@@ -455,7 +458,7 @@ def test_the_web_is_asked_once_for_what_is_final(tmp_path: Path, server: str) ->
 
 @pytest.mark.server
 def test_passing_failures_are_tried_again_and_lasting_ones_are_named(server: str) -> None:
-    source = NascarFeedSource(server, TRACKS)
+    source = NascarFeedSource(server, TRACKS, limits=QUICK)
     FlakyHandler.failures = [503, 500]
     assert source.load_season(2021).counts["races"] == 2
     FlakyHandler.failures = [503] * 3
@@ -470,19 +473,18 @@ def test_passing_failures_are_tried_again_and_lasting_ones_are_named(server: str
 
 @pytest.mark.server
 def test_a_failure_never_passes_for_laps_that_do_not_exist(server: str) -> None:
-    source = NascarFeedSource(server, TRACKS)
+    source = NascarFeedSource(server, TRACKS, limits=QUICK)
     path = "2021/1/1/lap-times.json"
     FlakyHandler.failures = [503] * 3
     with pytest.raises(SourceError, match="503") as refusal:
         source._reader.read_json(path)
-    assert not isinstance(refusal.value, feed_reader.MissingDocumentError)
+    assert not isinstance(refusal.value, MissingDocumentError)
 
 
 @pytest.mark.server
-def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_reader, "RETRY_DELAYS_S", (0.0,))
+def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(SourceError, match=r"http://127.0.0.1:9/2021/race_list_basic.json cannot be read"):
-        NascarFeedSource("http://127.0.0.1:9", TRACKS).load_season(2021)
+        NascarFeedSource("http://127.0.0.1:9", TRACKS, limits=QUICK).load_season(2021)
 
 
 def count_directly(season: int) -> dict[str, int]:

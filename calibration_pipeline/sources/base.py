@@ -13,6 +13,10 @@ class SourceError(ValueError):
     """A source cannot give what was asked for; one line says what, where and why."""
 
 
+class MissingDocumentError(SourceError):
+    """A source has no such document."""
+
+
 @dataclass(frozen=True)
 class SeasonData:
     """A season as a source tells it.

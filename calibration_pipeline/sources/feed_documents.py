@@ -4,16 +4,21 @@ Small documents are Pydantic models; the laps, hundreds of thousands of them, be
 """
 
 import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.feed_drift import drift
 
 FLAG_STATES = {1: "green", 2: "yellow", 3: "red", 4: "checkered", 8: "warm_up"}
 POINTS_RACE = 1
+# Numbers of the feed fit 32 bits; what does not is damage, and would not fit a column.
+Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class FeedModel(BaseModel):
@@ -25,14 +30,14 @@ class FeedModel(BaseModel):
 class ScheduledRace(FeedModel):
     """One race of a season's list."""
 
-    race_id: int = Field(ge=0)
+    race_id: Count
     race_season: int
     race_type_id: int
     race_name: str
     race_date: datetime.datetime
-    track_id: int | None = None
+    track_id: Whole | None = None
     track_name: str | None = None
-    scheduled_laps: int | None = Field(default=None, ge=0)
+    scheduled_laps: Count | None = None
     average_speed: float | None = None
     total_race_time: str | None = None
 
@@ -58,18 +63,18 @@ class Entry(FeedModel):
 
     car_number: str
     driver_fullname: str | None = None
-    driver_id: int | None = None
+    driver_id: Whole | None = None
     team_name: str | None = None
     car_make: str | None = None
-    starting_position: int | None = Field(default=None, ge=0)
+    starting_position: Count | None = None
 
 
 class Result(Entry):
     """One car's result. Finishing position 0 means that it did not start."""
 
-    finishing_position: int = Field(ge=0)
-    laps_completed: int = Field(ge=0)
-    laps_led: int = Field(ge=0)
+    finishing_position: Count
+    laps_completed: Count
+    laps_led: Count
     finishing_status: str | None = None
 
 
@@ -77,7 +82,7 @@ class Race(FeedModel):
     """What every weekend document says of its race."""
 
     race_id: int
-    scheduled_laps: int | None = Field(default=None, ge=0)
+    scheduled_laps: Count | None = None
 
 
 class EnteredRace(Race):
@@ -89,9 +94,9 @@ class EnteredRace(Race):
 class FinishedRace(Race):
     """A race that was run."""
 
-    actual_laps: int | None = Field(default=None, ge=0)
-    number_of_cautions: int | None = Field(default=None, ge=0)
-    number_of_caution_laps: int | None = Field(default=None, ge=0)
+    actual_laps: Count | None = None
+    number_of_cautions: Count | None = None
+    number_of_caution_laps: Count | None = None
     results: list[Result] = Field(min_length=1)
 
 
@@ -101,27 +106,77 @@ class EntryWeekend(FeedModel):
     weekend_race: list[EnteredRace] = Field(min_length=1, max_length=1)
 
 
+class WeekendResult(FeedModel):
+    """Where a car finished, 0 or nothing where it has not."""
+
+    finishing_position: Count | None = None
+
+
+class WeekendResults(FeedModel):
+    """The cars of a weekend's race."""
+
+    results: list[WeekendResult] = []
+
+
+class AnyWeekend(FeedModel):
+    """`weekend-feed.json` before or after the race."""
+
+    weekend_race: list[WeekendResults]
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any car has finished."""
+        return any(row.finishing_position for race in self.weekend_race for row in race.results)
+
+
 class FinishedWeekend(FeedModel):
     """`weekend-feed.json` after the race."""
 
     weekend_race: list[FinishedRace] = Field(min_length=1, max_length=1)
 
 
+class _StrictModel(FeedModel):
+    """Converts nothing but whole numbers to others."""
+
+    model_config = ConfigDict(strict=True, coerce_numbers_to_str=False)
+
+
+class _Lap(_StrictModel):
+    Lap: Whole
+    RunningPos: Whole | None
+    LapTime: float | None
+
+
+class _Car(_StrictModel):
+    Number: str | int
+    NASCARDriverID: Whole | None
+    Laps: list[_Lap]
+
+
+class _FlagOfLap(_StrictModel):
+    LapsCompleted: Whole
+    FlagState: Whole
+
+
+class _LapTimes(_StrictModel):
+    """`lap-times.json`, to find what is wrong in it; the way that is fast only says that something is."""
+
+    laps: list[_Car]
+    flags: list[_FlagOfLap]
+
+
 def parse_document[Document: BaseModel](model: type[Document], document: Any, where: str) -> Document:
-    """Return `document` as `model`.
+    """Return `document` as `model`. Fields that `model` does not name are left alone.
 
     Raises
     ------
     SourceError
-        Naming the first field that is missing or wrong, and how many there are.
+        Naming the first fields that are missing or wrong, what was expected and what is there, in one line.
     """
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False, include_input=False)
-        field = ".".join(str(part) for part in first["loc"]) or "the document"
-        more = f" (and {len(others)} more)" if others else ""
-        raise SourceError(f"{where}: {field}: {first['msg']}{more}.") from error
+        raise SourceError(f"{where}: {drift(error, document)}.") from error
 
 
 def parse_laps(document: Any, where: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -138,7 +193,7 @@ def parse_laps(document: Any, where: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises
     ------
     SourceError
-        If a key is missing or a value has the wrong type.
+        If a field is missing or has the wrong type, as `parse_document` does.
     """
     try:
         cars = document["laps"]
@@ -170,11 +225,10 @@ def parse_laps(document: Any, where: str) -> tuple[pl.DataFrame, pl.DataFrame]:
             schema={"lap": pl.Int64, "state": pl.Int64},
             strict=True,
         )
-    except KeyError as error:
-        raise SourceError(f"{where}: key {error} is missing.") from error
-    except TypeError as error:
-        reason = str(error).splitlines()[0]
-        raise SourceError(f"{where}: a value has the wrong type: {reason}.") from error
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError, PolarsError) as error:
+        parse_document(_LapTimes, document, where)
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(f"{where}: the laps cannot be laid out in columns: {reason}.") from error
     known = pl.col("state").replace_strict(FLAG_STATES, default=None, return_dtype=pl.String)
     return (
         pl.concat([headers[car_of_row], laps], how="horizontal"),

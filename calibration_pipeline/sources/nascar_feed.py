@@ -8,16 +8,19 @@ and named; nothing is guessed, and everything that is left out is counted.
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import SeasonData, SourceError, hold_to_contract
+from calibration_pipeline.sources.base import MissingDocumentError, SeasonData, SourceError, hold_to_contract
 from calibration_pipeline.sources.feed_documents import (
     POINTS_RACE,
+    AnyWeekend,
     EntryWeekend,
+    FinishedRace,
     FinishedWeekend,
     RaceList,
     ScheduledRace,
@@ -31,7 +34,8 @@ from calibration_pipeline.sources.feed_frames import (
     green_laps,
     result_frame,
 )
-from calibration_pipeline.sources.feed_reader import FeedReader, MissingDocumentError
+from calibration_pipeline.sources.feed_reader import FeedReader
+from calibration_pipeline.sources.feed_web import WebLimits
 from calibration_pipeline.tracks import CompiledTracks, TrackConstraints, UnknownTrackError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ COUNTS = (
     "races",
     "races_left_out",
     "races_not_run",
+    "races_awaited",
     "races_without_laps",
     "races_laps_led_mismatch",
     "cars",
@@ -70,6 +75,10 @@ class _Round:
         return f"{self.race.race_season}/1/{self.race.race_id}/{document}"
 
 
+class _AwaitedError(Exception):
+    """The newest race has run, and the feed does not have all of it yet."""
+
+
 class NascarFeedSource:
     """Reads seasons from the feed's files.
 
@@ -81,14 +90,23 @@ class NascarFeedSource:
     tracks : CompiledTracks
         Says which kind of track a race is run on.
     cache_dir : Path, optional
-        Keeps documents of races that are followed by another, so that the web is asked for them once.
+        Keeps documents: of races that are followed by another, so that the web is asked for them once; of
+        others, so that the web is asked only whether they have changed.
+    limits : WebLimits, optional
+        How long, how much and how often the web is asked.
     """
 
     name = "nascar_feed"
 
-    def __init__(self, base_url: str, tracks: CompiledTracks, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        tracks: CompiledTracks,
+        cache_dir: Path | None = None,
+        limits: WebLimits | None = None,
+    ) -> None:
         self.tracks = tracks
-        self._reader = FeedReader(base_url, cache_dir)
+        self._reader = FeedReader(base_url, cache_dir, limits)
 
     @property
     def seasons(self) -> tuple[int, ...]:
@@ -105,7 +123,9 @@ class NascarFeedSource:
     def load_season(self, season: int) -> SeasonData:
         """Return the points races of `season` that have run.
 
-        `counts` holds the names in `COUNTS`; `laps_without_time` leaves out lap 0, the grid.
+        The newest race may have run and have no results, or not all its laps, in the feed yet: it counts as
+        not yet run (`races_awaited`), with a warning and a line in `left_out`. `counts` holds the names in
+        `COUNTS`; `laps_without_time` leaves out lap 0, the grid.
 
         Raises
         ------
@@ -114,8 +134,10 @@ class NascarFeedSource:
         """
         counts = Counter(dict.fromkeys(COUNTS, 0))
         left_out: list[str] = []
+        awaited: list[str] = []
         results, laps = [RaceResults.empty()], [LapTelemetry.empty()]
-        for scheduled in self._rounds(season):
+        rounds = self._rounds(season)
+        for scheduled in rounds:
             if not scheduled.race.has_run:
                 counts["races_not_run"] += 1
                 continue
@@ -124,22 +146,37 @@ class NascarFeedSource:
             except UnknownTrackError as error:
                 left_out.append(f"{scheduled.race.label}: {error}")
                 continue
-            race_results, race_laps = self._load_race(scheduled, track, counts)
+            season_has_laps = any(not frame.is_empty() for frame in laps)
+            try:
+                race_results, race_laps = self._load_race(scheduled, track, counts, season_has_laps)
+            except _AwaitedError as error:
+                awaited.append(f"{scheduled.race.label}: {error}")
+                continue
+            except SourceError:
+                self._distrust([scheduled])
+                raise
             results.append(race_results)
             laps.append(race_laps)
-        for line in left_out:
+        counts.update(races=len(results) - 1, races_left_out=len(left_out), races_awaited=len(awaited))
+        counts["races_not_run"] += len(awaited)
+        for line in left_out + awaited:
             logger.warning("Left out: %s", line)
-        counts.update(races=len(results) - 1, races_left_out=len(left_out))
         where = self._where(season)
-        return SeasonData(
-            race_results=hold_to_contract(RaceResults, pl.concat(results, how="diagonal"), where),
-            lap_telemetry=hold_to_contract(LapTelemetry, pl.concat(laps, how="diagonal"), where),
-            counts=dict(counts),
-            left_out=left_out,
-        )
+        try:
+            return SeasonData(
+                race_results=hold_to_contract(RaceResults, pl.concat(results, how="diagonal"), where),
+                lap_telemetry=hold_to_contract(LapTelemetry, pl.concat(laps, how="diagonal"), where),
+                counts=dict(counts),
+                left_out=left_out + awaited,
+            )
+        except SourceError:
+            self._distrust(rounds)
+            raise
 
     def finished_races(self, season: int) -> dict[int, str]:
         """Return the points races of `season` that have run on known tracks; of the race list alone.
+
+        The newest may be one whose results are not in the feed yet, which `load_season` then leaves out.
 
         Raises
         ------
@@ -187,7 +224,7 @@ class NascarFeedSource:
         if strangers := sorted({race.race_season for race in races} - {season}):
             raise SourceError(f"{url} must list season {season}; it lists {strangers}.")
         points = [race for race in races if race.race_type_id == POINTS_RACE]
-        points.sort(key=lambda race: (not race.has_run, race.race_date, race.race_id))
+        points.sort(key=lambda race: (not race.has_run, race.race_date.replace(tzinfo=None), race.race_id))
         if len({race.race_id for race in points}) < len(points):
             raise SourceError(f"{url} lists a race twice.")
         followed = [race.has_run for race in points[1:]] + [False]
@@ -210,18 +247,21 @@ class NascarFeedSource:
         return True
 
     def _load_race(
-        self, scheduled: _Round, track: TrackConstraints, counts: Counter[str]
+        self, scheduled: _Round, track: TrackConstraints, counts: Counter[str], season_has_laps: bool
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return results and laps of one race, adding to `counts`."""
-        path = scheduled.path("weekend-feed.json")
-        where = self._reader.url(path)
-        document = self._reader.read_json(path, final=scheduled.final)
-        race = parse_document(FinishedWeekend, document, where).weekend_race[0]
-        self._check_race(race.race_id, scheduled, where)
+        """Return results and laps of one race, adding to `counts`.
+
+        Nothing is added where the race is awaited: of the newest race, results or laps are not all there yet.
+        """
+        where = self._reader.url(scheduled.path("weekend-feed.json"))
+        race = self._finished(scheduled, where)
+        laps, flags = self._laps(scheduled)
+        if not scheduled.final and season_has_laps:
+            laps_where = self._reader.url(scheduled.path("lap-times.json"))
+            _await_laps(laps, race.actual_laps or 0, laps_where)
         results = result_frame(race.results, where, counts)
         race_laps = race.actual_laps or None
         counts["races_laps_led_mismatch"] += race_laps is not None and results["laps_led"].sum() != race_laps
-        laps, flags = self._laps(scheduled)
         if laps is None or flags is None:
             counts["races_without_laps"] += 1
             telemetry = LapTelemetry.empty().drop("race_id", "season", "track_id")
@@ -241,6 +281,26 @@ class NascarFeedSource:
             results.drop("feed_driver_id").with_columns(**race_keys).sort("finish_position"),
             telemetry.with_columns(**lap_keys).sort("driver_id", "lap"),
         )
+
+    def _finished(self, scheduled: _Round, where: str) -> FinishedRace:
+        """Return a race that has run; of the newest, say so where its results are not there yet."""
+        try:
+            document = self._reader.read_json(scheduled.path("weekend-feed.json"), final=scheduled.final)
+        except MissingDocumentError as error:
+            if scheduled.final:
+                raise
+            raise _AwaitedError(f"it has run, but its results are not there yet: {error}") from error
+        if not scheduled.final and not parse_document(AnyWeekend, document, where).has_results:
+            raise _AwaitedError(f"it has run, but its results are not there yet: {where} has no finish.")
+        race = parse_document(FinishedWeekend, document, where).weekend_race[0]
+        self._check_race(race.race_id, scheduled, where)
+        return race
+
+    def _distrust(self, rounds: Sequence[_Round]) -> None:
+        """Have the documents of races asked for again that cannot be used as they are."""
+        for scheduled in rounds:
+            for document in ("weekend-feed.json", "lap-times.json"):
+                self._reader.distrust(scheduled.path(document))
 
     def _laps(self, scheduled: _Round) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[None, None]:
         """Return laps and flags as the feed has them; older seasons have none."""
@@ -273,6 +333,17 @@ class NascarFeedSource:
     def _check_race(self, race_id: int, scheduled: _Round, where: str) -> None:
         if race_id != scheduled.race.race_id:
             raise SourceError(f"{where} must be of race {scheduled.race.race_id}; it is of {race_id}.")
+
+
+def _await_laps(laps: pl.DataFrame | None, race_laps: int, where: str) -> None:
+    """Hold back a race whose laps are not all there yet."""
+    if laps is None or laps.is_empty():
+        raise _AwaitedError(f"it has run, but its laps are not there yet: {where} is missing or empty.")
+    last = laps["lap"].max()
+    if isinstance(last, int) and last < race_laps:
+        raise _AwaitedError(
+            f"it has run, but its laps are not all there yet: {where} ends at lap {last} of {race_laps}."
+        )
 
 
 def _race_keys(scheduled: _Round, track: TrackConstraints, laps: int | None) -> dict[str, pl.Expr]:

@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from polars.exceptions import PolarsError
 
 from calibration_pipeline.sources.base import SourceError
-from calibration_pipeline.sources.feed_reader import import_aiohttp
+from calibration_pipeline.sources.feed_web import import_aiohttp
 
 MAX_BYTES = 2**30
 MAX_ROWS = 50_000_000

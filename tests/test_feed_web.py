@@ -1,0 +1,555 @@
+"""The feed over the web: a server on loopback that stalls, truncates, refuses, lies and is half done."""
+
+import asyncio
+import gzip
+import json
+import re
+import threading
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polars.testing import assert_frame_equal
+from test_nascar_feed import LAPS, TRACKS, lap_times, scheduled, weekend
+
+from calibration_pipeline.sources import SourceError
+from calibration_pipeline.sources.base import MissingDocumentError
+from calibration_pipeline.sources.feed_reader import FeedReader
+from calibration_pipeline.sources.feed_web import WebLimits, _redirected
+from calibration_pipeline.sources.nascar_feed import NascarFeedSource
+
+RACES = "/2021/race_list_basic.json"
+QUICK = WebLimits(
+    connect_s=2.0, read_s=0.3, total_s=5.0, spacing_s=0.0, tries=3, first_delay_s=0.01, max_bytes=200_000
+)
+GZIP = {"Content-Encoding": "gzip"}
+
+
+@dataclass
+class Answer:
+    """What the server says; `pause` comes before the headers, `between` between the bytes of the body."""
+
+    body: bytes = b"{}"
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    declared: int | None = -1
+    pause: bool = False
+    stop_at: int | None = None
+    between_s: float | None = None
+
+
+class Feed(ThreadingHTTPServer):
+    """Documents by path, with ETags; answers that are set once or for good go before them."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.documents: dict[str, bytes] = {}
+        self.once: dict[str, list[Answer]] = {}
+        self.always: dict[str, Answer] = {}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.is_over = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def put(self, path: str, document: Any) -> None:
+        self.documents[path] = document if isinstance(document, bytes) else json.dumps(document).encode()
+
+    @property
+    def paths(self) -> list[str]:
+        """What was asked for, since this was last asked."""
+        paths = [path for path, _ in self.asked]
+        self.asked.clear()
+        return paths
+
+    def answer(self, path: str, headers: dict[str, str]) -> Answer:
+        if self.once.get(path):
+            return self.once[path].pop(0)
+        if path in self.always:
+            return self.always[path]
+        if path not in self.documents:
+            return Answer(b"<Error>AccessDenied</Error>", 403)
+        body = self.documents[path]
+        etag = f'"{zlib.crc32(body)}"'
+        if headers.get("If-None-Match") == etag:
+            return Answer(b"", 304, {"ETag": etag})
+        return Answer(body, headers={"ETag": etag, "Content-Type": "application/json"})
+
+    def handle_error(self, *args: Any) -> None:
+        """A client that hangs up is what these tests are about."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Feed
+
+    def do_GET(self) -> None:
+        headers = dict(self.headers)
+        self.server.asked.append((self.path, headers))
+        answer = self.server.answer(self.path, headers)
+        if answer.pause:
+            self.server.is_over.wait(10)
+            return
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.declared is not None and answer.status != 304:
+            self.send_header(
+                "Content-Length", str(len(answer.body) if answer.declared < 0 else answer.declared)
+            )
+        self.end_headers()
+        if answer.between_s is not None:
+            for byte in answer.body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.server.is_over.wait(answer.between_s):
+                    return
+        elif answer.stop_at is not None:
+            self.wfile.write(answer.body[: answer.stop_at])
+            self.wfile.flush()
+            self.server.is_over.wait(10)
+        else:
+            self.wfile.write(answer.body)
+
+    def log_message(self, *args: Any) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    """Two points races that have run, and the season's list."""
+    with Feed() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        server.put(RACES, {"series_1": [scheduled(1, 1), scheduled(3, 15)]})
+        for race_id in (1, 3):
+            server.put(f"/2021/1/{race_id}/weekend-feed.json", weekend(race_id))
+            server.put(f"/2021/1/{race_id}/lap-times.json", lap_times())
+        yield server
+        server.is_over.set()
+        server.shutdown()
+        thread.join()
+
+
+def read(feed: Feed, limits: WebLimits = QUICK, path: str = RACES) -> Any:
+    return FeedReader(feed.url, limits=limits).read_json(path[1:])
+
+
+def refusal(feed: Feed, limits: WebLimits = QUICK) -> str:
+    with pytest.raises(SourceError) as error:
+        read(feed, limits)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{feed.url}{RACES} ")
+    return message
+
+
+def test_a_server_that_stalls_is_asked_again_then_given_up(feed: Feed) -> None:
+    feed.once[RACES] = [Answer(pause=True), Answer(feed.documents[RACES], stop_at=30)]
+    assert len(read(feed)["series_1"]) == 2
+    assert feed.paths == [RACES] * 3
+    feed.always[RACES] = Answer(pause=True)
+    assert "cannot be read: no answer, or no more of it, for 0.3 s (try 3 of 3)" in refusal(feed)
+
+
+def test_a_server_that_drips_is_cut_off_in_all(feed: Feed) -> None:
+    feed.always[RACES] = Answer(feed.documents[RACES], between_s=0.05)
+    message = refusal(feed, replace(QUICK, total_s=0.7))
+    assert message.endswith("cannot be read: it took longer than 0.7 s in all.")
+    assert feed.paths == [RACES]
+    feed.once[RACES] = [Answer(status=503)]
+    message = refusal(feed, replace(QUICK, total_s=0.7))
+    assert "0.7 s in all; before that: HTTP 503 Service Unavailable." in message
+
+
+def test_a_body_that_is_cut_short_is_asked_for_again_never_parsed(feed: Feed) -> None:
+    whole = feed.documents[RACES]
+    zipped = gzip.compress(whole)
+    feed.once[RACES] = [
+        Answer(b'{"series_1": []}', declared=5000),
+        Answer(zipped[:-20], headers=GZIP),
+    ]
+    assert len(read(feed)["series_1"]) == 2
+    assert feed.paths == [RACES] * 3
+    feed.always[RACES] = Answer(zipped[:-20], headers=GZIP)
+    assert "cut short: its gzip stream does not end (try 3 of 3)" in refusal(feed)
+    feed.always[RACES] = Answer(b"no gzip at all", headers=GZIP)
+    assert "incorrect header check (try 3 of 3)" in refusal(feed)
+    feed.always[RACES] = Answer(b"...", headers={"Content-Encoding": "br"})
+    assert "content encoding 'br' was not asked for" in refusal(feed)
+
+
+def test_what_is_zipped_is_unzipped(feed: Feed) -> None:
+    feed.always[RACES] = Answer(gzip.compress(feed.documents[RACES]), headers=GZIP)
+    assert read(feed) == json.loads(feed.documents[RACES])
+    assert feed.asked[0][1]["Accept-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_failures_that_may_pass_are_tried_again(
+    feed: Feed, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed.once[RACES] = [Answer(b"<html>busy</html>", status)] * 2
+    assert len(read(feed)["series_1"]) == 2
+    assert feed.paths == [RACES] * 3
+    assert sum(f"HTTP {status}" in line and "trying again in 0.0 s" in line for line in caplog.messages) == 2
+    feed.always[RACES] = Answer(status=status)
+    assert f"cannot be read: HTTP {status}" in refusal(feed)
+    assert feed.paths == [RACES] * 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 451, 206, 304])
+def test_failures_that_last_are_not_tried_again(feed: Feed, status: int) -> None:
+    feed.always[RACES] = Answer(b"" if status == 304 else b"{}", status)
+    assert f"cannot be read: HTTP {status}" in refusal(feed)
+    assert feed.paths == [RACES]
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_what_is_not_there_is_told_from_what_failed(feed: Feed, status: int) -> None:
+    feed.always[RACES] = Answer(status=status)
+    with pytest.raises(MissingDocumentError, match=rf"race_list_basic.json does not exist \(HTTP {status}"):
+        read(feed)
+    assert feed.paths == [RACES]
+    source = NascarFeedSource(feed.url, TRACKS, limits=QUICK)
+    assert source.finished_races(2021) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "waited"),
+    [
+        ({"Retry-After": "1"}, "1."),
+        ({"Retry-After": "Sun, 16 May 2021 20:00:01 GMT", "Date": "Sun, 16 May 2021 20:00:00 GMT"}, "1."),
+        ({"Retry-After": "soon"}, "0."),
+        ({"Retry-After": "-5"}, "0."),
+    ],
+)
+def test_retry_after_is_honoured(
+    feed: Feed, headers: dict[str, str], waited: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed.once[RACES] = [Answer(status=429, headers=headers)]
+    assert len(read(feed)["series_1"]) == 2
+    (line,) = caplog.messages
+    assert f"trying again in {waited}" in line
+
+
+def test_a_wait_that_is_too_long_is_not_waited(feed: Feed) -> None:
+    feed.always[RACES] = Answer(status=429, headers={"Retry-After": "3600"})
+    message = refusal(feed)
+    assert "HTTP 429 Too Many Requests; the server asks to come back in 3600 s" in message
+    assert "longer than the 60 s" in message
+    assert feed.paths == [RACES]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "message"),
+    [
+        (
+            b"<!DOCTYPE html><html>Under repair</html>",
+            "text/html",
+            "40 bytes, content type 'text/html'), not JSON: the",
+        ),
+        (b"\n <Error/>", "application/json", "is a web page"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "image/png", "is not valid JSON (10 bytes, content type 'image/png')"),
+        (b"", "application/json", "is not valid JSON (0 bytes"),
+        (b'{"series_1": [NaN]}', "application/json", "NaN is not a JSON number"),
+        (b'{"series_1": [1e999]}', "application/json", "1e999 is not a JSON number"),
+        (b'{"series_1": [', "text/plain", "is not valid JSON (14 bytes, content type 'text/plain')"),
+        (b"[" * 100_000, "application/json", "is not valid JSON"),
+    ],
+)
+def test_what_is_not_json_is_named(feed: Feed, body: bytes, content_type: str, message: str) -> None:
+    feed.always[RACES] = Answer(body, headers={"Content-Type": content_type})
+    found = refusal(feed)
+    assert message in found
+    assert ("is a web page (HTML or XML" in found) == body.lstrip().startswith(b"<")
+    assert feed.paths == [RACES]
+
+
+def test_a_document_has_a_largest_size(feed: Feed) -> None:
+    large = b" " * 200_001
+    message = "is too large: a document must have at most 200,000 bytes, decompressed."
+    for answer in (
+        Answer(b"{", declared=10**9),
+        Answer(large, declared=None),
+        Answer(gzip.compress(b" " * 50_000_000), headers=GZIP),
+        Answer(gzip.compress(b" " * 50_000_000), headers=GZIP, declared=None),
+    ):
+        feed.always[RACES] = answer
+        assert message in refusal(feed)
+        assert feed.paths == [RACES]
+    tracemalloc.start()
+    refusal(feed)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    feed.always[RACES] = Answer(b" " * 199_998 + b"{}", declared=None)
+    assert read(feed) == {}
+
+
+def test_redirects_lead_only_within_the_server(feed: Feed) -> None:
+    feed.always[RACES] = Answer(status=302, headers={"Location": "/moved.json"})
+    feed.put("/moved.json", {"here": 1})
+    assert read(feed) == {"here": 1}
+    assert feed.paths == [RACES, "/moved.json"]
+    feed.always["/moved.json"] = Answer(status=301, headers={"Location": RACES})
+    assert "it redirects more than 3 times" in refusal(feed)
+    assert len(feed.paths) == 4
+    for location in ("file:///etc/passwd", "http://feed.example/a?token=x", "//[", "http://127.0.0.1:9/", ""):
+        feed.always[RACES] = Answer(status=302, headers={"Location": location})
+        message = refusal(feed)
+        assert "it redirects to" in message
+        assert "token" not in message
+        assert feed.paths == [RACES]
+
+
+@pytest.mark.parametrize(
+    ("at", "location", "leads_to"),
+    [
+        ("https://a.example/x", "http://a.example/x", None),
+        ("http://a.example/x", "https://a.example/y", "https://a.example/y"),
+        ("http://a.example/x", "https://b.example/y", None),
+        ("https://u:p@a.example/x", "/y", "https://u:p@a.example/y"),
+        ("https://a.example/x", "https://a.example:443/y", "https://a.example:443/y"),
+        ("https://a.example/x", "https://a.example:99999/y", None),
+    ],
+)
+def test_https_never_leads_back_to_http(at: str, location: str, leads_to: str | None) -> None:
+    if leads_to is None:
+        with pytest.raises(SourceError, match="redirects to") as error:
+            _redirected(at, at, location)
+        assert "u:p" not in str(error.value)
+    else:
+        assert _redirected(at, at, location) == leads_to
+
+
+def test_credentials_are_sent_and_never_told(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
+    url = feed.url.replace("http://", "http://someone:secret@")
+    reader = FeedReader(url, limits=QUICK)
+    assert reader.read_json(RACES[1:])["series_1"]
+    assert feed.asked[0][1]["Authorization"].startswith("Basic ")
+    feed.always[RACES] = Answer(status=500)
+    with pytest.raises(SourceError) as error:
+        NascarFeedSource(url, TRACKS, limits=QUICK).finished_races(2021)
+    assert feed.url in str(error.value)
+    assert "secret" not in str(error.value) + caplog.text + reader.base_url + reader.url("x")
+    with pytest.raises(SourceError, match=r"must have no '\?'") as error:
+        FeedReader("https://feed.example/a?token=secret")
+    assert "secret" not in str(error.value)
+
+
+def test_requests_are_spaced(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+    answer = feed.answer
+    monkeypatch.setattr(feed, "answer", lambda *asked: (times.append(time.monotonic()), answer(*asked))[1])
+    NascarFeedSource(feed.url, TRACKS, limits=replace(QUICK, spacing_s=0.15)).load_season(2021)
+    assert len(times) == 5
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 0.15
+
+
+def test_final_documents_are_asked_for_once_and_others_only_for_changes(feed: Feed, tmp_path: Path) -> None:
+    source = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
+    first = source.load_season(2021)
+    assert len(feed.paths) == 5
+    again = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
+    second = again.load_season(2021)
+    assert_frame_equal(first.race_results, second.race_results)
+    assert_frame_equal(first.lap_telemetry, second.lap_telemetry)
+    conditions = {path: headers.get("If-None-Match") for path, headers in feed.asked}
+    assert set(feed.paths) == {RACES, "/2021/1/3/weekend-feed.json", "/2021/1/3/lap-times.json"}
+    assert all(conditions.values())
+    assert list(again.finished_races(2021)) == [1, 3]
+    ((path, headers),) = feed.asked
+    assert path == RACES
+    assert headers["If-None-Match"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_change_is_seen_and_a_race_that_is_followed_becomes_final(feed: Feed, tmp_path: Path) -> None:
+    source = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
+    source.load_season(2021)
+    feed.put(RACES, {"series_1": [scheduled(1, 1), scheduled(3, 15), scheduled(4, 22)]})
+    feed.put("/2021/1/4/weekend-feed.json", weekend(4))
+    feed.put("/2021/1/4/lap-times.json", lap_times())
+    feed.asked.clear()
+    assert source.load_season(2021).counts["races"] == 3
+    assert "/2021/1/3/weekend-feed.json" in feed.paths
+    source.load_season(2021)
+    assert not [path for path in feed.paths if "/3/" in path or "/1/1/" in path]
+
+
+def test_last_modified_alone_does_too(feed: Feed, tmp_path: Path) -> None:
+    stamp = "Sun, 16 May 2021 20:00:00 GMT"
+    feed.once[RACES] = [Answer(b'{"n": 1}', headers={"Last-Modified": stamp}), Answer(b"", 304)]
+    reader = FeedReader(feed.url, tmp_path, QUICK)
+    assert [reader.read_json(RACES[1:]) for _ in range(2)] == [{"n": 1}] * 2
+    assert feed.asked[1][1]["If-Modified-Since"] == stamp
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        ("", lambda copy: copy[:-3]),
+        ("", lambda copy: copy.replace(b"Ford", b"Fjord")),
+        (".label", lambda label: label[:-3]),
+        (".label", lambda label: label.replace(b'"final":true', b'"final":"yes"')),
+    ],
+)
+def test_a_damaged_copy_is_thrown_away_and_asked_for_anew(
+    feed: Feed,
+    tmp_path: Path,
+    suffix: str,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
+    before = source.load_season(2021)
+    (copy,) = tmp_path.glob("*/2021/1/1/weekend-feed.json")
+    damaged = copy.with_name(copy.name + suffix)
+    content = damaged.read_bytes()
+    damaged.write_bytes(damage(content))
+    assert damaged.read_bytes() != content
+    feed.asked.clear()
+    assert_frame_equal(source.load_season(2021).race_results, before.race_results)
+    assert "/2021/1/1/weekend-feed.json" in feed.paths
+    (line,) = caplog.messages
+    assert str(copy) in line
+    assert "thrown away, and the feed is asked anew" in line
+    source.load_season(2021)
+    assert "/2021/1/1/weekend-feed.json" not in feed.paths
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(
+    feed: Feed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    source = NascarFeedSource(feed.url, TRACKS, tmp_path / "file", QUICK)
+    assert source.load_season(2021).counts["races"] == 2
+    assert any("cannot be kept" in line for line in caplog.messages)
+
+
+def test_a_final_document_that_cannot_be_used_is_asked_for_again(feed: Feed, tmp_path: Path) -> None:
+    path = "/2021/1/1/weekend-feed.json"
+    good = feed.documents[path]
+    feed.put(path, {"error": "try later"})
+    source = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"weekend_race: Field required \(the feed has error\)"):
+            source.load_season(2021)
+    feed.documents[path] = good
+    assert source.load_season(2021).counts["races"] == 2
+
+
+def test_what_was_there_and_is_refused_now_is_no_missing_season(feed: Feed, tmp_path: Path) -> None:
+    source = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
+    assert len(source.finished_races(2021)) == 2
+    feed.always[RACES] = Answer(status=403)
+    with pytest.raises(SourceError, match=r"was there before and now is not: .*HTTP 403") as error:
+        source.finished_races(2021)
+    assert not isinstance(error.value, MissingDocumentError)
+
+
+def half_a_season(feed: Feed) -> NascarFeedSource:
+    waiting = scheduled(9, 29, average_speed=0.0)
+    feed.put(RACES, {"series_1": [scheduled(1, 1), scheduled(3, 15), waiting]})
+    return NascarFeedSource(feed.url, TRACKS, limits=QUICK)
+
+
+NOT_STARTED = [row | {"finishing_position": 0} for row in weekend(3)["weekend_race"][0]["results"]]
+WEEKEND, LAP_TIMES = "/2021/1/3/weekend-feed.json", "/2021/1/3/lap-times.json"
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "message"),
+    [
+        (WEEKEND, None, r"results are not there yet: .*weekend-feed.json does not exist \(HTTP 403"),
+        (WEEKEND, weekend(3, results=[]), "results are not there yet: .*weekend-feed.json has no finish"),
+        (WEEKEND, weekend(3, results=NOT_STARTED), "results are not there yet"),
+        (WEEKEND, {"weekend_race": []}, "results are not there yet"),
+        (LAP_TIMES, None, "laps are not there yet: .*lap-times.json is missing or empty"),
+        (LAP_TIMES, {"laps": [], "flags": []}, "laps are not there yet"),
+        (LAP_TIMES, lap_times(), f"laps are not all there yet: .*ends at lap {LAPS} of 9"),
+    ],
+)
+def test_the_newest_race_may_not_be_all_there_yet(
+    feed: Feed, path: str, document: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = half_a_season(feed)
+    if document is None:
+        del feed.documents[path]
+    else:
+        feed.put(path, document)
+    if "of 9" in message:
+        feed.put(WEEKEND, weekend(3, actual_laps=9))
+    data = source.load_season(2021)
+    assert data.race_results["race_id"].unique().to_list() == [1]
+    counts = {name: data.counts[name] for name in ("races", "races_awaited", "races_not_run", "cars", "laps")}
+    assert counts == {"races": 1, "races_awaited": 1, "races_not_run": 2, "cars": 3, "laps": 3 * (LAPS + 1)}
+    (line,) = data.left_out
+    assert re.search(rf"2021 race 3 \(Race 3, Kansas Speedway\): it has run, but its {message}", line)
+    assert f"Left out: {line}" in caplog.messages
+
+
+def test_an_older_race_must_be_there(feed: Feed) -> None:
+    source = half_a_season(feed)
+    del feed.documents["/2021/1/1/weekend-feed.json"]
+    with pytest.raises(SourceError, match=r"/2021/1/1/weekend-feed.json does not exist"):
+        source.load_season(2021)
+
+
+def test_a_newest_race_that_is_there_but_wrong_is_no_race_to_wait_for(feed: Feed) -> None:
+    source = half_a_season(feed)
+    results = weekend(3)["weekend_race"][0]["results"]
+    feed.put(WEEKEND, weekend(3, results=results[:1] + results[2:]))
+    with pytest.raises(SourceError, match=r"finish positions must be 1..2; \[2\] are missing"):
+        source.load_season(2021)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda row: row | {"laps_lead": row.pop("laps_led")},
+            r"results.0.laps_led: Field required, in 3 places \(renamed\? the feed has 'laps_lead'\)",
+        ),
+        (
+            lambda row: row.update(laps_completed="all of them"),
+            r"results.0.laps_completed: Input .* valid integer.*, got 'all of them' \(str\), in 3 places",
+        ),
+        (
+            lambda row: row.update(driver_id={"id": 4}, laps_led=None),
+            r"results.0.driver_id: .*got {'id': 4} \(dict\), in 3 places; .*results.0.laps_led: .*got None",
+        ),
+        (lambda row: row.update(finishing_position=2**70), r"finishing_position: .*less than"),
+    ],
+)
+def test_drift_is_told_by_field(feed: Feed, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    document = weekend(1)
+    race = document["weekend_race"][0]
+    race["results"] = [change(row) or row for row in race["results"]]
+    feed.put("/2021/1/1/weekend-feed.json", document)
+    with pytest.raises(SourceError, match=message) as error:
+        NascarFeedSource(feed.url, TRACKS, limits=QUICK).load_season(2021)
+    told = str(error.value)
+    assert told.startswith(f"{feed.url}/2021/1/1/weekend-feed.json: weekend_race.0.results.0.")
+    assert "\n" not in told
+    assert len(told) < 600
+
+
+def test_fields_that_are_new_are_no_drift(feed: Feed) -> None:
+    for path, body in list(feed.documents.items()):
+        feed.put(path, json.loads(body) | {"new_field": {"a": [1]}})
+    data = NascarFeedSource(feed.url, TRACKS, limits=QUICK).load_season(2021)
+    assert (data.counts["races"], data.left_out) == (2, [])
+
+
+def test_it_reads_from_within_an_event_loop(feed: Feed) -> None:
+    async def run() -> Any:
+        return read(feed)
+
+    assert len(asyncio.run(run())["series_1"]) == 2
