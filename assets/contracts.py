@@ -14,7 +14,7 @@ import polars as pl
 import xarray as xr
 from pandera.errors import SchemaError, SchemaErrors
 
-from calibration_pipeline.schemas import datasets, frames
+from calibration_pipeline.schemas import datasets, forecasts, frames
 
 SHOWN_FAILURES = 3
 SHOWN_CASES = 3
@@ -38,6 +38,9 @@ BOUNDARIES: Mapping[str, Any] = {
     "calibration_curves": frames.CalibrationCurves,
     "verdict": frames.VerdictTable,
     "race_forecast": datasets.ScenarioEnsemble,
+    "forecast_chances": forecasts.ForecastChances,
+    "forecast_events": forecasts.ForecastEvents,
+    "forecast_scenarios": forecasts.ForecastScenarios,
 }
 
 

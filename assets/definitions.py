@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets import calibration, catalogue, ingest, report, scenarios, telemetry, verification
+from assets import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
 from assets.checks import build_checks
 from assets.partitions import narrow, seasons_of
 from assets.resources import build_resources, with_seasons
@@ -29,7 +29,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     verification.calibration_curves,
     verification.joint_event_validation,
     verification.verdict,
-    report.race_forecast,
+    forecast.next_race,
     report.calibration_report,
     catalogue.catalogue,
 ]

@@ -1,4 +1,4 @@
-"""Group `report`: the forecast of the next race, and the calibration report."""
+"""Group `report`: the calibration report."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -11,16 +11,14 @@ import polars as pl
 import xarray as xr
 
 from assets.events import judged_events
-from assets.metadata import OWNERS, boundary, plot, table
+from assets.forecast import forecast_notes
+from assets.metadata import OWNERS, table
 from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import SCHEMA_VERSION, Report
 from assets.summary import SUMMARY, summary_rows
-from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.inference import TARGET_ACCEPT
-from calibration_pipeline.calibration.recalibration import draw_coming_recalibration
-from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.calibration.summaries import (
     convergence_by_fold,
     identification,
@@ -29,14 +27,7 @@ from calibration_pipeline.calibration.summaries import (
 )
 from calibration_pipeline.report import ReportContent, render_html, render_markdown
 from calibration_pipeline.report.numbers import number
-from calibration_pipeline.scenarios.ensemble import simulate_races
-from calibration_pipeline.scenarios.folds import fold_name
-from calibration_pipeline.scenarios.foreign import read_ensemble
-from calibration_pipeline.scenarios.networks import fit_networks
-from calibration_pipeline.scenarios.structure import VARIANTS
-from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.sources.base import Source
-from calibration_pipeline.telemetry import build_driver_features
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.reliability import pit_ecdf
 from calibration_pipeline.verification.verdicts import read_verdict
@@ -44,74 +35,6 @@ from calibration_pipeline.verification.verdicts import read_verdict
 GROUP = "report"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
 those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
-
-
-@dg.asset(
-    group_name=GROUP,
-    kinds={"jax", "netcdf"},
-    owners=OWNERS,
-    code_version="2",
-    io_manager_key="netcdf",
-    ins={"calibration_posterior": those_that_exist},
-    metadata=boundary("race_forecast"),
-)
-def race_forecast(
-    source: dg.ResourceParam[Source],
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    lap_aggregates: dict[str, pl.DataFrame],
-    driver_features: dict[str, pl.DataFrame],
-    causal_network: dict[str, xr.Dataset],
-    calibration_posterior: dict[str, xr.DataTree],
-) -> dg.Output[xr.Dataset]:
-    """Draw scenarios of the next race that has not run, by exactly the procedure that was backtested.
-
-    Of no race where the source announces none, or a user's own ensemble lacks it.
-    """
-    last = max(race_results)
-    results = pl.concat(race_results.values())
-    folds = fold_length(settings)
-    entries = source.next_race(int(last))
-    if entries is None:
-        none = simulate_races(
-            driver_features[last].clear(), causal_network[last], folds, settings.scenarios, settings.seed
-        )
-        return dg.Output(none, metadata={"races": 0})
-    features = build_driver_features(entries, results, pl.concat(lap_aggregates.values()))
-    race = features.select(
-        "race_id", "season", "archetype", "track_id", fold=fold_name(pl.col("season"), pl.col("round"), folds)
-    ).row(0, named=True)
-    own = read_ensemble(settings.ensembles, features, folds).ensemble if settings.ensembles else None
-    if own is not None and own.sizes["race"] == 0:
-        return dg.Output(own, metadata={**race, "races": 0, "scenarios_of": f"not in {settings.ensembles}"})
-    n_scenarios = settings.scenarios if own is None else own.sizes["scenario"]
-    fit = calibration_posterior.get(race["archetype"])
-    change = fit and draw_coming_recalibration(fit, race["fold"], race["season"], n_scenarios, settings.seed)
-    changes = {race["race_id"]: change} if change else {}
-    if own is not None:
-        forecast = rerank_races(own, changes, settings.seed)
-    else:
-        network = causal_network[last]
-        if race["fold"] not in network["fold"].values:
-            history = pl.concat(driver_features.values())
-            structure = VARIANTS[settings.network]
-            network = fit_networks(history, results, race["season"], folds, settings.seed, structure)
-        forecast = simulate_races(features, network, folds, n_scenarios, settings.seed, changes)
-    chances = finish_chances(forecast)
-    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
-    plotting.draw_finish_distribution(ax, chances)
-    return dg.Output(
-        forecast,
-        metadata={
-            **race,
-            "scenarios_of": settings.ensembles or "the causal network",
-            "races": forecast.sizes["race"],
-            "recalibrated": bool(changes),
-            "seed": settings.seed,
-            "chances": plot(figure),
-            "cars": table(chances, 45),
-        },
-    )
 
 
 @dg.asset(
@@ -143,6 +66,8 @@ def calibration_report(
     calibration_posterior: dict[str, xr.DataTree],
     model_comparison: pl.DataFrame,
     race_forecast: xr.Dataset,
+    forecast_chances: pl.DataFrame,
+    forecast_events: pl.DataFrame,
 ) -> dg.Output[Report]:
     """Write the report: a verdict per archetype, and the evidence, as one page and its Markdown twin."""
     fits = _in_order(calibration_posterior)
@@ -168,8 +93,11 @@ def calibration_report(
         predictive_checks=pl.concat(predictive_checks(fit) for fit in fits.values()),
         fits=fits,
         comparison=model_comparison,
-        forecast=finish_chances(race_forecast) if race_forecast.sizes["race"] else None,
+        forecast=None if forecast_chances.is_empty() else forecast_chances,
+        forecast_events=forecast_events,
         forecast_title=_race_title(race_forecast),
+        forecast_archetype=str(race_forecast["archetype"].values[0]) if race_forecast.sizes["race"] else "",
+        forecast_notes=forecast_notes(race_forecast),
         provenance={
             **_provenance(settings, source.name, backtest, model_comparison),
             **_sampling(fits, convergence),

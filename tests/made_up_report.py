@@ -226,15 +226,37 @@ def comparison_table() -> pl.DataFrame:
 def next_race() -> pl.DataFrame:
     strength = np.exp(-0.12 * np.arange(38))
     win = strength / strength.sum()
+    chances = {
+        "win": win,
+        "top5": np.clip(4.5 * win, 0, 1),
+        "top10": np.clip(7.5 * win, 0, 1),
+        "dnf": np.full(38, 0.11),
+    }
+    ends = {
+        f"{name}_{end}": k * p for name, p in chances.items() for end, k in (("lower", 0.9), ("upper", 1.1))
+    }
     return pl.DataFrame(
         {
             "driver": [f"Driver <{i}> & Co" for i in range(38)],
             "car_number": [str(i) for i in range(38)],
             "start_position": [None, *range(2, 39)],
-            "win": win,
-            "top5": np.clip(4.5 * win, 0, 1),
-            "top10": np.clip(7.5 * win, 0, 1),
-            "dnf": np.full(38, 0.11),
+            **chances,
+            **ends,
+            "finish_median": range(1, 39),
+            "finish_lower": [max(i - 9, 1) for i in range(38)],
+            "finish_upper": [min(i + 10, 38) for i in range(38)],
+        }
+    )
+
+
+def next_race_events() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "event": ["top(5) & running", "count(dnf) >= 3"],
+            "predicted": [0.121, 0.62],
+            "lower": [0.118, 0.5],
+            "upper": [0.124, 0.71],
+            "n_cases": [38, 1],
         }
     )
 
@@ -297,7 +319,13 @@ def made_up_content(**changes: object) -> ReportContent:
         "fits": {str(archetype): made_up_fit(seed) for seed, archetype in enumerate(JUDGED[:1])},
         "comparison": comparison_table(),
         "forecast": next_race(),
+        "forecast_events": next_race_events(),
         "forecast_title": "Daytona 500, season 2025, round 1",
+        "forecast_archetype": str(JUDGED[0]),
+        "forecast_notes": [
+            "Calibrated with 12 earlier races of its kind (superspeedway).",
+            "The grid is set.",
+        ],
         "provenance": {"source": "simulated", "seasons": "2021-2024", "seed": "42", "constraints": "9f" * 32},
     }
     return ReportContent(**(content | changes))
@@ -323,6 +351,9 @@ def empty_content(**changes: object) -> ReportContent:
         "fits": {},
         "comparison": None,
         "forecast": None,
+        "forecast_events": None,
+        "forecast_archetype": "",
+        "forecast_notes": [],
         "provenance": {},
     }
     return made_up_content(**(emptied | changes))

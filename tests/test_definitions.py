@@ -40,13 +40,10 @@ GRAPH = {
     "calibration_curves": {"scenario_ensemble", "recalibrated_ensemble", "backtest"},
     "joint_event_validation": {"race_results", "scenario_ensemble", "recalibrated_ensemble"},
     "verdict": {"backtest", "calibration_metrics", "joint_event_validation"},
-    "race_forecast": {
-        "race_results",
-        "lap_aggregates",
-        "driver_features",
-        "causal_network",
-        "calibration_posterior",
-    },
+    **dict.fromkeys(
+        ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"),
+        {"race_results", "lap_aggregates", "driver_features", "causal_network", "calibration_posterior"},
+    ),
     "calibration_report": {
         "calibration_metrics",
         "joint_event_validation",
@@ -56,6 +53,8 @@ GRAPH = {
         "calibration_posterior",
         "model_comparison",
         "race_forecast",
+        "forecast_chances",
+        "forecast_events",
     },
     "catalogue": {"calibration_report"},
 }

@@ -20,7 +20,8 @@ from calibration_pipeline.calibration.race_curves import (
 )
 from calibration_pipeline.calibration.recalibration import (
     build_backtest,
-    draw_coming_recalibration,
+    coming_posterior,
+    draw_recalibration,
     draw_recalibrations,
     scored_races,
 )
@@ -286,10 +287,10 @@ def test_recalibration_leaves_races_without_a_fit_alone(overconfident):
 
 def test_the_coming_race_takes_the_fit_that_a_backtest_would(overconfident):
     fit = overconfident[2]
-    inside = draw_coming_recalibration(fit, "2022-2", 2022, 4000, seed=4)
+    inside = draw_recalibration(coming_posterior(fit, "2022-2", 2022), 202236, 4000, seed=4)
     walk = fit["walk_forward"]["log_slope"].sel(fold="2022-2", season=2022).values
     assert np.median(inside.log_sharpness) == pytest.approx(np.median(walk), abs=0.03)
-    beyond = draw_coming_recalibration(fit, "2023-1", 2023, 4000, seed=4)
+    beyond = draw_recalibration(coming_posterior(fit, "2023-1", 2023), 202301, 4000, seed=4)
     latest = fit["posterior"]["log_slope"].sel(season=2023).values
     assert np.median(beyond.log_sharpness) == pytest.approx(np.median(latest), abs=0.03)
     assert beyond.log_sharpness.std() > inside.log_sharpness.std() * 0.8
@@ -301,7 +302,7 @@ def test_too_few_races_make_no_fit():
     fit = fit_archetype(few, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
     assert fit["walk_forward"].sizes["fold"] == 0
     assert draw_recalibrations(fit, few, 10, seed=1) == {}
-    assert draw_coming_recalibration(fit, "2023-1", 2023, 10, seed=1) is None
+    assert coming_posterior(fit, "2023-1", 2023) is None
 
 
 def test_a_fit_to_no_race_is_the_prior():

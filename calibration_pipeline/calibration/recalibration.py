@@ -39,16 +39,14 @@ def draw_recalibrations(
     fitted = set(walk["fold"].values.tolist())
     labels = zip(*(races[name].values.tolist() for name in ("race", "fold", "season")), strict=True)
     return {
-        race: _draw(walk.sel(fold=fold, season=season), n_scenarios, np.random.default_rng([seed, race]))
+        race: draw_recalibration(walk.sel(fold=fold, season=season), race, n_scenarios, seed)
         for race, fold, season in labels
         if fold in fitted
     }
 
 
-def draw_coming_recalibration(
-    fit: xr.DataTree, fold: str, season: int, n_scenarios: int, seed: int
-) -> Recalibration | None:
-    """Draw what a fit changes in a race that has not run, by the procedure that the backtest scored.
+def coming_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | None:
+    """Return the posterior that applies to a race that has not run, by the backtest's procedure.
 
     Parameters
     ----------
@@ -58,21 +56,32 @@ def draw_coming_recalibration(
         Fold of the coming race. Where its fold has run races of the archetype, their fit applies; else
         the latest.
     season : int
-    n_scenarios, seed : int
 
     Returns
     -------
-    Recalibration or None
-        None where the archetype has too few races for a fit.
+    xarray.Dataset or None
+        log_slope, noise_sigma, intercept (chain, draw); None where the archetype has too few races for a fit.
     """
     walk = fit["walk_forward"].to_dataset()
     if fold in walk["fold"].values:
-        posterior = walk.sel(fold=fold)
-    elif fit.attrs["n_races"] >= fit.attrs["min_races"]:
-        posterior = fit["posterior"].to_dataset()
-    else:
-        return None
-    return _draw(posterior.sel(season=season), n_scenarios, np.random.default_rng([seed, season]))
+        return walk.sel(fold=fold, season=season)
+    if fit.attrs["n_races"] >= fit.attrs["min_races"]:
+        return fit["posterior"].to_dataset().sel(season=season)
+    return None
+
+
+def draw_recalibration(posterior: xr.Dataset, race: int, n_scenarios: int, seed: int) -> Recalibration:
+    """Draw what a fit changes in every scenario of one race, as `draw_recalibrations` does.
+
+    Parameters
+    ----------
+    posterior : xarray.Dataset
+        As returned by `coming_posterior`.
+    race : int
+        race_id.
+    n_scenarios, seed : int
+    """
+    return _draw(posterior, n_scenarios, np.random.default_rng([seed, race]))
 
 
 def _draw(posterior: xr.Dataset, n_scenarios: int, rng: np.random.Generator) -> Recalibration:

@@ -77,7 +77,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "tail_probability",
     ),
     "comparison": ("model", "elpd_diff", "dse", "p", "weight", "n_races", "worst_pareto_k"),
-    "forecast": ("driver", "car_number", "start_position", "win", "top5", "top10", "dnf"),
+    "forecast": (
+        "driver",
+        "car_number",
+        "start_position",
+        *(f"{chance}{end}" for chance in ("win", "top5", "top10", "dnf") for end in ("", "_lower", "_upper")),
+        "finish_median",
+        "finish_lower",
+        "finish_upper",
+    ),
+    "forecast_events": ("event", "predicted", "lower", "upper", "n_cases"),
 }
 
 
@@ -118,10 +127,15 @@ class ReportContent:
     comparison : polars.DataFrame or None
         `ModelComparison`; None where the calibrations were not compared.
     forecast : polars.DataFrame or None
-        driver, car_number, start_position, win, top5, top10, dnf (probabilities): one row a car of the next
-        race; None where no race is announced.
+        `ForecastChances`: one row a car of the next race; None where no race is announced.
+    forecast_events : polars.DataFrame or None
+        `ForecastEvents` of the next race.
     forecast_title : str
         Which race `forecast` is of.
+    forecast_archetype : str
+        Its kind of track, '' where no race is announced.
+    forecast_notes : sequence of str
+        What must be known to read `forecast`, or why there is none.
     provenance : mapping of str to str
         Source, seasons, seeds, versions, hashes: what is needed to make the report again.
 
@@ -146,7 +160,10 @@ class ReportContent:
     comparison: pl.DataFrame | None = None
     skipped_events: Mapping[str, str] = field(default_factory=dict)
     forecast: pl.DataFrame | None = None
+    forecast_events: pl.DataFrame | None = None
     forecast_title: str = ""
+    forecast_archetype: str = ""
+    forecast_notes: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

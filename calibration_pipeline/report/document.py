@@ -13,10 +13,10 @@ from calibration_pipeline.report.fits import (
     closing_sections,
     comparison_section,
     convergence_section,
-    forecast_section,
     skipped_section,
     slope_section,
 )
+from calibration_pipeline.report.next_race import forecast_section
 from calibration_pipeline.report.numbers import UNKNOWN, estimate, number
 from calibration_pipeline.report.parameters import identification_section
 from calibration_pipeline.report.tracks import track_section

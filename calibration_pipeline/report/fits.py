@@ -16,10 +16,9 @@ from calibration_pipeline.report.blocks import (
     Text,
 )
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, percent
+from calibration_pipeline.report.numbers import estimate, number, percent
 from calibration_pipeline.report.pictures import (
     diagnostic_pictures,
-    forecast_picture,
     forest_picture,
     slope_picture,
 )
@@ -44,27 +43,6 @@ def slope_section(content: ReportContent) -> Section:
     if content.fits:
         blocks.append(Gallery([forest_picture(content.fits)], "Forest of slopes by kind of track and season"))
     return Section("slopes", "Calibration by season", blocks)
-
-
-def forecast_section(content: ReportContent) -> Section:
-    """Return the section on the next race."""
-    forecast = content.forecast
-    if forecast is None or forecast.is_empty():
-        text = Text("No race is announced that has not been run, so there is nothing to forecast.")
-        return Section("next-race", "Next race", [text])
-    forecast = forecast.sort("win", descending=True, maintain_order=True)
-    rows = [
-        [
-            Cell(f"{car['driver']} ({car['car_number']})" if car["car_number"] else car["driver"]),
-            Cell(UNKNOWN if car["start_position"] is None else str(car["start_position"])),
-            *(Cell(percent(car[chance])) for chance in ("win", "top5", "top10", "dnf")),
-        ]
-        for car in forecast.iter_rows(named=True)
-    ]
-    columns = ["Driver (car)", "Start", "Win", "Top 5", "Top 10", "Out before the end"]
-    table = Table("Chances of every car", columns, rows, folded=True)
-    picture = forecast_picture(forecast, content.forecast_title)
-    return Section("next-race", "Next race", [Text(content.forecast_title), Gallery([picture]), table])
 
 
 def convergence_section(content: ReportContent) -> Section:

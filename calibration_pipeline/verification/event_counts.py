@@ -149,6 +149,29 @@ def count_cases(races: Sequence[Race], events: Sequence[Event]) -> Counts:
     return Counts(predicted, observed, cases, tuple(events))
 
 
+def scenario_outcomes(ensemble: xr.Dataset, race: int) -> Outcomes:
+    """Return the scenarios of one race of an ensemble, its favourites those with the best mean finish.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        `ScenarioEnsemble`.
+    race : int
+        Index of the race.
+    """
+    one = ensemble.isel(race=[race])
+    size = int(one["field_size"].values[0])
+    per_scenario = {
+        name: one[name].transpose("race", "scenario", "driver") for name in OUTCOME_VARIABLES if name in one
+    }
+    cars = {name: one[name].values[0, :size] for name in CAR_VARIABLES if name in one.coords}
+    return Outcomes(
+        **{name: values.values[0, :, :size] for name, values in per_scenario.items()},
+        **{name: values for name, values in cars.items() if (values != "").any()},
+        favourite_rank=_favourite_ranks(one)[0, :size],
+    )
+
+
 def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
     """Return the results in the ensemble's order: one row a car, with columns `slot` and `race_index`."""
     columns = [name for name in OUTCOME_VARIABLES if name in results.columns]

@@ -1,0 +1,88 @@
+"""The report's section on the next race: chances, joint events, and how far they can be trusted."""
+
+import polars as pl
+
+from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Section, Table, Text
+from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.numbers import UNKNOWN, percent
+from calibration_pipeline.report.pictures import forecast_picture
+
+NOTHING = "No race is announced that has not been run, so there is nothing to forecast."
+CHANCES = {"win": "Win", "top5": "Top 5", "top10": "Top 10", "dnf": "Out before the end"}
+
+
+def forecast_section(content: ReportContent) -> Section:
+    """Return the section on the next race."""
+    forecast = content.forecast
+    if forecast is None or forecast.is_empty():
+        notes = [note for note in content.forecast_notes if note]
+        return Section("next-race", "Next race", [Text(notes[0] if notes else NOTHING)])
+    forecast = forecast.sort("win", descending=True, maintain_order=True)
+    picture = forecast_picture(forecast, content.forecast_title)
+    blocks: list[Block] = [
+        Text(content.forecast_title),
+        Bullets([*_ruling(content), *content.forecast_notes]),
+        Gallery([picture]),
+        _car_table(forecast),
+    ]
+    if content.forecast_events is not None and content.forecast_events.height:
+        blocks.append(_event_table(content))
+    return Section("next-race", "Next race", blocks)
+
+
+def _ruling(content: ReportContent) -> list[str]:
+    """Say what was ruled on the race's kind of track."""
+    own = [v for v in content.verdicts if str(v.archetype) == content.forecast_archetype]
+    return [f"Verdict on forecasts of its kind ({_label(v.archetype)}): {v.verdict}." for v in own]
+
+
+def _car_table(forecast: pl.DataFrame) -> Table:
+    rows = [
+        [
+            Cell(f"{car['driver']} ({car['car_number']})" if car["car_number"] else car["driver"]),
+            Cell(UNKNOWN if car["start_position"] is None else str(car["start_position"])),
+            *(_chance(car[name], car[f"{name}_lower"], car[f"{name}_upper"]) for name in CHANCES),
+            Cell(str(car["finish_median"]), f"{car['finish_lower']} to {car['finish_upper']}"),
+        ]
+        for car in forecast.iter_rows(named=True)
+    ]
+    columns = ["Driver (car)", "Start", *CHANCES.values(), "Finish"]
+    title = (
+        "Chances of every car, with 90 % intervals over what the calibration leaves unsure; finish: "
+        "median and central 80 %"
+    )
+    return Table(title, columns, rows, folded=True)
+
+
+def _event_table(content: ReportContent) -> Table:
+    """Return the joint events beside how often they were forecast and happened at this kind of track."""
+    events = content.forecast_events
+    if events is None:
+        raise ValueError("Argument content must have forecast_events, got None.")
+    judged = content.joint_events.filter(
+        (pl.col("archetype") == content.forecast_archetype) & (pl.col("forecast") == "recalibrated")
+    )
+    earlier = judged.select("event", "observed", before="predicted")
+    rows = [
+        [
+            Cell(row["event"]),
+            _chance(row["predicted"], row["lower"], row["upper"]),
+            Cell(UNKNOWN if row["before"] is None else percent(row["before"])),
+            Cell(UNKNOWN if row["observed"] is None else percent(row["observed"])),
+        ]
+        for row in events.join(earlier, on="event", how="left", maintain_order="left").iter_rows(named=True)
+    ]
+    columns = ["Event", "Next race", "Forecast in earlier races", "Happened in earlier races"]
+    return Table("Joint events, per car, pair or race that they are about", columns, rows, folded=True)
+
+
+def _chance(estimate: float | None, lower: float | None, upper: float | None) -> Cell:
+    if estimate is None:
+        return Cell(UNKNOWN)
+    interval = "" if lower is None or upper is None else f"{percent(lower)} to {percent(upper)}"
+    return Cell(percent(estimate), interval)
+
+
+def _label(archetype: str) -> str:
+    return parse_archetype(archetype).label.lower()
