@@ -10,7 +10,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow check docs ui report lock clean
+.PHONY: help install run test slow soak check docs ui report lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
 	$(BIN)/python -m pytest -m "slow or real or browser or server" $(ARGS)
+
+soak: $(STAMP)  ## Run the tests that take minutes: a daemon that carries a new season to the report
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 check: $(STAMP)  ## Lint, check the format and the types
 	$(BIN)/ruff check .

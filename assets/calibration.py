@@ -29,6 +29,8 @@ from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.verification.reliability import pit_ecdf
 
 GROUP = "calibration"
+MCMC_POOL = "mcmc"
+"""Fits by NUTS, each of which uses every core; `dagster.yaml` says how many may run at once."""
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 no_laps = {LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
 own_races_of_every_season = dg.AssetIn(
@@ -45,6 +47,7 @@ own_recalibrated_races = dg.AssetIn(metadata=no_laps)
     code_version="3",
     io_manager_key="netcdf",
     ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    pool=MCMC_POOL,
     metadata=boundary("calibration_posterior"),
 )
 def calibration_posterior(
@@ -220,6 +223,7 @@ def backtest(
     owners=OWNERS,
     code_version="3",
     io_manager_key="netcdf",
+    pool=MCMC_POOL,
     metadata=boundary("pooled_posterior"),
 )
 def pooled_posterior(

@@ -33,6 +33,7 @@ SETTING_OPTIONS = {
     "fold-races": "races per fold; by default a season where history is long enough",
     "store": "folder or object-store address that holds the assets",
     "seed": "seed of every random draw",
+    "automation": "true: schedule and sensors run without being switched on in the UI",
 }
 RUN_EXAMPLES = """\
 examples:
@@ -168,11 +169,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         for name in archetypes:
             parse_archetype(name)
+        log_file = prepare_home() / "calibration.log"
     except ValueError as error:
         _fail(str(error))
         return 2
 
-    log_file = prepare_home() / "calibration.log"
     with _log(log_file, verbose=options.verbose):
         from assets.runner import RunError
 
@@ -205,9 +206,13 @@ def _ui(options: argparse.Namespace) -> int:
     if settings is None:
         return 2
     from assets.instance import prepare_home
-    from assets.settings import ENV_PREFIX, project_folder
+    from assets.settings import ENV_PREFIX, SettingsError, project_folder
 
-    prepare_home()
+    try:
+        prepare_home()
+    except SettingsError as error:
+        _fail(str(error))
+        return 2
     given = {f"{ENV_PREFIX}{name.upper()}": str(getattr(settings, name)) for name in _given(options)}
     workspace = project_folder() / "workspace.yaml"
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "assets.definitions"]

@@ -6,8 +6,10 @@ from typing import Any
 import dagster as dg
 
 from assets import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
+from assets.automation import automate, carry_to_report, ingest_job, weekly
 from assets.checks import build_checks
 from assets.partitions import narrow, seasons_of
+from assets.races import every_finished_race, finished_races_sensor
 from assets.resources import build_resources, with_seasons
 from assets.runner import progress_logger
 from assets.settings import Settings, load_settings
@@ -44,13 +46,18 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
     resources : mapping, optional
         Replace resources by key, as tests do.
     """
-    settings = with_seasons(settings)
+    as_set, settings = settings, with_seasons(settings)
     seasons = seasons_of(settings)
     truth = [ingest.simulated_truth] if settings.source == "simulated" else []
-    assets = [narrow(asset, seasons) for asset in [*ASSETS, *truth]]
+    assets = automate([narrow(asset, seasons) for asset in [*ASSETS, *truth]], settings)
+    ingestion = ingest_job(assets)
     return dg.Definitions(
         assets=assets,
-        asset_checks=build_checks(assets),
+        asset_checks=[*build_checks(assets), every_finished_race],
+        jobs=[ingestion],
+        schedules=[weekly(ingestion, seasons, settings)],
+        sensors=[carry_to_report(settings), finished_races_sensor(as_set, ingestion, seasons)],
+        executor=dg.in_process_executor,
         resources={**build_resources(settings), **(resources or {})},
         loggers={"progress": progress_logger},
     )

@@ -1,5 +1,6 @@
 """Group `ingest`: the source's seasons and the compiled tracks, as tables."""
 
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,15 @@ import xarray as xr
 from assets.metadata import OWNERS, boundary, counts, rows, table
 from assets.partitions import ALL_SEASONS
 from assets.settings import Settings
-from calibration_pipeline.sources.base import Source
+from calibration_pipeline.schemas.frames import LapTelemetry, RaceResults
+from calibration_pipeline.sources.base import SeasonData, Source
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 GROUP = "ingest"
+NO_RACES_YET = SeasonData(
+    RaceResults.empty(), LapTelemetry.empty(), {"races": 0}, ["No race of the season has finished yet."]
+)
 
 
 @dg.asset(
@@ -64,8 +69,13 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
     },
 )
 def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) -> Iterator[dg.Output]:
-    """Read one season's points races from the source; what is left out is counted and named."""
-    data = source.load_season(int(context.partition_key))
+    """Read one season's points races from the source; what is left out is counted and named.
+
+    This year's season is empty until its first race has finished.
+    """
+    year = int(context.partition_key)
+    waits = year == datetime.date.today().year and not source.finished_races(year)
+    data = NO_RACES_YET if waits else source.load_season(year)
     told: dict[str, Any] = {
         "source": source.name,
         **counts(data.counts),

@@ -1,20 +1,58 @@
-"""The Dagster instance: its home folder, with our defaults, inside the project folder."""
+"""The Dagster instance: its home folder, with our defaults, inside the project folder.
+
+Dagster's own records (runs, events, ticks) are SQLite files in it, or in Postgres where a variable names the
+database. The address holds a password and is never written to a file.
+"""
 
 import os
-import shutil
 from pathlib import Path
 
-from assets.settings import project_folder
+from assets.settings import ENV_PREFIX, SettingsError, project_folder
 
 DEFAULT_CONFIG = Path(__file__).with_name("dagster.yaml")
+POSTGRES_VARIABLE = f"{ENV_PREFIX}POSTGRES_URL"
+POSTGRES_SCHEME = "postgresql+psycopg2://"
+POSTGRES_STORAGE = f"""
+# Dagster's records are kept in the database that the variable names.
+storage:
+  postgres:
+    postgres_url:
+      env: {POSTGRES_VARIABLE}
+"""
 
 
 def prepare_home() -> Path:
-    """Return DAGSTER_HOME, made and configured where it is not yet, and set in the environment."""
+    """Return DAGSTER_HOME, made and configured where it is not yet, and set in the environment.
+
+    Raises
+    ------
+    SettingsError
+        If a database is named but a configuration of the user's own does not use it, or the other way round,
+        or its address has another scheme.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or project_folder() / ".dagster_home").expanduser().resolve()
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists():
-        shutil.copyfile(DEFAULT_CONFIG, config)
+    on_files = DEFAULT_CONFIG.read_text(encoding="utf-8")
+    on_postgres = on_files + POSTGRES_STORAGE
+    wanted = on_postgres if _names_postgres() else on_files
+    found = config.read_text(encoding="utf-8") if config.exists() else None
+    if found is None or (found != wanted and found in (on_files, on_postgres)):
+        config.write_text(wanted, encoding="utf-8")
+    elif (POSTGRES_VARIABLE in found) != _names_postgres():
+        contradiction = "set, but {} does not use it" if _names_postgres() else "not set, but {} reads it"
+        raise SettingsError(
+            f"{POSTGRES_VARIABLE} is {contradiction.format(config)}: see Postgres in docs/operations.md."
+        )
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def _names_postgres() -> bool:
+    """Whether the environment names a database; its address must have the scheme that works."""
+    address = os.environ.get(POSTGRES_VARIABLE)
+    if address and not address.startswith(POSTGRES_SCHEME):
+        raise SettingsError(
+            f"Variable {POSTGRES_VARIABLE} must begin with {POSTGRES_SCHEME}; it has another scheme."
+        )
+    return bool(address)

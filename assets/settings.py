@@ -140,6 +140,11 @@ class Settings(BaseSettings):
         description="races per fold, at least 1; a season each where history is long enough, by default",
     )
 
+    automation: bool = Field(
+        default=False,
+        description="true or false: whether schedule and sensors run without being switched on in the UI",
+    )
+
     @field_validator("seasons")
     @classmethod
     def _check_seasons(cls, value: str | None) -> str | None:

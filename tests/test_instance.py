@@ -1,0 +1,122 @@
+"""The Dagster instance: what our configuration sets, and its records on SQLite and on Postgres."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from postgres_server import PASSWORD, binaries, postgres
+
+from assets.calibration import MCMC_POOL
+from assets.cli import main
+from assets.definitions import build_defs
+from assets.instance import DEFAULT_CONFIG, POSTGRES_VARIABLE, prepare_home
+from assets.settings import Settings, SettingsError
+
+ADDRESS = "postgresql+psycopg2://me:hidden@db/dagster"
+INGEST = ["run", "--select", "track_constraints,lap_telemetry,race_results", "--seasons", "2025"]
+
+
+def test_configuration_limits_fits_and_runs_and_sends_nothing_home(project: Path) -> None:
+    home = prepare_home()
+    assert home == project / ".dagster_home"
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_max_runtime_seconds == 4 * 3600
+        limits = instance.get_concurrency_config()
+        assert limits.pool_config.default_pool_limit == 1
+        assert limits.pool_config.pool_granularity.value == "op"
+        assert limits.run_queue_config is not None
+        assert limits.run_queue_config.max_concurrent_runs == 2
+        kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+        assert {status.value: days for status, days in kept.items()}["SKIPPED"] == 2
+
+
+def test_fits_share_a_pool(project: Path) -> None:  # noqa: ARG001
+    graph = build_defs(Settings(seasons="2024,2025")).resolve_asset_graph()
+    fits = {node.key.to_user_string() for node in graph.asset_nodes if MCMC_POOL in node.pools}
+    assert fits == {"calibration_posterior", "pooled_posterior"}
+
+
+def test_postgres_is_named_by_the_environment_and_its_address_is_not_written(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project / ".dagster_home" / "dagster.yaml"
+    prepare_home()
+    assert config.read_text() == DEFAULT_CONFIG.read_text()
+    monkeypatch.setenv(POSTGRES_VARIABLE, ADDRESS)
+    prepare_home()
+    assert f"env: {POSTGRES_VARIABLE}" in config.read_text()
+    assert "hidden" not in config.read_text()
+    monkeypatch.delenv(POSTGRES_VARIABLE)
+    prepare_home()
+    assert config.read_text() == DEFAULT_CONFIG.read_text()
+
+
+def test_a_configuration_of_ones_own_is_kept_and_a_contradiction_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project / ".dagster_home" / "dagster.yaml"
+    config.parent.mkdir()
+    config.write_text("telemetry: {enabled: false}\n")
+    prepare_home()
+    assert config.read_text() == "telemetry: {enabled: false}\n"
+    monkeypatch.setenv(POSTGRES_VARIABLE, ADDRESS)
+    with pytest.raises(
+        SettingsError, match=rf"{POSTGRES_VARIABLE} is set, but .*dagster.yaml does not use it"
+    ):
+        prepare_home()
+    config.write_text(f"storage: {{postgres: {{postgres_url: {{env: {POSTGRES_VARIABLE}}}}}}}\n")
+    prepare_home()
+    monkeypatch.delenv(POSTGRES_VARIABLE)
+    with pytest.raises(SettingsError, match=r"is not set, but .* reads it"):
+        prepare_home()
+
+
+def test_an_address_with_another_scheme_is_refused_without_showing_it(
+    project: Path,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql://me:hidden@db/dagster")
+    assert main(INGEST) == 2
+    error = capsys.readouterr().err
+    assert "must begin with postgresql+psycopg2://" in error
+    assert "hidden" not in error
+
+
+@pytest.mark.server
+@pytest.mark.skipif(binaries() is None, reason="Postgres is not installed: apt-get install postgresql")
+def test_runs_are_recorded_in_a_real_postgres(tmp_path: Path) -> None:
+    """A run by the command line is found in the database, with its checks, and nothing in SQLite files."""
+    home = tmp_path / "home"
+    with postgres() as address:
+        environment = {
+            **os.environ,
+            POSTGRES_VARIABLE: address,
+            "CALIBRATION_STORE": str(tmp_path / "store"),
+            "DAGSTER_HOME": str(home),
+        }
+        command = [sys.executable, "-m", "assets.cli", *INGEST]
+        root = Path(__file__).parents[1]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        asked = (
+            "import dagster as dg\n"
+            "with dg.DagsterInstance.get() as instance:\n"
+            "    print(type(instance.run_storage).__name__, instance.get_runs_count())\n"
+            "    key = dg.AssetKey('race_results')\n"
+            "    print(*instance.get_materialized_partitions(key))\n"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
+        )
+    assert told.stdout.split() == ["PostgresRunStorage", "2", "2025"]
+    assert not list(home.rglob("*.db"))
+    written = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    assert all(PASSWORD.encode() not in content for content in written)

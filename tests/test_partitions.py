@@ -1,0 +1,82 @@
+"""Seasons as partitions: the first, one without laps, the running one, and the one that is new."""
+
+import datetime
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+import xarray as xr
+from test_races import write_table
+
+from assets.cli import main
+from assets.partitions import earlier_and_own_seasons, season_partitions, seasons_of
+from assets.resources import with_seasons
+from assets.settings import Settings
+
+THIS_YEAR = datetime.date.today().year
+
+
+def read(season: str, cut: dg.PartitionsDefinition) -> list[str]:
+    """Seasons that a season's features read."""
+    mapped = earlier_and_own_seasons.get_upstream_mapped_partitions_result_for_partitions(
+        downstream_partitions_subset=cut.subset_with_partition_keys([season]),
+        downstream_partitions_def=cut,
+        upstream_partitions_def=cut,
+    )
+    assert not mapped.required_but_nonexistent_subset.get_partition_keys()
+    return list(mapped.partitions_subset.get_partition_keys())
+
+
+def test_first_and_running_season_read_what_is_there() -> None:
+    cut = season_partitions(2020, None)
+    assert read("2020", cut) == ["2020"]
+    assert read(str(THIS_YEAR), cut) == [str(year) for year in range(2020, THIS_YEAR + 1)]
+
+
+def test_the_running_season_is_there_before_it_ends_and_the_next_comes_by_itself() -> None:
+    cut = season_partitions(2020, None)
+    for day in ("01-01", "12-31"):
+        then = datetime.datetime.fromisoformat(f"{THIS_YEAR + 1}-{day}T12:00:00+00:00")
+        assert cut.get_partition_keys(current_time=then)[-1] == str(THIS_YEAR + 1)
+
+
+def test_seasons_of_files_are_read_anew_when_the_location_loads_again(project: Path) -> None:
+    table = project / "mine.csv"
+    settings = Settings(source="tables", results=str(table))
+    for races in ({2021: 1, 2022: 1}, {2021: 1, 2022: 1, 2023: 1}):
+        write_table(table, races)
+        assert seasons_of(with_seasons(settings)).get_partition_keys() == [str(season) for season in races]
+
+
+@pytest.mark.slow
+def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_are_empty(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This year's season is stored before its first race, and what reads it finds a partition."""
+    table = project / "mine.csv"
+    write_table(table, {THIS_YEAR - 1: 4})
+    options = ["--source", "tables", "--results", str(table), "--seasons", f"{THIS_YEAR - 1}-"]
+    assert main(["run", *options, "--scenarios", "100", "--select", "+scenario_ensemble"]) == 0
+    assert f"scenario_ensemble [{THIS_YEAR}]" in capsys.readouterr().out
+    store = project / "data" / "store" / "tables"
+    heights = {
+        (name, season): pl.read_parquet(store / name / f"{season}.parquet").height
+        for name in ("race_results", "lap_aggregates", "driver_features")
+        for season in (THIS_YEAR - 1, THIS_YEAR)
+    }
+    assert heights["race_results", THIS_YEAR - 1] == heights["driver_features", THIS_YEAR - 1] == 8
+    assert {height for (_, season), height in heights.items() if season == THIS_YEAR} == {0}
+    assert heights["lap_aggregates", THIS_YEAR - 1] == 0
+    networks = xr.open_dataset(store / "causal_network" / f"{THIS_YEAR}.nc", engine="h5netcdf")
+    assert networks["fold"].values.tolist() == [f"{THIS_YEAR}-1"], "the network of the first race that comes"
+
+
+def test_a_past_season_that_the_source_lacks_is_an_error(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = project / "mine.csv"
+    write_table(table, {2021: 1})
+    options = ["--source", "tables", "--results", str(table), "--seasons", "2022", "--select", "race_results"]
+    assert main(["run", *options]) == 1
+    assert "Season 2022 is not in" in capsys.readouterr().err
