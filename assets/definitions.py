@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets import calibration, ingest, report, scenarios, telemetry, verification
 from assets.checks import build_checks
+from assets.executors import build_executor
 from assets.partitions import narrow, seasons_of
 from assets.resources import build_resources, with_seasons
 from assets.runner import progress_logger
@@ -51,6 +52,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         assets=assets,
         asset_checks=build_checks(assets),
         resources={**build_resources(settings), **(resources or {})},
+        executor=build_executor(settings),
         loggers={"progress": progress_logger},
     )
 
