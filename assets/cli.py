@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from upath import UPath
 
     from assets.settings import Settings
 
@@ -34,6 +36,9 @@ SETTING_OPTIONS = {
     "store": "folder or object-store address that holds the assets",
     "seed": "seed of every random draw",
     "automation": "true: schedule and sensors run without being switched on in the UI",
+    "executor": "where steps are executed: in_process, multiprocess or dask",
+    "processes": "with executor multiprocess: steps at a time",
+    "dask-address": "with executor dask: address of the scheduler, e.g. tcp://10.0.0.5:8786",
 }
 RUN_EXAMPLES = """\
 examples:
@@ -42,6 +47,7 @@ examples:
   calibration-pipeline run --source tables --results cup.csv --laps laps.parquet --seasons 2020-2023
   calibration-pipeline run --source nascar_feed --feed-url feed.zip   the timing feed's files
   calibration-pipeline run --select +scenario_ensemble                up to the scenarios
+  calibration-pipeline run --update                                   what is missing, broken or out of date
 """
 EVENT_EXAMPLES = """\
 examples:
@@ -85,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
     run.add_argument("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
+    run.add_argument(
+        "--update", action="store_true", help="only what is missing, broken or older than what it depends on"
+    )
     run.add_argument("--verbose", action="store_true", help="show log lines on the terminal as well")
     run.set_defaults(command=_run)
 
@@ -178,14 +187,16 @@ def _run(options: argparse.Namespace) -> int:
         from assets.runner import RunError
 
         try:
-            _materialize(settings, options.select, archetypes)
+            _materialize(settings, options.select, archetypes, update=options.update)
         except RunError as error:
             _fail(f"{error}\nDetails: {log_file}")
             return 1
     return 0
 
 
-def _materialize(settings: "Settings", selection: str | None, archetypes: Sequence[str]) -> None:
+def _materialize(
+    settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
+) -> None:
     console = _console()
     console.print(f"Seasons {_span(settings.season_list)} of {settings.source} into {settings.store_path}")
 
@@ -198,7 +209,10 @@ def _materialize(settings: "Settings", selection: str | None, archetypes: Sequen
 
     use_host_devices()
     with dg.DagsterInstance.get() as instance:
-        print_summary(console, run(build_defs(settings), instance, console, selection, archetypes))
+        made = run(build_defs(settings), instance, console, selection, archetypes, update=update)
+        if update and not made:
+            console.print("Everything is there, and up to date.")
+        print_summary(console, made)
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -234,11 +248,22 @@ def _report(options: argparse.Namespace) -> int:
     newest = pages[-1]
     console = _console()
     if options.open:
-        webbrowser.open(newest.as_uri())
+        webbrowser.open(_local_copy(newest).as_uri())
     else:
         console.print(newest.with_suffix(".md").read_text(encoding="utf-8"), markup=False, highlight=False)
     console.print(f"Report: {newest}", highlight=False)
     return 0
+
+
+def _local_copy(page: "UPath") -> Path:
+    """Return the page itself, or a copy of it where it lies in an object store: browsers open files."""
+    from assets.storage import is_local
+
+    if is_local(page):
+        return Path(str(page))
+    copy = Path(tempfile.mkdtemp(prefix="calibration-report-")) / page.name
+    copy.write_bytes(page.read_bytes())
+    return copy
 
 
 def _events(options: argparse.Namespace) -> int:

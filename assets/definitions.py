@@ -8,6 +8,7 @@ import dagster as dg
 from assets import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
 from assets.automation import automate, carry_to_report, ingest_job, weekly
 from assets.checks import build_checks
+from assets.executors import build_executor
 from assets.partitions import narrow, seasons_of
 from assets.races import every_finished_race, finished_races_sensor
 from assets.resources import build_resources, with_seasons
@@ -57,8 +58,8 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         jobs=[ingestion],
         schedules=[weekly(ingestion, seasons, settings)],
         sensors=[carry_to_report(settings), finished_races_sensor(as_set, ingestion, seasons)],
-        executor=dg.in_process_executor,
         resources={**build_resources(settings), **(resources or {})},
+        executor=build_executor(settings),
         loggers={"progress": progress_logger},
     )
 

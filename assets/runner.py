@@ -1,14 +1,16 @@
-"""Materialize everything in one process, in the order of the graph, and tell how it goes.
+"""Materialize everything, in the order of the graph, and tell how it goes.
 
 Assets that are cut alike and follow each other make a stage; each partition of a stage is one Dagster run.
 That is right because a season's assets read only their own and earlier seasons, and an archetype's only
-their own archetype.
+their own archetype. For the same reason the archetypes of a stage run at the same time where the executor
+has processes for them; seasons follow each other.
 """
 
 import logging
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +22,13 @@ from rich.status import Status
 from upath import UPath
 
 from assets.contracts import place
+from assets.launch import has_succeeded, run_elsewhere, run_here
 from assets.partitions import ARCHETYPE_PARTITIONS
+from assets.settings import Settings
 from assets.storage import stored_partitions
+from assets.upkeep import Upkeep
 
 PROGRESS = "assets.progress"
-RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 ALLOW_MISSING = "allow_missing_partitions"
 EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 
@@ -37,8 +41,12 @@ class RunError(RuntimeError):
 
 @dg.logger(None, "Hands the run's events to the program that started the run.")
 def progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:
-    """Return the logger whose handler the runner is."""
-    return logging.getLogger(PROGRESS)
+    """Return the logger whose handler the runner is; in other processes nobody listens."""
+    logger = logging.getLogger(PROGRESS)
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,8 @@ def run(
     console: Console,
     selection: str | None = None,
     archetypes: Sequence[str] = (),
+    *,
+    update: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Materialize the selected assets, and stop at the first failure.
 
@@ -160,6 +170,8 @@ def run(
         Names or expressions, separated by commas; all assets by default.
     archetypes : sequence of str
         Archetype partitions to materialize; all where it is empty.
+    update : bool
+        Make only what is missing, broken or older than what it depends on.
 
     Returns
     -------
@@ -171,32 +183,92 @@ def run(
     RunError
         At the first asset that fails, or blocking check that does not pass.
     """
-    job = defs.resolve_implicit_global_asset_job_def()
     metadata: dict[str, dict[str, Any]] = {}
-    with console.status("") as status, _listening(Progress(console, status)) as progress:
+    with console.status("") as status:
+        progress = Progress(console, status)
         selected = select_assets(defs, selection)
         lacking = {key: what for key, what in needing_more(defs, archetypes).items() if key in selected}
         for what in dict.fromkeys(lacking.values()):
             names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
             console.print(f"  [yellow]–[/] skipped: {names}; there is no {what}", highlight=False)
         for stage in plan(defs, selected - lacking.keys(), archetypes):
-            for partition in stage.partitions:
-                progress.partition = partition
-                result = job.execute_in_process(
-                    run_config=RUN_CONFIG,
-                    instance=instance,
-                    partition_key=partition,
-                    asset_selection=list(stage.keys),
-                    raise_on_error=False,
-                )
-                if not result.success:
-                    raise RunError(_first_failure(result.all_events, _assets_by_step(defs), partition))
-                for event in result.get_asset_materialization_events():
-                    materialization = event.materialization
-                    metadata[materialization.asset_key.to_user_string()] = {
-                        name: value.value for name, value in materialization.metadata.items()
-                    }
+            parts = _needed(defs, instance, stage, console) if update else [stage]
+            for part in parts:
+                for events in _run_stage(defs, instance, part, progress):
+                    metadata |= _metadata(events)
     return metadata
+
+
+def _needed(
+    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, console: Console
+) -> Iterator[Stage]:
+    """Yield the parts of a stage that are to be made again, each after the one before it was made."""
+    upkeep = Upkeep(defs, instance)
+    for partition in stage.partitions:
+        made: frozenset[dg.AssetKey] = frozenset()
+        while True:
+            reasons = {key: upkeep.reason(key, partition) for key in sorted(stage.keys - made)}
+            broken = {key: reason for key, reason in reasons.items() if reason}
+            if not broken:
+                break
+            for reason in broken.values():
+                console.print(f"  [yellow]–[/] {escape(reason)}", highlight=False)
+            made |= broken.keys()
+            yield Stage(frozenset(broken), (partition,))
+            upkeep.forget()
+
+
+def _run_stage(
+    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: "Progress"
+) -> Iterator[Sequence[dg.DagsterEvent]]:
+    """Yield the events of each partition's run, in order; raise at the first that failed."""
+    settings: Settings = (defs.resources or {})["settings"]
+    assets = _assets_by_step(defs)
+
+    def checked(events: Sequence[dg.DagsterEvent], partition: str | None) -> Sequence[dg.DagsterEvent]:
+        if not has_succeeded(events):
+            raise RunError(_first_failure(events, assets, partition))
+        return events
+
+    if settings.executor == "in_process":
+        job = defs.resolve_implicit_global_asset_job_def()
+        for partition in stage.partitions:
+            progress.partition = partition
+            with _listening(progress):
+                events = run_here(job, instance, stage.keys, partition)
+            yield checked(events, partition)
+        return
+    together = _together(settings, stage)
+    if together > 1 and settings.executor == "multiprocess":
+        settings = settings.model_copy(update={"processes": 1})
+    for partitions in [stage.partitions] if together > 1 else [(one,) for one in stage.partitions]:
+        try:
+            runs = run_elsewhere(settings, instance, stage.keys, partitions, together, progress.hear)
+        except BrokenProcessPool as error:
+            raise RunError(f"A run's process died: {error}") from error
+        for partition, events in runs.items():
+            yield checked(events, partition)
+
+
+def _together(settings: Settings, stage: Stage) -> int:
+    """Return how many partitions of a stage run at a time: archetypes do not read each other."""
+    archetypes = set(ARCHETYPE_PARTITIONS.get_partition_keys())
+    if not archetypes.issuperset(stage.partitions):
+        return 1
+    return len(stage.partitions) if settings.executor == "dask" else settings.processes
+
+
+def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:
+    """Return asset → metadata, of the assets that a run made."""
+    made = [
+        event.step_materialization_data.materialization
+        for event in events
+        if event.event_type_value == "ASSET_MATERIALIZATION"
+    ]
+    return {
+        one.asset_key.to_user_string(): {name: value.value for name, value in one.metadata.items()}
+        for one in made
+    }
 
 
 class Progress(logging.Handler):
@@ -214,32 +286,38 @@ class Progress(logging.Handler):
         self.console = console
         self.status = status
         self.partition: str | None = None
-        self.started: dict[str, float] = {}
-        self.made: dict[str, list[str]] = {}
+        self.started: dict[tuple[str, str | None], float] = {}
+        self.made: dict[tuple[str, str | None], list[str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Handle one event."""
+        """Handle one event of a run in this process."""
         event: dg.DagsterEvent | None = getattr(record, "dagster_event", None)
-        if event is None or event.step_key is None:
+        if event is not None:
+            self.hear(event, self.partition)
+
+    def hear(self, event: dg.DagsterEvent, partition: str | None) -> None:
+        """Handle one event of a partition's run."""
+        if event.step_key is None:
             return
-        step = event.step_key
+        step = (event.step_key, partition)
+        where = place(*step)
         match event.event_type_value:
             case "STEP_START":
                 self.started[step] = time.monotonic()
-                self.status.update(place(step, self.partition))
+                self.status.update(where)
             case "ASSET_MATERIALIZATION" if event.asset_key:
                 self.made.setdefault(step, []).append(event.asset_key.to_user_string())
             case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
-                self._warn(event.asset_check_evaluation_data)
+                self._warn(event.asset_check_evaluation_data, partition)
             case "STEP_SUCCESS" if step in self.made:
                 seconds = time.monotonic() - self.started[step]
-                names = place(", ".join(self.made.pop(step)), self.partition)
+                names = place(", ".join(self.made.pop(step)), partition)
                 self.console.print(f"  [green]✓[/] {escape(names):<58} {seconds:6.1f} s", highlight=False)
             case "STEP_FAILURE" if event.step_failure_data.error:
-                log.error("%s\n%s", place(step, self.partition), event.step_failure_data.error.to_string())
+                log.error("%s\n%s", where, event.step_failure_data.error.to_string())
 
-    def _warn(self, evaluation: dg.AssetCheckEvaluation) -> None:
-        where = place(evaluation.asset_key.to_user_string(), self.partition)
+    def _warn(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
+        where = place(evaluation.asset_key.to_user_string(), partition)
         text = f"{where}: {evaluation.description or evaluation.check_name}"
         self.console.print(f"  [yellow]![/] {escape(text)}", highlight=False)
 
@@ -288,6 +366,8 @@ def _first_failure(
         if event.event_type_value == "STEP_FAILURE" and event.step_failure_data.error:
             step = str(event.step_key)
             return f"{place(assets.get(step, step), partition)}: {_cause(event.step_failure_data.error)}"
+        if event.is_job_failure and event.job_failure_data.error:
+            return f"{_cause(event.job_failure_data.error)}"
     return f"The run of partition {partition} failed without saying why; see the log."
 
 

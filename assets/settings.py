@@ -4,6 +4,7 @@ Defaults live here and nowhere else. Nothing in this module imports Dagster.
 """
 
 import datetime
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -144,6 +145,38 @@ class Settings(BaseSettings):
         default=False,
         description="true or false: whether schedule and sensors run without being switched on in the UI",
     )
+
+    executor: Literal["in_process", "multiprocess", "dask"] = Field(
+        default="in_process",
+        description="where steps are executed: in_process (one by one), multiprocess (on this machine, "
+        "as many at a time as processes says) or dask (on the cluster at dask_address)",
+    )
+    processes: int = Field(
+        default=2,
+        ge=1,
+        le=256,
+        description="steps that executor multiprocess executes at a time, 1 to 256; a fit uses four cores",
+    )
+    dask_address: str | None = Field(
+        default=None,
+        min_length=1,
+        validate_default=True,
+        description="address of a running Dask scheduler, as in tcp://10.0.0.5:8786, with executor dask",
+    )
+
+    @field_validator("executor")
+    @classmethod
+    def _check_executor(cls, value: str) -> str:
+        if value == "dask" and importlib.util.find_spec("distributed") is None:
+            raise ValueError("dask is not installed: pip install 'calibration-pipeline[dask]'")
+        return value
+
+    @field_validator("dask_address")
+    @classmethod
+    def _check_dask_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("executor") == "dask":
+            raise ValueError("executor dask submits to it: --dask-address tcp://HOST:8786")
+        return value
 
     @field_validator("seasons")
     @classmethod

@@ -8,9 +8,11 @@ that no reader looks at.
 import contextlib
 import io
 import os
+import tempfile
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -24,6 +26,8 @@ from assets.contracts import ContractError, place, validate, value_type
 SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 LEFTOVER_AGE_S = 3600.0
+SEAL = b"\nSHA-256 of what precedes: "
+"""What a stored NetCDF file ends with, and 64 digits. HDF5 reads no further than its own end."""
 OWN_ARCHETYPE = "own_archetype"
 """Metadata key of an input that is to hold only the races of the consuming partition's archetype."""
 LEFT_OUT = "left_out"
@@ -61,12 +65,59 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def is_local(path: UPath) -> bool:
-    """Tell whether `path` is on this machine's disk."""
+    """Tell whether a path is of this machine's disks, and not of an object store."""
     return path.protocol in ("", "file", "local")
 
 
-class _StoredManager(dg.UPathIOManager):
+def content_version(data: bytes) -> str:
+    """Return the data version of a file with this content, its SHA-256."""
+    return sha256(data).hexdigest()
+
+
+def seal(data: bytes) -> bytes:
+    """Return a NetCDF file with its checksum behind it; HDF5 may read a broken one wrongly, or for ever."""
+    return data + SEAL + content_version(data).encode()
+
+
+def unseal(data: bytes) -> bytes:
+    """Return a sealed file's content; one without a seal is taken as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is not what was sealed.
+    """
+    content, seal_, digest = data.rpartition(SEAL)
+    if not seal_:
+        return data
+    if digest != content_version(content).encode():
+        raise ValueError("the file is damaged, its checksum is not that of its content")
+    return content
+
+
+@contextlib.contextmanager
+def local_file(path: UPath) -> Iterator[str]:
+    """Yield the path on this machine's disk, of a copy while it is needed if `path` is in an object store."""
+    if is_local(path):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        path.fs.get_file(path.path, str(copy))
+        yield str(copy)
+
+
+class StoredManager(dg.UPathIOManager):
     """What the managers share; a child says how a value becomes bytes and comes back."""
+
+    def path_of(self, asset: str, partition: str | None) -> UPath:
+        """Return where an asset's partition is stored."""
+        folder = self._base_path if partition is None else self._base_path / asset
+        return folder / f"{partition or asset}{self.extension}"
+
+    def stored_bytes(self, path: UPath) -> bytes:
+        """Return the content that a stored value's version is made from."""
+        return path.read_bytes()
 
     def serialise(self, value: Any) -> bytes:
         """Return `value` as the content of a file."""
@@ -109,8 +160,10 @@ class _StoredManager(dg.UPathIOManager):
             raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
         try:
             value, version = self.deserialise(path.read_bytes(), asset, archetype, left_out)
-        except (OSError, pl.exceptions.ComputeError) as error:
-            raise ContractError(f"{place(asset, partition)} cannot be read from {path}: {error}") from error
+        except Exception as error:  # whatever a decoder makes of a broken file
+            raise ContractError(
+                f"{place(asset, partition)} cannot be read from {path}: {' '.join(str(error).split())}"
+            ) from error
         if version != SCHEMA_VERSION:
             raise ContractError(
                 f"{place(asset, partition)} is stored with schema version {version}, this program reads "
@@ -121,7 +174,9 @@ class _StoredManager(dg.UPathIOManager):
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
         """Check and store a value."""
         partition = context.partition_key if context.has_partition_key else None
-        write_atomically(path, self.serialise(validate(obj, _asset_name(context), partition)))
+        data = self.serialise(validate(obj, _asset_name(context), partition))
+        write_atomically(path, data)
+        _tell_version(context, data)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Return the value, or the path itself where the input is annotated as a path."""
@@ -146,7 +201,7 @@ class _StoredManager(dg.UPathIOManager):
         return {keys[0]: value} if len(keys) == 1 else value
 
 
-class ParquetIOManager(_StoredManager):
+class ParquetIOManager(StoredManager):
     """Polars frames as Parquet."""
 
     extension = ".parquet"
@@ -168,7 +223,7 @@ class ParquetIOManager(_StoredManager):
         return pl.read_parquet(data), pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
 
 
-class NetCDFIOManager(_StoredManager):
+class NetCDFIOManager(StoredManager):
     """Datasets and trees as NetCDF 4, compressed, readable with xarray alone."""
 
     extension = ".nc"
@@ -179,8 +234,8 @@ class NetCDFIOManager(_StoredManager):
         stamped.attrs = {**value.attrs, "schema_version": SCHEMA_VERSION}
         if isinstance(stamped, xr.DataTree):
             encoding = {node.path: _compressed(node.dataset) for node in stamped.subtree}
-            return bytes(stamped.to_netcdf(engine="h5netcdf", encoding=encoding))
-        return bytes(stamped.to_netcdf(engine="h5netcdf", encoding=_compressed(stamped)))
+            return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=encoding)))
+        return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=_compressed(stamped))))
 
     def deserialise(
         self, data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
@@ -188,7 +243,7 @@ class NetCDFIOManager(_StoredManager):
         """Return the dataset or tree, or only an archetype's races of a dataset, fully loaded."""
         is_tree = value_type(asset) is xr.DataTree
         open_file = xr.open_datatree if is_tree else xr.open_dataset
-        with open_file(io.BytesIO(data), engine="h5netcdf", drop_variables=left_out) as file:
+        with open_file(io.BytesIO(unseal(data)), engine="h5netcdf", drop_variables=left_out) as file:
             value = file.load()
         if archetype is not None:  # HDF5 is slower at picking races than at reading them all
             value = value.isel(race=value["archetype"].values == archetype)
@@ -203,15 +258,20 @@ class Report(NamedTuple):
     markdown: str
 
 
-class ReportIOManager(_StoredManager):
+class ReportIOManager(StoredManager):
     """The report as a page (.html) and, beside it, its Markdown twin (.md)."""
 
     extension = ".html"
 
-    def dump_to_path(self, context: dg.OutputContext, obj: Report, path: UPath) -> None:  # noqa: ARG002
+    def dump_to_path(self, context: dg.OutputContext, obj: Report, path: UPath) -> None:
         """Store both forms."""
         write_atomically(path.with_suffix(".md"), obj.markdown.encode())
         write_atomically(path, obj.html.encode())
+        _tell_version(context, obj.html.encode() + obj.markdown.encode())
+
+    def stored_bytes(self, path: UPath) -> bytes:
+        """Return the content of both forms."""
+        return path.read_bytes() + path.with_suffix(".md").read_bytes()
 
     def read(
         self,
@@ -225,7 +285,7 @@ class ReportIOManager(_StoredManager):
         return Report(path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
-def io_managers(root: UPath) -> dict[str, dg.IOManager]:
+def io_managers(root: UPath) -> dict[str, StoredManager]:
     """Return the managers by the key under which assets ask for them."""
     return {
         "parquet": ParquetIOManager(root),
@@ -252,6 +312,11 @@ def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         for name, variable in dataset.data_vars.items()
         if variable.dtype.kind in "biuf" and variable.ndim
     }
+
+
+def _tell_version(context: dg.OutputContext, data: bytes) -> None:
+    """Let Dagster know the content's version, so that it can tell what is stale."""
+    context.step_context.set_data_version(context.asset_key, dg.DataVersion(content_version(data)))
 
 
 def _asset_name(context: dg.InputContext | dg.OutputContext) -> str:

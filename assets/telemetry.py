@@ -7,6 +7,7 @@ from upath import UPath
 from assets.lineage import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS, column_lineage
 from assets.metadata import OWNERS, boundary, rows, table
 from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
+from assets.storage import local_file
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.telemetry.features import ENTRY_COLUMNS
 
@@ -24,7 +25,8 @@ GROUP = "telemetry"
 )
 def lap_aggregates(lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
     """Aggregate each car's laps, out of core, to facts that are known only after its race."""
-    frame = aggregate_laps([str(lap_telemetry)])
+    with local_file(lap_telemetry) as path:
+        frame = aggregate_laps([path])
     return dg.Output(
         frame,
         metadata={

@@ -40,10 +40,10 @@ GRAPH = {
     "calibration_curves": {"scenario_ensemble", "recalibrated_ensemble", "backtest"},
     "joint_event_validation": {"race_results", "scenario_ensemble", "recalibrated_ensemble"},
     "verdict": {"backtest", "calibration_metrics", "joint_event_validation"},
-    **dict.fromkeys(
-        ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"),
-        {"race_results", "lap_aggregates", "driver_features", "causal_network", "calibration_posterior"},
-    ),
+    **{
+        name: {"race_results", "lap_aggregates", "driver_features", "causal_network", "calibration_posterior"}
+        for name in ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
+    },
     "calibration_report": {
         "calibration_metrics",
         "joint_event_validation",

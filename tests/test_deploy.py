@@ -1,0 +1,185 @@
+"""The files of `deploy/`: what can be checked of them without a cluster or a container engine."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from dagster._core.instance import InstanceRef
+
+from assets.settings import ENV_PREFIX, Settings
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+INSTALLED = "/opt/calibration/.venv/bin"
+
+
+def closed(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """Return the schema of an object with these properties and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+TEXT, WHOLE, FLAG = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}, {"type": "boolean"}
+IMAGE = closed(
+    {"repository": TEXT, "tag": TEXT, "pullPolicy": {"enum": ["Always", "IfNotPresent"]}}, "repository"
+)
+AMOUNTS = closed({"cpu": TEXT, "memory": TEXT})
+RESOURCES = closed({"requests": AMOUNTS, "limits": AMOUNTS})
+DAYS = {"anyOf": [WHOLE, closed(dict.fromkeys(("skipped", "success", "failure", "started"), WHOLE),
+        "skipped", "success", "failure", "started")]}  # fmt: skip
+# The parts of the chart's values.schema.json (as in its schema/charts) that the file uses.
+CHART = closed(
+    {
+        "global": closed({"postgresqlSecretName": TEXT}),
+        "dagster-user-deployments": closed(
+            {
+                "enabled": FLAG,
+                "deployments": {
+                    "type": "array",
+                    "items": closed(
+                        {
+                            "name": TEXT,
+                            "image": IMAGE,
+                            "dagsterApiGrpcArgs": {"type": "array", "items": TEXT},
+                            "port": WHOLE,
+                            "includeConfigInLaunchedRuns": closed({"enabled": FLAG}, "enabled"),
+                            "env": {
+                                "type": "array",
+                                "items": closed({"name": TEXT, "value": TEXT}, "name"),
+                            },
+                            "envSecrets": {"type": "array", "items": closed({"name": TEXT}, "name")},
+                            "resources": RESOURCES,
+                        },
+                        "name",
+                        "image",
+                        "port",
+                    ),
+                },
+            }
+        ),
+        "runLauncher": closed(
+            {
+                "type": {"enum": ["K8sRunLauncher"]},
+                "config": closed(
+                    {
+                        "k8sRunLauncher": closed(
+                            {"runK8sConfig": closed({"containerConfig": closed({"resources": RESOURCES})})}
+                        )
+                    }
+                ),
+            },
+            "type",
+        ),
+        "postgresql": closed(
+            {
+                "enabled": FLAG,
+                "postgresqlHost": TEXT,
+                "postgresqlUsername": TEXT,
+                "postgresqlDatabase": TEXT,
+                "postgresqlScheme": {"const": "postgresql+psycopg2"},
+                "service": closed({"port": WHOLE}),
+            }
+        ),
+        "generatePostgresqlPasswordSecret": {"const": False},
+        "dagsterWebserver": closed({"service": closed({"type": {"const": "ClusterIP"}, "port": WHOLE})}),
+        "dagsterDaemon": closed({"enabled": {"const": True}, "runMonitoring": {"type": "object"}}),
+        "concurrency": closed(
+            {
+                "enabled": FLAG,
+                "pools": closed({"defaultLimit": WHOLE, "granularity": {"enum": ["run", "op"]}}),
+                "runs": closed({"maxConcurrentRuns": WHOLE}),
+            }
+        ),
+        "retention": closed(
+            {
+                "enabled": FLAG,
+                "schedule": closed({"purgeAfterDays": DAYS}),
+                "sensor": closed({"purgeAfterDays": DAYS}),
+            },
+            "enabled",
+        ),
+        "telemetry": closed({"enabled": {"const": False}}),
+        "ingress": closed({"enabled": {"const": False}}),
+    }
+)
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+
+
+def test_the_charts_values_have_its_form() -> None:
+    values = read("kubernetes/values.yaml")
+    jsonschema.validate(values, CHART)
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    settings = {one["name"].removeprefix(ENV_PREFIX).lower(): one["value"] for one in deployment["env"]}
+    assert set(settings) <= set(Settings.model_fields)
+    assert Settings(**settings).store_path.protocol == "s3"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**values, "runLaunchers": {}}, CHART)
+
+
+def test_compose_opens_the_ui_on_loopback_alone_and_holds_no_password() -> None:
+    compose = read("compose.yaml")
+    services = compose["services"]
+    assert set(services) == {"database", "code", "webserver", "daemon"}
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert ports == {"webserver": ["127.0.0.1:3000:3000"]}
+    for service in services.values():
+        assert service["environment"]["POSTGRES_PASSWORD"].startswith("${POSTGRES_PASSWORD:?")
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (DEPLOY / source).is_file(), source
+    (server,) = read("workspace.yaml")["load_from"]
+    assert server["grpc_server"]["host"] in services
+    assert str(server["grpc_server"]["port"]) in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_composes_instance_is_one_that_dagster_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", "not a secret")
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
+    ref = InstanceRef.from_dir(str(tmp_path))
+    assert ref.storage_data is not None
+    assert ref.storage_data.class_name == "DagsterPostgresStorage"
+    assert "not a secret" not in str(ref)
+    assert ref.settings["telemetry"] == {"enabled": False}
+
+
+def test_the_image_copies_what_exists() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
+    assert [name for names in copied for name in names if not (DEPLOY.parent / name).exists()] == []
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    units = []
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        text = unit.read_text()
+        for name in ("dagster-webserver", "dagster-daemon"):
+            text = text.replace(f"{INSTALLED}/{name}", "/bin/true")
+        units.append(tmp_path / unit.name)
+        units[-1].write_text(text)
+    assert len(units) == 2
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_units_settings_are_settings() -> None:
+    lines = (DEPLOY / "systemd" / "calibration.env").read_text().splitlines()
+    named = [line.partition("=")[0] for line in lines if line.startswith(ENV_PREFIX)]
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in named} <= set(Settings.model_fields)
+    assert "127.0.0.1" in (DEPLOY / "systemd" / "calibration-webserver.service").read_text()

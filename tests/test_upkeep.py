@@ -1,0 +1,211 @@
+"""What `run --update` makes again: what is missing, broken or out of date, and nothing else."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from assets.cli import main
+from assets.contracts import BOUNDARIES
+from calibration_pipeline.archetypes import ARCHETYPES
+
+SMALL = ["run", "--seasons", "2024,2025", "--select", "+driver_features,simulated_truth"]
+WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a store and an instance: seasons, their features and their truth."""
+    return make(tmp_path_factory.mktemp("made"), SMALL)
+
+
+def make(folder: Path, command: list[str]) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        point_at(folder, patch)
+        assert main(command) == 0
+    return folder
+
+
+def point_at(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    for module in ("settings", "instance", "resources"):
+        patch.setattr(f"assets.{module}.project_folder", lambda: folder)
+    patch.setenv("DAGSTER_HOME", str(folder / "home"))
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the store of a copy of it all, at which settings and instance point."""
+    return copied(made, tmp_path, monkeypatch)
+
+
+def copied(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    point_at(folder, patch)
+    return folder / "data" / "store" / "simulated"
+
+
+def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
+    """Update, and return what was made, as progress tells it."""
+    capsys.readouterr()
+    assert main([*command, "--update"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    made = [" ".join(line.split()[1:-2]).partition(" [") for line in lines if line.startswith("  ✓")]
+    return {asset + bracket + rest for assets, bracket, rest in made for asset in assets.split(", ")}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()
+    }
+
+
+def name(path: str) -> str:
+    """Return how progress names the asset and partition of a file."""
+    folder, _, file = path.rpartition("/")
+    return f"{folder} [{Path(file).stem}]" if folder else Path(file).stem
+
+
+def test_where_all_is_well_nothing_is_made(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*.*")}
+    assert main([*SMALL, "--update"]) == 0
+    assert "Everything is there, and up to date." in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    "lost", ["track_constraints.parquet", "race_results/2024.parquet", "simulated_truth/2024.nc"]
+)
+def test_a_deleted_file_alone_is_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    """What reads it is left alone: the values are the same as before."""
+    before = content(store)
+    (store / lost).unlink()
+    assert remade(capsys, SMALL) == {name(lost)}
+    assert content(store) == before
+
+
+def truncate(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(255 - byte for byte in data[middle : middle + 64]) + data[middle + 64 :]
+
+
+def empty(_data: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "spoil"),
+    [
+        ("simulated_truth/2025.nc", truncate),
+        ("simulated_truth/2025.nc", flip),
+        ("race_results/2025.parquet", flip),
+        ("race_results/2025.parquet", empty),
+    ],
+)
+def test_a_spoilt_file_is_named_and_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str], spoilt: str, spoil: Callable[[bytes], bytes]
+) -> None:
+    before = content(store)
+    (store / spoilt).write_bytes(spoil(before[spoilt]))
+    assert remade(capsys, SMALL) == {name(spoilt)}
+    assert content(store) == before
+
+
+def test_what_reads_a_spoilt_file_names_it_in_a_line_and_stores_nothing(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = store / "driver_features" / "2025.parquet"
+    before = features.read_bytes()
+    spoilt = store / "race_results" / "2024.parquet"
+    spoilt.write_bytes(truncate(spoilt.read_bytes()))
+    assert main(["run", "--seasons", "2024,2025", "--select", "driver_features"]) == 1
+    error = capsys.readouterr().err
+    assert f"race_results [2024] cannot be read from {spoilt}" in error
+    assert "Traceback" not in error
+    assert features.read_bytes() == before
+
+
+def test_another_schema_version_is_named_and_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = store / "lap_aggregates" / "2024.parquet"
+    before = lost.read_bytes()
+    frame = pl.read_parquet(lost)
+    frame.write_parquet(lost, metadata={"schema_version": "1"})
+    assert remade(capsys, SMALL) == {"lap_aggregates [2024]"}
+    assert lost.read_bytes() == before
+
+
+def test_what_reads_a_changed_value_is_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another seed stands for a source that corrected a season: its readers follow, others do not."""
+    earlier = content(store)
+    (store / "race_results" / "2025.parquet").unlink()
+    monkeypatch.setenv("CALIBRATION_SEED", "7")
+    assert remade(capsys, SMALL) == {"race_results [2025]", "driver_features [2025]"}
+    changed = {path for path, data in content(store).items() if data != earlier[path]}
+    assert changed == {"race_results/2025.parquet", "driver_features/2025.parquet"}
+    assert remade(capsys, SMALL) == set()
+
+
+def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = content(store)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "another_home"))
+    (store / "driver_features" / "2024.parquet").unlink()
+    assert remade(capsys, SMALL) == {"driver_features [2024]"}
+    assert content(store) == before
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with all that a run makes."""
+    return make(tmp_path_factory.mktemp("whole"), WHOLE)
+
+
+@pytest.fixture
+def whole_store(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return copied(whole, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
+    whole_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All at once, of the last season and of one archetype; the report stays as it was."""
+    before = content(whole_store)
+    kinds = {path.partition("/")[0]: path for path in sorted(before) if "superspeedway" not in path}
+    lost = {path for path in kinds.values() if not path.endswith(".md")}
+    assert {name(path).split()[0] for path in lost} >= {*BOUNDARIES, "calibration_report"}
+    for path in lost:
+        (whole_store / path).unlink()
+    assert remade(capsys, WHOLE) == {name(path) for path in lost}
+    assert content(whole_store) == before
+    assert remade(capsys, WHOLE) == set()
+
+
+@pytest.mark.slow
+def test_a_changed_season_reaches_the_report(
+    whole_store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scenarios drawn from another seed: every archetype's numbers follow; networks and features do not."""
+    (whole_store / "scenario_ensemble" / "2025.nc").unlink()
+    monkeypatch.setenv("CALIBRATION_SEED", "7")
+    made_again = remade(capsys, WHOLE)
+    assert "scenario_ensemble [2025]" in made_again
+    assert {f"calibration_posterior [{archetype}]" for archetype in ARCHETYPES} <= made_again
+    assert "calibration_report" in made_again
+    assert not any(
+        one.startswith(("causal_network", "driver_features", "race_"))
+        for one in made_again - {"race_forecast"}
+    )
+    assert remade(capsys, WHOLE) == set()
