@@ -19,6 +19,9 @@ TIME_ZONE = "America/New_York"
 AFTER_RACE_WEEKENDS = "0 6 * * 1"
 DEADLINE = "0 12 * * 1"
 RACE_WEEKEND = datetime.timedelta(hours=36)
+EVERY_MORNING = "0 7 * * *"
+COMING = ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
+"""Made anew every morning of a running season as well: entry lists and grids are announced between races."""
 INGESTED = ("lap_telemetry", "race_results", "simulated_truth")
 INTERVAL_S = 30
 # The longest way from an asset of archetypes back to what was ingested.
@@ -39,8 +42,14 @@ def automate(assets: Iterable[dg.AssetsDefinition], settings: Settings) -> list[
         name: {dep.asset_key.to_user_string() for dep in spec.deps} & specs.keys()
         for name, spec in specs.items()
     }
-    conditions = {name: _condition(name, specs, reads) for name in specs if name not in INGESTED}
-    freshness = race_week() if is_running(settings) else None
+    running = is_running(settings)
+    mornings = COMING if running else ()
+    conditions = {
+        name: _condition(name, specs, reads, in_mornings=name in mornings)
+        for name in specs
+        if name not in INGESTED
+    }
+    freshness = race_week() if running else None
 
     def with_automation(spec: dg.AssetSpec) -> dg.AssetSpec:
         name = spec.key.to_user_string()
@@ -108,7 +117,7 @@ def weekly(job: Job, seasons: dg.PartitionsDefinition, settings: Settings) -> dg
 
 
 def _condition(
-    name: str, specs: Mapping[str, dg.AssetSpec], reads: Mapping[str, set[str]]
+    name: str, specs: Mapping[str, dg.AssetSpec], reads: Mapping[str, set[str]], *, in_mornings: bool
 ) -> dg.AutomationCondition:
     """Return when an asset is asked for."""
     if not reads[name]:
@@ -124,6 +133,8 @@ def _condition(
         from_seasons = cut == ARCHETYPE_PARTITIONS and cuts != {cut}
         steps = STEPS_TO_INGEST if from_seasons else 1 if cut == ARCHETYPE_PARTITIONS else 2
         ready = ~When.any_deps_missing() & ~_unsettled(steps)
+    if in_mornings:
+        updated = updated | When.cron_tick_passed(EVERY_MORNING, TIME_ZONE)
     return (
         _since_handled(When.missing().newly_true() | updated)
         & ready.with_label("what_it_reads_has_settled")

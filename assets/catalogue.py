@@ -17,9 +17,8 @@ from upath import UPath
 from assets.contracts import BOUNDARIES, column_schema, value_type
 from assets.metadata import OWNERS, table
 from assets.settings import Settings
-from assets.storage import ParquetIOManager, is_local, stored_partitions, write_atomically
+from assets.storage import ParquetIOManager, is_local, stored_partitions
 
-CATALOGUE_FILE = "calibration.duckdb"
 TABLES = tuple(asset for asset in BOUNDARIES if value_type(asset) is pl.DataFrame)
 
 
@@ -60,21 +59,25 @@ def create_views(connection: duckdb.DuckDBPyConnection, store: UPath) -> dict[st
     return unreadable
 
 
-@dg.asset(group_name="report", kinds={"duckdb"}, owners=OWNERS, code_version="1", deps=["calibration_report"])
-def catalogue(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+@dg.asset(
+    group_name="report",
+    kinds={"duckdb"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="catalogue",
+    deps=["calibration_report"],
+)
+def catalogue(settings: dg.ResourceParam[Settings]) -> dg.Output[bytes]:
     """Put a DuckDB file of views over all tables beside them, for any DuckDB client."""
     store = settings.store_path
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CATALOGUE_FILE
+        path = Path(folder) / "catalogue.duckdb"
         with duckdb.connect(path) as connection:
             if unreadable := create_views(connection, store):
-                told = "; ".join(f"{table}: {why}" for table, why in unreadable.items())
+                told = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
                 raise ValueError(f"Tables that cannot be read must be materialized again: {told}")
             views = _count_rows(connection)
-        write_atomically(store / CATALOGUE_FILE, path.read_bytes())
-    return dg.MaterializeResult(
-        metadata={"file": dg.MetadataValue.path(str(store / CATALOGUE_FILE)), "views": table(views, 40)}
-    )
+        return dg.Output(path.read_bytes(), metadata={"views": table(views, 40)})
 
 
 def ask(store: UPath, question: str, most_rows: int) -> Answer:

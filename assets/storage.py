@@ -285,12 +285,35 @@ class ReportIOManager(StoredManager):
         return Report(path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
+class CatalogueIOManager(StoredManager):
+    """The catalogue of views as it comes, a DuckDB file."""
+
+    extension = ".duckdb"
+
+    def dump_to_path(self, context: dg.OutputContext, obj: bytes, path: UPath) -> None:
+        """Store the file."""
+        write_atomically(path, obj)
+        _tell_version(context, obj)
+
+    def read(
+        self,
+        path: UPath,
+        asset: str,  # noqa: ARG002
+        partition: str | None,  # noqa: ARG002
+        archetype: str | None = None,  # noqa: ARG002
+        left_out: Collection[str] = (),  # noqa: ARG002
+    ) -> bytes:
+        """Return the file's content."""
+        return path.read_bytes()
+
+
 def io_managers(root: UPath) -> dict[str, StoredManager]:
     """Return the managers by the key under which assets ask for them."""
     return {
         "parquet": ParquetIOManager(root),
         "netcdf": NetCDFIOManager(root),
         "report": ReportIOManager(root),
+        "catalogue": CatalogueIOManager(root),
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 from hollow_assets import WHOLE, Asked, Hollow
 
-from assets.automation import AFTER_RACE_WEEKENDS, automate, is_running
+from assets.automation import AFTER_RACE_WEEKENDS, EVERY_MORNING, automate, is_running
 from assets.definitions import ASSETS, build_defs
 from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -27,7 +27,8 @@ OF_KINDS = (
     "joint_event_validation",
     "verdict",
 )
-OF_ALL = ("pooled_posterior", "model_comparison", "race_forecast", "calibration_report")
+COMING = ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
+OF_ALL = ("pooled_posterior", "model_comparison", *COMING, "calibration_report", "catalogue")
 LAST_STEPS: list[Asked] = [dict.fromkeys(OF_KINDS, KINDS), {name: [WHOLE] for name in OF_ALL}]
 INGESTED = ("lap_telemetry", "race_results")
 
@@ -133,3 +134,21 @@ def test_only_a_running_season_can_be_overdue(project: Path) -> None:  # noqa: A
         assert due == (
             {spec.key.to_user_string() for spec in specs} - {"track_constraints"} if overdue else set()
         )
+
+
+def test_the_coming_race_is_forecast_anew_in_the_mornings_of_a_running_season(project: Path) -> None:  # noqa: ARG001
+    """Entry lists and grids are announced between races, when no result is new."""
+    this_year = datetime.date.today().year
+    for seasons, every_morning in ((str(this_year), True), ("2022,2023", False)):
+        graph = build_defs(Settings(seasons=seasons)).resolve_asset_graph()
+        for name in ("race_forecast", "forecast_scenarios", "verdict"):
+            condition = graph.get(dg.AssetKey(name)).automation_condition
+            assert condition is not None
+            crons = {getattr(node, "cron_schedule", None) for node in all_of(condition)} - {None}
+            assert crons == ({EVERY_MORNING} if every_morning and name != "verdict" else set())
+
+
+def all_of(condition: dg.AutomationCondition) -> Iterator[dg.AutomationCondition]:
+    yield condition
+    for child in condition.children:
+        yield from all_of(child)

@@ -140,6 +140,7 @@ def test_an_archetype_alone_skips_what_needs_all_until_they_are_there(project: P
         "pooled_posterior",
         "model_comparison",
         "calibration_report",
+        "catalogue",
     }
     assert set(lacking.values()) == {"calibration_posterior of road_course, short_track, superspeedway"}
     folder = project / "data" / "store" / "simulated" / "calibration_posterior"
