@@ -126,7 +126,7 @@ def _condition(
     cut = specs[name].partitions_def
     through_others = dg.AssetSelection.assets(*sorted(reads[name] - _last_read(name, reads)))
     if isinstance(cut, dg.TimeWindowPartitionsDefinition):
-        updated = When.any_deps_match(When.newly_updated()).ignore(through_others)
+        updated: dg.AutomationCondition = When.any_deps_match(When.newly_updated()).ignore(through_others)
         ready = ~When.any_deps_match(When.missing() | When.in_progress() | When.will_be_requested())
     else:
         updated = When.any_deps_updated().ignore(through_others)

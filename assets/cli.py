@@ -114,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("expression", nargs="?", metavar="EVENT", help="an event in quotes; see examples")
     events.set_defaults(command=_events)
 
+    forecast = commands.add_parser("forecast", help="print the forecast of the next race")
+    forecast.set_defaults(command=_forecast)
+
     sql = commands.add_parser(
         "sql",
         help="ask the stored tables in SQL, or list them with their columns",
@@ -126,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     settings = commands.add_parser("settings", help="show what is in force and where it came from")
     settings.set_defaults(command=_settings)
 
-    for command in (run, ui, report, events, sql, settings):
+    for command in (run, ui, report, forecast, events, sql, settings):
         group = command.add_argument_group("settings", "override environment and .env")
         for name, text in SETTING_OPTIONS.items():
             group.add_argument(f"--{name}", metavar="VALUE", help=text)
@@ -290,6 +293,25 @@ def _events(options: argparse.Namespace) -> int:
     try:
         print_judged(_console(), settings.store_path, event, settings.seed)
     except ValueError as error:
+        _fail(str(error))
+        return 1
+    return 0
+
+
+def _forecast(options: argparse.Namespace) -> int:
+    settings = _load(options, seasons=False)
+    if settings is None:
+        return 2
+    from assets.contracts import ContractError
+    from assets.forecast_table import is_stored, print_forecast
+
+    store = settings.store_path
+    if not is_stored(store):
+        _fail(f"There is no forecast in {store} yet: calibration-pipeline run makes one.")
+        return 1
+    try:
+        print_forecast(_console(), store)
+    except ContractError as error:
         _fail(str(error))
         return 1
     return 0
