@@ -18,6 +18,7 @@ from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.coming import (
     FITS,
+    SCENARIOS_A_FIT,
     Simulate,
     chance_table,
     chances_by_fit,
@@ -39,6 +40,7 @@ from calibration_pipeline.telemetry import build_driver_features
 
 GROUP = "forecast"
 GRIDS = 20
+GRIDS_A_FIT = 4
 GRID = "grid"
 CALIBRATION_RACES = "n_calibration_races"
 NONE_ANNOUNCED = "The source announces no race that has not run."
@@ -152,7 +154,12 @@ def _simulator(coming: Coming, network: xr.Dataset, history: pl.DataFrame, setti
         )
     rng = np.random.default_rng([seed, race_id])
     grids = draw_grids(coming.features, fit_grid_strength(history), GRIDS, rng)
-    return lambda change, n: simulate_without_grid(coming.features, grids, network, folds, n, seed, change)
+
+    def simulate(change: Recalibration | None, n: int) -> xr.Dataset:
+        some = grids[:GRIDS_A_FIT] if n <= SCENARIOS_A_FIT else grids
+        return simulate_without_grid(coming.features, some, network, folds, n, seed, change)
+
+    return simulate
 
 
 def _ranked_anew(own: xr.Dataset, seed: int, change: Recalibration | None, n: int) -> xr.Dataset:

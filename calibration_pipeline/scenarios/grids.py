@@ -104,7 +104,8 @@ def simulate_without_grid(
     Returns
     -------
     xarray.Dataset
-        `ScenarioEnsemble` of one race; its start_position is the expected grid.
+        `ScenarioEnsemble` of one race; its start_position is the expected grid, its relations are means over
+        the grids.
     """
     race_id = int(race["race_id"][0])
     parts = []
@@ -116,13 +117,25 @@ def simulate_without_grid(
         )
         started = race.with_columns(start_position=pl.Series(grids[g]))
         parts.append(simulate_races(started, network, fold_races, len(scenarios), seed + g, changes))
-    expected = simulate_races(race, network, fold_races, 1, seed)
-    order = expected["driver_id"].values[0].tolist()
+    order = race.sort("start_position", "driver_id")
     aligned = []
     for part in parts:
         slot = {driver: i for i, driver in enumerate(part["driver_id"].values[0].tolist())}
-        aligned.append(part.isel(driver=[slot[driver] for driver in order]))
-    outcomes = [name for name in expected.data_vars if "scenario" in expected[name].dims]
-    joined = xr.concat([part[outcomes].drop_vars(part[outcomes].coords) for part in aligned], "scenario")
-    kept = expected.drop_vars([*outcomes, "scenario"]).assign(joined.data_vars)
-    return kept.assign_coords(scenario=np.arange(n_scenarios))
+        aligned.append(part.isel(driver=[slot[driver] for driver in order["driver_id"]]))
+    first = aligned[0]
+    outcomes = [name for name, values in first.data_vars.items() if "scenario" in values.dims]
+    joined = {
+        name: (first[name].dims, np.concatenate([part[name].values for part in aligned], axis=1))
+        for name in outcomes
+    }
+    relations = {
+        name: (values.dims, np.mean([part[name].values for part in aligned], axis=0, dtype=values.dtype))
+        for name, values in first.data_vars.items()
+        if name not in outcomes
+    }
+    expected = order["start_position"].to_numpy().astype(np.int16)[None]
+    return (
+        first.drop_vars([*first.data_vars, "scenario"])
+        .assign({**joined, **relations})
+        .assign_coords(scenario=np.arange(n_scenarios), start_position=(("race", "driver"), expected))
+    )

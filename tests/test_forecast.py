@@ -1,0 +1,332 @@
+"""The next race: as a backtest scores it, its chances and intervals, grids not set, and the command."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from scipy import stats
+from upath import UPath
+
+from assets.cli import main
+from assets.contracts import validate
+from assets.forecast import NONE_ANNOUNCED, forecast_notes, next_race
+from assets.settings import Settings
+from assets.storage import NetCDFIOManager, ParquetIOManager, write_atomically
+from calibration_pipeline.calibration.coming import (
+    FITS,
+    SCENARIOS_A_FIT,
+    chance_table,
+    chances_by_fit,
+    event_table,
+    interval_around,
+    known_events,
+    recalibration_of_each_fit,
+    scenario_table,
+)
+from calibration_pipeline.calibration.recalibration import draw_recalibrations
+from calibration_pipeline.calibration.walk_forward import fit_archetype
+from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.grids import draw_grids, fit_grid_strength, simulate_without_grid
+from calibration_pipeline.scenarios.joining import join_seasons
+from calibration_pipeline.scenarios.network import Recalibration
+from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.sources.base import SeasonData
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+
+SEED, SCENARIOS, FOLD = 42, 100, 12
+KIND = "intermediate"
+QUICK = {"seed": SEED, "n_warmup": 200, "n_samples": 500, "n_chains": 2}
+TABLES = ("forecast_chances", "forecast_events", "forecast_scenarios")
+
+
+class Announces:
+    """A simulated source whose next race, with or without its grid, is the one given."""
+
+    name = "simulated"
+
+    def __init__(self, entries: pl.DataFrame | None) -> None:
+        self.entries = entries
+
+    def next_race(self, after_season: int) -> pl.DataFrame | None:  # noqa: ARG002
+        return self.entries
+
+
+class World:
+    """Two simulated seasons: what was known before an intermediate race late in the second."""
+
+    def __init__(self, folder: Path) -> None:
+        source = SimulatedSource([2023, 2024], compile_constraints(), SEED)
+        seasons: dict[str, SeasonData] = {str(year): source.load_season(year) for year in (2023, 2024)}
+        self.results = {year: data.race_results for year, data in seasons.items()}
+        self.laps = {}
+        for year, data in seasons.items():
+            data.lap_telemetry.write_parquet(folder / f"{year}.parquet")
+            self.laps[year] = aggregate_laps([str(folder / f"{year}.parquet")])
+        late = self.results["2024"].filter((pl.col("archetype") == KIND) & (pl.col("round") > 24))
+        self.race = int(late["race_id"].min())
+        first = pl.col("round") < 25
+        self.entries = entry_list(late.filter(race_id=self.race))
+        every_result, every_lap = pl.concat(self.results.values()), pl.concat(self.laps.values())
+        self.features = {
+            year: build_driver_features(entry_list(frame), every_result, every_lap)
+            for year, frame in self.results.items()
+        }
+        features = pl.concat(self.features.values())
+        self.networks = {
+            year: fit_networks(features, every_result, int(year), FOLD, SEED) for year in self.results
+        }
+        self.raw = join_seasons(
+            [
+                simulate_races(self.features[year], self.networks[year], FOLD, SCENARIOS, SEED)
+                for year in self.results
+            ],
+            KIND,
+        )
+        self.fit = fit_archetype(self.raw, every_result, KIND, [2023, 2024], **QUICK)
+        before = self.raw.isel(race=(self.raw["race_order"] < 202425).values)
+        self.fit_before = fit_archetype(before, every_result, KIND, [2023, 2024], **QUICK)
+        self.results_before = {"2023": self.results["2023"], "2024": self.results["2024"].filter(first)}
+        self.features_before = {"2023": self.features["2023"], "2024": self.features["2024"].filter(first)}
+
+    def forecast(self, entries: pl.DataFrame | None, fits: dict[str, xr.DataTree]) -> dict[str, dg.Output]:
+        """Make the assets of the next race from what was known before it."""
+        settings = Settings(seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD)
+        outputs = next_race(
+            source=Announces(entries),
+            settings=settings,
+            race_results=self.results_before,
+            lap_aggregates=self.laps,
+            driver_features=self.features_before,
+            causal_network=self.networks,
+            calibration_posterior=fits,
+        )
+        return {output.output_name: output for output in outputs}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("laps"))
+
+
+@pytest.fixture(scope="module")
+def calibrated(world: World) -> dict[str, dg.Output]:
+    return world.forecast(world.entries, {KIND: world.fit_before})
+
+
+def test_the_coming_race_gets_the_scenarios_that_the_backtest_scored(
+    world: World, calibrated: dict[str, dg.Output]
+) -> None:
+    """With what was known before its fold, a race of the past is forecast to the bit as it was scored."""
+    changes = draw_recalibrations(world.fit, world.raw, SCENARIOS, SEED)
+    race, network = world.features["2024"].filter(race_id=world.race), world.networks["2024"]
+    scored = simulate_races(race, network, FOLD, SCENARIOS, SEED, changes)
+    forecast = calibrated["race_forecast"].value
+    assert calibrated["race_forecast"].metadata["recalibrated"].value is True
+    for name in ("finish_position", "running", "laps_led", "n_cautions"):
+        np.testing.assert_array_equal(forecast[name].values, scored[name].values)
+    assert int(forecast["network_as_of"][0]) < int(forecast["race_order"][0])
+
+
+def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: dict[str, dg.Output]) -> None:
+    tables = {name: validate(calibrated[name].value, name) for name in TABLES}
+    chances, scenarios = tables["forecast_chances"], tables["forecast_scenarios"]
+    assert scenarios.height == SCENARIOS * chances.height
+    wins = scenarios.filter(finish_position=1).group_by("driver_id").agg(share=pl.len() / SCENARIOS)
+    joined = chances.join(wins, on="driver_id", how="left").with_columns(pl.col("share").fill_null(0.0))
+    np.testing.assert_allclose(joined["win"], joined["share"])
+    for name, total in (("win", 1), ("top5", 5), ("top10", 10)):
+        assert chances[name].sum() == pytest.approx(total)
+        assert (chances[f"{name}_lower"] <= chances[name]).all()
+        assert (chances[name] <= chances[f"{name}_upper"]).all()
+        p = chances[name].to_numpy()
+        np.testing.assert_allclose(chances[f"{name}_error"], np.sqrt(p * (1 - p) / SCENARIOS))
+    assert set(tables["forecast_events"]["event"]) == {str(event) for event in DEFAULT_EVENTS}
+
+
+def test_a_race_that_is_not_calibrated_has_no_interval_and_says_so(world: World) -> None:
+    raw = world.forecast(world.entries, {})
+    chances = validate(raw["forecast_chances"].value, "forecast_chances")
+    assert chances["win_lower"].null_count() == chances.height
+    assert chances["win"].null_count() == 0
+    assert forecast_notes(raw["race_forecast"].value)[0] == (
+        "Not calibrated: too few earlier races of its kind (intermediate)."
+    )
+
+
+def test_nothing_announced_is_stored_empty_and_told(world: World) -> None:
+    nothing = world.forecast(None, {KIND: world.fit_before})
+    assert nothing["race_forecast"].value.sizes["race"] == 0
+    for name in TABLES:
+        assert validate(nothing[name].value, name).is_empty()
+        assert "announces no race" in str(nothing[name].metadata["why"].value)
+    assert forecast_notes(nothing["race_forecast"].value) == [NONE_ANNOUNCED]
+
+
+def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
+    world: World, calibrated: dict[str, dg.Output]
+) -> None:
+    unset = world.entries.with_columns(start_position=pl.lit(None, pl.Int64))
+    drawn = world.forecast(unset, {KIND: world.fit_before})
+    forecast = validate(drawn["race_forecast"].value, "race_forecast")
+    assert forecast.sizes["scenario"] == SCENARIOS
+    assert "The grid is not set yet: 20 were drawn" in forecast_notes(forecast)[1]
+    chances, known = drawn["forecast_chances"].value, calibrated["forecast_chances"].value
+    assert set(chances["driver_id"]) == set(known["driver_id"])
+    assert chances["top10"].std() < known["top10"].std()
+
+
+def test_grids_follow_form_as_much_as_they_did() -> None:
+    """A planted strength is found, within three standard errors of the likelihood."""
+    rng = np.random.default_rng(5)
+    form = rng.normal(size=(200, 30))
+    place = np.argsort(np.argsort(-(1.3 * form + rng.gumbel(size=form.shape)), axis=1), axis=1) + 1
+    grids = pl.DataFrame(
+        {
+            "race_id": np.repeat(np.arange(200), 30),
+            "start_form": form.ravel(),
+            "start_position": place.ravel(),
+        }
+    )
+    assert fit_grid_strength(grids) == pytest.approx(1.3, abs=0.06)
+    assert fit_grid_strength(grids.clear()) == 0.0
+    shuffled = grids.with_columns(pl.col("start_form").shuffle(seed=1))
+    assert fit_grid_strength(shuffled) < 0.06
+
+
+def test_drawn_grids_are_permutations_led_by_form() -> None:
+    race = pl.DataFrame({"start_form": [2.0, 0.0, -2.0]})
+    grids = draw_grids(race, 1.0, 4000, np.random.default_rng(1))
+    assert (np.sort(grids, axis=1) == [1, 2, 3]).all()
+    weights = np.exp([2.0, 0.0, -2.0])
+    shares = (grids == 1).mean(axis=0)
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.025)
+
+
+def test_scenarios_without_a_grid_keep_cars_and_scenarios_together(world: World) -> None:
+    race = world.features["2024"].filter(race_id=world.race)
+    grids = np.stack([race["start_position"].to_numpy()] * 3)
+    change = Recalibration(np.zeros(50, np.float32), np.zeros(50, np.float32))
+    drawn = simulate_without_grid(race, grids, world.networks["2024"], FOLD, 50, SEED, change)
+    first = simulate_races(race, world.networks["2024"], FOLD, 17, SEED)
+    np.testing.assert_array_equal(drawn["finish_position"].values[:, :17], first["finish_position"].values)
+    np.testing.assert_array_equal(drawn["driver_id"].values, first["driver_id"].values)
+    assert drawn["scenario"].values.tolist() == list(range(50))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def posterior(log_slope_sd: float, rng: np.random.Generator) -> xr.Dataset:
+    shape = (4, 250)
+    values = {
+        "log_slope": log_slope_sd * rng.normal(size=shape),
+        "noise_sigma": np.full(shape, 0.2),
+        "intercept": np.zeros(shape),
+    }
+    return xr.Dataset({name: (("chain", "draw"), value) for name, value in values.items()})
+
+
+def two_cars() -> Callable[[Recalibration | None, int], xr.Dataset]:
+    """Two cars a distance of 1 apart with logistic luck: P(the first wins) = 1 / (1 + exp(-sharpness))."""
+
+    def simulate(change: Recalibration | None, n: int) -> xr.Dataset:
+        luck = np.random.default_rng(3).logistic(size=n)
+        sharpness = np.exp(np.asarray(change.log_sharpness)) if change else np.ones(n)
+        first_wins = sharpness + luck > 0
+        finish = np.stack([np.where(first_wins, 1, 2), np.where(first_wins, 2, 1)], axis=1)
+        cars = ("race", "driver")
+        return xr.Dataset(
+            {"finish_position": (("race", "scenario", "driver"), finish[None])},
+            {
+                "race": [1],
+                "field_size": ("race", [2]),
+                "driver_id": (cars, [["a", "b"]]),
+                "name": (cars, [["A", "B"]]),
+                "start_position": (cars, [[1, 2]]),
+                "scenario": np.arange(n),
+            },
+        )
+
+    return simulate
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.2, 0.5])
+def test_intervals_hold_what_the_calibration_leaves_unsure(rng: np.random.Generator, spread: float) -> None:
+    """Ninety per cent of the chances under known calibrations, which here are a formula of the slope."""
+    draws = posterior(spread, rng)
+    simulate = two_cars()
+    cars, events = chances_by_fit(simulate, draws, [], SEED)
+    assert cars.shape == (FITS, 2, 4)
+    assert events.shape == (FITS, 0)
+    lower, upper = interval_around(cars.mean(axis=0), cars)
+    noise = np.random.default_rng(8).normal(size=4000)
+    slopes = draws["log_slope"].values.ravel()[:, None]
+    known = (1 / (1 + np.exp(-np.exp(slopes + 0.2 * noise)))).mean(axis=1)
+    expected = np.quantile(known, 0.95) - np.quantile(known, 0.05)
+    assert upper[0, 0] - lower[0, 0] == pytest.approx(expected, rel=0.25)
+
+
+def test_a_calibration_that_is_known_leaves_no_interval(rng: np.random.Generator) -> None:
+    cars, _ = chances_by_fit(two_cars(), posterior(0.0, rng), [], SEED)
+    lower, upper = interval_around(cars.mean(axis=0), cars)
+    np.testing.assert_array_equal(lower[:, 0], upper[:, 0])
+
+
+def test_each_fit_shares_its_luck_with_the_others(rng: np.random.Generator) -> None:
+    changes = recalibration_of_each_fit(posterior(0.3, rng), 5, 1000, SEED)
+    luck = [(change.log_sharpness - change.log_sharpness.mean()) for change in changes]
+    for one in luck[1:]:
+        np.testing.assert_allclose(one, luck[0], atol=1e-5)
+    assert stats.kstest(luck[0] / 0.2, "norm").pvalue > 0.001
+
+
+def test_a_foreign_race_without_retirements_has_no_dnf() -> None:
+    forecast = two_cars()(None, SCENARIOS_A_FIT)
+    chances = chance_table(forecast, None)
+    assert chances["dnf"].null_count() == chances["dnf_error"].null_count() == 2
+    told = known_events(forecast, DEFAULT_EVENTS)
+    assert {str(event) for event in told} <= {"at_least(2, favourites(3), top(10))"}
+    assert event_table(forecast, told, None).height == len(told)
+    assert scenario_table(forecast)["running"].null_count() == 2 * SCENARIOS_A_FIT
+
+
+def test_the_command_prints_the_forecast_or_why_there_is_none(
+    world: World, calibrated: dict[str, dg.Output], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["forecast", "--store", str(tmp_path)]
+    assert main(options) == 1
+    assert "calibration-pipeline run makes one" in capsys.readouterr().err
+    store = UPath(tmp_path / "simulated")
+
+    def keep(outputs: dict[str, dg.Output]) -> None:
+        write_atomically(
+            store / "race_forecast.nc", NetCDFIOManager(store).serialise(outputs["race_forecast"].value)
+        )
+        for name in TABLES:
+            write_atomically(
+                store / f"{name}.parquet", ParquetIOManager(store).serialise(outputs[name].value)
+            )
+
+    keep(calibrated)
+    assert main(options) == 0
+    printed = capsys.readouterr().out
+    assert "Calibrated with" in printed
+    assert "count(dnf) >= 8" in printed
+    assert max(len(line) for line in printed.splitlines() if "Files" not in line) <= 110
+    keep(world.forecast(None, {}))
+    assert main(options) == 0
+    assert "announces no race" in capsys.readouterr().out
+    (store / "forecast_chances.parquet").write_bytes(b"PAR1")
+    keep_forecast = NetCDFIOManager(store).serialise(calibrated["race_forecast"].value)
+    write_atomically(store / "race_forecast.nc", keep_forecast)
+    assert main(options) == 1
+    assert "forecast_chances cannot be read" in capsys.readouterr().err
