@@ -75,6 +75,7 @@ def calibration_posterior(
         fit,
         metadata={
             **plotted_convergence(convergence),
+            "coming_slope": slopes["estimate"][-1],
             "races": int(fit.attrs["n_races"]),
             "folds": fit["walk_forward"].sizes["fold"],
             "seed": settings.seed,

@@ -26,6 +26,9 @@ from assets.settings import load_settings
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1600, "height": 1000}
+# The UI fits the graph to the window's width.
+GRAPH_SIZE = {"width": 2000, "height": 2050}
+WITHOUT_NAVIGATION = {"x": 541, "y": 170, "width": 1459, "height": 1700}
 START_S = 120.0
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 
@@ -116,9 +119,10 @@ def main() -> None:
     report = Path(str(load_settings().store_path / "calibration_report.html"))
     with serve_ui() as address, open_browser() as browser:
         page = browser.new_page(viewport=SIZE)
-        open_graph(page, address)
-        page.wait_for_timeout(3000)
-        page.screenshot(path=IMAGES / "ui_graph.png")
+        graph = browser.new_page(viewport=GRAPH_SIZE)
+        open_graph(graph, address)
+        graph.wait_for_timeout(8000)  # until the state of every asset is drawn
+        graph.screenshot(path=IMAGES / "ui_graph.png", clip=WITHOUT_NAVIGATION)
         open_partition(page, address, "calibration_posterior", "intermediate")
         page.wait_for_timeout(1000)
         page.screenshot(path=IMAGES / "ui_partition.png")
