@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+from clusters import BUCKET, object_store
 from upath import UPath
 
 from assets.catalogue import TABLES, ask, catalogue, create_views, stored_tables
@@ -56,6 +57,20 @@ def test_an_object_store_is_asked_alike(results: pl.DataFrame) -> None:
     store = UPath("memory://catalogue-test/simulated")
     fill(store, results)
     assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
+
+
+@pytest.mark.server
+def test_a_real_object_store_is_asked_alike_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: pl.DataFrame
+) -> None:
+    with object_store(tmp_path) as reach:
+        for name, value in reach.items():
+            monkeypatch.setenv(name, value)
+        store = UPath(f"s3://{BUCKET}/store/simulated")
+        fill(store, results)
+        assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
+        with pytest.raises(ValueError, match="disabled by configuration"):
+            ask(store, "SELECT * FROM read_parquet('s3://another/x.parquet')", 1)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
