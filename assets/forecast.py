@@ -139,7 +139,7 @@ def next_race(
     race_id = int(str(race["race_id"]))
     change = posterior is not None and draw_recalibration(posterior, race_id, n_scenarios, settings.seed)
     forecast = simulate(change or None, n_scenarios)
-    n_calibration = 0 if fit is None or posterior is None else int(fit.attrs["n_races"])
+    n_calibration = 0 if posterior is None else int(posterior["n_calibration_races"])
     forecast.attrs |= {GRID: "set" if coming.grid_is_set else "drawn", CALIBRATION_RACES: n_calibration}
     yield from _outputs(forecast, simulate, posterior, coming, settings)
 

@@ -290,6 +290,8 @@ def test_the_coming_race_takes_the_fit_that_a_backtest_would(overconfident):
     inside = draw_recalibration(coming_posterior(fit, "2022-2", 2022), 202236, 4000, seed=4)
     walk = fit["walk_forward"]["log_slope"].sel(fold="2022-2", season=2022).values
     assert np.median(inside.log_sharpness) == pytest.approx(np.median(walk), abs=0.03)
+    assert coming_posterior(fit, "2022-2", 2022)["n_calibration_races"] < fit.attrs["n_races"]
+    assert coming_posterior(fit, "2023-1", 2023)["n_calibration_races"] == fit.attrs["n_races"]
     beyond = draw_recalibration(coming_posterior(fit, "2023-1", 2023), 202301, 4000, seed=4)
     latest = fit["posterior"]["log_slope"].sel(season=2023).values
     assert np.median(beyond.log_sharpness) == pytest.approx(np.median(latest), abs=0.03)

@@ -60,13 +60,15 @@ def coming_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | N
     Returns
     -------
     xarray.Dataset or None
-        log_slope, noise_sigma, intercept (chain, draw); None where the archetype has too few races for a fit.
+        log_slope, noise_sigma, intercept (chain, draw) and n_calibration_races, the races that the fit saw;
+        None where the archetype has too few for a fit.
     """
     walk = fit["walk_forward"].to_dataset()
     if fold in walk["fold"].values:
         return walk.sel(fold=fold, season=season)
     if fit.attrs["n_races"] >= fit.attrs["min_races"]:
-        return fit["posterior"].to_dataset().sel(season=season)
+        latest = fit["posterior"].to_dataset().sel(season=season)
+        return latest.assign(n_calibration_races=fit.attrs["n_races"])
     return None
 
 
