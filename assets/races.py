@@ -1,9 +1,10 @@
 """The sensor that asks the source which races have finished, and what is told of races that are not stored.
 
 It asks for the ingest of a season whose races the store lacks, once for each set of races; where that run
-fails it asks again, a few times.
+fails, or leaves a race out whose results are not there yet, it asks again, a few times.
 """
 
+import datetime
 import hashlib
 import json
 import threading
@@ -21,6 +22,8 @@ from calibration_pipeline.sources.base import SourceError
 
 SENSOR = "finished_races"
 ATTEMPTS = 5
+FIRST_WAIT = datetime.timedelta(hours=1)
+"""After an ingest that left a race out, its results not there yet; twice as long after each further one."""
 NEAR_INTERVAL_S, WEB_INTERVAL_S = 30, 600
 RELOAD_TIMEOUT_S = 120
 SEASONS_ASKED = 2
@@ -79,7 +82,16 @@ def tell_missing(lacking: Mapping[int, Races]) -> str:
 def every_finished_race(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Compare the races of the last season, fresh from the source, with the stored results."""
     last = settings.season_list[-1]
-    lacking = missing_races(settings, {last: build_source(settings).finished_races(last)})
+    try:
+        finished = build_source(settings).finished_races(last)
+    except SourceError as error:  # the report is good; whether it is the newest is not known
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"Cannot tell: the source could not be asked. {error}",
+            metadata={"season": last},
+        )
+    lacking = missing_races(settings, {last: finished})
     return dg.AssetCheckResult(
         passed=not lacking,
         severity=dg.AssetCheckSeverity.WARN,
@@ -147,13 +159,19 @@ def _request(instance: dg.DagsterInstance, season: int, races: Races) -> dg.RunR
     """Return the request of a season's ingest, or why there is none."""
     digest = hashlib.sha256(json.dumps(sorted(races)).encode()).hexdigest()[:12]
     what = f"{season}-{digest}"
-    runs = instance.get_runs(filters=dg.RunsFilter(tags={RACES_TAG: what}))
+    records = instance.get_run_records(filters=dg.RunsFilter(tags={RACES_TAG: what}))
+    runs = [record.dagster_run for record in records]
     labels = ", ".join(races.values())
     if any(not run.is_finished for run in runs):
         return f"Season {season} is being ingested."
-    if any(run.is_success for run in runs):
-        return f"Ingest of season {season} left out: {labels}."
-    if len(runs) >= ATTEMPTS:
+    if n_left_out := sum(run.is_success for run in runs):
+        left_out = f"Ingest of season {season} left out: {labels}."
+        if n_left_out >= ATTEMPTS:
+            return left_out
+        again = max(record.create_timestamp for record in records) + FIRST_WAIT * 2 ** (n_left_out - 1)
+        if datetime.datetime.now(datetime.UTC) < again:
+            return f"{left_out} It is asked again at {again:%H:%M} UTC."
+    elif len(runs) >= ATTEMPTS:
         return f"Ingest of season {season} failed {len(runs)} times; launch it by hand for: {labels}."
     return dg.RunRequest(run_key=f"{what}-{len(runs)}", partition_key=str(season), tags={RACES_TAG: what})
 

@@ -1,6 +1,8 @@
 """The sensor asks once for what the store lacks, is quiet when the feed is down, and tells what is late."""
 
+import datetime
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from assets import races
 from assets.definitions import build_defs
 from assets.races import ATTEMPTS, CHECK, RACES_TAG, missing_races, tell_missing
 from assets.settings import Settings
@@ -135,6 +138,34 @@ def test_an_ingest_that_fails_is_asked_for_again_but_not_for_ever(
     assert "2022 race 1 (daytona)" in str(given_up.skip_reason.skip_message)
 
 
+def test_a_race_that_was_left_out_is_asked_for_again_later(
+    table: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A race is listed as run before its results are there: the ingest succeeds without it."""
+    watched = Watched(table, instance)
+    stored = table.parent / "store" / "tables" / "race_results" / "2022.parquet"
+
+    def told() -> str:
+        answer = watched.tick()
+        assert isinstance(answer, dg.SensorResult)
+        assert not answer.run_requests
+        return str(answer.skip_reason and answer.skip_reason.skip_message)
+
+    (request,) = watched.requests()
+    keys = {request.run_key}
+    assert watched.obey(request)
+    stored.unlink()
+    assert re.search(r"left out: 2022 race 1 \(daytona\)\. It is asked again at \d\d:\d\d UTC", told())
+    monkeypatch.setattr(races, "FIRST_WAIT", datetime.timedelta(0))
+    for _ in range(ATTEMPTS - 1):
+        (request,) = watched.requests()
+        keys.add(request.run_key)
+        assert watched.obey(request)
+        stored.unlink()
+    assert len(keys) == ATTEMPTS
+    assert told() == "Ingest of season 2022 left out: 2022 race 1 (daytona)."
+
+
 def test_nothing_is_asked_for_while_it_is_being_made(table: Path, instance: dg.DagsterInstance) -> None:
     watched = Watched(table, instance)
     (request,) = watched.requests()
@@ -208,6 +239,10 @@ def test_the_check_of_the_report_compares_the_source_with_what_is_stored(
         (evaluation,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
         assert evaluation.passed is passed
         assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    table.unlink()
+    (unknown,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert not unknown.passed
+    assert "Cannot tell: the source could not be asked. " in str(unknown.description)
 
 
 def test_sensors_and_schedule_run_by_themselves_only_where_a_setting_says_so(table: Path) -> None:
