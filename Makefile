@@ -8,6 +8,9 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 	path=$$(command -v $$name 2>/dev/null) && "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
 	2>/dev/null && echo "$$path" && break; done)
 ARGS ?=
+# Tests run in so many processes, a file always in one.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test slow soak check docs ui report lock clean
@@ -21,10 +24,10 @@ run: $(STAMP)  ## Materialize everything and print the table; options go in ARGS
 	$(BIN)/calibration-pipeline run $(ARGS)
 
 test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
-	$(BIN)/python -m pytest -m "slow or real or browser or server" $(ARGS)
+	$(PYTEST) -m "slow or real or browser or server" $(ARGS)
 
 soak: $(STAMP)  ## Run the tests that take minutes: a daemon that carries a new season to the report
 	$(BIN)/python -m pytest -m soak $(ARGS)
