@@ -148,7 +148,9 @@ def _load(options: argparse.Namespace, *, seasons: bool = True) -> "Settings | N
 
 
 def _fail(message: str) -> None:
-    print(message, file=sys.stderr)  # noqa: T201
+    from calibration_pipeline.addresses import without_credentials
+
+    print(without_credentials(message), file=sys.stderr)  # noqa: T201
 
 
 def _console() -> "Console":

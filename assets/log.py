@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from calibration_pipeline.addresses import without_credentials
+
 OWN_LOGGERS = ("assets", "calibration_pipeline")
+
+
+class _Discreet(logging.Formatter):
+    """Leaves credentials out of every address, whoever logs it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
 
 
 @contextmanager
@@ -18,7 +27,7 @@ def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
     logging.captureWarnings(capture=True)
     try:

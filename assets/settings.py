@@ -17,10 +17,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 from assets.events import read_events
+from calibration_pipeline.addresses import has_credentials, without_credentials
 
 ENV_PREFIX = "CALIBRATION_"
 FIRST_SEASON = 1949
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
+ADDRESSES = ("feed_url", "results", "laps", "ensembles", "events")
+"""The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
 
@@ -190,6 +193,13 @@ class Settings(BaseSettings):
     def _make_absolute(cls, value: str | None) -> str | None:
         return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
 
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, value: str) -> str:
+        if has_credentials(value):
+            raise ValueError("it is told in every record: credentials belong into the variables of the store")
+        return value
+
     @field_validator("events")
     @classmethod
     def _check_events(cls, value: str | None) -> str | None:
@@ -268,7 +278,7 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
         reason = f" ({first['ctx']['error']})" if first["type"] == "value_error" else ""
         raise SettingsError(
             f"Setting {ENV_PREFIX}{name.upper()} (from {origins(given)[name]}) must be: {allowed}; "
-            f"got {first['input']!r}{reason}."
+            f"got {without_credentials(repr(first['input']))}{reason}."
         ) from None
 
 

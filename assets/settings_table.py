@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from assets.settings import ENV_PREFIX, Settings
+from calibration_pipeline.addresses import without_credentials
 
 
 def print_settings(console: Console, settings: Settings, came_from: Mapping[str, str]) -> None:
-    """Print the settings in force.
+    """Print the settings in force, addresses without credentials.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ def print_settings(console: Console, settings: Settings, came_from: Mapping[str,
     for name, value in settings:
         unset = "by rule" if name == "fold_races" else "none"
         shown = span(settings.season_list) if name == "seasons" else unset if value is None else str(value)
-        table.add_row(f"{ENV_PREFIX}{name.upper()}", shown, came_from[name])
+        table.add_row(f"{ENV_PREFIX}{name.upper()}", without_credentials(shown), came_from[name])
     console.print(table)
 
 

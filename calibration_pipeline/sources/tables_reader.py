@@ -14,6 +14,7 @@ import polars as pl
 from fsspec.core import url_to_fs
 from polars.exceptions import PolarsError
 
+from calibration_pipeline.addresses import tellable_cause, without_credentials
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.feed_web import import_aiohttp
 
@@ -40,10 +41,11 @@ class TableFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self._address = path
+        self.path = without_credentials(path)
         name = path.partition("?")[0].lower() if "://" in path else path.lower()
         if not name.endswith(KINDS):
-            raise SourceError(f"A table must be a file ending in {', '.join(KINDS)}; got {path!r}.")
+            raise SourceError(f"A table must be a file ending in {', '.join(KINDS)}; got {self.path!r}.")
         self._is_parquet = name.endswith(".parquet")
         self._is_compressed = name.endswith(".gz")
 
@@ -88,20 +90,22 @@ class TableFile:
 
     def _read(self) -> bytes:
         """Return the file's content, decompressed."""
-        is_web = self.path.startswith(("http://", "https://"))
+        is_web = self._address.startswith(("http://", "https://"))
         web_failures = (import_aiohttp().ClientError,) if is_web else ()
         try:
             return self._read_once(is_web=is_web)
         except FileNotFoundError as error:
-            raise SourceError(f"{self.path} does not exist.") from error
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.path} does not exist.") from cause
         except (OSError, EOFError, ImportError, ValueError, zlib.error, *web_failures) as error:
             if isinstance(error, SourceError):
                 raise
-            reason = " ".join(f"{type(error).__name__} {error}".split())[:200].rstrip(". ")
-            raise SourceError(f"{self.path} cannot be read: {reason}.") from error
+            told = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.path} cannot be read: {told[:200].rstrip('. ')}.") from cause
 
     def _read_once(self, *, is_web: bool) -> bytes:
-        filesystem, path = url_to_fs(self.path)
+        filesystem, path = url_to_fs(self._address)
         # With a size given and no blocks, fsspec streams the body at once; asked for the size, it would
         # call every failure a missing file.
         options = {"block_size": 0, "size": 1} if is_web else {}
