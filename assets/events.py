@@ -11,6 +11,8 @@ from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.verification.event_text import LANGUAGE, parse_events
 from calibration_pipeline.verification.events import Event
 
+MAX_BYTES = 1_000_000
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,9 +31,14 @@ def read_events(address: str) -> dict[str, Event]:
         If it cannot be read, or holds anything but events; names the event and the position in it.
     """
     try:
-        text = UPath(address).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"it cannot be read: {without_credentials(str(error.strerror or error))}") from None
+        with UPath(address).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode()
+    except Exception as error:  # whatever a file system makes of an address
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"it cannot be read: {without_credentials(reason)}") from None
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it must have at most {MAX_BYTES:,} bytes")
     return parse_events(text)
 
 

@@ -191,13 +191,22 @@ class Settings(BaseSettings):
     @field_validator("results", "laps", "ensembles", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
-        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
+        if value is None or "://" in value:
+            return value
+        try:
+            return str(Path(value).expanduser().absolute())
+        except RuntimeError as error:  # ~ of a user who is not there
+            raise ValueError(str(error)) from None
 
     @field_validator("store")
     @classmethod
     def _check_store(cls, value: str) -> str:
         if has_credentials(value):
             raise ValueError("it is told in every record: credentials belong into the variables of the store")
+        try:
+            store_root(value)
+        except Exception as error:  # whatever a file system makes of an address
+            raise ValueError(" ".join(str(error).split())) from None
         return value
 
     @field_validator("events")
@@ -271,6 +280,8 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
         settings = Settings(**{"_env_file": _env_file(), **given})
         _refuse_idle_tables(settings, origins(given))
         return settings
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{_env_file()} cannot be read: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
