@@ -5,6 +5,7 @@ breaks a promise is kept in build/fuzz/<target>/, and the exit code is 1.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -56,7 +57,13 @@ def fuzz_all(names: list[str], seconds: int) -> int:
         with (folder / "log").open("wb") as log:
             command = [sys.executable, "-m", "fuzz.run", "--one", name, "--seconds", str(seconds)]
             done = subprocess.run(
-                command, stdout=log, stderr=log, cwd=ROOT / "tests", check=False, timeout=seconds + 300
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT / "tests",
+                env={**os.environ, "POLARS_MAX_THREADS": "1"},
+                check=False,
+                timeout=seconds + 600,
             )
         said = (folder / "log").read_text(errors="replace")
         numbers = dict(re.findall(r"stat::(\w+):\s+(\d+)", said))

@@ -17,7 +17,6 @@ from unittest import mock
 
 import fsspec
 import polars as pl
-from fuzz.choices import Choices
 
 from assets.settings import ENV_PREFIX, Settings, SettingsError, load_settings
 from calibration_pipeline.sources.base import SourceError
@@ -34,6 +33,7 @@ from calibration_pipeline.sources.nascar_feed import NascarFeedSource
 from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.event_text import parse_event, parse_events
+from fuzz.choices import Choices
 
 TRACKS = compile_constraints()
 MEMORY = fsspec.filesystem("memory")
@@ -270,10 +270,10 @@ def events_toml(data: bytes) -> None:
 
 
 OPTIONS: tuple[Any, ...] = (
-    "", " ", "0", "-1", "1e3", "true", "2020-", "2020-2021", "2020,2021", "9999", "٢٠٢٠", "2020-2019", "1949-",
-    "simulated", "tables", "nascar_feed", "dask", "multiprocess", "~", "~nobody/x", "s3://bucket", "://", "memory://a",
-    "http://[", "ftp://u:p@h/a", "file:///nowhere", "a\x00b", "/", ".", "a" * 5000, "é", "\udc80", "%", "$HOME",
-    "tcp://127.0.0.1:1", "unknown-scheme://a", "memory://a.toml", "abfs://x", "zip://a::b", "local://", "data:,x",
+    "", " ", "0", "-1", "1e3", "true", "2020-", "2020-2021", "2020,2021", "9999", "٢٠٢٠", "2020-2019",
+    "simulated", "tables", "nascar_feed", "dask", "multiprocess", "~", "~nobody/x", "s3://bucket", "://",
+    "memory://a", "http://[", "ftp://u:p@h/a", "file:///nowhere", "a\x00b", "/", ".", "a" * 5000, "é",
+    "\udc80", "%", "$HOME", "tcp://127.0.0.1:1", "unknown-scheme://a", "memory://a.toml", "abfs://x", "zip://a::b",
 )  # fmt: skip
 
 
@@ -331,7 +331,7 @@ def targets() -> dict[str, Target]:
     event += [b"at_least(2, favourites(3), top(10))", b"both_teammates(top(10))"]
     toml = [b'[events]\n"podium sweep" = "same_make(top(3))"\n', b"[events]\na.b = 1\n"]
     shapes: Sequence[bytes] = [bytes([n] * 40) for n in range(0, 250, 25)]
-    found = {
+    return {
         "feed_text": Target(feed_text, documents),
         "feed_season": Target(feed_season, list(shapes)),
         "tables_csv": Target(tables_csv, texts),
@@ -346,4 +346,3 @@ def targets() -> dict[str, Target]:
         "ensembles_netcdf": Target(ensembles_netcdf, NETCDF),
         "settings": Target(settings, list(shapes)),
     }
-    return found
