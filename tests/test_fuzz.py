@@ -75,7 +75,7 @@ def test_any_bytes_are_taken_or_refused(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_damaged_netcdf_is_taken_or_refused() -> None:
     """Each input is tried in a child, as the probe does, which may die."""
-    target, chance = TARGETS["ensembles_netcdf"], random.Random(1)
+    target, chance = TARGETS["ensembles_netcdf"], random.Random(1)  # noqa: S311
     for seed in target.seeds:
         target.run(seed)
         for _ in range(50):

@@ -130,7 +130,7 @@ def test_steps_in_processes_of_their_own_are_given_the_credentials_and_record_no
     cache = ROOT / "data" / "feed_cache" / sha256(address.encode()).hexdigest()[:16]
     try:
         run = start([*SEASON, "--executor", "multiprocess", "--feed-url", feed], env)
-        printed, _ = run.communicate(timeout=400)
+        printed, _ = run.communicate(timeout=900)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     assert run.returncode == 0, printed
@@ -144,7 +144,7 @@ def test_the_database_s_password_is_told_nowhere(tmp_path: Path) -> None:
     with postgres() as address:
         env[POSTGRES_VARIABLE] = address
         run = start(["run", "--select", "track_constraints", "--executor", "multiprocess", "--verbose"], env)
-        printed, _ = run.communicate(timeout=400)
+        printed, _ = run.communicate(timeout=900)
     assert run.returncode == 0, printed
     assert told(tmp_path, printed) == []
 
@@ -157,7 +157,7 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path: 
         "DAGSTER_HOME": str(tmp_path / "home"),
     }
     run = start(["run", "--select", "track_constraints", "--verbose"], env)
-    printed, _ = run.communicate(timeout=400)
+    printed, _ = run.communicate(timeout=900)
     assert run.returncode == 1
     assert "127.0.0.1" in printed
     assert told(tmp_path, printed) == []

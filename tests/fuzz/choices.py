@@ -1,9 +1,12 @@
 """Bytes as choices: what a fuzzer mutates, read as numbers, texts, and changes to valid documents."""
 
+import contextlib
 import copy
 import struct
 from collections.abc import Sequence
 from typing import Any
+
+import polars as pl
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 40, 99, 2021, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63), 10**400,
@@ -11,6 +14,12 @@ ODD: tuple[Any, ...] = (
     "running", "Running ", "2021-02-30", "2021-02-28", "9999-12-31T23:59:59+14:00", "0001-01-01", "null",
     "Daytona International Speedway", "daytona", "é", "\x00", "\ud800", "a" * 2000, "'", '"', ",", "\n",
     "*#(i)", [], {}, [[]], [{}], {"": ""}, [None], [1, "a", None],
+)  # fmt: skip
+
+DTYPES = (
+    pl.Int64, pl.Int8, pl.UInt64, pl.Int128, pl.Float32, pl.Float64, pl.String, pl.Categorical, pl.Boolean,
+    pl.Date, pl.Datetime("us"), pl.Datetime("ns", "UTC"), pl.Duration, pl.Time, pl.Binary, pl.List(pl.Int64),
+    pl.Struct({"a": pl.Int64}), pl.Decimal(10, 2), pl.Null,
 )  # fmt: skip
 
 
@@ -92,3 +101,16 @@ class Choices:
                 parent.insert(0, self.value())
             case _:
                 parent[key] = self.value()
+
+
+def columns_of(choices: Choices, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame with columns of other types, other values, or none."""
+    for _ in range(1 + choices.number(4)):
+        name = choices.pick(frame.columns)
+        values = [choices.value() for _ in range(frame.height)] if choices.number(2) else frame[name]
+        with contextlib.suppress(pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
+            column = pl.Series(name, values, strict=False).cast(choices.pick(DTYPES), strict=False)
+            frame = frame.with_columns(column)
+        if choices.number(8) == 0:
+            frame = frame.drop(name) if frame.width > 1 else frame
+    return frame

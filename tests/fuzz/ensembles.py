@@ -21,7 +21,7 @@ from calibration_pipeline import netcdf_probe
 from calibration_pipeline.scenarios import foreign_files
 from calibration_pipeline.scenarios.foreign import check_race
 from calibration_pipeline.scenarios.foreign_files import EnsembleError, open_ensemble
-from fuzz.choices import Choices
+from fuzz.choices import Choices, columns_of
 
 CARS = ["A", "B", "Ç"]
 LIMIT_S = 20.0
@@ -104,8 +104,6 @@ def ensembles_parquet(data: bytes) -> None:
 
 def ensembles_columns(data: bytes) -> None:
     """Valid rows whose columns hold other types and values."""
-    from fuzz.targets import columns_of
-
     choices = Choices(data)
     try:
         content = _parquet(columns_of(choices, scenarios()))

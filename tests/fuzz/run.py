@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "fuzz"
-INPUT_S = 30
+INPUT_S = 120
 MEMORY_MB = 4096
 LONGEST = 20_000
 

@@ -33,7 +33,8 @@ from calibration_pipeline.sources.nascar_feed import NascarFeedSource
 from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.event_text import parse_event, parse_events
-from fuzz.choices import Choices
+from fuzz.choices import Choices, columns_of
+from fuzz.ensembles import NETCDF, PARQUET, ensembles_columns, ensembles_netcdf, ensembles_parquet
 
 TRACKS = compile_constraints()
 MEMORY = fsspec.filesystem("memory")
@@ -171,11 +172,11 @@ def read_tables(results: bytes, laps: bytes | None, form: str) -> None:
         source = TablesSource(
             f"{TABLES}/results{form}", None if laps is None else f"{TABLES}/laps{form}", TRACKS
         )
-        seasons = source.seasons[:2]
+        seasons = source.seasons
     except SourceError:
         return
-    for season in (*seasons, 1999):
-        for ask in (source.load_season, source.finished_races, source.next_race):
+    for season in seasons[-1:] or (2021,):
+        for ask in (source.load_season, source.next_race):
             with contextlib.suppress(SourceError):
                 ask(season)
 
@@ -217,26 +218,6 @@ def packed(frame: pl.DataFrame, **options: Any) -> bytes:
 def tables_parquet(data: bytes) -> None:
     """Bytes as a table in Parquet."""
     read_tables(data, None, ".parquet")
-
-
-DTYPES = (
-    pl.Int64, pl.Int8, pl.UInt64, pl.Int128, pl.Float32, pl.Float64, pl.String, pl.Categorical, pl.Boolean,
-    pl.Date, pl.Datetime("us"), pl.Datetime("ns", "UTC"), pl.Duration, pl.Time, pl.Binary, pl.List(pl.Int64),
-    pl.Struct({"a": pl.Int64}), pl.Decimal(10, 2), pl.Null,
-)  # fmt: skip
-
-
-def columns_of(choices: Choices, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame with columns of other types, other values, or none."""
-    for _ in range(1 + choices.number(4)):
-        name = choices.pick(frame.columns)
-        values = [choices.value() for _ in range(frame.height)] if choices.number(2) else frame[name]
-        with contextlib.suppress(pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
-            column = pl.Series(name, values, strict=False).cast(choices.pick(DTYPES), strict=False)
-            frame = frame.with_columns(column)
-        if choices.number(8) == 0:
-            frame = frame.drop(name) if frame.width > 1 else frame
-    return frame
 
 
 def tables_types(data: bytes) -> None:
@@ -321,8 +302,6 @@ def _fits(value: str) -> bool:
 
 def targets() -> dict[str, Target]:
     """Return everything that is fuzzed, by name."""
-    from fuzz.ensembles import NETCDF, PARQUET, ensembles_columns, ensembles_netcdf, ensembles_parquet
-
     documents = [json.dumps(one).encode() for one in (race_list(), weekend(1), weekend(3), lap_times())]
     texts = [RESULTS.encode(), LAPS.encode()]
     frame = pl.read_csv(RESULTS.encode(), null_values=["NA"])
