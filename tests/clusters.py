@@ -110,6 +110,9 @@ def start(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[str]
 def command(arguments: list[str], env: Mapping[str, str]) -> str:
     """Run the command line in a process of its own, and return what it printed."""
     done = start(arguments, env)
-    out, _ = done.communicate(timeout=400)
+    try:
+        out, _ = done.communicate(timeout=400)
+    finally:
+        done.kill()
     assert done.returncode == 0, out
     return out

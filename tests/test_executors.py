@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -184,6 +185,9 @@ def test_what_the_fork_server_loads_starts_neither_jax_nor_threads_that_a_fork_l
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
+        "from pathlib import Path\n"
+        "print(*(thread.read_text().strip() for thread in Path('/proc/self/task').glob('*/comm')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert not re.findall(r"polars-\d+|tokio\S*|async-executor\S*", done.stdout), "polars' pools are started"
