@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from s3fs import S3FileSystem
+
 ROOT = Path(__file__).parents[1]
 BUCKET = "calibration"
 
@@ -66,6 +68,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
         request = urllib.request.Request(f"{address}/{BUCKET}", method="PUT")  # noqa: S310
         with urllib.request.urlopen(request) as answer:  # noqa: S310
             assert answer.status == 200
+        S3FileSystem.clear_instance_cache()  # one that an earlier test made has the address of its server
         yield reach
 
 
