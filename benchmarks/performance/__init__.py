@@ -1,1 +1,1 @@
-"""What the project costs: time and memory, against other tools and against floors; see docs/performance.md."""
+"""What the project costs in time and memory, beside other tools and floors: docs/performance.md."""

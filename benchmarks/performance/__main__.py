@@ -24,7 +24,9 @@ def measure(part: str, small: bool, cells: str) -> Section:
     """Measure one part."""
     module = import_module(f"benchmarks.performance.{part}")
     sizes = module.SMALL if small else module.FULL
-    section: Section = module.measure(sizes, module.read_cells(cells)) if part == "pipeline" else module.measure(sizes)
+    section: Section = (
+        module.measure(sizes, module.read_cells(cells)) if part == "pipeline" else module.measure(sizes)
+    )
     return section
 
 

@@ -53,7 +53,7 @@ def machine(packages: Sequence[str]) -> str:
 
 
 def put_section(page: str, name: str, text: str) -> str:
-    """Return the page with a part's text between the part's marks.
+    r"""Return the page with a part's text between the part's marks.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def put_section(page: str, name: str, text: str) -> str:
     Examples
     --------
     >>> put_section("Before <!-- a --> old <!-- end of a --> after", "a", "new")
-    'Before <!-- a -->\\n\\nnew\\n\\n<!-- end of a --> after'
+    'Before <!-- a -->\n\nnew\n\n<!-- end of a --> after'
     """
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, found, rest = page.partition(start)

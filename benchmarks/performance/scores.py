@@ -59,7 +59,7 @@ def backends() -> list[str]:
 
 
 def ensemble_runs(x: NDArray, y: NDArray) -> dict[str, Run]:
-    """Return every way to score ensembles (n_samples, n_predictions): scenarios first, or members together."""
+    """Return every way to score ensembles (n_samples, n_predictions), however they lie in memory."""
     members_last = np.moveaxis(x, 0, -1)
 
     def foreign(backend: str, estimator: str) -> Run:
@@ -77,7 +77,7 @@ def ensemble_runs(x: NDArray, y: NDArray) -> dict[str, Run]:
 
 
 def position_runs(finish: NDArray, y: NDArray) -> dict[str, Run]:
-    """Return every way to score finish positions (race, scenario, car): ours, and theirs on what they take."""
+    """Return every way to score finishes (race, scenario, car): ours, and others on what they take."""
     n_races, n_scenarios, n_cars = finish.shape
     size, observed = np.full(n_races, n_cars), y.ravel()
     table_ = place_counts(finish, size) / n_scenarios
@@ -94,7 +94,9 @@ def position_runs(finish: NDArray, y: NDArray) -> dict[str, Run]:
         DISCRETE: lambda: float(discrete_crps(table_, y).mean()),
         "`discrete_crps`, counting the scenarios first": counted,
     }
-    runs |= {f"scoringrules, {backend}, `rps_score`, from the table": foreign(backend) for backend in backends()}
+    runs |= {
+        f"scoringrules, {backend}, `rps_score`, from the table": foreign(backend) for backend in backends()
+    }
     as_ensemble = ensemble_runs(np.ascontiguousarray(members.T).T, observed.astype(float))
     return runs | {f"{name}, of the scenarios' positions": run for name, run in as_ensemble.items()}
 
@@ -122,9 +124,7 @@ def examples(sizes: Sizes) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     y = rng.normal(size=sizes.n_predictions)
     n_races = sizes.n_predictions // sizes.n_cars
     pace = rng.normal(size=(n_races, 1, sizes.n_cars))
-    finish, result = (
-        rank(pace + rng.gumbel(size=(n_races, n, sizes.n_cars))) for n in (sizes.n_samples, 1)
-    )
+    finish, result = (rank(pace + rng.gumbel(size=(n_races, n, sizes.n_cars))) for n in (sizes.n_samples, 1))
     return x, y, finish, result[:, 0]
 
 
@@ -139,7 +139,8 @@ def measure(sizes: Sizes) -> Section:
     first, last = in_turn(scenarios_first, sizes.n_turns), in_turn(together, sizes.n_turns)
     by_position = in_turn(positions, sizes.n_turns)
     ensembles = [
-        [name, *(cell for taken in (first, last) for cell in _cells(taken[name], taken[OURS]))] for name in first
+        [name, *(cell for taken in (first, last) for cell in _cells(taken[name], taken[OURS]))]
+        for name in first
     ]
     places = [[name, *_cells(taken, by_position[DISCRETE])] for name, taken in by_position.items()]
     missing = [name for name in BACKENDS if name not in backends()]
@@ -147,8 +148,8 @@ def measure(sizes: Sizes) -> Section:
     text = "\n\n".join(
         [
             machine(["numpy", "scoringrules", *(["numba"] if not missing else [])]),
-            f"Ensembles of {sizes.n_samples:,} members, {sizes.n_predictions:,} predictions, {sizes.n_turns} turns; "
-            f"all values agree within {TOLERANCE:g}.",
+            f"Ensembles of {sizes.n_samples:,} members, {sizes.n_predictions:,} predictions, "
+            f"{sizes.n_turns} turns; all values agree within {TOLERANCE:g}.",
             table(
                 ["ensembles", "scenarios first, ms", "÷ ours", "members together, ms", "÷ ours"],
                 ensembles,
