@@ -144,11 +144,11 @@ def lines(cell: Cell, rows: list[dict[str, Any]]) -> list[list[str]]:
                 f"{chains} x ({warm_up} + {draws})",
                 row["sampler"],
                 f"{first[0]:.1f}" if first else "not run",
-                about + shown(seconds, ",.1f"),
-                about + shown(effective, ",.0f"),
+                about + shown(seconds),
+                about + shown(effective),
                 f"{first[1] / first[0]:,.1f}" if first else "not run",
-                about + shown(rates, ",.3g"),
-                about + shown(compared, ",.3g"),
+                about + shown(rates),
+                about + shown(compared),
             ]
         )
     return written

@@ -91,7 +91,7 @@ def measure(sizes: Sizes) -> Section:
     rows = []
     for (n_cars, batch), taken in found.items():
         network = taken["the network"]
-        rates = [shown([sizes.n_scenarios / s / 1000 for s in seconds], ",.0f") for seconds in taken.values()]
+        rates = [shown([sizes.n_scenarios / s / 1000 for s in seconds]) for seconds in taken.values()]
         slower = shown(ratios(network, taken["its random numbers"]))
         faster = shown(ratios(taken["NumPy, `argsort`"], network))
         rows.append([str(n_cars), f"{batch:,}", *rates, slower, faster])

@@ -164,7 +164,7 @@ def measure(sizes: Sizes) -> Section:
 
 
 def _cells(taken: list[float], ours: list[float]) -> list[str]:
-    return [shown([1000 * one for one in taken], ".3g"), shown(ratios(taken, ours), ".3g")]
+    return [shown([1000 * one for one in taken]), shown(ratios(taken, ours))]
 
 
 def draw(

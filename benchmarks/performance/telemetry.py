@@ -103,7 +103,7 @@ def measure(sizes: Sizes) -> Section:
             memory = [one["peak"] / 2**20 for one in runs]
             relative = shown(ratios(seconds[tool], best))
             rows.append(
-                [f"{n_rows / 1e6:g} million", tool, shown(seconds[tool]), relative, shown(memory, ",.0f")]
+                [f"{n_rows / 1e6:g} million", tool, shown(seconds[tool]), relative, shown(memory)]
             )
     text = "\n\n".join(
         [

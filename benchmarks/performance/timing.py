@@ -43,16 +43,21 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-def shown(values: Sequence[float], form: str = ".2f") -> str:
+def shown(values: Sequence[float]) -> str:
     """Write repeated measurements as median (lowest to highest), or the one value that there is.
 
     Examples
     --------
-    >>> shown([3.0, 1.0, 2.0], ".1f"), shown([0.5])
-    ('2.0 (1.0 to 3.0)', '0.50')
+    >>> shown([3.0, 1.0, 2.0]), shown([0.0123456]), shown([1234.5])
+    ('2.00 (1.00 to 3.00)', '0.0123', '1,234')
     """
-    median, lowest, highest = (format(value, form) for value in spread(values))
+    median, lowest, highest = map(_three_digits, spread(values))
     return median if len(values) == 1 else f"{median} ({lowest} to {highest})"
+
+
+def _three_digits(value: float) -> str:
+    """Write a number with three digits, or all that it has before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def in_turn(runs: Mapping[str, Callable[[], object]], n_turns: int) -> dict[str, list[float]]:
