@@ -41,26 +41,14 @@ def public(draws: Mapping[str, Any]) -> Draws:
     return {name: np.asarray(known[name]) for name in PARAMETERS}
 
 
-def numpyro_sampler(
-    model: Callable[..., Any], arguments: tuple, length: Length, method: str = "parallel"
-) -> Sampler:
-    """Return NumPyro's NUTS with its defaults.
-
-    Parameters
-    ----------
-    model : callable
-    arguments : tuple
-    length : Length
-    method : str
-        `parallel`, a device for each chain, which compiles for every run; or `vectorized`, compiled once.
-    """
+def numpyro_sampler(model: Callable[..., Any], arguments: tuple, length: Length) -> Sampler:
+    """Return NumPyro's NUTS with its defaults, chains in parallel; it compiles for every run."""
     mcmc = MCMC(
         NUTS(model),
         num_warmup=length.n_warmup,
         num_samples=length.n_samples,
         num_chains=length.n_chains,
-        chain_method=method,
-        jit_model_args=method == "vectorized",
+        chain_method="parallel",
         progress_bar=False,
     )
 

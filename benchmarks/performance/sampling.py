@@ -125,10 +125,9 @@ def _makers(
     length: Length,
     pymc: Callable[[], Any],
 ) -> Makers:
-    method = "vectorized" if model in (latent_calibration_model, marginal.tabulated_model) else "parallel"
     return {
         OURS: lambda: Sampler(ours, lambda: gradient_seconds(model, arguments)),
-        "NumPyro": lambda: numpyro_sampler(model, arguments, length, method),
+        "NumPyro": lambda: numpyro_sampler(model, arguments, length),
         "PyMC with nutpie": lambda: nutpie_sampler(pymc(), length),
         "BlackJAX": lambda: blackjax_sampler(model, arguments, length),
     }

@@ -102,9 +102,7 @@ def measure(sizes: Sizes) -> Section:
         for tool, runs in tools.items():
             memory = [one["peak"] / 2**20 for one in runs]
             relative = shown(ratios(seconds[tool], best))
-            rows.append(
-                [f"{n_rows / 1e6:g} million", tool, shown(seconds[tool]), relative, shown(memory)]
-            )
+            rows.append([f"{n_rows / 1e6:g} million", tool, shown(seconds[tool]), relative, shown(memory)])
     text = "\n\n".join(
         [
             machine(["duckdb", "polars"]),
