@@ -9,7 +9,7 @@ import pytest
 from benchmarks.performance import pipeline, samplers, scenarios, scores, telemetry
 from benchmarks.performance.__main__ import PARTS
 from benchmarks.performance.page import Section, publish, put_section, table
-from benchmarks.performance.timing import TooSlowError, in_turn, measure_apart, peak_memory
+from benchmarks.performance.timing import TooSlowError, in_turn, measure_apart
 from calibration_pipeline.figures import figure_axes
 
 ROOT = Path(__file__).parents[1]
@@ -23,13 +23,6 @@ def test_runs_take_turns() -> None:
     taken = in_turn({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2)
     assert seen == ["a", "b"] * 3
     assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 2, "b": 2}
-
-
-def test_peak_memory_counts_what_was_given_back() -> None:
-    before = peak_memory()
-    block = np.ones(before // 8 + 2**24)
-    del block
-    assert peak_memory() >= 2 * before
 
 
 def test_a_part_replaces_its_own_text_alone(tmp_path) -> None:
@@ -105,9 +98,9 @@ def test_a_process_of_its_own_answers_fails_or_is_too_slow(tmp_path) -> None:
     module, request = "benchmarks.performance.aggregating", {"tool": "ours", "folder": str(tmp_path)}
     found = measure_apart(module, request, 120)
     assert found["sums"]["rows"] == telemetry.N_CARS
-    assert found["peak"] > 2**20
-    with pytest.raises(RuntimeError, match="KeyError: 'abacus'"):
-        measure_apart(module, {**request, "tool": "abacus"}, 120)
+    assert 2**25 < found["peak"] < 2**31
+    with pytest.raises(RuntimeError, match="No module named benchmarks.performance.nowhere"):
+        measure_apart("benchmarks.performance.nowhere", {}, 120)
     with pytest.raises(TooSlowError, match=r"over 0 s"):
         measure_apart(module, request, 0.01)
 
@@ -126,7 +119,7 @@ def test_a_scaled_run_is_marked() -> None:
     before = [ours, {"sampler": "BlackJAX", "first": [9.0, 80.0], "warm": [[10.0, 100.0]], "gradient": 0.2}]
     samplers.scale_up([ours, other], before)
     first, second = samplers.lines(cell, [ours, other])
-    assert first[3:] == ["this project", "8.0", "2.0", "1,000", "100.0", "500", "1"]
+    assert first[3:] == ["this project", "8.0", "2.00", "1,000", "100.0", "500", "1.00"]
     assert second[3:] == ["BlackJAX", "not run", "≈ 30.0", "≈ 100", "not run", "≈ 3.33", "≈ 150"]
 
 

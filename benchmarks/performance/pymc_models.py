@@ -88,7 +88,7 @@ def plain_marginal(problem: MarginalProblem) -> pm.Model:
     races = marginal.as_races(problem.finish_position, problem.probabilities)
     log_odds, at = np.asarray(races.log_odds, float), np.asarray(races.position)[..., None] - 1
     with pm.Model() as model:
-        log_slope, noise_sigma, intercept = _marginal_parameters(problem.season.max() + 1)
+        log_slope, noise_sigma, intercept = _marginal_parameters(int(problem.season.max()) + 1)
         eps = pm.Normal("race_noise", 0.0, 1.0, shape=len(log_odds))
         slope = pt.exp(log_slope[problem.season] + noise_sigma * eps)
         log_w = -pt.softplus(-(slope[:, None, None] * log_odds + intercept))
@@ -102,7 +102,7 @@ def tabulated_marginal(made: marginal.Surfaces, season: NDArray) -> pm.Model:
     nodes, weights = even_nodes()
     n = made.coefficients.shape[-1]
     with pm.Model() as model:
-        log_slope, noise_sigma, intercept = _marginal_parameters(season.max() + 1)
+        log_slope, noise_sigma, intercept = _marginal_parameters(int(season.max()) + 1)
         curve = (made.coefficients * _polynomials(intercept, marginal.INTERCEPT_BOX, n)).sum(axis=2)
         points = log_slope[season][:, None] + noise_sigma * nodes
         values = _read(curve, _unit(points, *made.box), n)
