@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
     limit_s: float
 
 
-FULL, SMALL = Sizes(LIMIT_S), Sizes(600)
+FULL, SMALL = Sizes(LIMIT_S), Sizes(3600)
 
 
 def read_cells(text: str) -> list[Cell]:
