@@ -99,7 +99,7 @@ def test_a_process_of_its_own_answers_fails_or_is_too_slow(tmp_path) -> None:
     found = measure_apart(module, request, 120)
     assert found["sums"]["rows"] == telemetry.N_CARS
     assert 2**25 < found["peak"] < 2**31
-    with pytest.raises(RuntimeError, match="No module named benchmarks.performance.nowhere"):
+    with pytest.raises(RuntimeError, match=r"No module named benchmarks\.performance\.nowhere"):
         measure_apart("benchmarks.performance.nowhere", {}, 120)
     with pytest.raises(TooSlowError, match=r"over 0 s"):
         measure_apart(module, request, 0.01)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from calibration_pipeline.schemas.frames import LapAggregates
 
 MIN_PARTS, RACES_A_PART = 4, 250
-"""Races are aggregated in at least so many parts, each of at most so many races: what memory is bounded by."""
+"""Races are aggregated in at least so many parts, each of at most so many races: this bounds the memory."""
 
 # Lap 0 is the grid. relative is as in `rolling.relative_green_time`; the last 50 laps are those whose number
 # is less than 50 below the car's last, as in its window "50l".
