@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.performance.page import Section, machine, table
-from benchmarks.performance.timing import TooSlowError, measure_apart
+from benchmarks.performance.timing import KilledError, TooSlowError, measure_apart
 from calibration_pipeline.figures import figure_axes, rows_height
 
 SEASONS, SCENARIOS = (4, 13, 40), (1000, 10_000, 100_000)
@@ -112,6 +112,8 @@ def run(cell: Cell, limit_s: float) -> Mapping[str, Any] | str:
             )
         except TooSlowError:
             return f"not run: over {limit_s / 60:.0f} minutes"
+        except KilledError as error:
+            return f"not run: {error}"
     return measured
 
 
@@ -140,19 +142,14 @@ def by_asset(found: Mapping[Cell, Mapping[str, Any]]) -> str:
     names = sorted(
         {name for what in found.values() for name in what["assets"]}, key=lambda name: -_seconds(found, name)
     )
-    columns = ["asset", *(f"{c.seasons} x {c.scenarios:,}: s" + " | MiB" for c in found)]
+    columns = [text for c in found for text in (f"{c.seasons} x {c.scenarios:,}: s", "peak, MiB")]
     nothing = {"seconds": 0.0, "peak": 0}
     rows = []
     for name in names:
         cells = [what["assets"].get(name, nothing) for what in found.values()]
-        rows.append(
-            [
-                name,
-                *(text for one in cells for text in (f"{one['seconds']:.1f}", f"{one['peak'] / 2**20:,.0f}")),
-            ]
-        )
-    flat = [columns[0], *(part for column in columns[1:] for part in column.split(" | "))]
-    return table(flat, rows)
+        pairs = [(f"{one['seconds']:.1f}", f"{one['peak'] / 2**20:,.0f}") for one in cells]
+        rows.append([name, *(text for pair in pairs for text in pair)])
+    return table(["asset", *columns], rows)
 
 
 def _seconds(found: Mapping[Cell, Mapping[str, Any]], name: str) -> float:

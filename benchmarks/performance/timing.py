@@ -32,6 +32,10 @@ class TooSlowError(Exception):
     """A measurement did not end within its time."""
 
 
+class KilledError(Exception):
+    """A measurement's process was killed, as is one that takes more memory than there is."""
+
+
 def spread(values: Sequence[float]) -> Spread:
     """Summarise repeated measurements.
 
@@ -114,8 +118,10 @@ def measure_apart(
     ------
     TooSlowError
         If it does not end in time.
+    KilledError
+        If it is killed.
     RuntimeError
-        If it fails or is killed, with what it said.
+        If it fails, with what it said.
     """
     command = [sys.executable, "-m", module, json.dumps(request)]
     try:
@@ -129,6 +135,8 @@ def measure_apart(
         )
     except subprocess.TimeoutExpired as error:
         raise TooSlowError(f"over {limit_s:.0f} s") from error
+    if done.returncode < 0:
+        raise KilledError(f"killed by signal {-done.returncode}")
     if done.returncode:
         raise RuntimeError(f"{module} {json.dumps(request)} ended with {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
