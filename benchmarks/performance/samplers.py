@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import NullLocator
 
 from benchmarks.performance.page import Section, machine, table
-from benchmarks.performance.timing import measure_apart, ratios, shown
+from benchmarks.performance.timing import TooSlowError, measure_apart, ratios, shown
 from calibration_pipeline.figures import BLUE, GREEN, ORANGE, VERMILION
 
 NEEDED = ("pymc", "nutpie", "blackjax")
@@ -86,12 +86,18 @@ def measure(sizes: Sizes) -> Section:
     for tabulated, cells in zip((True, False), sizes, strict=True):
         found: dict[Cell, list[dict[str, Any]]] = {}
         before: list[dict[str, Any]] = []
+        written: list[list[str]] = []
         for cell in cells:
-            rows = measure_cell(cell, tabulated)
+            try:
+                rows = measure_cell(cell, tabulated)
+            except TooSlowError as error:
+                nothing = [""] * (len(COLUMNS) - 4)
+                written.append([cell.kind, f"{cell.n_races:,}", "", f"not run: {error}", *nothing])
+                continue
             if not cell.others:
                 scale_up(rows, before)
             found[cell], before = rows, rows
-        written = [line for cell, rows in found.items() for line in lines(cell, rows)]
+            written += lines(cell, rows)
         parts += [f"{COMPARISONS[tabulated]}:", table(COLUMNS, written)]
         rates[tabulated] = found
     parts.append("![Effective samples a second](images/performance_samplers.png)")
@@ -156,6 +162,7 @@ def lines(cell: Cell, rows: list[dict[str, Any]]) -> list[list[str]]:
 
 def draw(rates: dict[bool, dict[Cell, list[dict[str, Any]]]]) -> Figure:
     """Draw warm effective samples a second over the number of races; hollow where scaled."""
+    races = sorted({cell.n_races for found in rates.values() for cell in found})
     kinds = sorted({cell.kind for found in rates.values() for cell in found})
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots(len(kinds), 2, sharex=True, sharey=True, squeeze=False)
@@ -173,7 +180,8 @@ def draw(rates: dict[bool, dict[Cell, list[dict[str, Any]]]]) -> Figure:
                 fill = ["white" if row.get("scaled") else color for _, row in known]
                 ax.scatter(x, y, c=fill, edgecolors=color, zorder=3)
             ax.set(xscale="log", yscale="log", title=f"{kind} map: {COMPARISONS[tabulated].lower()}")
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:g}"))
+            ax.set_xticks(races, [f"{n:,}" for n in races])
+            ax.xaxis.set_minor_locator(NullLocator())
             ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize="small")
     figure.supxlabel("Races")
