@@ -73,7 +73,7 @@ class MemoryLog:
 
 
 def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dict:
-    """Run the pipeline in a folder: wall time, memory and store; time and memory of assets with their checks."""
+    """Run the pipeline in a folder: time, memory and store; time and memory by asset, checks included."""
     home = Path(folder, "home")
     home.mkdir()
     os.environ["DAGSTER_HOME"] = str(home)
