@@ -12,10 +12,12 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 ARGS ?=
 # Tests run in so many processes, a file always in one.
 WORKERS ?= 2
+# What make fuzz spends on each target.
+SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow soak bench check docs ui report lock clean
+.PHONY: help install run test slow soak fuzz bench check docs ui report lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +38,11 @@ soak: $(STAMP)  ## Run the tests that take minutes: a daemon that carries a new 
 
 bench: $(BENCH)/.installed  ## Measure speed and memory into docs/performance.md; parts go in ARGS="scores telemetry"
 	$(BENCH)/bin/python -m benchmarks.performance $(ARGS)
+
+fuzz: $(STAMP)  ## Fuzz all that is read, SECONDS each; targets go in ARGS="events settings"
+	$(BIN)/python -c "import atheris" 2>/dev/null || $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install) \
+		--require-hashes --requirement tests/fuzz/requirements.txt
+	cd tests && $(abspath $(BIN))/python -m fuzz.run --seconds $(SECONDS) $(ARGS)
 
 check: $(STAMP)  ## Lint, check the format and the types
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import LEFT_OUT, OWN_ARCHETYPE, stored_value
 from calibration_pipeline import arviz_pictures, figures, plotting
+from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations, scored_races
@@ -124,7 +125,7 @@ def recalibrated_ensemble(
     return dg.Output(
         ensemble,
         metadata={
-            "scenarios_of": settings.ensembles or "the causal network",
+            "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "seed": settings.seed,

@@ -115,7 +115,8 @@ def ask(store: UPath, question: str, most_rows: int) -> Answer:
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: UPath) -> None:
-    """Let the connection read the store, and nothing else on this machine or elsewhere."""
+    """Let the connection read the store, and nothing else on this machine or elsewhere; it writes nowhere."""
+    connection.execute("SET temp_directory = ''")
     connection.execute(f"SET allowed_directories = [{_quoted(_address(store))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

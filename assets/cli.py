@@ -4,16 +4,16 @@ What is slow to import is imported where it is needed, so that `--help` answers 
 """
 
 import argparse
-import logging
 import os
 import subprocess
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from assets.cli_examples import EVENT_EXAMPLES, RUN_EXAMPLES, SQL_EXAMPLES, VERIFY_EXAMPLES, VERIFY_TEXT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,29 +40,7 @@ SETTING_OPTIONS = {
     "processes": "with executor multiprocess: steps at a time",
     "dask-address": "with executor dask: address of the scheduler, e.g. tcp://10.0.0.5:8786",
 }
-RUN_EXAMPLES = """\
-examples:
-  calibration-pipeline run                                            simulated seasons, everything
-  calibration-pipeline run --source tables --results cup.parquet      your own results, all seasons in them
-  calibration-pipeline run --source tables --results cup.csv --laps laps.parquet --seasons 2020-2023
-  calibration-pipeline run --source nascar_feed --feed-url feed.zip   the timing feed's files
-  calibration-pipeline run --select +scenario_ensemble                up to the scenarios
-  calibration-pipeline run --update                                   what is missing, broken or out of date
-"""
-EVENT_EXAMPLES = """\
-examples:
-  calibration-pipeline events                                what events are made of, and which are judged
-  calibration-pipeline events "top(5) & running"             how often: predicted and observed
-  calibration-pipeline events "count(dnf) >= 12" --source nascar_feed
-"""
-SQL_EXAMPLES = """\
-examples:
-  calibration-pipeline sql                                   the tables and their columns
-  calibration-pipeline sql "FROM verdict WHERE line = 1"
-  calibration-pipeline sql "SELECT track_id, avg(n_cautions) FROM race_results GROUP BY ALL ORDER BY 2 DESC"
-"""
 INTERRUPTED = 130
-OWN_LOGGERS = ("assets", "calibration_pipeline")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,10 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("question", nargs="?", metavar="QUERY", help="one query in quotes; see examples")
     sql.set_defaults(command=_sql)
 
+    verify = commands.add_parser(
+        "verify",
+        help="hold what is stored against what the runs recorded",
+        description=VERIFY_TEXT,
+        epilog=VERIFY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify.set_defaults(command=_verify)
+
     settings = commands.add_parser("settings", help="show what is in force and where it came from")
     settings.set_defaults(command=_settings)
 
-    for command in (run, ui, report, forecast, events, sql, settings):
+    for command in (run, ui, report, forecast, events, sql, verify, settings):
         group = command.add_argument_group("settings", "override environment and .env")
         for name, text in SETTING_OPTIONS.items():
             group.add_argument(f"--{name}", metavar="VALUE", help=text)
@@ -161,7 +148,9 @@ def _load(options: argparse.Namespace, *, seasons: bool = True) -> "Settings | N
 
 
 def _fail(message: str) -> None:
-    print(message, file=sys.stderr)  # noqa: T201
+    from calibration_pipeline.addresses import without_credentials
+
+    print(without_credentials(message), file=sys.stderr)  # noqa: T201
 
 
 def _console() -> "Console":
@@ -186,7 +175,9 @@ def _run(options: argparse.Namespace) -> int:
         _fail(str(error))
         return 2
 
-    with _log(log_file, verbose=options.verbose):
+    from assets.log import log_to
+
+    with log_to(log_file, verbose=options.verbose):
         from assets.runner import RunError
 
         try:
@@ -200,8 +191,10 @@ def _run(options: argparse.Namespace) -> int:
 def _materialize(
     settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
 ) -> None:
+    from assets.settings_table import span
+
     console = _console()
-    console.print(f"Seasons {_span(settings.season_list)} of {settings.source} into {settings.store_path}")
+    console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")
 
     import dagster as dg
 
@@ -339,50 +332,41 @@ def _sql(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    if settings is None:
+        return 2
+    from assets.instance import prepare_home
+    from assets.settings import SettingsError
+
+    try:
+        prepare_home()
+    except SettingsError as error:
+        _fail(str(error))
+        return 2
+    import dagster as dg
+
+    from assets.definitions import build_defs
+    from assets.verify import print_findings, verify_store
+
+    with dg.DagsterInstance.get() as instance:
+        findings = verify_store(build_defs(settings), instance)
+    if not findings.n_files and not findings.differences:
+        _fail(f"There is nothing in {settings.store_path} yet: calibration-pipeline run fills it.")
+        return 1
+    print_findings(_console(), settings.store_path, findings)
+    return 1 if findings.differences else 0
+
+
 def _settings(options: argparse.Namespace) -> int:
     settings = _load(options)
     if settings is None:
         return 2
-    from rich.table import Table
+    from assets.settings import origins
+    from assets.settings_table import print_settings
 
-    from assets.settings import ENV_PREFIX, origins
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("setting", "value", "from"):
-        table.add_column(column, overflow="fold")
-    came_from = origins(_given(options))
-    for name, value in settings:
-        unset = "by rule" if name == "fold_races" else "none"
-        shown = _span(settings.season_list) if name == "seasons" else unset if value is None else str(value)
-        table.add_row(f"{ENV_PREFIX}{name.upper()}", shown, came_from[name])
-    _console().print(table)
+    print_settings(_console(), settings, origins(_given(options)))
     return 0
-
-
-def _span(seasons: Sequence[int]) -> str:
-    return f"{seasons[0]}-{seasons[-1]}" if len(seasons) > 1 else str(seasons[0])
-
-
-@contextmanager
-def _log(path: Path, *, verbose: bool) -> Iterator[None]:
-    """Send log lines and warnings to a file, and to the terminal only on request."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
-    if verbose:
-        handlers.append(logging.StreamHandler())
-    root = logging.getLogger()
-    for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.INFO)
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-    logging.captureWarnings(capture=True)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(capture=False)
-        for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from upath import UPath
 
+from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.verification.event_text import LANGUAGE, parse_events
 from calibration_pipeline.verification.events import Event
+
+MAX_BYTES = 1_000_000
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,9 +31,14 @@ def read_events(address: str) -> dict[str, Event]:
         If it cannot be read, or holds anything but events; names the event and the position in it.
     """
     try:
-        text = UPath(address).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"it cannot be read: {error.strerror or error}") from None
+        with UPath(address).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode()
+    except Exception as error:  # whatever a file system makes of an address
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"it cannot be read: {without_credentials(reason)}") from None
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it must have at most {MAX_BYTES:,} bytes")
     return parse_events(text)
 
 
@@ -50,12 +58,13 @@ def print_language(console: "Console", address: str | None) -> None:
     from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
 
     configured = read_events(address) if address else {}
+    told = without_credentials(address or "")
     sections = {
         "Events are made of (k, m: whole numbers from 1; a, b: events)": [
             (form, meaning) for form, _, meaning in LANGUAGE
         ],
         "Default events": [(str(event), "") for event in DEFAULT_EVENTS],
-        f"Events of {address}" if address else "Events of your own: none, --events names their file": [
+        f"Events of {told}" if address else "Events of your own: none, --events names their file": [
             (str(event), name) for name, event in configured.items()
         ],
     }

@@ -15,6 +15,7 @@ from assets.metadata import OWNERS, boundary, plot, rows, table
 from assets.scenarios import fold_length
 from assets.settings import Settings
 from calibration_pipeline import figures, plotting
+from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.coming import (
     FITS,
@@ -186,7 +187,7 @@ def _outputs(
         **coming.race,
         "fold": coming.fold,
         "scenarios": forecast.sizes["scenario"],
-        "scenarios_of": settings.ensembles or "the causal network",
+        "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
         "grid": "set" if coming.grid_is_set else f"not set yet: {GRIDS} drawn; the backtest knew the grid",
         "recalibrated": posterior is not None,
         "calibration_races": forecast.attrs[CALIBRATION_RACES],

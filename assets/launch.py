@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import forkserver
 from pathlib import Path
@@ -21,6 +21,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from assets.executors import PRELOADED
+from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
 from calibration_pipeline.calibration.inference import use_host_devices
 
@@ -77,8 +78,9 @@ def run_elsewhere(
     with _errors_into(Path(instance.root_directory) / STEPS_LOG):
         forkserver.ensure_running()
     queue = context.SimpleQueue()
-    with ProcessPoolExecutor(together, mp_context=context, initializer=_keep, initargs=(queue,)) as pool:
-        arguments = (settings.model_dump_json(), serialize_value(instance.get_ref()))
+    known = (queue, secret_addresses(settings))
+    with ProcessPoolExecutor(together, mp_context=context, initializer=_keep, initargs=known) as pool:
+        arguments = (json.dumps(without_secrets(settings)), serialize_value(instance.get_ref()))
         names = [key.to_user_string() for key in keys]
         runs = {pool.submit(_run, *arguments, names, partition): partition for partition in partitions}
         waiting = set(runs)
@@ -91,9 +93,10 @@ def run_elsewhere(
     return {partition: run.result() for run, partition in runs.items() if not run.cancelled()}
 
 
-def _keep(queue: Any) -> None:
+def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     global _events
     _events = queue
+    os.environ.update(addresses)
 
 
 def _run(
@@ -146,12 +149,12 @@ def definitions_from(settings: str) -> dg.Definitions:
     Parameters
     ----------
     settings : str
-        All of them, as JSON.
+        All of them, as JSON. Dagster records it with the run, so that credentials come from the environment.
     """
     from assets.definitions import build_defs
 
     use_host_devices()
-    return build_defs(Settings(**json.loads(settings)))
+    return build_defs(with_secrets(json.loads(settings)))
 
 
 def _job(settings: str) -> ReconstructableJob:

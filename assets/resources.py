@@ -4,6 +4,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from assets.provenance import provenance
 from assets.settings import Settings, SettingsError, parse_seasons, project_folder
 from assets.storage import io_managers
 from calibration_pipeline.sources.base import Source, SourceError
@@ -54,5 +55,5 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "source": build_source(settings),
-        **io_managers(settings.store_path),
+        **io_managers(settings.store_path, provenance(settings)),
     }

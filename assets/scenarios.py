@@ -8,6 +8,7 @@ from assets.metadata import OWNERS, boundary, plot, table
 from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
 from assets.settings import Settings
 from calibration_pipeline import figures, plotting
+from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.folds import default_fold_races
 from calibration_pipeline.scenarios.foreign import read_ensemble
@@ -102,7 +103,7 @@ def scenario_ensemble(
     return dg.Output(
         ensemble,
         metadata={
-            "scenarios_of": settings.ensembles or "the causal network",
+            "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "widest_field": ensemble.sizes["driver"],

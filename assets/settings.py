@@ -17,10 +17,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 from assets.events import read_events
+from calibration_pipeline.addresses import has_credentials, without_credentials
 
 ENV_PREFIX = "CALIBRATION_"
 FIRST_SEASON = 1949
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
+ADDRESSES = ("feed_url", "results", "laps", "ensembles", "events")
+"""The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
 
@@ -188,7 +191,23 @@ class Settings(BaseSettings):
     @field_validator("results", "laps", "ensembles", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
-        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
+        if value is None or "://" in value:
+            return value
+        try:
+            return str(Path(value).expanduser().absolute())
+        except RuntimeError as error:  # ~ of a user who is not there
+            raise ValueError(str(error)) from None
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, value: str) -> str:
+        if has_credentials(value):
+            raise ValueError("it is told in every record: credentials belong into the variables of the store")
+        try:
+            store_root(value)
+        except Exception as error:  # whatever a file system makes of an address
+            raise ValueError(" ".join(str(error).split())) from None
+        return value
 
     @field_validator("events")
     @classmethod
@@ -261,6 +280,8 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
         settings = Settings(**{"_env_file": _env_file(), **given})
         _refuse_idle_tables(settings, origins(given))
         return settings
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{_env_file()} cannot be read: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -268,7 +289,7 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
         reason = f" ({first['ctx']['error']})" if first["type"] == "value_error" else ""
         raise SettingsError(
             f"Setting {ENV_PREFIX}{name.upper()} (from {origins(given)[name]}) must be: {allowed}; "
-            f"got {first['input']!r}{reason}."
+            f"got {without_credentials(repr(first['input']))}{reason}."
         ) from None
 
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
@@ -22,6 +22,7 @@ import xarray as xr
 from upath import UPath
 
 from assets.contracts import ContractError, place, validate, value_type
+from assets.provenance import stamped, unstamp
 
 SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
@@ -115,9 +116,13 @@ class StoredManager(dg.UPathIOManager):
         folder = self._base_path if partition is None else self._base_path / asset
         return folder / f"{partition or asset}{self.extension}"
 
+    def files_of(self, path: UPath) -> tuple[UPath, ...]:
+        """Return the files of a stored value."""
+        return (path,)
+
     def stored_bytes(self, path: UPath) -> bytes:
         """Return the content that a stored value's version is made from."""
-        return path.read_bytes()
+        return b"".join(file.read_bytes() for file in self.files_of(path))
 
     def serialise(self, value: Any) -> bytes:
         """Return `value` as the content of a file."""
@@ -158,12 +163,8 @@ class StoredManager(dg.UPathIOManager):
         """
         if not path.exists():
             raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
-        try:
+        with _unreadable_named(path, asset, partition):
             value, version = self.deserialise(path.read_bytes(), asset, archetype, left_out)
-        except Exception as error:  # whatever a decoder makes of a broken file
-            raise ContractError(
-                f"{place(asset, partition)} cannot be read from {path}: {' '.join(str(error).split())}"
-            ) from error
         if version != SCHEMA_VERSION:
             raise ContractError(
                 f"{place(asset, partition)} is stored with schema version {version}, this program reads "
@@ -224,9 +225,25 @@ class ParquetIOManager(StoredManager):
 
 
 class NetCDFIOManager(StoredManager):
-    """Datasets and trees as NetCDF 4, compressed, readable with xarray alone."""
+    """Datasets and trees as NetCDF 4, compressed, readable with xarray alone.
+
+    Parameters
+    ----------
+    base_path : UPath, optional
+    made_with : mapping of str to str
+        What `provenance` tells; attributes of every file.
+    """
 
     extension = ".nc"
+
+    def __init__(self, base_path: UPath | None = None, made_with: Mapping[str, str] | None = None) -> None:
+        super().__init__(base_path)
+        self.made_with = dict(made_with or {})
+
+    def dump_to_path(self, context: dg.OutputContext, obj: xr.Dataset | xr.DataTree, path: UPath) -> None:
+        """Check and store a value, with what it was made with."""
+        own = {"code_version": context.asset_spec.code_version or ""}
+        super().dump_to_path(context, stamped(obj, {**self.made_with, **own}), path)
 
     def serialise(self, value: xr.Dataset | xr.DataTree) -> bytes:
         """Return the dataset or tree as NetCDF."""
@@ -248,6 +265,7 @@ class NetCDFIOManager(StoredManager):
         if archetype is not None:  # HDF5 is slower at picking races than at reading them all
             value = value.isel(race=value["archetype"].values == archetype)
         version = value.attrs.pop("schema_version", None)
+        unstamp(value)
         return value if is_tree else value.drop_encoding(), version
 
 
@@ -269,20 +287,21 @@ class ReportIOManager(StoredManager):
         write_atomically(path, obj.html.encode())
         _tell_version(context, obj.html.encode() + obj.markdown.encode())
 
-    def stored_bytes(self, path: UPath) -> bytes:
-        """Return the content of both forms."""
-        return path.read_bytes() + path.with_suffix(".md").read_bytes()
+    def files_of(self, path: UPath) -> tuple[UPath, ...]:
+        """Return the files of both forms."""
+        return path, path.with_suffix(".md")
 
     def read(
         self,
         path: UPath,
-        asset: str,  # noqa: ARG002
-        partition: str | None,  # noqa: ARG002
+        asset: str,
+        partition: str | None,
         archetype: str | None = None,  # noqa: ARG002
         left_out: Collection[str] = (),  # noqa: ARG002
     ) -> Report:
         """Return both forms."""
-        return Report(path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8"))
+        with _unreadable_named(path, asset, partition):
+            return Report(*(file.read_text(encoding="utf-8") for file in self.files_of(path)))
 
 
 class CatalogueIOManager(StoredManager):
@@ -298,20 +317,21 @@ class CatalogueIOManager(StoredManager):
     def read(
         self,
         path: UPath,
-        asset: str,  # noqa: ARG002
-        partition: str | None,  # noqa: ARG002
+        asset: str,
+        partition: str | None,
         archetype: str | None = None,  # noqa: ARG002
         left_out: Collection[str] = (),  # noqa: ARG002
     ) -> bytes:
         """Return the file's content."""
-        return path.read_bytes()
+        with _unreadable_named(path, asset, partition):
+            return path.read_bytes()
 
 
-def io_managers(root: UPath) -> dict[str, StoredManager]:
+def io_managers(root: UPath, made_with: Mapping[str, str] | None = None) -> dict[str, StoredManager]:
     """Return the managers by the key under which assets ask for them."""
     return {
         "parquet": ParquetIOManager(root),
-        "netcdf": NetCDFIOManager(root),
+        "netcdf": NetCDFIOManager(root, made_with),
         "report": ReportIOManager(root),
         "catalogue": CatalogueIOManager(root),
     }
@@ -326,6 +346,19 @@ def stored_value(path: UPath, asset: str, partition: str | None, archetype: str 
     """Return the value stored at `path`, its contract checked, or only an archetype's races of it."""
     manager = ParquetIOManager() if path.suffix == ParquetIOManager.extension else NetCDFIOManager()
     return manager.read(path, asset, partition, archetype)
+
+
+@contextlib.contextmanager
+def _unreadable_named(path: UPath, asset: str, partition: str | None) -> Iterator[None]:
+    """Name the file that is read, and whose it is, where it cannot be."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a decoder makes of a broken file
+        raise ContractError(
+            f"{place(asset, partition)} cannot be read from {path}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:

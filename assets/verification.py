@@ -12,6 +12,7 @@ from assets.metadata import OWNERS, boundary, plot, plotted_scores, rows, table
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.settings import Settings
 from calibration_pipeline import figures, plotting
+from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.calibration.recalibration import scored_races
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.verification import joint_events, metric_table, reliability, verdicts
@@ -135,7 +136,7 @@ def joint_event_validation(
         metadata={
             **rows(events),
             "skipped": "; ".join(f"{event}: {why}" for event, why in skipped.items()) or "none",
-            "events_of": settings.events or "the default ones",
+            "events_of": without_credentials(settings.events or "the default ones"),
             "seed": settings.seed,
             "joint_events": plot(figure),
             "events": table(events.select(SHOWN_COLUMNS), 40),

@@ -9,12 +9,28 @@ from pathlib import Path
 
 from assets.definitions import build_defs
 from assets.settings import Settings
+from assets.storage import io_managers
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "calibration_pipeline").rglob("*.py"))
 MODULES = LIBRARY + sorted((ROOT / "assets").rglob("*.py"))
 LONGEST_MODULE = 400
-PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+PICKLES = {"cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "pickle", "shelve"}
+DANGEROUS_FUNCTIONS = {
+    "os.system",
+    "os.popen",
+    "os.execv",
+    "os.execve",
+    "os.execvp",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "yaml.load",
+    "yaml.full_load",
+    "yaml.unsafe_load",
+    "yaml.load_all",
+}
+DANGEROUS_METHODS = {"extractall", "unpack_archive", "read_pickle", "to_pickle", "write_pickle"}
+DANGEROUS_ARGUMENTS = {"shell", "allow_pickle"}
 CLOCK_AND_ENVIRONMENT = {
     "datetime.now",
     "datetime.utcnow",
@@ -71,6 +87,30 @@ def called(tree: ast.Module) -> set[str]:
     return {function.id for function in calls if isinstance(function, ast.Name)}
 
 
+def keywords(tree: ast.Module) -> set[str]:
+    """Dangerous arguments of calls, unless they are given as False or None."""
+    return {
+        f"{keyword.arg}="
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg in DANGEROUS_ARGUMENTS
+        and not (isinstance(keyword.value, ast.Constant) and keyword.value.value in (False, None))
+    }
+
+
+def dangers(tree: ast.Module) -> set[str]:
+    """What makes text or files into code, hands text to a shell, or unpacks files where they say."""
+    methods = {name.partition(".")[2] for name in dotted(tree)} & DANGEROUS_METHODS
+    return (
+        imported(tree) & PICKLES
+        | called(tree) & {"eval", "exec", "compile", "__import__"}
+        | dotted(tree) & DANGEROUS_FUNCTIONS
+        | methods
+        | keywords(tree)
+    )
+
+
 def public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
     """Public classes, functions and methods, by qualified name."""
     for node in ast.iter_child_nodes(tree):
@@ -112,12 +152,20 @@ def test_library_reads_no_clock_and_no_environment() -> None:
 
 
 def test_nothing_is_pickled_or_evaluated() -> None:
-    """Test that stored files cannot run code, and text never becomes code."""
+    """Test that stored files cannot run code, and text never becomes code or a shell's command."""
+    assert offenders(MODULES, dangers) == {}
 
-    def find(tree: ast.Module) -> set[str]:
-        return imported(tree) & PICKLES | called(tree) & {"eval", "exec", "compile"}
 
-    assert offenders(MODULES, find) == {}
+def test_every_asset_is_stored_by_a_manager_of_ours(tmp_path: Path) -> None:
+    """Test that no value falls to Dagster's default manager, which pickles."""
+    settings = Settings(source="simulated", store=str(tmp_path))
+    defs = build_defs(settings)
+    graph = defs.resolve_asset_graph()
+    keys = {
+        node.assets_def.get_io_manager_key_for_asset_key(node.key)
+        for node in (graph.get(key) for key in graph.get_all_asset_keys())
+    }
+    assert keys == set(io_managers(settings.store_path))
 
 
 def test_everything_public_says_what_it_is() -> None:
@@ -144,6 +192,13 @@ def test_rules_see_what_they_forbid() -> None:
     assert imported(tree) == {"pickle", "os", "datetime", "dagster_x"}
     assert {"os.environ", "datetime.now"} <= dotted(tree)
     assert called(tree) == {"eval"}
+    assert dangers(tree) == {"pickle", "eval"}
+    hidden = ast.parse(
+        "import os, subprocess, yaml, zipfile\nimport numpy as np\nos.system('ls')\n"
+        "subprocess.run('ls', shell=True)\nyaml.load(text)\nnp.load(path, allow_pickle=True)\n"
+        "zipfile.ZipFile(path).extractall()\nnp.load(path, allow_pickle=False)\n"
+    )
+    assert dangers(hidden) == {"os.system", "shell=", "yaml.load", "allow_pickle=", "extractall"}
     assert [name for name, _ in public(tree)] == ["f"]
 
 

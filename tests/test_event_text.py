@@ -193,6 +193,11 @@ def test_named_events_are_judged_beside_the_default_ones(project: Path) -> None:
         ('events = "dnf"', "it must hold one table [events]"),
         ("", "got nothing"),
         ("[events", "it is no TOML: "),
+        ("a = " + 5000 * "[", "it is nested too deep"),
+        (
+            '[events]\n"x" = "top(1000001)"',
+            "'x': Event 'top(1000001)', character 5: numbers are at most 1,000,000",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "events", "settings"])
@@ -216,6 +221,17 @@ def test_a_file_that_is_not_there_is_named(project: Path, monkeypatch: pytest.Mo
         SettingsError, match=r"got 'none.toml' \(it cannot be read: No such file or directory\)"
     ):
         load_settings({"events": "none.toml"})
+
+
+def test_a_file_of_megabytes_or_of_no_text_is_refused(project: Path) -> None:
+    path = project / "events.toml"
+    for content, problem in (
+        (b"#" * 1_000_001, "at most 1,000,000 bytes"),
+        (b"\xe1", "it cannot be read: 'utf-8' codec"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(SettingsError, match=problem):
+            load_settings({"events": str(path)})
 
 
 # --- the command line ---

@@ -214,6 +214,19 @@ def test_races_that_have_not_run_are_counted(tmp_path: Path) -> None:
     assert (data.counts["races"], data.counts["races_not_run"]) == (2, 1)
 
 
+@pytest.mark.parametrize("races", [[], [scheduled(2, 8, race_type_id=2)]])
+def test_a_season_without_points_races_is_empty(tmp_path: Path, races: list[dict[str, Any]]) -> None:
+    """As a season's list is before its races are announced."""
+    source = NascarFeedSource(
+        str(write(tmp_path, {"2021/race_list_basic.json": {"series_1": races}})), TRACKS
+    )
+    assert source.finished_races(2021) == {}
+    assert source.next_race(2021) is None
+    season = source.load_season(2021)
+    assert season.race_results.is_empty()
+    assert season.counts["races"] == 0
+
+
 def test_odd_results_are_cleaned_and_counted(tmp_path: Path) -> None:
     documents = season_documents()
     results = first_race(documents)["results"]

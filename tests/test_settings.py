@@ -40,6 +40,34 @@ def test_options_win_over_environment_over_file_over_defaults(
     assert came_from["store"] == "default"
 
 
+def test_a_file_that_is_no_text_is_named(project: Path) -> None:
+    (project / ".env").write_bytes(b"CALIBRATION_SEED=\xe1\n")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read: 'utf-8' codec"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("events", "abfs://x/a.toml", "it cannot be read: Install adlfs"),
+        ("events", "http://[", "it cannot be read: Invalid IPv6 URL"),
+        ("events", "~nobody-here/a.toml", "home directory"),
+        ("ensembles", "~nobody-here/a.nc", "home directory"),
+        ("store", "~nobody-here/store", "home directory"),
+    ],
+)
+def test_a_path_or_address_that_leads_nowhere_is_named(
+    project: Path,  # noqa: ARG001
+    name: str,
+    value: str,
+    problem: str,
+) -> None:
+    with pytest.raises(SettingsError, match=problem) as refusal:
+        load_settings({name: value})
+    assert f"CALIBRATION_{name.upper()} (from option)" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
 def test_sources_never_share_a_folder(project: Path) -> None:  # noqa: ARG001
     simulated, feed = load_settings(), load_settings({"source": "nascar_feed"})
     assert simulated.store_path != feed.store_path

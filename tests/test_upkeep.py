@@ -1,18 +1,16 @@
 """What `run --update` makes again: what is missing, broken or out of date, and nothing else."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
+from stored_runs import SMALL, content, copied, make
 
 from assets.cli import main
 from assets.contracts import BOUNDARIES
-from assets.storage import content_version
 from calibration_pipeline.archetypes import ARCHETYPES
 
-SMALL = ["run", "--seasons", "2024,2025", "--select", "+driver_features,simulated_truth"]
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
 
 
@@ -22,29 +20,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("made"), SMALL)
 
 
-def make(folder: Path, command: list[str]) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        point_at(folder, patch)
-        assert main(command) == 0
-    return folder
-
-
-def point_at(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    for module in ("settings", "instance", "resources"):
-        patch.setattr(f"assets.{module}.project_folder", lambda: folder)
-    patch.setenv("DAGSTER_HOME", str(folder / "home"))
-
-
 @pytest.fixture
 def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the store of a copy of it all, at which settings and instance point."""
     return copied(made, tmp_path, monkeypatch)
-
-
-def copied(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made, folder, dirs_exist_ok=True)
-    point_at(folder, patch)
-    return folder / "data" / "store" / "simulated"
 
 
 def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
@@ -54,15 +33,6 @@ def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
     lines = capsys.readouterr().out.splitlines()
     made = [" ".join(line.split()[1:-2]).partition(" [") for line in lines if line.startswith("  ✓")]
     return {asset + bracket + rest for assets, bracket, rest in made for asset in assets.split(", ")}
-
-
-def content(folder: Path) -> dict[str, str]:
-    """Return the version of every file but the catalogue: DuckDB never writes the same views alike."""
-    return {
-        str(path.relative_to(folder)): content_version(path.read_bytes())
-        for path in folder.rglob("*.*")
-        if path.is_file() and path.suffix != ".duckdb"
-    }
 
 
 def name(path: str) -> str:

@@ -13,13 +13,15 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.addresses import without_credentials
+from calibration_pipeline.netcdf_probe import MAX_RACE_VALUES
 from calibration_pipeline.scenarios.covariates import race_slots
 from calibration_pipeline.scenarios.foreign_files import (
     CAR_LABELS,
     CAR_OUTCOMES,
-    MAX_RACE_VALUES,
     RACE_OUTCOMES,
     SHOWN,
+    EnsembleError,
     EnsembleFile,
     RaceScenarios,
     open_ensemble,
@@ -97,7 +99,7 @@ def read_ensemble(
             file, row = found[race_id]
             where = f"Ensemble {file.path}, race_id {race_id} ({season} round {round_})"
             if row["n_values"] > MAX_RACE_VALUES:
-                raise ValueError(
+                raise EnsembleError(
                     f"{where}: scenarios times cars must be at most {MAX_RACE_VALUES:,}; got "
                     f"{row['n_values']:,}."
                 )
@@ -116,7 +118,8 @@ def _common(files: Sequence[EnsembleFile], path: str | os.PathLike[str]) -> tupl
     forms = {(file.car_label, file.outcomes) for file in files}
     if len(forms) > 1:
         told = "; ".join(f"{label} and {', '.join(outcomes)}" for label, outcomes in sorted(forms))
-        raise ValueError(f"The files of ensemble {path} must all hold the same; they hold {told}.")
+        name = without_credentials(str(path))
+        raise EnsembleError(f"The files of ensemble {name} must all hold the same; they hold {told}.")
     return files[0].outcomes
 
 
@@ -134,7 +137,7 @@ def _match(
         matched = file.races.join(wanted.select("race_id", *key) if not by_id else wanted.select(key), on=key)
         for row in matched.iter_rows(named=True):
             if row["race_id"] in found:
-                raise ValueError(f"Ensemble {file.path}: race_id {row['race_id']} is there a second time.")
+                raise EnsembleError(f"Ensemble {file.path}: race_id {row['race_id']} is there a second time.")
             found[row["race_id"]] = file, row
         rest = file.races.join(matched, on=key, how="anti")
         if "season" in rest.columns:
@@ -163,7 +166,7 @@ def check_race(race: RaceScenarios, where: str) -> None:
     finish = race.outcomes["finish_position"]
     n_scenarios, n_cars = finish.shape
     if n_scenarios < MIN_SCENARIOS:
-        raise ValueError(f"{where}: there must be at least {MIN_SCENARIOS} scenarios; got {n_scenarios}.")
+        raise EnsembleError(f"{where}: there must be at least {MIN_SCENARIOS} scenarios; got {n_scenarios}.")
     wrong = (np.sort(finish, axis=1) != np.arange(1, n_cars + 1)).any(axis=1)
     if wrong.any():
         first = int(wrong.argmax())
@@ -174,26 +177,26 @@ def check_race(race: RaceScenarios, where: str) -> None:
             "with": np.setdiff1d(places, np.arange(1, n_cars + 1)),
         }
         told = ", ".join(f"{what} {names[:SHOWN].tolist()}" for what, names in faults.items() if names.size)
-        raise ValueError(
+        raise EnsembleError(
             f"{where}: finish_position must be a permutation of 1..{n_cars} in every scenario; it is not in "
             f"{int(wrong.sum())}, the first is scenario {race.scenario[first]}, {told}."
         )
     if "running" in race.outcomes:
         running = race.outcomes["running"]
         if (running.astype(np.int64) != running.astype(bool)).any():
-            raise ValueError(
+            raise EnsembleError(
                 f"{where}: running must be true or false; got {running.min()} to {running.max()}."
             )
         none = ~running.any(axis=1)
         if none.any():
             scenario = race.scenario[int(none.argmax())]
-            raise ValueError(
+            raise EnsembleError(
                 f"{where}: some car must be running at the finish; in scenario {scenario} none is."
             )
     largest = np.iinfo(np.int16).max
     for name, values in race.outcomes.items():
         if values.min() < 0 or values.max() > largest:
-            raise ValueError(
+            raise EnsembleError(
                 f"{where}: {name} must be from 0 to {largest}; got {values.min()} to {values.max()}."
             )
 
@@ -216,7 +219,7 @@ def _store(arrays: dict[str, NDArray], r: int, race: RaceScenarios, where: str) 
     """Put a race, and what is recovered from it, into its place."""
     n_scenarios, n_cars = race.outcomes["finish_position"].shape
     if n_scenarios != arrays["finish_position"].shape[1]:
-        raise ValueError(
+        raise EnsembleError(
             f"{where}: every race must have equally many scenarios; it has {n_scenarios}, and those before "
             f"it {arrays['finish_position'].shape[1]}."
         )

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 import fsspec
 from fsspec.core import url_to_fs
 
+from calibration_pipeline.addresses import tellable_cause, without_credentials
 from calibration_pipeline.sources.base import MissingDocumentError, SourceError
 from calibration_pipeline.sources.feed_cache import FeedCache, KeptDocument
-from calibration_pipeline.sources.feed_web import WebClient, WebLimits, too_large, without_credentials
+from calibration_pipeline.sources.feed_web import WebClient, WebLimits, too_large
 
 CHUNK_BYTES = 2**20
 # What reading files may raise; anything else is a bug and passes.
@@ -99,7 +100,8 @@ class FeedReader:
         except SourceError:
             raise
         except FAILURES as error:
-            raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from error
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from cause
         names = (str(one["name"]).rstrip("/") for one in found if one["type"] == "directory")
         return sorted(name.rpartition("/")[2] for name in names)
 
@@ -142,7 +144,7 @@ class FeedReader:
         try:
             filesystem, root = url_to_fs(f"zip://::{self._address}" if is_zip else self._address)
         except FileNotFoundError as error:
-            raise absent from error
+            raise absent from tellable_cause(error, self._address)
         if root and not filesystem.exists(root):
             raise absent
         return filesystem, root
@@ -160,9 +162,11 @@ class FeedReader:
         except SourceError:
             raise
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise MissingDocumentError(f"{self.url(path)} does not exist.") from error
+            cause = tellable_cause(error, self._address)
+            raise MissingDocumentError(f"{self.url(path)} does not exist.") from cause
         except FAILURES as error:
-            raise SourceError(f"{self.url(path)} cannot be read: {_reason(error)}.") from error
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
         return bytes(content)
 
 

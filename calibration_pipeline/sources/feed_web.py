@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from fsspec.asyn import get_loop, sync
 
+from calibration_pipeline.addresses import tellable_cause, without_credentials
 from calibration_pipeline.sources.base import MissingDocumentError, SourceError
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class WebClient:
         try:
             return await self._follow(aiohttp, url, validators)
         except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
-            raise _unreadable(url, _reason(error)) from error
+            raise _unreadable(url, _reason(error)) from tellable_cause(error, url)
         except aiohttp.ConnectionTimeoutError as error:
             raise _PassingError(f"no connection within {self._limits.connect_s:g} s") from error
         except aiohttp.SocketTimeoutError as error:
@@ -243,16 +244,6 @@ def import_aiohttp() -> ModuleType:
     except ImportError as error:
         raise SourceError("Reading from the web needs the extra 'http' (aiohttp).") from error
     return aiohttp
-
-
-def without_credentials(text: str) -> str:
-    """Return `text` without users, passwords and queries of addresses in it.
-
-    >>> without_credentials("https://user:secret@feed.example/a?token=1 is down")
-    'https://feed.example/a is down'
-    """
-    without_users = re.sub(r"(?<=://)[^/\s]*@", "", text)
-    return re.sub(r"(://[^\s?'\"]*)\?[^\s'\"]*", r"\1", without_users)
 
 
 def too_large(url: str, most: int) -> SourceError:

@@ -227,7 +227,7 @@ class NascarFeedSource:
         points.sort(key=lambda race: (not race.has_run, race.race_date.replace(tzinfo=None), race.race_id))
         if len({race.race_id for race in points}) < len(points):
             raise SourceError(f"{url} lists a race twice.")
-        followed = [race.has_run for race in points[1:]] + [False]
+        followed = [*(race.has_run for race in points[1:]), False][: len(points)]
         return [
             _Round(race, i, final) for i, (race, final) in enumerate(zip(points, followed, strict=True), 1)
         ]

@@ -103,6 +103,7 @@ NASCAR_DATA_NAMES = {
 # Of each group, a results table must have one.
 ONE_OF = (("round", "race_date"),)
 SHOWN_COLUMNS = 30
+LONGEST_TEXT = 1_000
 
 
 class Columns:
@@ -171,6 +172,8 @@ class Columns:
         """Return a column as what it should hold."""
         column = self._wanted[ours]
         where = f"{self._file.path}: column {raw.name}"
+        if raw.dtype == pl.String and int(raw.str.len_bytes().max() or 0) > LONGEST_TEXT:  # type: ignore[arg-type]
+            raise SourceError(f"{where} must hold texts of at most {LONGEST_TEXT} bytes; one is longer.")
         try:
             values = _CASTS[column.kind](raw)
         except TypeError:

@@ -51,6 +51,7 @@ LANGUAGE: tuple[tuple[str, str, str], ...] = (
 """Form, example and meaning of everything that an event is made of; k and m are whole numbers from 1."""
 LONGEST_TEXT = 500
 DEEPEST = 30
+LARGEST = 1_000_000
 
 _Value = int | Event | Count | Favourites
 _NAMES: dict[str, Event] = {"running": running, "dnf": dnf}
@@ -135,6 +136,8 @@ def parse_events(text: str) -> dict[str, Event]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"it is no TOML: {error}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if set(document) != {"events"} or not isinstance(document["events"], dict):
         found = ", ".join(repr(name) for name in document) or "nothing"
         raise ValueError(f"it must hold one table [events] and nothing else, got {found}")
@@ -173,6 +176,8 @@ def _value(node: ast.expr, depth: int) -> _Value:
         raise _RefusalError(node.col_offset, f"it is nested more than {DEEPEST} deep.")
     match node:
         case ast.Constant(value=int() as number) if not isinstance(number, bool):
+            if number > LARGEST:
+                raise _RefusalError(node.col_offset, f"numbers are at most {LARGEST:,}.")
             return number
         case ast.Name(id=name):
             return _named(name, node)

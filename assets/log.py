@@ -1,0 +1,39 @@
+"""The log of the command line: a file, and the terminal on request."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from calibration_pipeline.addresses import without_credentials
+
+OWN_LOGGERS = ("assets", "calibration_pipeline")
+
+
+class _Discreet(logging.Formatter):
+    """Leaves credentials out of every address, whoever logs it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
+
+
+@contextmanager
+def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
+    """Send log lines and warnings to a file, and to the terminal only on request."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if verbose:
+        handlers.append(logging.StreamHandler())
+    root = logging.getLogger()
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,40 @@
+"""Runs by the command line into a folder of their own, and copies of what they left."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from assets.cli import main
+from assets.storage import content_version
+
+SMALL = ["run", "--seasons", "2024,2025", "--select", "+driver_features,simulated_truth"]
+"""Two seasons, their features and their truth."""
+
+
+def make(folder: Path, command: list[str]) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        point_at(folder, patch)
+        assert main(command) == 0
+    return folder
+
+
+def point_at(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    for module in ("settings", "instance", "resources"):
+        patch.setattr(f"assets.{module}.project_folder", lambda: folder)
+    patch.setenv("DAGSTER_HOME", str(folder / "home"))
+
+
+def copied(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    point_at(folder, patch)
+    return folder / "data" / "store" / "simulated"
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Return the version of every file but the catalogue: DuckDB never writes the same views alike."""
+    return {
+        str(path.relative_to(folder)): content_version(path.read_bytes())
+        for path in folder.rglob("*.*")
+        if path.is_file() and path.suffix != ".duckdb"
+    }

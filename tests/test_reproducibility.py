@@ -1,0 +1,67 @@
+"""The same settings, the same files to the bit: in any process, at any time; and each says what made it."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from clusters import command
+from stored_runs import SMALL
+
+from assets.provenance import LIBRARIES, STAMP
+from calibration_pipeline.tracks import compile_constraints
+
+WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
+
+
+def stored_twice(folder: Path, arguments: list[str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Run in two fresh processes, each with a hash seed, a store and an instance of its own."""
+    first, second = (
+        stored(
+            folder / seed,
+            arguments,
+            {
+                "PYTHONHASHSEED": seed,
+                "CALIBRATION_STORE": str(folder / seed / "store"),
+                "DAGSTER_HOME": str(folder / seed / "home"),
+            },
+        )
+        for seed in ("1", "2")
+    )
+    return first, second
+
+
+def stored(folder: Path, arguments: list[str], env: Mapping[str, str]) -> dict[str, bytes]:
+    command(arguments, env)
+    store = folder / "store" / "simulated"
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*.*"))}
+
+
+def different(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [name for name in first if first[name] != second[name]]
+
+
+@pytest.mark.slow
+def test_two_fresh_processes_store_the_same_files_to_the_bit(tmp_path: Path) -> None:
+    """All that a run makes, fits included. The catalogue's views alone hold the store's own path."""
+    first, second = stored_twice(tmp_path, WHOLE)
+    assert different(first, second) == ["catalogue.duckdb"]
+    assert len(first) > 50
+
+
+def test_arrays_say_what_they_were_made_with_and_not_when_or_where(tmp_path: Path) -> None:
+    first, second = stored_twice(tmp_path, SMALL)
+    assert different(first, second) == []
+    with xr.open_dataset(tmp_path / "1" / "store" / "simulated" / "simulated_truth" / "2025.nc") as file:
+        said = {name: file.attrs[name] for name in STAMP}
+    settings = {"fold_races": None, "network": "full", "scenarios": 2000, "seed": 42, "source": "simulated"}
+    assert json.loads(said.pop("settings")) == settings
+    assert said == {
+        "project_version": version("calibration-pipeline"),
+        "library_versions": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "tracks_hash": compile_constraints().content_hash,
+        "code_version": "1",
+    }
