@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from test_foreign import entry_list, netcdf
+from test_foreign import entry_list, netcdf, parquet
 
 from calibration_pipeline import netcdf_probe
 from calibration_pipeline.netcdf_probe import refuse_unreadable
@@ -208,6 +208,23 @@ def test_a_damaged_netcdf_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"mine\.nc cannot be read as NetCDF 4: \w+Error") as refusal:
             read_ensemble(path, entry_list(), None)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (pl.col("scenario").cast(pl.Int128), "scenario must hold integers.*got Int128"),
+        (pl.lit(None, pl.Int64).alias("round"), "round must be known; there are nulls"),
+        (pl.lit(2**63, pl.UInt64).alias("season"), "cannot be read as Parquet: InvalidOperationError"),
+    ],
+)
+def test_columns_of_scenarios_that_hold_no_usable_integers_are_named(
+    tmp_path: Path, column: pl.Expr, problem: str
+) -> None:
+    """What a fuzzer found: each ended in an error or a warning of polars."""
+    parquet({202101: 36}).with_columns(column).write_parquet(tmp_path / "mine.parquet")
+    with pytest.raises(ValueError, match=rf"mine\.parquet.*{problem}"):
+        read_ensemble(tmp_path / "mine.parquet", entry_list({202101: 36}), None)
 
 
 def test_many_copies_of_a_car_are_counted_quickly(tmp_path: Path) -> None:

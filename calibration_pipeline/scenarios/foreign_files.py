@@ -29,6 +29,7 @@ CAR_LABELS = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "c
 MAX_ROWS = 2_000_000_000
 LOCAL = ("", "file", "local")
 COPIED_BYTES = 2**24
+INTEGERS = {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
 CAR_DIMS = ("race", "scenario", "driver")
 SHOWN = 5
 MOST_NAMED = 50
@@ -293,7 +294,7 @@ class _ParquetFile:
         self.car_label = _car_label(names, self.path)
         self.outcomes = tuple(name for name in CAR_OUTCOMES if name in names)
         for name in (*self.outcomes, "scenario", *self.key):
-            fits = schema[name].is_integer() or (name == "running" and schema[name] == pl.Boolean)
+            fits = schema[name] in INTEGERS or (name == "running" and schema[name] == pl.Boolean)
             _check_integers(name, fits, schema[name], self.path)
         known = [name for name in ("season", "round") if name in names and name not in self.key]
         with _named(address, f"Ensemble {self.path} cannot be read as Parquet"):
@@ -304,6 +305,8 @@ class _ParquetFile:
                 .sort(self.key)
                 .cast(dict.fromkeys((*self.key, *known), pl.Int64))
             )
+        if unknown := [name for name in self.key if self.races[name].null_count()]:
+            raise EnsembleError(f"Ensemble {self.path}: {', '.join(unknown)} must be known; there are nulls.")
         if self.races.height > MAX_RACES:
             raise EnsembleError(
                 f"Ensemble {self.path} must have at most {MAX_RACES:,} races; it has {self.races.height:,}."
