@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import forkserver
 from pathlib import Path
@@ -34,7 +34,11 @@ _events: Any = None
 
 
 def run_here(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Collection[dg.AssetKey], partition: str | None
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    keys: Collection[dg.AssetKey],
+    partition: str | None,
+    tags: Mapping[str, str],
 ) -> Sequence[dg.DagsterEvent]:
     """Materialize the assets' partition in this process, and return the run's events."""
     result = job.execute_in_process(
@@ -43,6 +47,7 @@ def run_here(
         partition_key=partition,
         asset_selection=list(keys),
         raise_on_error=False,
+        tags=tags,
     )
     return result.all_events
 
@@ -54,6 +59,7 @@ def run_elsewhere(
     partitions: Sequence[str | None],
     together: int,
     hear: Hear,
+    tags: Mapping[str, str],
 ) -> dict[str | None, Sequence[dg.DagsterEvent]]:
     """Materialize partitions through the settings' executor; return the events of each run that was started.
 
@@ -71,6 +77,8 @@ def run_elsewhere(
         Runs at a time.
     hear : callable
         Is told each event, and its partition, as it comes.
+    tags : mapping of str to str
+        Tags of the runs.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -80,7 +88,9 @@ def run_elsewhere(
     with ProcessPoolExecutor(together, mp_context=context, initializer=_keep, initargs=(queue,)) as pool:
         arguments = (settings.model_dump_json(), serialize_value(instance.get_ref()))
         names = [key.to_user_string() for key in keys]
-        runs = {pool.submit(_run, *arguments, names, partition): partition for partition in partitions}
+        runs = {
+            pool.submit(_run, *arguments, names, partition, dict(tags)): partition for partition in partitions
+        }
         waiting = set(runs)
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_S)
@@ -97,7 +107,7 @@ def _keep(queue: Any) -> None:
 
 
 def _run(
-    settings: str, instance_ref: str, keys: Sequence[str], partition: str | None
+    settings: str, instance_ref: str, keys: Sequence[str], partition: str | None, tags: Mapping[str, str]
 ) -> Sequence[dg.DagsterEvent]:
     """Execute one run and return its events. This is what a process of the pool does."""
     job = _job(settings)
@@ -107,7 +117,7 @@ def _run(
         run = instance.create_run_for_job(
             job_def=job.get_subset(asset_selection=selection).get_definition(),
             run_config=RUN_CONFIG,
-            tags={} if partition is None else {PARTITION_NAME_TAG: partition},
+            tags={**tags, **({} if partition is None else {PARTITION_NAME_TAG: partition})},
             job_code_origin=job.get_python_origin(),
             asset_selection=selection,
         )
