@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import forkserver
@@ -104,6 +105,15 @@ def run_elsewhere(
 def _keep(queue: Any) -> None:
     global _events
     _events = queue
+    threading.Thread(target=_end_with_command, daemon=True).start()
+
+
+def _end_with_command() -> None:
+    """End this process of the pool when the command's is gone, however that ended; else it stays for ever."""
+    command = multiprocessing.parent_process()
+    if command is not None:
+        command.join()
+        os._exit(1)
 
 
 def _run(
