@@ -276,13 +276,18 @@ class ReportIOManager(StoredManager):
     def read(
         self,
         path: UPath,
-        asset: str,  # noqa: ARG002
-        partition: str | None,  # noqa: ARG002
+        asset: str,
+        partition: str | None,
         archetype: str | None = None,  # noqa: ARG002
         left_out: Collection[str] = (),  # noqa: ARG002
     ) -> Report:
         """Return both forms."""
-        return Report(path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8"))
+        try:
+            return Report(
+                path.read_text(encoding="utf-8"), path.with_suffix(".md").read_text(encoding="utf-8")
+            )
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{place(asset, partition)} cannot be read from {path}: {error}") from error
 
 
 class CatalogueIOManager(StoredManager):
