@@ -29,8 +29,8 @@ test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
 	$(PYTEST) -m "slow or real or browser or server" $(ARGS)
 
-soak: $(STAMP)  ## Run the tests that take minutes: a daemon that carries a new season to the report
-	$(BIN)/python -m pytest -m soak $(ARGS)
+soak: $(STAMP)  ## Run what takes long: a daemon that carries on a new season, and every fault (docs/faults.md)
+	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
 check: $(STAMP)  ## Lint, check the format and the types
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from stored import content, empty, flip, truncate
 
 from assets.cli import main
 from assets.contracts import BOUNDARIES
@@ -55,12 +56,6 @@ def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
     return {asset + bracket + rest for assets, bracket, rest in made for asset in assets.split(", ")}
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()
-    }
-
-
 def name(path: str) -> str:
     """Return how progress names the asset and partition of a file."""
     folder, _, file = path.rpartition("/")
@@ -85,19 +80,6 @@ def test_a_deleted_file_alone_is_made_again(
     (store / lost).unlink()
     assert remade(capsys, SMALL) == {name(lost)}
     assert content(store) == before
-
-
-def truncate(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes(255 - byte for byte in data[middle : middle + 64]) + data[middle + 64 :]
-
-
-def empty(_data: bytes) -> bytes:
-    return b""
 
 
 @pytest.mark.parametrize(
