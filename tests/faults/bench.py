@@ -1,4 +1,4 @@
-"""A feed, a store and an instance in a folder; the command line over them; and what must hold after a fault."""
+"""A feed, a store and an instance in a folder, the command line over them, and what holds after a fault."""
 
 import hashlib
 import os

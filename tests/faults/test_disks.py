@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written, files that were spoilt, clocks that jump, and two runs at once."""
+"""Disks that are full or cannot be written, spoilt files, clocks that jump, and two runs at once."""
 
 import os
 import random
