@@ -16,7 +16,7 @@ SEED = 20261127
 SEASON = SEASONS[-1]
 POLL_S = 0.02
 KILLS = 3
-"""Kills of a step in the soak: two at random moments, one at the write; in the sample that one, of two steps."""
+"""Kills of a step in the soak: two at random moments, one at the write; the sample has the last of two."""
 SAMPLE = ("season", "driver_features")
 STEPS = {
     "track_constraints": ("track_constraints.parquet",),
