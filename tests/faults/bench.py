@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+import pytest
 from clusters import ROOT
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from feed_layout import write_entries, write_feed
@@ -35,6 +36,9 @@ LONGEST_S = 900.0
 ALL = ""
 TO_FEATURES = "+driver_features"
 TO_NETWORK = "+causal_network"
+SAMPLE = pytest.param(TO_FEATURES, id="sample", marks=pytest.mark.slow)
+SOAK = pytest.param(ALL, id="soak", marks=pytest.mark.soak)
+in_the_soak_alone = pytest.mark.parametrize("undisturbed", [SOAK], indirect=True)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import ALL, TO_FEATURES, Bench, write_races
+from bench import SAMPLE, SOAK, Bench, write_races
 from ledger import LEDGER, Ledger
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        pytest.param(TO_FEATURES, id="sample", marks=pytest.mark.slow),
-        pytest.param(ALL, id="soak", marks=pytest.mark.soak),
-    ],
-)
+@pytest.fixture(scope="session", params=[SAMPLE, SOAK])
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Return what a run left that nothing disturbed: up to the features, in the soak everything."""
     made = Bench(tmp_path_factory.mktemp("faults") / "undisturbed", request.param)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bench import ALL, ARCHETYPE, TO_FEATURES, TO_NETWORK, Bench, ended
+from bench import ALL, ARCHETYPE, TO_FEATURES, TO_NETWORK, Bench, ended, in_the_soak_alone
 from ledger import Ledger
 from stored import content, empty, flip, truncate
 
@@ -60,31 +60,29 @@ def fill(folder: Path, left: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("left", [0, 20_000, 200_000])
 def test_a_full_disk_is_named_and_nothing_is_half_written(
-    bench: Bench, undisturbed: Bench, ledger: Ledger, left: int
+    bench: Bench, undisturbed: Bench, ledger: Ledger
 ) -> None:
-    if left and bench.select != ALL:
-        pytest.skip("the sample fills the disk to the last byte")
-    with own_disk(bench.folder / "store", 48 * MIB):
-        bench.lose(*LOST)
-        filler = fill(bench.store, left)
-        done = bench.run("--update", *narrowed(bench))
-        bench.assert_readable()
-        filler.unlink()
-        assert done.code == 1, done.out
-        assert "No space left on device" in done.out
-        bench.update(*narrowed(bench))
-        bench.assert_mended(undisturbed)
-    ledger.enter("full disk", "store", 1, "ended in a line that names it")
+    """Full to the last byte; in the soak also with room for some of the files."""
+    for left in (0, 20_000, 200_000) if bench.select == ALL else (0,):
+        with own_disk(bench.folder / "store", 48 * MIB):
+            bench.lose(*LOST)
+            filler = fill(bench.store, left)
+            done = bench.run("--update", *narrowed(bench))
+            bench.assert_readable()
+            filler.unlink()
+            assert done.code == 1, done.out
+            assert "No space left on device" in done.out
+            bench.update(*narrowed(bench))
+            bench.assert_mended(undisturbed)
+        ledger.enter("full disk", "store", 1, "ended in a line that names it")
 
 
+@in_the_soak_alone
 @pytest.mark.parametrize("left", [0, 100_000])
 def test_where_dagsters_records_find_no_room_the_run_says_so(
     bench: Bench, undisturbed: Bench, ledger: Ledger, left: int
 ) -> None:
-    if left and bench.select != ALL:
-        pytest.skip("the sample fills the disk to the last byte")
     with own_disk(bench.home, 96 * MIB):
         bench.lose(*LOST)
         filler = fill(bench.home, left)
@@ -98,12 +96,11 @@ def test_where_dagsters_records_find_no_room_the_run_says_so(
     ledger.enter("full disk", "Dagster's records", 1, "ended in a line that names it")
 
 
+@in_the_soak_alone
 @pytest.mark.parametrize("where", ["store", "home"])
 def test_a_disk_that_cannot_be_written_is_named(
     bench: Bench, undisturbed: Bench, ledger: Ledger, where: str
 ) -> None:
-    if where == "home" and bench.select != ALL:
-        pytest.skip("the sample tries the store alone")
     with own_disk(bench.folder / where, 96 * MIB):
         bench.lose(*LOST)
         before = content(bench.store)
@@ -145,6 +142,7 @@ def test_spoilt_files_are_named_and_made_again(bench: Bench, undisturbed: Bench,
         )
 
 
+@in_the_soak_alone
 def test_spoilt_documents_of_a_feed_are_named_and_nothing_changes(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -158,7 +156,7 @@ def test_spoilt_documents_of_a_feed_are_named_and_nothing_changes(
         races[1] / "lap-times.json",
     ]
     before = content(broken.store)
-    for n, document in enumerate(documents if bench.select == ALL else documents[:1]):
+    for n, document in enumerate(documents):
         whole, spoil = document.read_bytes(), SPOILS[n]
         document.write_bytes(spoil(whole))
         done = broken.run("--select", "race_results,lap_telemetry")
@@ -173,16 +171,16 @@ def test_spoilt_documents_of_a_feed_are_named_and_nothing_changes(
 
 
 def test_two_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
-    """The same partitions at the same time; in the soak also where neither finds Dagster's records yet."""
+    """The same partitions at the same time."""
     bench.lose(*LOST)
     first, second = [bench.start("--update", *narrowed(bench)) for _ in range(2)]
     for one in (ended(first), ended(second)):
         assert one.code == 0, one.out
-    bench.update(*narrowed(bench))
     bench.assert_mended(undisturbed)
     ledger.enter("two runs at once", "the same partitions", 1, "both ended well")
 
 
+@in_the_soak_alone
 def test_two_first_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
     shutil.rmtree(bench.home)
     bench.lose("lap_*/*", "driver_features/*", "race_results/*", "track_constraints.*")
@@ -220,6 +218,7 @@ def test_a_clock_that_jumps_between_runs_makes_nothing_stale(
         )
 
 
+@in_the_soak_alone
 def test_a_clock_that_jumps_during_a_run_changes_nothing(
     bench: Bench, undisturbed: Bench, ledger: Ledger, clock: Path, tmp_path: Path
 ) -> None:

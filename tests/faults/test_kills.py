@@ -8,8 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-from bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench
+from bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
 from ledger import Ledger
 
 SEED = 20261127
@@ -144,17 +143,18 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
         ledger.enter("SIGKILL", f"step `{step}`", times, "died; the next run carried on")
 
 
+@in_the_soak_alone
 def test_a_run_that_is_killed_with_new_values_leaves_nothing_stale(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
     """The feed corrects a season. However far the run came that reads it, the update tells what is behind."""
-    draw = random.Random(f"{SEED} corrected {undisturbed.select}")  # noqa: S311
+    draw = random.Random(f"{SEED} corrected")  # noqa: S311
     corrected = bench.copied(tmp_path / "corrected", CALIBRATION_FEED_URL=str(tmp_path / "feed"))
     correct(undisturbed.feed, tmp_path / "feed")
     ingest = ("--select", "race_results,lap_telemetry")
     assert corrected.run(*ingest).code == 0
     assert "is older than" in corrected.update("--select", "+driver_features").out
-    for n in range(4 if undisturbed.select == ALL else 1):
+    for n in range(4):
         victim = bench.copied(tmp_path / f"victim{n}", CALIBRATION_FEED_URL=str(tmp_path / "feed"))
         written = victim.store / "race_results" / f"{SEASONS[0]}.parquet"
         old = written.read_bytes()
@@ -195,10 +195,9 @@ def correct(feed: Path, target: Path) -> None:
     document.write_text(json.dumps(weekend))
 
 
+@in_the_soak_alone
 def test_a_killed_fit_gives_its_place_in_the_pool_back(bench: Bench, ledger: Ledger) -> None:
     """The chain above relies on it; here it is told alone: the run of the killed command is ended."""
-    if bench.select != ALL:
-        pytest.skip("the sample has no fits")
     bench.lose(f"calibration_posterior/{ARCHETYPE}.nc")
     assert kill(bench, "calibration_posterior", after(0.5)) == "calibration_posterior"
     done = bench.update("--archetypes", ARCHETYPE, "--select", "calibration_posterior")
@@ -206,6 +205,7 @@ def test_a_killed_fit_gives_its_place_in_the_pool_back(bench: Bench, ledger: Led
     ledger.enter("SIGKILL", "the place in pool `mcmc`", 1, "the next run ended the dead one and took it")
 
 
+@in_the_soak_alone
 def test_nothing_of_a_killed_run_goes_on_in_other_processes(bench: Bench, ledger: Ledger) -> None:
     """With executor multiprocess, the processes of the pool end with the command."""
     bench.lose(f"driver_features/{SEASON}.parquet", f"race_results/{SEASON}.parquet")

@@ -7,13 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from bench import ALL, TO_FEATURES, TO_NETWORK, Bench, ended, feed_cache
+from bench import ALL, TO_FEATURES, TO_NETWORK, Bench, ended, feed_cache, in_the_soak_alone
 from clusters import BUCKET, free_port, object_store
 from ledger import Ledger
 from postgres_server import binaries, restartable
@@ -68,39 +67,41 @@ def down(how: str, port: int) -> Iterator[None]:
             yield
 
 
-@pytest.mark.parametrize("how", ["refused", "500"])
 def test_where_the_feed_is_down_what_is_stored_stays_and_what_does_not_need_it_is_made(
-    bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path, how: str
+    bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
-    if how == "500" and bench.select != ALL:
-        pytest.skip("the sample lets it refuse connections")
-    port = free_port()
-    web = bench.copied(tmp_path / "web", CALIBRATION_FEED_URL=f"http://127.0.0.1:{port}")
-    with down(how, port):
-        web.lose("driver_features/2025.parquet", "calibration_report.*", "race_results/2024.parquet")
-        before = content(web.store)
-        failed = web.run("--update")
-        assert failed.code == 1, failed.out
-        assert f"127.0.0.1:{port}/2024/race_list_basic.json cannot be read" in failed.out
-        assert content(web.store) == before
-        shutil.copy(undisturbed.store / "race_results" / "2024.parquet", web.store / "race_results")
-        made = web.update()
-        assert "✓ driver_features [2025]" in made.out
-        assert bench.select != ALL or "Cannot tell: the source could not be asked" in made.out
-        web.assert_readable()
-        assert web.unlike_records() == set()
-        web.assert_fresh()
-        for page in undisturbed.store.glob("calibration_report.*"):  # it names the feed's address
-            shutil.copy(page, web.store)
-        assert_same_values(web.store, undisturbed.store)
-    ledger.enter("feed down", how, 2, "named it; made what does not need it")
+    for how in ("refused", "500") if bench.select == ALL else ("refused",):
+        port = free_port()
+        web = bench.copied(tmp_path / how, CALIBRATION_FEED_URL=f"http://127.0.0.1:{port}")
+        with down(how, port):
+            assert_stands(web, undisturbed, port)
+        ledger.enter("feed down", how, 2, "named it; made what does not need it")
 
 
+def assert_stands(web: Bench, undisturbed: Bench, port: int) -> None:
+    """What needs the feed fails and changes nothing; what does not is made."""
+    web.lose("driver_features/2025.parquet", "calibration_report.*", "race_results/2024.parquet")
+    before = content(web.store)
+    failed = web.run("--update")
+    assert failed.code == 1, failed.out
+    assert f"127.0.0.1:{port}/2024/race_list_basic.json cannot be read" in failed.out
+    assert content(web.store) == before
+    shutil.copy(undisturbed.store / "race_results" / "2024.parquet", web.store / "race_results")
+    made = web.update()
+    assert "✓ driver_features [2025]" in made.out
+    assert web.select != ALL or "Cannot tell: the source could not be asked" in made.out
+    web.assert_readable()
+    assert web.unlike_records() == set()
+    web.assert_fresh()
+    for page in undisturbed.store.glob("calibration_report.*"):  # it names the feed's address
+        shutil.copy(page, web.store)
+    assert_same_values(web.store, undisturbed.store)
+
+
+@in_the_soak_alone
 def test_spoilt_copies_of_documents_are_asked_for_anew(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
-    if bench.select != ALL:
-        pytest.skip("tests/test_feed_web.py has it in small")
     ingest = ("--select", "race_results,lap_telemetry")
     with serving(files_of(undisturbed.feed)) as address:
         web = bench.copied(tmp_path / "web", CALIBRATION_FEED_URL=address)
@@ -162,11 +163,10 @@ def failing(target: str, every: int, failed: list[str]) -> type[BaseHTTPRequestH
     return Proxy
 
 
+@in_the_soak_alone
 def test_an_object_store_that_fails_every_third_request_costs_time_alone(
     undisturbed: Bench, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if undisturbed.select != ALL:
-        pytest.skip("the soak does it")
     failed: list[str] = []
     with object_store(tmp_path) as reach, serving(failing(reach["AWS_ENDPOINT_URL"], 3, failed)) as address:
         kept = {
@@ -195,14 +195,13 @@ def test_an_object_store_that_fails_every_third_request_costs_time_alone(
     ledger.enter("object store fails", "every third request", len(failed), "asked again, and ended well")
 
 
+@in_the_soak_alone
 @pytest.mark.skipif(binaries() is None, reason="Postgres is not installed: apt-get install postgresql")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
 def test_postgres_restarted_in_the_middle_ends_the_run_at_worst(
     undisturbed: Bench, ledger: Ledger, tmp_path: Path, how: signal.Signals
 ) -> None:
     """Its connections are cut, or it crashes. What was made stays, and the next run makes the rest."""
-    if undisturbed.select != ALL:
-        pytest.skip("the soak does it")
     kept = {
         name: undisturbed.environment[name] for name in ("CALIBRATION_FEED_URL", "JAX_COMPILATION_CACHE_DIR")
     }
@@ -222,9 +221,8 @@ def test_postgres_restarted_in_the_middle_ends_the_run_at_worst(
         survived = done.code == 0
         assert survived or "Details:" in done.out, done.out
         bench.update()
-        environment = replace(bench)
         here = tmp_path / "here"
-        for path in content(environment.store):
+        for path in content(bench.store):
             (here / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(undisturbed.store / path, here / path)
         assert_same_values(bench.store, here)
