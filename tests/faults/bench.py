@@ -60,11 +60,14 @@ class Bench:
         What of the graph is made here; all where it is empty.
     env : mapping
         Replaces variables of the environment.
+    seen : dict
+        Time and size of files that were found whole: they are not read again until they change.
     """
 
     folder: Path
     select: str = ALL
     env: Mapping[str, str] = field(default_factory=dict)
+    seen: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @property
     def home(self) -> Path:
@@ -126,7 +129,8 @@ class Bench:
             self.environment["CALIBRATION_FEED_URL"],
         )
         kept = {"JAX_COMPILATION_CACHE_DIR": compiled, "CALIBRATION_FEED_URL": feed}
-        return replace(self, folder=folder, env={**kept, **self.env, **env})
+        seen = {folder / path.relative_to(self.folder): stamp for path, stamp in self.seen.items()}
+        return replace(self, folder=folder, env={**kept, **self.env, **env}, seen=seen)
 
     def lose(self, *names: str) -> None:
         """Delete files of the store; a name may be a pattern."""
@@ -154,6 +158,9 @@ class Bench:
         for path in sorted(self.store.rglob("*")):
             if path.is_dir() or (path.name.startswith(".") and path.suffix == ".tmp"):
                 continue
+            stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+            if self.seen.get(path) == stamp:
+                continue
             asset = path.stem if path.parent == self.store else path.parent.name
             partition = None if path.parent == self.store else path.stem
             manager = managers[
@@ -164,6 +171,7 @@ class Bench:
                 manager.read(manager.path_of(asset, partition), asset, partition)
             if path.suffix == ".duckdb":
                 assert views(path)
+            self.seen[path] = stamp
 
     def unlike_records(self) -> set[str]:
         """Return the stored partitions whose content is not what was last recorded."""

@@ -31,7 +31,10 @@ STEPS = {
     "calibration_curves": (f"calibration_curves/{ARCHETYPE}.parquet",),
     "calibration_metrics": (f"calibration_metrics/{ARCHETYPE}.parquet",),
     "verdict": (f"verdict/{ARCHETYPE}.parquet",),
-    "next_race": ("race_forecast.nc", "forecast_*.parquet"),
+    "next_race": (
+        "race_forecast.nc",
+        *(f"forecast_{one}.parquet" for one in ("chances", "events", "scenarios")),
+    ),
     "pooled_posterior": ("pooled_posterior.nc",),
     "model_comparison": ("model_comparison.parquet",),
     "calibration_report": ("calibration_report.*",),
@@ -70,10 +73,14 @@ def durations(bench: Bench) -> dict[str, float]:
     return took
 
 
-def kill(bench: Bench, step: str, is_time: Callable[[], bool]) -> str:
-    """Start an update, kill it at the first moment after `step` began; return the step in which it died."""
+def kill(bench: Bench, step: str, is_time: Callable[[], bool], also: str = "") -> str:
+    """Start an update of what a step makes, and of what another one did; kill it once that step has begun.
+
+    Return the step in which it died.
+    """
     before = databases(bench)
-    process = bench.start("--update", *(["--archetypes", ARCHETYPE] if bench.select == ALL else []))
+    names = {Path(file).parts[0].split(".")[0] for one in (step, also) for file in STEPS.get(one, ())}
+    process = bench.start("--update", "--select", ",".join(sorted(names)), "--archetypes", ARCHETYPE)
     end = time.monotonic() + LONGEST_S
 
     def recorded() -> list[tuple[float, str, str]]:
@@ -123,20 +130,20 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
     is_soak = undisturbed.select == ALL
     steps = {step: files for step, files in STEPS.items() if is_soak or step in SAMPLE}
     assert steps.keys() <= took.keys()
-    for files in steps.values():
-        bench.lose(*files)
     died: Counter[str] = Counter()
+    before = ""
     for step, files in steps.items():
         for n in reversed(range(KILLS if is_soak else 1)):
             bench.lose(*files)
             moment = (
                 after(draw.uniform(0, took[step])) if n else at_the_write(bench, files, draw.uniform(0, 0.03))
             )
-            where = kill(bench, step, moment)
+            where = kill(bench, step, moment, before)
             died[where] += 1
             ledger.say(f"{step}: killed in {where}")
             bench.assert_readable()
             assert bench.unlike_records() == set(), "the same content is the same version"
+        before = step
     bench.update()
     bench.assert_mended(undisturbed)
     for step, times in died.items():
