@@ -33,8 +33,8 @@ test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
 	$(PYTEST) -m "slow or real or browser or server" $(ARGS)
 
-soak: $(STAMP)  ## Run the tests that take minutes: a daemon that carries a new season to the report
-	$(BIN)/python -m pytest -m soak $(ARGS)
+soak: $(STAMP)  ## Run what takes long: a daemon that carries on a new season, and every fault (docs/faults.md)
+	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
 bench: $(BENCH)/.installed  ## Measure speed and memory into docs/performance.md; parts go in ARGS="scores telemetry"
 	$(BENCH)/bin/python -m benchmarks.performance $(ARGS)

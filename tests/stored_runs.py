@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from assets.cli import main
-from assets.storage import content_version
 
 SMALL = ["run", "--seasons", "2024,2025", "--select", "+driver_features,simulated_truth"]
 """Two seasons, their features and their truth."""
@@ -29,12 +28,3 @@ def copied(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, folder, dirs_exist_ok=True)
     point_at(folder, patch)
     return folder / "data" / "store" / "simulated"
-
-
-def content(folder: Path) -> dict[str, str]:
-    """Return the version of every file but the catalogue: DuckDB never writes the same views alike."""
-    return {
-        str(path.relative_to(folder)): content_version(path.read_bytes())
-        for path in folder.rglob("*.*")
-        if path.is_file() and path.suffix != ".duckdb"
-    }

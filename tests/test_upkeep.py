@@ -5,7 +5,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from stored_runs import SMALL, content, copied, make
+from stored import content, empty, flip, truncate
+from stored_runs import SMALL, copied, make
 
 from assets.cli import main
 from assets.contracts import BOUNDARIES
@@ -59,19 +60,6 @@ def test_a_deleted_file_alone_is_made_again(
     (store / lost).unlink()
     assert remade(capsys, SMALL) == {name(lost)}
     assert content(store) == before
-
-
-def truncate(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes(255 - byte for byte in data[middle : middle + 64]) + data[middle + 64 :]
-
-
-def empty(_data: bytes) -> bytes:
-    return b""
 
 
 @pytest.mark.parametrize(
