@@ -3,6 +3,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What the benchmarks compare with is installed beside, not into, the environment.
+BENCH := build/bench
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyenv/shims/python3.13; do \
 	path=$$(command -v $$name 2>/dev/null) && "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
@@ -15,7 +17,7 @@ SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow soak fuzz check docs ui report lock clean
+.PHONY: help install run test slow soak fuzz bench check docs ui report lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,8 +33,11 @@ test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
 	$(PYTEST) -m "slow or real or browser or server" $(ARGS)
 
-soak: $(STAMP)  ## Run the tests that take minutes: a daemon that carries a new season to the report
-	$(BIN)/python -m pytest -m soak $(ARGS)
+soak: $(STAMP)  ## Run what takes long: a daemon that carries on a new season, and every fault (docs/faults.md)
+	$(BIN)/python -m pytest -m soak -s $(ARGS)
+
+bench: $(BENCH)/.installed  ## Measure speed and memory into docs/performance.md; parts go in ARGS="scores telemetry"
+	$(BENCH)/bin/python -m benchmarks.performance $(ARGS)
 
 fuzz: $(STAMP)  ## Fuzz all that is read, SECONDS each; targets go in ARGS="events settings"
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install) \
@@ -57,20 +62,33 @@ lock: $(STAMP)  ## Pin the newest versions of every dependency, with hashes, in 
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 --upgrade \
 		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 		--quiet --output-file requirements.lock
+	$(BIN)/uv pip compile benchmarks/requirements.in --constraints requirements.lock --universal \
+		--python-version 3.12 --upgrade --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --quiet --output-file benchmarks/requirements.lock
 
 clean:  ## Remove the environment, the caches and what was built; results stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find calibration_pipeline assets tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP): requirements.lock pyproject.toml
-	$(if $(PYTHON),,$(error No Python 3.12 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.13))
+# $(call environment,FOLDER,LOCKS): an environment of what the locks pin
 ifneq ($(UV),)
-	$(UV) venv --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip install --python $(BIN)/python --require-hashes --requirement requirements.lock
-	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+environment = $(UV) venv --allow-existing --python $(PYTHON) $(1) && \
+	$(UV) pip install --python $(1)/bin/python --require-hashes $(addprefix --requirement ,$(2))
+editable = $(UV) pip install --python $(BIN)/python
 else
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+environment = $(PYTHON) -m venv $(1) && \
+	$(1)/bin/python -m pip install --require-hashes $(addprefix --requirement ,$(2))
+editable = $(BIN)/python -m pip install
 endif
+no_python = No Python 3.12 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.13
+
+$(STAMP): requirements.lock pyproject.toml
+	$(if $(PYTHON),,$(error $(no_python)))
+	$(call environment,$(VENV),requirements.lock)
+	$(editable) --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
+
+$(BENCH)/.installed: requirements.lock benchmarks/requirements.lock
+	$(if $(PYTHON),,$(error $(no_python)))
+	$(call environment,$(BENCH),requirements.lock benchmarks/requirements.lock)
+	touch $(BENCH)/.installed

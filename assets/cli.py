@@ -171,18 +171,23 @@ def _run(options: argparse.Namespace) -> int:
         for name in archetypes:
             parse_archetype(name)
         log_file = prepare_home() / "calibration.log"
+        log_file.touch()
     except ValueError as error:
         _fail(str(error))
         return 2
+    except OSError as error:
+        _fail(f"DAGSTER_HOME cannot be written: {error}")
+        return 1
 
     from assets.log import log_to
 
     with log_to(log_file, verbose=options.verbose):
+        from assets.instance import RecordsError
         from assets.runner import RunError
 
         try:
             _materialize(settings, options.select, archetypes, update=options.update)
-        except RunError as error:
+        except (RunError, RecordsError) as error:
             _fail(f"{error}\nDetails: {log_file}")
             return 1
     return 0
@@ -196,15 +201,14 @@ def _materialize(
     console = _console()
     console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")
 
-    import dagster as dg
-
     from assets.definitions import build_defs
+    from assets.instance import open_records
     from assets.runner import run
     from assets.summary import print_summary
     from calibration_pipeline.calibration.inference import use_host_devices
 
     use_host_devices()
-    with dg.DagsterInstance.get() as instance:
+    with open_records() as instance:
         made = run(build_defs(settings), instance, console, selection, archetypes, update=update)
         if update and not made:
             console.print("Everything is there, and up to date.")

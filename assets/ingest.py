@@ -17,9 +17,7 @@ from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 GROUP = "ingest"
-NO_RACES_YET = SeasonData(
-    RaceResults.empty(), LapTelemetry.empty(), {"races": 0}, ["No race of the season has finished yet."]
-)
+NO_RACES_YET = "No race of the season has finished yet."
 
 
 @dg.asset(
@@ -75,7 +73,7 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     """
     year = int(context.partition_key)
     waits = year == datetime.date.today().year and not source.finished_races(year)
-    data = NO_RACES_YET if waits else source.load_season(year)
+    data = _no_races() if waits else source.load_season(year)
     told: dict[str, Any] = {
         "source": source.name,
         **counts(data.counts),
@@ -85,6 +83,10 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     for name, frame in frames.items():
         if dg.AssetKey(name) in context.selected_asset_keys:
             yield dg.Output(frame, name, metadata={**rows(frame), **told, "sample": table(frame, 5)})
+
+
+def _no_races() -> SeasonData:
+    return SeasonData(RaceResults.empty(), LapTelemetry.empty(), {"races": 0}, [NO_RACES_YET])
 
 
 @dg.asset(

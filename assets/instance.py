@@ -4,10 +4,18 @@ Dagster's own records (runs, events, ticks) are SQLite files in it, or in Postgr
 database. The address holds a password and is never written to a file.
 """
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assets.settings import ENV_PREFIX, SettingsError, project_folder
+from calibration_pipeline.files import write_atomically
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 DEFAULT_CONFIG = Path(__file__).with_name("dagster.yaml")
 POSTGRES_VARIABLE = f"{ENV_PREFIX}POSTGRES_URL"
@@ -19,6 +27,13 @@ storage:
     postgres_url:
       env: {POSTGRES_VARIABLE}
 """
+
+
+log = logging.getLogger(__name__)
+
+
+class RecordsError(RuntimeError):
+    """Dagster's records cannot be read or written; the message is one line."""
 
 
 def prepare_home() -> Path:
@@ -38,7 +53,7 @@ def prepare_home() -> Path:
     wanted = on_postgres if _names_postgres() else on_files
     found = config.read_text(encoding="utf-8") if config.exists() else None
     if found is None or (found != wanted and found in (on_files, on_postgres)):
-        config.write_text(wanted, encoding="utf-8")
+        write_atomically(config, wanted.encode())
     elif (POSTGRES_VARIABLE in found) != _names_postgres():
         contradiction = "set, but {} does not use it" if _names_postgres() else "not set, but {} reads it"
         raise SettingsError(
@@ -46,6 +61,29 @@ def prepare_home() -> Path:
         )
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+@contextmanager
+def open_records() -> Iterator["dg.DagsterInstance"]:
+    """Open the instance that `prepare_home` prepared.
+
+    Raises
+    ------
+    RecordsError
+        If its disk is full or cannot be written, or its database does not answer, at whatever moment.
+    """
+    import dagster as dg
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    except (OSError, SQLAlchemyError) as error:
+        log.exception("The run was given up.")
+        told = str(error).partition("\n")[0]
+        raise RecordsError(
+            f"Dagster's records cannot be kept, the run was given up: {type(error).__name__} {told}"
+        ) from error
 
 
 def _names_postgres() -> bool:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import forkserver
@@ -35,7 +36,11 @@ _events: Any = None
 
 
 def run_here(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, keys: Collection[dg.AssetKey], partition: str | None
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    keys: Collection[dg.AssetKey],
+    partition: str | None,
+    tags: Mapping[str, str],
 ) -> Sequence[dg.DagsterEvent]:
     """Materialize the assets' partition in this process, and return the run's events."""
     result = job.execute_in_process(
@@ -44,6 +49,7 @@ def run_here(
         partition_key=partition,
         asset_selection=list(keys),
         raise_on_error=False,
+        tags=tags,
     )
     return result.all_events
 
@@ -55,6 +61,7 @@ def run_elsewhere(
     partitions: Sequence[str | None],
     together: int,
     hear: Hear,
+    tags: Mapping[str, str],
 ) -> dict[str | None, Sequence[dg.DagsterEvent]]:
     """Materialize partitions through the settings' executor; return the events of each run that was started.
 
@@ -72,6 +79,8 @@ def run_elsewhere(
         Runs at a time.
     hear : callable
         Is told each event, and its partition, as it comes.
+    tags : mapping of str to str
+        Tags of the runs.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -82,7 +91,9 @@ def run_elsewhere(
     with ProcessPoolExecutor(together, mp_context=context, initializer=_keep, initargs=known) as pool:
         arguments = (json.dumps(without_secrets(settings)), serialize_value(instance.get_ref()))
         names = [key.to_user_string() for key in keys]
-        runs = {pool.submit(_run, *arguments, names, partition): partition for partition in partitions}
+        runs = {
+            pool.submit(_run, *arguments, names, partition, dict(tags)): partition for partition in partitions
+        }
         waiting = set(runs)
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_S)
@@ -97,10 +108,19 @@ def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     global _events
     _events = queue
     os.environ.update(addresses)
+    threading.Thread(target=_end_with_command, daemon=True).start()
+
+
+def _end_with_command() -> None:
+    """End this process of the pool when the command's is gone, however that ended; else it stays for ever."""
+    command = multiprocessing.parent_process()
+    if command is not None:
+        command.join()
+        os._exit(1)
 
 
 def _run(
-    settings: str, instance_ref: str, keys: Sequence[str], partition: str | None
+    settings: str, instance_ref: str, keys: Sequence[str], partition: str | None, tags: Mapping[str, str]
 ) -> Sequence[dg.DagsterEvent]:
     """Execute one run and return its events. This is what a process of the pool does."""
     job = _job(settings)
@@ -110,7 +130,7 @@ def _run(
         run = instance.create_run_for_job(
             job_def=job.get_subset(asset_selection=selection).get_definition(),
             run_config=RUN_CONFIG,
-            tags={} if partition is None else {PARTITION_NAME_TAG: partition},
+            tags={**tags, **({} if partition is None else {PARTITION_NAME_TAG: partition})},
             job_code_origin=job.get_python_origin(),
             asset_selection=selection,
         )

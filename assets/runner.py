@@ -23,6 +23,7 @@ from upath import UPath
 
 from assets.contracts import place
 from assets.launch import has_succeeded, run_elsewhere, run_here
+from assets.neighbours import end_dead_runs, living, wait_for_pools
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.settings import Settings
 from assets.storage import stored_partitions
@@ -184,23 +185,24 @@ def run(
         At the first asset that fails, or blocking check that does not pass.
     """
     metadata: dict[str, dict[str, Any]] = {}
-    with console.status("") as status:
+    with console.status("") as status, living(instance) as tags:
+        end_dead_runs(instance)
         progress = Progress(console, status)
         selected = select_assets(defs, selection)
         lacking = {key: what for key, what in needing_more(defs, archetypes).items() if key in selected}
         for what in dict.fromkeys(lacking.values()):
             names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
-            console.print(f"  [yellow]–[/] skipped: {names}; there is no {what}", highlight=False)
+            progress.say(f"skipped: {names}; there is no {what}")
         for stage in plan(defs, selected - lacking.keys(), archetypes):
-            parts = _needed(defs, instance, stage, console) if update else [stage]
+            parts = _needed(defs, instance, stage, progress) if update else [stage]
             for part in parts:
-                for events in _run_stage(defs, instance, part, progress):
+                for events in _run_stage(defs, instance, part, progress, tags):
                     metadata |= _metadata(events)
     return metadata
 
 
 def _needed(
-    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, console: Console
+    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: "Progress"
 ) -> Iterator[Stage]:
     """Yield the parts of a stage that are to be made again, each after the one before it was made."""
     upkeep = Upkeep(defs, instance)
@@ -212,14 +214,18 @@ def _needed(
             if not broken:
                 break
             for reason in broken.values():
-                console.print(f"  [yellow]–[/] {escape(reason)}", highlight=False)
+                progress.say(reason)
             made |= broken.keys()
             yield Stage(frozenset(broken), (partition,))
             upkeep.forget()
 
 
 def _run_stage(
-    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: "Progress"
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    stage: Stage,
+    progress: "Progress",
+    tags: Mapping[str, str],
 ) -> Iterator[Sequence[dg.DagsterEvent]]:
     """Yield the events of each partition's run, in order; raise at the first that failed."""
     settings: Settings = (defs.resources or {})["settings"]
@@ -232,10 +238,13 @@ def _run_stage(
 
     if settings.executor == "in_process":
         job = defs.resolve_implicit_global_asset_job_def()
+        graph = defs.resolve_asset_graph()
+        pools = {pool for key in stage.keys for pool in graph.get(key).pools or ()}
         for partition in stage.partitions:
             progress.partition = partition
+            wait_for_pools(instance, pools, progress.say)
             with _listening(progress):
-                events = run_here(job, instance, stage.keys, partition)
+                events = run_here(job, instance, stage.keys, partition, tags)
             yield checked(events, partition)
         return
     together = _together(settings, stage)
@@ -243,7 +252,7 @@ def _run_stage(
         settings = settings.model_copy(update={"processes": 1})
     for partitions in [stage.partitions] if together > 1 else [(one,) for one in stage.partitions]:
         try:
-            runs = run_elsewhere(settings, instance, stage.keys, partitions, together, progress.hear)
+            runs = run_elsewhere(settings, instance, stage.keys, partitions, together, progress.hear, tags)
         except BrokenProcessPool as error:
             raise RunError(f"A run's process died: {error}") from error
         for partition, events in runs.items():
@@ -315,6 +324,10 @@ class Progress(logging.Handler):
                 self.console.print(f"  [green]✓[/] {escape(names):<58} {seconds:6.1f} s", highlight=False)
             case "STEP_FAILURE" if event.step_failure_data.error:
                 log.error("%s\n%s", where, event.step_failure_data.error.to_string())
+
+    def say(self, text: str) -> None:
+        """Print a line about the run itself."""
+        self.console.print(f"  [yellow]–[/] {escape(text)}", highlight=False)
 
     def _warn(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
         where = place(evaluation.asset_key.to_user_string(), partition)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from s3fs import S3FileSystem
+
 ROOT = Path(__file__).parents[1]
 BUCKET = "calibration"
 
@@ -66,6 +68,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
         request = urllib.request.Request(f"{address}/{BUCKET}", method="PUT")  # noqa: S310
         with urllib.request.urlopen(request) as answer:  # noqa: S310
             assert answer.status == 200
+        S3FileSystem.clear_instance_cache()  # one that an earlier test made has the address of its server
         yield reach
 
 
@@ -110,6 +113,9 @@ def start(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[str]
 def command(arguments: list[str], env: Mapping[str, str]) -> str:
     """Run the command line in a process of its own, and return what it printed."""
     done = start(arguments, env)
-    out, _ = done.communicate(timeout=400)
+    try:
+        out, _ = done.communicate(timeout=400)
+    finally:
+        done.kill()
     assert done.returncode == 0, out
     return out

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 START_S = 30
 PASSWORD = "secret-of-the-test"  # noqa: S105
@@ -27,6 +29,13 @@ def binaries() -> Path | None:
 @contextmanager
 def postgres() -> Iterator[str]:
     """Start a server with an empty database; yield its address, and remove everything after."""
+    with restartable() as server:
+        yield server.address
+
+
+@contextmanager
+def restartable() -> Iterator["Server"]:
+    """Start a server with an empty database that can be stopped and started; remove everything after."""
     programs = binaries()
     assert programs is not None
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -45,20 +54,39 @@ def postgres() -> Iterator[str]:
         [*map(str, make), f"--pwfile={password_file}"], check=True, capture_output=True, cwd=folder, **as_user
     )
     serve = [str(programs / "postgres"), "-D", str(folder / "db"), "-p", str(port), "-h", "127.0.0.1"]
-    server = subprocess.Popen(
-        [*serve, "-k", str(folder), "-c", "fsync=off"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        **as_user,
-    )
+    server = Server([*serve, "-k", str(folder), "-c", "fsync=off"], folder, port, as_user)
     try:
-        _wait(port, server)
-        yield f"postgresql+psycopg2://dagster:{PASSWORD}@127.0.0.1:{port}/postgres"
+        server.start()
+        yield server
     finally:
-        server.terminate()
-        server.wait(START_S)
+        server.stop()
         shutil.rmtree(folder)
+
+
+class Server:
+    """A server on loopback, by the command that serves it."""
+
+    def __init__(self, command: list[str], folder: Path, port: int, as_user: dict[str, Any]) -> None:
+        self.address = f"postgresql+psycopg2://dagster:{PASSWORD}@127.0.0.1:{port}/postgres"
+        self._command, self._folder, self._port, self._as_user = command, folder, port, as_user
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start it, and return once it answers."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+            **self._as_user,
+        )
+        _wait(self._port, self._process)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it: SIGINT cuts its connections, SIGTERM waits until they are closed."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(START_S)
 
 
 def _unprivileged() -> "pwd.struct_passwd | None":

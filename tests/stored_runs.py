@@ -28,9 +28,3 @@ def copied(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, folder, dirs_exist_ok=True)
     point_at(folder, patch)
     return folder / "data" / "store" / "simulated"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()
-    }

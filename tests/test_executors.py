@@ -1,7 +1,7 @@
 """Executors: the same values from one process, several, and a Dask cluster of which a worker is killed."""
 
-import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import numpy as np
 import pytest
-import xarray as xr
 from clusters import BUCKET, ROOT, command, dask_cluster, object_store, start
+from stored import assert_same_values
 from upath import UPath
 
 from assets.instance import DEFAULT_CONFIG
@@ -35,31 +34,6 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"CALIBRATION_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")},
     )
     return folder / "store" / "simulated"
-
-
-def assert_same_values(there: UPath, here: Path) -> None:
-    """Tables are the same to the bit, arrays to 1e-6."""
-    expected = {str(path.relative_to(here)) for path in here.rglob("*.*")}
-    found = {str(path.relative_to(there)) for path in there.rglob("*.*") if path.is_file()}
-    assert expected == found
-    assert len(expected) > 15
-    for name in sorted(expected):
-        mine, theirs = (here / name).read_bytes(), (there / name).read_bytes()
-        if name.endswith(".parquet"):
-            assert mine == theirs, name
-            continue
-        groups = [xr.open_datatree(io.BytesIO(data), engine="h5netcdf").load() for data in (mine, theirs)]
-        assert {node.path for node in groups[0].subtree} == {node.path for node in groups[1].subtree}
-        for node in groups[0].subtree:
-            other = groups[1][node.path]
-            assert set(node.variables) == set(other.variables)
-            for variable, values in node.variables.items():
-                if values.dtype.kind == "f":
-                    np.testing.assert_allclose(
-                        values, other[variable], rtol=0, atol=1e-6, err_msg=str(variable)
-                    )
-                else:
-                    np.testing.assert_array_equal(values, other[variable], err_msg=str(variable))
 
 
 @pytest.mark.server
@@ -184,6 +158,9 @@ def test_what_the_fork_server_loads_starts_neither_jax_nor_threads_that_a_fork_l
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
+        "from pathlib import Path\n"
+        "print(*(thread.read_text().strip() for thread in Path('/proc/self/task').glob('*/comm')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert not re.findall(r"polars-\d+|tokio\S*|async-executor\S*", done.stdout), "polars' pools are started"

@@ -90,6 +90,37 @@ def test_an_address_with_another_scheme_is_refused_without_showing_it(
     assert "hidden" not in error
 
 
+def test_records_that_cannot_be_read_get_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = prepare_home() / "history" / "runs.db"
+    runs.parent.mkdir()
+    runs.write_bytes(b"no database" * 1000)
+    assert main(INGEST) == 1
+    error = capsys.readouterr().err
+    assert "Dagster's records cannot be kept, the run was given up: DatabaseError" in error
+    assert "file is not a database" in error
+    assert "Traceback" not in error
+    assert "Traceback" in (project / ".dagster_home" / "calibration.log").read_text()
+
+
+def test_a_configuration_is_written_whole_or_not_at_all(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty one, as a full disk leaves it, would be taken for one of the user's own."""
+
+    def full(path: Path, _data: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(Path, "write_text", lambda path, text, **_options: full(path, text.encode()))
+        assert main(INGEST) == 1
+    assert "DAGSTER_HOME cannot be written: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert list((project / ".dagster_home").iterdir()) == []
+    prepare_home()
+    assert (project / ".dagster_home" / "dagster.yaml").read_text() == DEFAULT_CONFIG.read_text()
+
+
 @pytest.mark.server
 @pytest.mark.skipif(binaries() is None, reason="Postgres is not installed: apt-get install postgresql")
 def test_runs_are_recorded_in_a_real_postgres(tmp_path: Path) -> None:

@@ -249,6 +249,17 @@ def test_one_race_has_estimates_and_no_intervals(backtest):
     assert pit_ecdf(one)["lower"].null_count() == pit_ecdf(one).height
 
 
+def test_no_interval_of_a_share_leaves_0_to_1(backtest):
+    """Over few races, whose coverages are skewed, the interval of a mean would."""
+    whole = backtest["field_size"].values == 40
+    few = [backtest.isel(race=np.flatnonzero(whole)[start : start + 3]) for start in range(0, 9, 3)]
+    shares = pl.concat(score_backtest(races).filter(quantity="coverage") for races in few)
+    assert shares["upper"].max() == 1.0
+    assert shares["lower"].min() >= 0.0
+    assert (shares["lower"] <= shares["estimate"]).all()
+    assert (shares["estimate"] <= shares["upper"]).all()
+
+
 def test_no_races_make_empty_tables(backtest):
     none = backtest.isel(race=[])
     MetricTable.validate(score_backtest(none), lazy=True)

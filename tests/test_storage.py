@@ -187,6 +187,14 @@ def test_damaged_missing_and_outdated_files_are_told_apart(
         manager().read(path, asset, "2021")
 
 
+def test_a_report_that_is_no_text_is_named(tmp_path: Path) -> None:
+    page = UPath(tmp_path / "calibration_report.html")
+    page.write_bytes(b"<html>")
+    page.with_suffix(".md").write_bytes(b"\xff\xfe")
+    with pytest.raises(ContractError, match=r"calibration_report cannot be read from .*calibration_report"):
+        io_managers(UPath(tmp_path))["report"].read(page, "calibration_report", None)
+
+
 def test_file_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = UPath(tmp_path / "2021.parquet")
     LAPS.write_parquet(tmp_path / "2021.parquet", metadata={"schema_version": "0"})

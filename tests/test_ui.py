@@ -60,11 +60,13 @@ def page(address: str) -> Iterator[object]:  # noqa: ARG001
 
 
 def test_graph_shows_the_way_from_laps_to_the_report(page, address: str) -> None:
-    from benchmarks.screenshots import open_graph
+    from benchmarks.screenshots import GRAPH_SIZE, SIZE, open_graph
 
+    page.set_viewport_size(GRAPH_SIZE)  # what is out of sight is not drawn
     open_graph(page, address)
     for asset in ("lap_telemetry", "lap_aggregates", "driver_features", "calibration_report"):
-        assert page.get_by_text(asset, exact=True).count() > 0
+        page.get_by_text(asset, exact=True).first.wait_for()
+    page.set_viewport_size(SIZE)
     page.goto(f"{address}/assets/calibration_report?view=lineage&lineageScope=upstream&lineageDepth=20")
     page.get_by_text("lap_telemetry", exact=True).first.wait_for()
     page.goto(f"{address}/assets/lap_telemetry?view=lineage&lineageScope=downstream&lineageDepth=20")
@@ -99,6 +101,7 @@ def test_one_partition_is_materialized_by_hand(page, address: str) -> None:
     page.get_by_role("button", name="Launch 1 run").click()
     launched = page.get_by_text(re.compile("Launched run [0-9a-f]{8}")).first.inner_text()
     page.goto(f"{address}/runs")
-    run = page.locator("tr", has_text=launched.split()[-1])
+    # The innermost element that holds both is the run's row.
+    run = page.locator("div", has_text=launched.split()[-1]).filter(has_text="Manually launched").last
     run.get_by_text("Success", exact=True).wait_for(timeout=RUN_MS)
     assert "partition: 2025" in run.inner_text()

@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from clusters import BUCKET, command, object_store, start
-from stored_runs import SMALL, content, copied, make
+from stored import content
+from stored_runs import SMALL, copied, make
 from upath import UPath
 
 from assets.cli import main

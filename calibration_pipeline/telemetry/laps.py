@@ -4,13 +4,21 @@ What belongs here reads lap tables from Parquet files, out of core; what is summ
 `features`.
 """
 
+import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import duckdb
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from calibration_pipeline.schemas.frames import LapAggregates
+
+MIN_PARTS, RACES_A_PART = 4, 250
+"""Races are aggregated in at least so many parts, each of at most so many races: this bounds the memory."""
 
 # Lap 0 is the grid. relative is as in `rolling.relative_green_time`; the last 50 laps are those whose number
 # is less than 50 below the car's last, as in its window "50l".
@@ -19,7 +27,7 @@ WITH laps AS (
     SELECT race_id, driver_id, lap, position, lap_time_s,
         CASE WHEN flag = 'green' THEN lap_time_s END AS green_time_s
     FROM read_parquet($paths, union_by_name = true)
-    WHERE lap >= 1
+    WHERE lap >= 1 AND race_id BETWEEN $first AND $last
 ),
 field AS (
     SELECT race_id, lap, median(green_time_s) AS median_s,
@@ -53,13 +61,16 @@ GROUP BY race_id, driver_id
 ORDER BY race_id, driver_id
 """
 
+RACES = "SELECT DISTINCT race_id FROM read_parquet($paths, union_by_name = true) WHERE lap >= 1"
+
 
 def aggregate_laps(lap_paths: Sequence[str]) -> pl.DataFrame:
     """Aggregate laps to facts of each car's race, known only after that race.
 
-    Larger than memory is fine: DuckDB streams the files and spills to a temporary folder that is gone
-    when the function returns. One thread reads them, so that sums are always made in the same order and
-    the same files give the same bits.
+    Larger than memory is fine: races are read part by part, as many parts at a time as there are cores, and
+    DuckDB spills to a temporary folder that is gone when the function returns. One thread reads a part, and
+    the files alone decide the parts, so that sums are always made in the same order and the same files give
+    the same bits on every machine.
 
     The columns that end in `_50l` are the end-of-race values of `compute_aggregate_features`.
     `fastest_lap_share` counts the laps on which the car was the fastest of those timed under green (of
@@ -84,8 +95,22 @@ def aggregate_laps(lap_paths: Sequence[str]) -> pl.DataFrame:
     """
     if not lap_paths:
         return LapAggregates.empty()
+    with duckdb.connect() as connection:
+        found = connection.sql(RACES, params={"paths": list(lap_paths)}).fetchnumpy()["race_id"]
+    if not len(found):
+        return LapAggregates.empty()
+    n_parts = max(MIN_PARTS, -(-len(found) // RACES_A_PART))
+    parts = [races for races in np.array_split(np.sort(found), n_parts) if len(races)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        frames = list(pool.map(partial(_aggregate, list(lap_paths)), parts))
+    return pl.concat(frames)
+
+
+def _aggregate(lap_paths: list[str], races: NDArray[np.int64]) -> pl.DataFrame:
+    """Aggregate the races from the first to the last of those given."""
+    params = {"paths": lap_paths, "first": int(races[0]), "last": int(races[-1])}
     with (
         tempfile.TemporaryDirectory() as spill,
         duckdb.connect(config={"temp_directory": spill, "threads": 1}) as connection,
     ):
-        return connection.sql(QUERY, params={"paths": list(lap_paths)}).pl()
+        return connection.sql(QUERY, params=params).pl()

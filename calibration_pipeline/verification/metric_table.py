@@ -4,6 +4,7 @@ The scores themselves are functions on arrays, in `scores`, `multivariate` and `
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -164,14 +165,21 @@ def score_backtest(
 def _score(cases: Cases, scenarios: Mapping[str, NDArray], seed: int) -> dict[Key, Scored]:
     cases = with_counts(cases, scenarios)
     of_baselines = {forecast: _case_scores(cases, forecast) for forecast in BASELINES}
-    estimates = {
-        key: clustered_ratio(*quotient) for key, quotient in _quotients(cases, of_baselines).items()
-    } | _slopes(cases, FORECASTS)
+    ratios = {key: clustered_ratio(*quotient) for key, quotient in _quotients(cases, of_baselines).items()}
+    shares = {key: _cut_to_shares(ratio) for key, ratio in ratios.items() if key.quantity == "coverage"}
+    estimates = ratios | shares | _slopes(cases, FORECASTS)
     errors = _monte_carlo_errors(cases, of_baselines, scenarios) if scenarios else {}
     scored = {key: Scored(estimate, errors.get(key)) for key, estimate in estimates.items()}
     for forecast, finish in scenarios.items():
         scored |= _joint_scores(cases, forecast, finish) | _expected(cases, forecast, finish, seed)
     return scored
+
+
+def _cut_to_shares(estimate: Estimate) -> Estimate:
+    """Return the part of an interval that lies in [0, 1]; a share outside is none, so as much is covered."""
+    if estimate.lower is None or estimate.upper is None:
+        return estimate
+    return replace(estimate, lower=max(0.0, estimate.lower), upper=min(1.0, estimate.upper))
 
 
 def _case_scores(cases: Cases, forecast: str) -> dict[tuple[str, str], CaseScores]:

@@ -1,0 +1,55 @@
+"""Fits and sampling on the device that JAX finds, in a process of its own: started by `devices`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.performance.problems import ARCHETYPE, latent_problem, marginal_problem
+from benchmarks.performance.scenarios import side_by_side
+from benchmarks.performance.timing import answer, in_turn
+from benchmarks.sampler import example_race
+from calibration_pipeline.calibration.inference import run_nuts, use_host_devices
+from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
+from calibration_pipeline.calibration.sbc import gather
+from calibration_pipeline.models import run_mcmc_calibration
+from calibration_pipeline.scenarios.ensemble import draw_race
+from calibration_pipeline.scenarios.network import NOTHING_CHANGED
+
+PARTS = 8
+
+
+def device() -> tuple[str, str]:
+    """Say which kind of device JAX finds, and its name."""
+    return jax.devices()[0].platform, jax.devices()[0].device_kind
+
+
+def measure(sizes: list[int] | None, on_cpu: bool = False) -> tuple[str, str] | dict[str, list[float]]:
+    """Return seconds of a fit of each map and of drawing scenarios; without sizes, what the device is."""
+    if sizes is None:
+        return device()
+    n_races, n_scenarios, turns = sizes
+    if on_cpu:
+        use_host_devices()
+    latent, marginal = latent_problem(n_races), marginal_problem(n_races)
+    field, parameters = jax.tree.map(jnp.asarray, example_race(40))
+
+    def fit_latent() -> None:
+        evidence = gather(latent.fields, latent.retired, latent.running_order)
+        mcmc = run_nuts(latent_calibration_model, (summarise(evidence, latent.n_seasons),))
+        jax.block_until_ready(mcmc.get_samples())
+
+    def fit_marginal() -> None:
+        finish, probabilities, season = marginal
+        jax.block_until_ready(
+            run_mcmc_calibration(finish, probabilities, ARCHETYPE, season=np.asarray(season))[0]
+        )
+
+    def part(number: int) -> None:
+        draw_race(field, parameters, NOTHING_CHANGED, n_scenarios // PARTS, jax.random.key(number))
+
+    draw = side_by_side(part, PARTS)
+    return in_turn({"latent": fit_latent, "marginal": fit_marginal, "scenarios": draw}, turns)
+
+
+if __name__ == "__main__":
+    answer(measure)

@@ -1,0 +1,100 @@
+"""Samplers that take a JAX density: NumPyro's NUTS as its users call it, and BlackJAX's."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import initialize_model
+
+from benchmarks.performance.problems import PARAMETERS
+from benchmarks.performance.timing import in_turn, spread
+
+GRADIENTS = 9
+
+Draws = dict[str, NDArray]
+"""Parameter -> (chain, draw, ...)."""
+
+
+class Sampler(NamedTuple):
+    """Seed -> draws, of which the first call compiles; and the seconds of one density with its gradient."""
+
+    sample: Callable[[int], Draws]
+    gradient_seconds: Callable[[], float]
+
+
+class Length(NamedTuple):
+    """Chains, and their steps of adaptation and draws."""
+
+    n_chains: int
+    n_warmup: int
+    n_samples: int
+
+
+def public(draws: Mapping[str, Any]) -> Draws:
+    """Keep the parameters, as arrays; a slope becomes its logarithm."""
+    known = dict(draws)
+    if "log_slope" not in known:
+        known["log_slope"] = np.log(np.asarray(known["slope"]))
+    return {name: np.asarray(known[name]) for name in PARAMETERS}
+
+
+def numpyro_sampler(model: Callable[..., Any], arguments: tuple, length: Length) -> Sampler:
+    """Return NumPyro's NUTS with its defaults, chains in parallel; it compiles for every run."""
+    mcmc = MCMC(
+        NUTS(model),
+        num_warmup=length.n_warmup,
+        num_samples=length.n_samples,
+        num_chains=length.n_chains,
+        chain_method="parallel",
+        progress_bar=False,
+    )
+
+    def sample(seed: int) -> Draws:
+        mcmc.run(jax.random.key(seed), *arguments)
+        return public(mcmc.get_samples(group_by_chain=True))
+
+    return Sampler(sample, lambda: gradient_seconds(model, arguments))
+
+
+def blackjax_sampler(model: Callable[..., Any], arguments: tuple, length: Length) -> Sampler:
+    """Return BlackJAX's NUTS with its window adaptation, on a NumPyro model's density, a device a chain."""
+    import blackjax
+
+    start, potential, postprocess, _ = initialize_model(
+        jax.random.key(0), model, model_args=arguments, dynamic_args=False
+    )
+    position = start.z
+
+    def log_posterior(at: Any) -> jax.Array:
+        return -potential(at)
+
+    def one_chain(key: jax.Array) -> dict[str, jax.Array]:
+        warm_up, draw = jax.random.split(key)
+        adapt = blackjax.window_adaptation(blackjax.nuts, log_posterior)
+        (state, tuned), _ = adapt.run(warm_up, position, num_steps=length.n_warmup)
+        kernel = blackjax.nuts(log_posterior, **tuned)
+
+        def step(state: Any, key: jax.Array) -> tuple[Any, Any]:
+            state, _ = kernel.step(key, state)
+            return state, state.position
+
+        _, positions = jax.lax.scan(step, state, jax.random.split(draw, length.n_samples))
+        return jax.lax.map(postprocess, positions)
+
+    chains = jax.pmap(one_chain, devices=jax.local_devices()[: length.n_chains])
+
+    def sample(seed: int) -> Draws:
+        return public(chains(jax.random.split(jax.random.key(seed), length.n_chains)))
+
+    return Sampler(sample, lambda: gradient_seconds(model, arguments))
+
+
+def gradient_seconds(model: Callable[..., Any], arguments: tuple) -> float:
+    """Return how long one evaluation of a NumPyro model's density and gradient takes, compiled."""
+    start, potential, *_ = initialize_model(jax.random.key(0), model, model_args=arguments)
+    compiled = jax.jit(jax.value_and_grad(potential))
+    taken = in_turn({"": lambda: jax.block_until_ready(compiled(start.z))}, GRADIENTS)
+    return spread(taken[""]).median

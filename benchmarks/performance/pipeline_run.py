@@ -1,0 +1,112 @@
+"""One run of the whole pipeline, timed: started by `pipeline`, answers in JSON.
+
+The simulated calendar begins in 2018, and settings allow no season to come. So that there may be forty, the
+run is told a later date; nothing but the choice of seasons depends on it.
+"""
+
+import datetime
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import dagster as dg
+
+from assets import automation, ingest, resources, settings
+from assets.cli import main
+from benchmarks.performance.timing import answer, peak_memory
+
+INTERVAL_S = 0.1
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def told_later(years: int) -> Iterator[float]:
+    """Let assets and Dagster believe that it is years later; gives the seconds."""
+    later = years * 366 * 86400.0
+
+    class Date(datetime.date):
+        @classmethod
+        def today(cls) -> datetime.date:
+            return datetime.date.fromtimestamp(time.time() + later)
+
+    def now() -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(time.time() + later, tz=datetime.UTC)
+
+    with ExitStack() as stack:
+        for module in (automation, ingest, resources, settings):
+            if hasattr(module, "datetime"):
+                stack.enter_context(patch.object(module, "datetime", SimpleNamespace(date=Date)))
+        stack.enter_context(patch("dagster._time._mockable_get_current_datetime", now))
+        stack.enter_context(patch("dagster._time._mockable_get_current_timestamp", lambda: now().timestamp()))
+        yield later
+
+
+class MemoryLog:
+    """Memory of this process, looked at again and again: (time, bytes)."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, int]] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self._stopped.wait(INTERVAL_S):
+            resident = Path("/proc/self/statm").read_text().split()[1]
+            self.seen.append((time.time(), PAGE * int(resident)))
+
+    def __enter__(self) -> "MemoryLog":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def peak(self, start: float, end: float) -> int:
+        """Return the largest memory seen between two times; 0 if nobody looked."""
+        return max((size for at, size in self.seen if start <= at <= end), default=0)
+
+
+def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dict:
+    """Run the pipeline in a folder: time, memory and store; time and memory by asset, checks included."""
+    home = Path(folder, "home")
+    home.mkdir()
+    os.environ["DAGSTER_HOME"] = str(home)
+    store = Path(folder, "store")
+    last_season = first_season + seasons - 1
+    chosen = ["--seasons", f"{first_season}-{last_season}", "--scenarios", str(scenarios)]
+    years = max(last_season + 1 - datetime.date.today().year, 0)
+    with told_later(years) as later, MemoryLog() as memory:
+        started = time.perf_counter()
+        code = main(["run", "--store", str(store), *chosen])
+        wall = time.perf_counter() - started
+        if code:
+            raise RuntimeError(f"The pipeline ended with {code}.")
+        steps = step_times(later)
+    made: dict[str, dict[str, float]] = {}
+    for step, start, end in steps:
+        known = made.setdefault(step.removesuffix("_checks"), {"seconds": 0.0, "peak": 0, "partitions": 0})
+        known["seconds"] += end - start
+        known["peak"] = max(known["peak"], memory.peak(start, end))
+        known["partitions"] += 1
+    stored = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    return {"wall": wall, "peak": peak_memory(), "stored": stored, "assets": made}
+
+
+def step_times(later: float) -> list[tuple[str, float, float]]:
+    """Name, start and end of every step that Dagster recorded."""
+    with dg.DagsterInstance.get() as instance:
+        runs = [record.dagster_run.run_id for record in instance.get_run_records()]
+        stats = [one for run in runs for one in instance.get_run_step_stats(run)]
+    wall = [(one.step_key, one.start_time, one.end_time) for one in stats]
+    shift = later if any(end > time.time() + later / 2 for _, _, end in wall) and later else 0.0
+    return [(step, start - shift, end - shift) for step, start, end in wall]
+
+
+if __name__ == "__main__":
+    answer(measure)

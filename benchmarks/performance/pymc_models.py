@@ -1,0 +1,136 @@
+"""The two calibration maps in PyMC, as one writes them there: plain, and with the tabulated likelihood.
+
+Season slopes and race noise are non-centred. The plain models are `latent_plain.plain_latent_model` and
+`models.track_archetype_calibration_model`; the tabulated ones read the same tables as this project's fits.
+"""
+
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+from pymc.math import logsumexp
+
+from benchmarks.performance.problems import LatentProblem, MarginalProblem
+from calibration_pipeline.calibration import curves, latent, marginal, surfaces
+from calibration_pipeline.quadrature import even_nodes
+from calibration_pipeline.scenarios.plackett_luce import slots_in_order
+
+
+def _latent_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
+    """Priors of the latent map: log slope (season), noise and intercept."""
+    slope_mu = pm.Normal("slope_mu", 0.0, latent.PRIOR_SLOPE_MU)
+    slope_sigma = pm.HalfNormal("slope_sigma", latent.PRIOR_SLOPE_SIGMA)
+    noise_sigma = pm.HalfNormal("noise_sigma", latent.PRIOR_NOISE_SIGMA)
+    intercept = pm.Normal("intercept", 0.0, latent.PRIOR_INTERCEPT)
+    step = pm.Normal("slope_step", 0.0, 1.0, shape=n_seasons - 1)
+    walk = pt.concatenate([np.zeros(1), pt.cumsum(step)])
+    return pm.Deterministic("log_slope", slope_mu + slope_sigma * walk), noise_sigma, intercept
+
+
+def _marginal_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
+    """Priors of the marginal map: log slope (season), noise and intercept."""
+    slope_mu = pm.Normal("slope_mu", 0.0, marginal.PRIOR_SLOPE_MU)
+    slope_sigma = pm.HalfNormal("slope_sigma", marginal.PRIOR_SLOPE_SIGMA)
+    noise_sigma = pm.HalfNormal("noise_sigma", marginal.PRIOR_NOISE_SIGMA)
+    intercept = pm.Normal("intercept", 0.0, marginal.PRIOR_INTERCEPT)
+    z = pm.Normal("slope_z", 0.0, 1.0, shape=n_seasons)
+    return pm.Deterministic("log_slope", slope_mu + slope_sigma * z), noise_sigma, intercept
+
+
+def plain_latent(problem: LatentProblem) -> pm.Model:
+    """Exact reverse Plackett-Luce likelihood, race noise and chaos sampled."""
+    fields, order = problem.fields, np.asarray(slots_in_order(problem.running_order))
+    in_order = np.take_along_axis(fields.utility, order, axis=1).astype(float)
+    running = np.take_along_axis(problem.running_order > 0, order, axis=1)
+    with pm.Model() as model:
+        log_slope, noise_sigma, intercept = _latent_parameters(problem.n_seasons)
+        chaos = pm.Normal("chaos", 0.0, 1.0, shape=len(order))
+        eps = pm.Normal("race_noise", 0.0, 1.0, shape=len(order))
+        shift = fields.chaos_scale.astype(float) * chaos + intercept
+        pm.Bernoulli("retired", logit_p=fields.incident_logit + shift[:, None], observed=problem.retired)
+        noise = pt.sqrt(fields.reference.noise_sigma**2 + noise_sigma**2)
+        sharpness = pt.exp(fields.reference.log_slope + log_slope[fields.season] + noise * eps)
+        slowness = pt.switch(running, -sharpness[:, None] * in_order, -np.inf)
+        slowest = slowness.max(axis=1, keepdims=True)
+        still_racing = slowest + pt.log(pt.cumsum(pt.exp(slowness - slowest), axis=1))
+        pm.Potential("running_order", pt.switch(running, slowness - still_racing, 0.0).sum())
+    return model
+
+
+def tabulated_latent(likelihood: latent.Likelihood) -> pm.Model:
+    """B-spline surfaces of the seasons, and the incidents' curve."""
+    table = np.asarray(likelihood.order, float)
+    n_seasons = len(table)
+    with pm.Model() as model:
+        log_slope, noise_sigma, intercept = _latent_parameters(n_seasons)
+        x = pt.clip(log_slope, -surfaces.LARGEST_LOG_SLOPE, surfaces.LARGEST_LOG_SLOPE)
+        x = (x + surfaces.LARGEST_LOG_SLOPE) / surfaces.STEP
+        y = pt.clip(noise_sigma, 0.0, surfaces.LARGEST_NOISE) / surfaces.STEP
+        i = pt.clip(pt.floor(x), 0, len(surfaces.LOG_SLOPES) - 2).astype("int64")
+        j = pt.clip(pt.floor(y), 0, len(surfaces.NOISES) - 2).astype("int64")
+        four = np.arange(4)
+        patch = pt.as_tensor(table)[
+            np.arange(n_seasons)[:, None, None], (i[:, None] + four)[:, :, None], j + four
+        ]
+        by_noise = (patch * _spline_weights(y - j)[None, None, :]).sum(axis=2)
+        pm.Potential("running_order", (by_noise * _spline_weights(x - i).T).sum())
+        incident = np.asarray(likelihood.incident, float)
+        pm.Potential(
+            "incidents", (incident * _polynomials(intercept, curves.LOG_SLOPE_BOX, len(incident))).sum()
+        )
+    return model
+
+
+def plain_marginal(problem: MarginalProblem) -> pm.Model:
+    """Categorical likelihood of w = sigmoid(slope logit p + intercept), renormalised, race noise sampled."""
+    races = marginal.as_races(problem.finish_position, problem.probabilities)
+    log_odds, at = np.asarray(races.log_odds, float), np.asarray(races.position)[..., None] - 1
+    with pm.Model() as model:
+        log_slope, noise_sigma, intercept = _marginal_parameters(int(problem.season.max()) + 1)
+        eps = pm.Normal("race_noise", 0.0, 1.0, shape=len(log_odds))
+        slope = pt.exp(log_slope[problem.season] + noise_sigma * eps)
+        log_w = -pt.softplus(-(slope[:, None, None] * log_odds + intercept))
+        chosen = pt.take_along_axis(log_w, at, axis=2)[..., 0]
+        pm.Potential("finish_position", (chosen - logsumexp(log_w, axis=2, keepdims=False)).sum())
+    return model
+
+
+def tabulated_marginal(made: marginal.Surfaces, season: NDArray) -> pm.Model:
+    """Each race's Chebyshev surface, race noise by quadrature."""
+    nodes, weights = even_nodes()
+    n = made.coefficients.shape[-1]
+    with pm.Model() as model:
+        log_slope, noise_sigma, intercept = _marginal_parameters(int(season.max()) + 1)
+        curve = (made.coefficients * _polynomials(intercept, marginal.INTERCEPT_BOX, n)).sum(axis=2)
+        points = log_slope[season][:, None] + noise_sigma * nodes
+        values = _read(curve, _unit(points, *made.box), n)
+        pm.Potential("finish_position", logsumexp(values + np.log(weights), axis=1, keepdims=False).sum())
+    return model
+
+
+def _unit(x: Any, lower: float, upper: float) -> Any:
+    return (2.0 * x - lower - upper) / (upper - lower)
+
+
+def _polynomials(x: Any, box: tuple[float, float], n: int) -> Any:
+    """Chebyshev polynomials T_0, ..., T_{n-1} of one number within its box."""
+    inside = pt.clip(_unit(x, *box), -1.0 + 1e-9, 1.0 - 1e-9)
+    return pt.cos(np.arange(n) * pt.arccos(inside))
+
+
+def _read(curve: Any, unit: Any, n: int) -> Any:
+    """Read curves (row, n) at points (row, point): Clenshaw's recurrence, linear outside [-1, 1]."""
+    inside, order = pt.clip(unit, -1.0, 1.0), np.arange(n)
+    later = last = pt.zeros_like(inside)
+    for k in range(n - 1, 0, -1):
+        later, last = curve[:, k, None] + 2.0 * inside * later - last, later
+    above = (curve * order**2).sum(axis=1)[:, None]
+    below = (curve * (-1.0) ** (order + 1) * order**2).sum(axis=1)[:, None]
+    return curve[:, 0, None] + inside * later - last + pt.switch(unit > 0, above, below) * (unit - inside)
+
+
+def _spline_weights(t: Any) -> Any:
+    """Cubic B-spline weights of the four neighbours: (4, ...)."""
+    return pt.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6

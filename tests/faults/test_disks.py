@@ -1,0 +1,244 @@
+"""Disks that are full or cannot be written, spoilt files, clocks that jump, and two runs at once."""
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from bench import ALL, ARCHETYPE, TO_FEATURES, TO_NETWORK, Bench, ended, in_the_soak_alone
+from ledger import Ledger
+from stored import content, empty, flip, truncate
+
+from assets.contracts import place
+
+SEED = 20261127
+MIB = 2**20
+LOST = ("lap_telemetry/2025.parquet", "driver_features/2025.parquet", "causal_network/2025.nc")
+"""What most tests have a run make again: tables and, in the soak, a NetCDF file."""
+
+
+def narrowed(bench: Bench) -> list[str]:
+    """Return the options of a run that makes what was lost, and looks no further than it must."""
+    return ["--select", TO_NETWORK if bench.select == ALL else TO_FEATURES]
+
+
+@contextmanager
+def own_disk(folder: Path, size: int) -> Iterator[None]:
+    """Put a folder's content on a small disk in memory that is mounted in its place."""
+    aside = folder.with_name(f"{folder.name}.aside")
+    folder.rename(aside)
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+        yield
+        shutil.rmtree(aside)
+        shutil.copytree(folder, aside)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607
+        folder.rmdir()
+        aside.rename(folder)
+
+
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)  # noqa: S607
+
+
+def fill(folder: Path, left: int) -> Path:
+    """Fill a disk but for so many bytes; return the file that does."""
+    filler = folder.parent / ".filler" if folder.name == "nascar_feed" else folder / ".filler"
+    free = os.statvfs(filler.parent)
+    with filler.open("wb") as file:
+        file.write(bytes(max(0, free.f_bavail * free.f_frsize - left)))
+    return filler
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(
+    bench: Bench, undisturbed: Bench, ledger: Ledger
+) -> None:
+    """Full to the last byte; in the soak also with room for some of the files."""
+    for left in (0, 20_000, 200_000) if bench.select == ALL else (0,):
+        with own_disk(bench.folder / "store", 48 * MIB):
+            bench.lose(*LOST)
+            filler = fill(bench.store, left)
+            done = bench.run("--update", *narrowed(bench))
+            bench.assert_readable()
+            filler.unlink()
+            assert done.code == 1, done.out
+            assert "No space left on device" in done.out
+            bench.update(*narrowed(bench))
+            bench.assert_mended(undisturbed)
+        ledger.enter("full disk", "store", 1, "ended in a line that names it")
+
+
+@in_the_soak_alone
+@pytest.mark.parametrize("left", [0, 100_000])
+def test_where_dagsters_records_find_no_room_the_run_says_so(
+    bench: Bench, undisturbed: Bench, ledger: Ledger, left: int
+) -> None:
+    with own_disk(bench.home, 96 * MIB):
+        bench.lose(*LOST)
+        filler = fill(bench.home, left)
+        done = bench.run("--update", *narrowed(bench))
+        bench.assert_readable()
+        filler.unlink()
+        assert done.code in (1, 2), done.out
+        assert "Dagster's records cannot be kept" in done.out or "No space left on device" in done.out
+        bench.update(*narrowed(bench))
+        bench.assert_mended(undisturbed)
+    ledger.enter("full disk", "Dagster's records", 1, "ended in a line that names it")
+
+
+@in_the_soak_alone
+@pytest.mark.parametrize("where", ["store", "home"])
+def test_a_disk_that_cannot_be_written_is_named(
+    bench: Bench, undisturbed: Bench, ledger: Ledger, where: str
+) -> None:
+    with own_disk(bench.folder / where, 96 * MIB):
+        bench.lose(*LOST)
+        before = content(bench.store)
+        remount(bench.folder / where, "ro")
+        done = bench.run("--update", *narrowed(bench))
+        remount(bench.folder / where, "rw")
+        assert done.code in (1, 2), done.out
+        assert "Read-only file system" in done.out or "readonly database" in done.out
+        assert content(bench.store) == before
+        bench.update(*narrowed(bench))
+        bench.assert_mended(undisturbed)
+    ledger.enter(
+        "read-only disk", {"home": "Dagster's records"}.get(where, where), 1, "ended in a line that names it"
+    )
+
+
+SPOILS: tuple[Callable[[bytes], bytes], ...] = (truncate, flip, empty)
+
+
+def test_spoilt_files_are_named_and_made_again(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
+    """One file of each asset, truncated, emptied or with bytes flipped."""
+    draw = random.Random(SEED)  # noqa: S311
+    catalogue = [path.name for path in bench.store.glob("*.duckdb")]
+    kinds = {path.partition("/")[0]: path for path in sorted([*content(bench.store), *catalogue], reverse=True)
+             if "/" not in path or ARCHETYPE in path or "2025" in path}  # fmt: skip
+    spoils = [SPOILS[n % len(SPOILS)] for n in range(len(kinds))]
+    draw.shuffle(spoils)
+    for path, spoil in zip(kinds.values(), spoils, strict=True):
+        file = bench.store / path
+        file.write_bytes(spoil(file.read_bytes()))
+    out = bench.update().out
+    for path in kinds.values():
+        asset, _, rest = path.partition("/")
+        where = place(asset, Path(rest).stem) if rest else Path(asset).stem
+        assert f"– {where} " in out, f"{where} is not named in {out}"
+    bench.assert_mended(undisturbed)
+    for spoil in SPOILS:
+        ledger.enter(
+            f"spoilt file: {spoil.__name__}", "store", spoils.count(spoil), "named it and made it again"
+        )
+
+
+@in_the_soak_alone
+def test_spoilt_documents_of_a_feed_are_named_and_nothing_changes(
+    bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
+) -> None:
+    feed = tmp_path / "feed"
+    shutil.copytree(undisturbed.feed, feed)
+    broken = bench.copied(tmp_path / "broken", CALIBRATION_FEED_URL=str(feed))
+    races = sorted((feed / "2025" / "1").iterdir())
+    documents = [
+        feed / "2025" / "race_list_basic.json",
+        races[0] / "weekend-feed.json",
+        races[1] / "lap-times.json",
+    ]
+    before = content(broken.store)
+    for n, document in enumerate(documents):
+        whole, spoil = document.read_bytes(), SPOILS[n]
+        document.write_bytes(spoil(whole))
+        done = broken.run("--select", "race_results,lap_telemetry")
+        document.write_bytes(whole)
+        assert done.code == 1, done.out
+        assert document.name in done.out
+        changed = {path for path, data in content(broken.store).items() if before[path] != data}
+        assert not changed
+        ledger.enter(f"spoilt file: {spoil.__name__}", "feed (JSON)", 1, "ended in a line that names it")
+    assert broken.run("--select", "race_results,lap_telemetry").code == 0
+    broken.assert_mended(undisturbed)
+
+
+def test_two_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
+    """The same partitions at the same time."""
+    bench.lose(*LOST)
+    first, second = [bench.start("--update", *narrowed(bench)) for _ in range(2)]
+    for one in (ended(first), ended(second)):
+        assert one.code == 0, one.out
+    bench.assert_mended(undisturbed)
+    ledger.enter("two runs at once", "the same partitions", 1, "both ended well")
+
+
+@in_the_soak_alone
+def test_two_first_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
+    shutil.rmtree(bench.home)
+    bench.lose("lap_*/*", "driver_features/*", "race_results/*", "track_constraints.*")
+    first, second = [bench.start("--update", "--select", TO_FEATURES) for _ in range(2)]
+    for one in (ended(first), ended(second)):
+        assert one.code == 0, one.out
+    bench.assert_mended(undisturbed)
+    ledger.enter("two runs at once", "the first ever, on an empty `DAGSTER_HOME`", 1, "both ended well")
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a library that, preloaded, sets a process's wall clock off; faketime breaks Python's sleep."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler is installed: apt-get install gcc")
+    library = tmp_path_factory.mktemp("clock") / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def test_a_clock_that_jumps_between_runs_makes_nothing_stale(
+    bench: Bench, undisturbed: Bench, ledger: Ledger, clock: Path, tmp_path: Path
+) -> None:
+    """What is newer is told by the order of the records and by content, never by the clock."""
+    offset = tmp_path / "offset"
+    for days in (500, -200) if bench.select == ALL else (-200,):
+        offset.write_text(str(days * 86_400))
+        bench.lose(*LOST)
+        bench.update(*narrowed(bench), before=off(clock, offset))
+        bench.assert_mended(undisturbed)
+        ledger.enter(
+            "clock", f"{'on' if days > 0 else 'back'} by {abs(days)} days, for a run", 1, "ended well"
+        )
+
+
+@in_the_soak_alone
+def test_a_clock_that_jumps_during_a_run_changes_nothing(
+    bench: Bench, undisturbed: Bench, ledger: Ledger, clock: Path, tmp_path: Path
+) -> None:
+    """Every second a day on, or two days back."""
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    bench.lose(*LOST)
+    process = bench.start("--update", *narrowed(bench), before=off(clock, offset))
+    jumps = 0
+    while process.poll() is None:
+        time.sleep(1)
+        jumps += 1
+        offset.write_text("86400" if jumps % 2 else "-86400")
+    done = ended(process)
+    assert done.code == 0, done.out
+    bench.assert_mended(undisturbed)
+    ledger.enter("clock", "on and back by days, during a run", jumps, "ended well")
+
+
+def off(clock: Path, offset: Path) -> list[str]:
+    """Return the words before a command whose clock is off by the seconds that a file says."""
+    return ["env", f"LD_PRELOAD={clock}", f"CLOCK_OFFSET_FILE={offset}"]

@@ -1,0 +1,248 @@
+"""A run is killed at random moments of every stage; the next one carries on from what was finished."""
+
+import random
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
+from ledger import Ledger
+
+SEED = 20261127
+SEASON = SEASONS[-1]
+POLL_S = 0.02
+KILLS = 3
+"""Kills of a step in the soak: two at random moments, one at the write; the sample has the last of two."""
+SAMPLE = ("season", "driver_features")
+STEPS = {
+    "track_constraints": ("track_constraints.parquet",),
+    "season": (f"lap_telemetry/{SEASON}.parquet", f"race_results/{SEASON}.parquet"),
+    "lap_aggregates": (f"lap_aggregates/{SEASON}.parquet",),
+    "driver_features": (f"driver_features/{SEASON}.parquet",),
+    "causal_network": (f"causal_network/{SEASON}.nc",),
+    "scenario_ensemble": (f"scenario_ensemble/{SEASON}.nc",),
+    "calibration_posterior": (f"calibration_posterior/{ARCHETYPE}.nc",),
+    "recalibrated_ensemble": (f"recalibrated_ensemble/{ARCHETYPE}.nc",),
+    "backtest": (f"backtest/{ARCHETYPE}.nc",),
+    "joint_event_validation": (f"joint_event_validation/{ARCHETYPE}.parquet",),
+    "calibration_curves": (f"calibration_curves/{ARCHETYPE}.parquet",),
+    "calibration_metrics": (f"calibration_metrics/{ARCHETYPE}.parquet",),
+    "verdict": (f"verdict/{ARCHETYPE}.parquet",),
+    "next_race": (
+        "race_forecast.nc",
+        *(f"forecast_{one}.parquet" for one in ("chances", "events", "scenarios")),
+    ),
+    "pooled_posterior": ("pooled_posterior.nc",),
+    "model_comparison": ("model_comparison.parquet",),
+    "calibration_report": ("calibration_report.*",),
+    "catalogue": ("catalogue.duckdb",),
+}
+"""Steps of the graph and the files that each writes."""
+
+
+def events(database: Path) -> list[tuple[float, str, str]]:
+    """Return the events of a run as recorded so far: time, type and step; none where it is being made."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(
+                "SELECT json_extract(event, '$.timestamp'), dagster_event_type, step_key FROM event_logs"
+                " WHERE step_key IS NOT NULL ORDER BY id"
+            )
+            return list(rows)
+    except sqlite3.OperationalError:
+        return []
+
+
+def databases(bench: Bench) -> set[Path]:
+    return set((bench.home / "history" / "runs").glob("*-*.db"))
+
+
+def durations(bench: Bench) -> dict[str, float]:
+    """Return how many seconds each step took in the runs of a bench, the longest of its partitions."""
+    took: dict[str, float] = {}
+    for database in databases(bench):
+        started: dict[str, float] = {}
+        for at, kind, step in events(database):
+            if kind == "STEP_START":
+                started[step] = at
+            elif kind == "STEP_SUCCESS":
+                took[step] = max(took.get(step, 0.0), at - started[step])
+    return took
+
+
+def kill(bench: Bench, step: str, is_time: Callable[[], bool], also: str = "") -> str:
+    """Start an update of what a step makes, and of what another one did; kill it once that step has begun.
+
+    Return the step in which it died.
+    """
+    before = databases(bench)
+    names = {Path(file).parts[0].split(".")[0] for one in (step, also) for file in STEPS.get(one, ())}
+    process = bench.start("--update", "--select", ",".join(sorted(names)), "--archetypes", ARCHETYPE)
+    end = time.monotonic() + LONGEST_S
+
+    def recorded() -> list[tuple[float, str, str]]:
+        return [event for database in databases(bench) - before for event in events(database)]
+
+    def wait_until(reached: Callable[[], bool]) -> None:
+        while process.poll() is None and not reached():
+            assert time.monotonic() < end, f"{step} was not reached"
+            time.sleep(POLL_S)
+
+    wait_until(lambda: any(kind == "STEP_START" and name == step for _, kind, name in recorded()))
+    wait_until(is_time)
+    process.kill()
+    out, _ = process.communicate()
+    assert "Traceback" not in out, out
+    begun = [name for _, kind, name in recorded() if kind == "STEP_START"]
+    assert begun, out
+    return begun[-1] if process.returncode == -9 else "none: it had ended"
+
+
+def after(delay_s: float) -> Callable[[], bool]:
+    """Return what tells whether so many seconds have gone by since it was first asked."""
+    asked: list[float] = []
+
+    def is_time() -> bool:
+        asked.append(time.monotonic())
+        return asked[-1] - asked[0] >= delay_s
+
+    return is_time
+
+
+def at_the_write(bench: Bench, files: tuple[str, ...], delay_s: float) -> Callable[[], bool]:
+    """Return what tells whether a step has begun to write one of its files, a little later."""
+    patterns = [f"{head}{slash}{dot}{name}" for file in files for dot in (".", "")
+                for head, slash, name in [file.rpartition("/")]]  # fmt: skip
+    patterns = [f"{one}*.tmp" if one.rpartition("/")[2].startswith(".") else one for one in patterns]
+    waited = after(delay_s)
+    return lambda: any(any(bench.store.glob(one)) for one in patterns) and waited()
+
+
+def test_a_killed_run_loses_nothing_and_the_next_carries_on(
+    bench: Bench, undisturbed: Bench, ledger: Ledger
+) -> None:
+    """The steps are killed in turn; each run finishes what the one before it left, and dies a step later."""
+    draw = random.Random(f"{SEED} {undisturbed.select}")  # noqa: S311
+    took = durations(undisturbed)
+    is_soak = undisturbed.select == ALL
+    steps = {step: files for step, files in STEPS.items() if is_soak or step in SAMPLE}
+    assert steps.keys() <= took.keys()
+    died: Counter[str] = Counter()
+    before = ""
+    for step, files in steps.items():
+        for n in reversed(range(KILLS if is_soak else 1)):
+            bench.lose(*files)
+            moment = (
+                after(draw.uniform(0, took[step])) if n else at_the_write(bench, files, draw.uniform(0, 0.03))
+            )
+            where = kill(bench, step, moment, before)
+            died[where] += 1
+            ledger.say(f"{step}: killed in {where}")
+            bench.assert_readable()
+            assert bench.unlike_records() == set(), "the same content is the same version"
+        before = step
+    bench.update()
+    bench.assert_mended(undisturbed)
+    for step, times in died.items():
+        ledger.enter("SIGKILL", f"step `{step}`", times, "died; the next run carried on")
+
+
+@in_the_soak_alone
+def test_a_run_that_is_killed_with_new_values_leaves_nothing_stale(
+    bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
+) -> None:
+    """The feed corrects a season. However far the run came that reads it, the update tells what is behind."""
+    draw = random.Random(f"{SEED} corrected")  # noqa: S311
+    corrected = bench.copied(tmp_path / "corrected", CALIBRATION_FEED_URL=str(tmp_path / "feed"))
+    correct(undisturbed.feed, tmp_path / "feed")
+    ingest = ("--select", "race_results,lap_telemetry")
+    assert corrected.run(*ingest).code == 0
+    assert "is older than" in corrected.update("--select", "+driver_features").out
+    for n in range(4):
+        victim = bench.copied(tmp_path / f"victim{n}", CALIBRATION_FEED_URL=str(tmp_path / "feed"))
+        written = victim.store / "race_results" / f"{SEASONS[0]}.parquet"
+        old = written.read_bytes()
+        process = victim.start(*ingest)
+        while process.poll() is None and written.read_bytes() == old:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        victim.assert_readable()
+        behind = victim.unlike_records()
+        assert victim.run(*ingest, "--update").code == 0
+        assert victim.run(*ingest).code == 0
+        told = victim.update("--select", "+driver_features").out
+        assert "driver_features [2024] is older than" in told
+        for name in ("race_results", "lap_telemetry", "lap_aggregates", "driver_features"):
+            for season in SEASONS:
+                file = f"{name}/{season}.parquet"
+                assert (victim.store / file).read_bytes() == (corrected.store / file).read_bytes(), file
+        ledger.enter(
+            "SIGKILL", "a corrected season, at its write", 1, "died; the update told what was behind"
+        )
+        ledger.say(f"not recorded when killed: {', '.join(sorted(behind)) or 'nothing'}")
+
+
+def correct(feed: Path, target: Path) -> None:
+    """Write the feed anew with the first two cars of the first race swapped."""
+    import json
+    import shutil
+
+    shutil.copytree(feed, target)
+    document = sorted((target / str(SEASONS[0]) / "1").glob("*/weekend-feed.json"))[0]
+    weekend = json.loads(document.read_text())
+    results = weekend["weekend_race"][0]["results"]
+    first, second = sorted(results, key=lambda car: car["finishing_position"])[:2]
+    first["finishing_position"], second["finishing_position"] = 2, 1
+    weekend["weekend_race"][0]["winner_driver_id"] = second["driver_id"]
+    document.write_text(json.dumps(weekend))
+
+
+@in_the_soak_alone
+def test_a_killed_fit_gives_its_place_in_the_pool_back(bench: Bench, ledger: Ledger) -> None:
+    """The chain above relies on it; here it is told alone: the run of the killed command is ended."""
+    bench.lose(f"calibration_posterior/{ARCHETYPE}.nc")
+    assert kill(bench, "calibration_posterior", after(0.5)) == "calibration_posterior"
+    done = bench.update("--archetypes", ARCHETYPE, "--select", "calibration_posterior")
+    assert "waiting" not in done.out
+    ledger.enter("SIGKILL", "the place in pool `mcmc`", 1, "the next run ended the dead one and took it")
+
+
+@in_the_soak_alone
+def test_nothing_of_a_killed_run_goes_on_in_other_processes(bench: Bench, ledger: Ledger) -> None:
+    """With executor multiprocess, the processes of the pool end with the command."""
+    bench.lose(f"driver_features/{SEASON}.parquet", f"race_results/{SEASON}.parquet")
+    process = bench.start("--update", "--executor", "multiprocess")
+    before = databases(bench)
+    while process.poll() is None and not any(
+        kind == "STEP_START" for one in databases(bench) - before for _, kind, _ in events(one)
+    ):
+        time.sleep(POLL_S)
+    own = processes_of(bench)
+    assert len(own) > 1
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 120
+    while left := processes_of(bench):
+        assert time.monotonic() < end, left
+        time.sleep(0.2)
+    bench.assert_readable()
+    bench.update()
+    ledger.enter("SIGKILL", "executor multiprocess, the command", 1, "its processes ended with it")
+
+
+def processes_of(bench: Bench) -> list[int]:
+    """Return the processes that have the bench's home in their environment."""
+    wanted = f"DAGSTER_HOME={bench.home}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,165 @@
+"""The benchmarks of speed and memory: tiny sizes, values and pages. No test asserts a time."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.performance import pipeline, samplers, scenarios, scores, telemetry
+from benchmarks.performance.__main__ import PARTS
+from benchmarks.performance.page import Section, publish, put_section, table
+from benchmarks.performance.timing import TooSlowError, in_turn, measure_apart
+from calibration_pipeline.figures import figure_axes
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+LOCK = ROOT / "benchmarks" / "requirements.lock"
+
+
+def test_runs_take_turns() -> None:
+    """Each runs once more than is counted, and none twice in a row."""
+    seen: list[str] = []
+    taken = in_turn({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2)
+    assert seen == ["a", "b"] * 3
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 2, "b": 2}
+
+
+def test_a_part_replaces_its_own_text_alone(tmp_path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Prose.\n<!-- a -->\nold\n<!-- end of a -->\nMore.\n<!-- b -->\nkept\n<!-- end of b -->\n"
+    )
+    for text in ("first", "second"):
+        publish(page, "a", Section(text, {"costs": figure_axes(1, 1)[0]}))
+    assert page.read_text() == (
+        "Prose.\n<!-- a -->\n\nsecond\n\n<!-- end of a -->\nMore.\n<!-- b -->\nkept\n<!-- end of b -->\n"
+    )
+    assert (tmp_path / "images" / "costs.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "page", ["", "<!-- a -->", "<!-- end of a --><!-- a -->", "<!-- a --><!-- end of a -->" * 2]
+)
+def test_a_page_without_its_marks_is_refused(page) -> None:
+    with pytest.raises(ValueError, match="<!-- a --> and then <!-- end of a -->, each once"):
+        put_section(page, "a", "text")
+
+
+def test_the_page_has_a_place_for_every_part() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for part in PARTS:
+        put_section(page, part, "")
+
+
+def test_exact_scores_agree() -> None:
+    """In both layouts, from scenarios and from the table, by every tool that is installed."""
+    x, y, finish, result = scores.examples(scores.SMALL)
+    expected = scores.agree(scores.ensemble_runs(x, y))
+    assert scores.agree(scores.ensemble_runs(np.asfortranarray(x), y)) == pytest.approx(expected, abs=1e-12)
+    assert scores.agree(scores.position_runs(finish, result)) > 0
+
+
+def test_a_score_that_disagrees_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must agree within 1e-10: expected 1.0, got \{'wrong': 1.1\}"):
+        scores.agree({"right": lambda: 1.0, "wrong": lambda: 1.1})
+
+
+def test_scores_are_measured() -> None:
+    section = scores.measure(scores.SMALL)
+    assert section.text.count("| `compute_crps` |") == 1
+    assert section.pictures.keys() == {"performance_scores"}
+
+
+def test_plain_tools_answer_as_the_aggregation(tmp_path) -> None:
+    """All columns of all cars, on generated laps with cautions, and again in processes of their own."""
+    from polars.testing import assert_frame_equal
+
+    from benchmarks.performance import aggregating
+
+    paths = telemetry.write_laps(tmp_path, 2 * telemetry.N_CARS * telemetry.N_LAPS)
+    ours = aggregating.ours(paths)
+    assert ours.height == 2 * telemetry.N_CARS
+    assert ours.null_count().sum_horizontal().item() == 0
+    for other in (aggregating.plain_duckdb, aggregating.plain_polars):
+        assert_frame_equal(other(paths).select(ours.columns), ours, check_dtypes=False, rel_tol=1e-9)
+
+
+def test_a_wrong_answer_about_laps_is_refused() -> None:
+    right, wrong = {"sums": {"rows": 2.0, "green_pace": 0.1}}, {"sums": {"rows": 2.0, "green_pace": 0.2}}
+    with pytest.raises(
+        ValueError, match="plain Polars must answer as ours over 1 files, differs in green_pace"
+    ):
+        telemetry.check_answers({"ours": right, "plain Polars": wrong}, 1)
+
+
+def test_a_process_of_its_own_answers_fails_or_is_too_slow(tmp_path) -> None:
+    telemetry.write_laps(tmp_path, telemetry.N_CARS * telemetry.N_LAPS)
+    module, request = "benchmarks.performance.aggregating", {"tool": "ours", "folder": str(tmp_path)}
+    found = measure_apart(module, request, 120)
+    assert found["sums"]["rows"] == telemetry.N_CARS
+    assert 2**25 < found["peak"] < 2**31
+    with pytest.raises(RuntimeError, match=r"No module named benchmarks\.performance\.nowhere"):
+        measure_apart("benchmarks.performance.nowhere", {}, 120)
+    with pytest.raises(TooSlowError, match=r"over 0 s"):
+        measure_apart(module, request, 0.01)
+
+
+def test_scenarios_in_numpy_are_races() -> None:
+    finish = scenarios.numpy_batch(8, 50, seed=0)
+    np.testing.assert_array_equal(np.sort(finish, axis=1), np.tile(np.arange(1, 9), (50, 1)))
+    assert finish[:, 0].mean() < finish[:, -1].mean()
+
+
+def test_a_scaled_run_is_marked() -> None:
+    """As many effective samples as with fewer races, in time by the ratio of gradients."""
+    cell = samplers.Cell("latent", 3600, (4, 300, 300), 1, others=False)
+    ours = {"sampler": samplers.OURS, "first": [8.0, 800.0], "warm": [[2.0, 1000.0]], "gradient": 0.1}
+    other = {"sampler": "BlackJAX", "first": None, "warm": [], "gradient": 0.6}
+    before = [ours, {"sampler": "BlackJAX", "first": [9.0, 80.0], "warm": [[10.0, 100.0]], "gradient": 0.2}]
+    samplers.scale_up([ours, other], before)
+    first, second = samplers.lines(cell, [ours, other])
+    assert first[3:] == ["this project", "8.0", "2.00", "1,000", "100.0", "500", "1.00"]
+    assert second[3:] == ["BlackJAX", "not run", "≈ 30.0", "≈ 100", "not run", "≈ 3.33", "≈ 150"]
+
+
+def test_cells_that_do_not_fit_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "memory_bytes", lambda: 24 * 10**9)
+    assert pipeline.refused(pipeline.Cell(4, 100_000)) is None
+    assert pipeline.refused(pipeline.Cell(40, 100_000)) == "refused: 3 x 20 GB of ensembles, 24 GB there"
+    section = pipeline.measure(pipeline.SMALL, [])
+    assert section.text.count("not run") == 8
+    assert section.text.count("refused") == 1
+    assert not section.pictures
+
+
+def test_pipelines_are_told_by_asset() -> None:
+    steps = {
+        "fit": {"seconds": 3.0, "peak": 2**21, "partitions": 2},
+        "draw": {"seconds": 5.0, "peak": 2**20, "partitions": 1},
+    }
+    cell = pipeline.Cell(4, 1000)
+    what = {"wall": 10.0, "peak": 2**22, "stored": 2**20, "assets": steps}
+    assert "| 4 | 1,000 | 10 | 2 | 4 | 19 | 1 |" in pipeline.overview({cell: what})
+    assert pipeline.by_asset({cell: what}).splitlines()[2:] == ["| draw | 5.0 | 1 |", "| fit | 3.0 | 2 |"]
+    assert pipeline.draw({cell: what})
+
+
+def test_a_table_is_as_wide_as_its_header() -> None:
+    widths = {line.count("|") for line in table(["a", "b", "c"], [["1", "2", "3"]]).splitlines()}
+    assert widths == {4}
+
+
+def test_the_lock_of_the_benchmarks_fits_the_project() -> None:
+    """What both locks pin they pin alike, everything has hashes, and no host is named."""
+
+    def pins(path: Path) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==([^ ]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+    ours, theirs = pins(ROOT / "requirements.lock"), pins(LOCK)
+    assert {"pymc", "nutpie", "blackjax", "numba"} <= theirs.keys()
+    assert not {"pymc", "nutpie", "blackjax"} & ours.keys()
+    assert {name: version for name, version in theirs.items() if ours.get(name, version) != version} == {}
+    assert "://" not in LOCK.read_text(encoding="utf-8")
+    blocks = re.split(r"^(?=[\w.-]+==)", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
