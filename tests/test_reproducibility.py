@@ -44,7 +44,7 @@ def different(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> list[s
     return [name for name in first if first[name] != second[name]]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_fresh_processes_store_the_same_files_to_the_bit(tmp_path: Path) -> None:
     """All that a run makes, fits included. The catalogue's views alone hold the store's own path."""
     first, second = stored_twice(tmp_path, WHOLE)

@@ -123,8 +123,8 @@ SPOILS: tuple[Callable[[bytes], bytes], ...] = (truncate, flip, empty)
 def test_spoilt_files_are_named_and_made_again(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
     """One file of each asset, truncated, emptied or with bytes flipped."""
     draw = random.Random(SEED)  # noqa: S311
-    catalogue = [path.name for path in bench.store.glob("*.duckdb")]
-    kinds = {path.partition("/")[0]: path for path in sorted([*content(bench.store), *catalogue], reverse=True)
+    stored = [*content(bench.store), *(path.name for path in bench.store.glob("*.duckdb"))]
+    kinds = {path.partition("/")[0]: path for path in sorted(stored, reverse=True)
              if "/" not in path or ARCHETYPE in path or "2025" in path}  # fmt: skip
     spoils = [SPOILS[n % len(SPOILS)] for n in range(len(kinds))]
     draw.shuffle(spoils)
