@@ -75,7 +75,7 @@ class Coming(NamedTuple):
             io_manager_key="netcdf",
             kinds={"jax", "netcdf"},
             owners=OWNERS,
-            code_version="3",
+            code_version="4",
             metadata=boundary("race_forecast"),
         ),
         **{
@@ -84,7 +84,7 @@ class Coming(NamedTuple):
                 io_manager_key="parquet",
                 kinds={"polars", "parquet"},
                 owners=OWNERS,
-                code_version="1",
+                code_version="2",
                 metadata=boundary(name),
             )
             for name, description in TABLES.items()

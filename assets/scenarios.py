@@ -30,7 +30,7 @@ def fold_length(settings: Settings) -> int | None:
     partitions_def=ALL_SEASONS,
     kinds={"numpyro", "netcdf"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     io_manager_key="netcdf",
     ins={
         "race_results": dg.AssetIn(partition_mapping=earlier_and_own_seasons),

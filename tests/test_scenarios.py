@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpyro.infer.util import potential_energy
 from scipy.stats import chisquare
 from seasons import without_laps
 
@@ -17,14 +18,21 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios import SkeletonNarrative
 from calibration_pipeline.scenarios.covariates import build_field, race_slots
 from calibration_pipeline.scenarios.ensemble import SCENARIO_BATCH, simulate_races
-from calibration_pipeline.scenarios.fit import fit_posterior, forgetting
+from calibration_pipeline.scenarios.fit import (
+    _curvature,
+    _parameter_layout,
+    _potential_and_gradient,
+    fit_posterior,
+    forgetting,
+)
 from calibration_pipeline.scenarios.folds import fold_name, folds_of_season
 from calibration_pipeline.scenarios.history import History, build_history, join_history
 from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
 from calibration_pipeline.scenarios.plackett_luce import log_probability, log_probability_narrow, rank_columns
-from calibration_pipeline.scenarios.posterior import order_log_likelihood
+from calibration_pipeline.scenarios.posterior import network_posterior, order_log_likelihood
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
+from calibration_pipeline.scenarios.structure import FULL, Structure
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
 
 FOLD_RACES = 12
@@ -150,18 +158,54 @@ def test_networks_are_fitted_before_their_folds(network):
     assert as_of == {"2023-1": 202236, "2023-2": 202312, "2023-3": 202324, "2023-4": 202336}
 
 
-def test_later_results_do_not_change_a_fit(season, network):
-    """Turning the results of the last fold upside down leaves the fits before it bit for bit."""
+def test_later_races_do_not_change_a_fit(season, network):
+    """Other results in the last fold, or no races in it at all, leave the fits before it bit for bit."""
     features, results = season
-    flipped = results.with_columns(
-        finish_position=pl.when(pl.col("race_order") > 202324)
-        .then(pl.len().over("race_id") + 1 - pl.col("finish_position"))
-        .otherwise(pl.col("finish_position"))
+    later = pl.col("race_order") > 202324
+    laps = pl.when(later).then(pl.col("laps_completed") // 2).otherwise("laps_completed")
+    flipped = pl.when(later).then(pl.len().over("race_id") + 1 - pl.col("finish_position"))
+    others = results.with_columns(
+        laps_completed=laps,
+        running=pl.col("running") & ~later,
+        finish_position=flipped.otherwise("finish_position"),
     )
-    again = fit_networks(features, flipped, 2023, FOLD_RACES, seed=1)
+    again = fit_networks(features, others, 2023, FOLD_RACES, seed=1)
     kept = ["2023-1", "2023-2", "2023-3"]
     xr.testing.assert_identical(again.sel(fold=kept), network.sel(fold=kept))
     assert not again.sel(fold="2023-4").equals(network.sel(fold="2023-4"))
+    none = fit_networks(features.filter(~later), results.filter(~later), 2023, FOLD_RACES, seed=1)
+    xr.testing.assert_identical(none, network.sel(fold=kept))
+
+
+def test_all_folds_of_a_season_are_fitted_by_one_compiled_function(season, caplog):
+    """Folds hold 36 to 72 races; after the first, nothing is compiled for the others."""
+    fresh = Structure(cut=frozenset({("track", "n_cautions")}))
+    begun = [frame.filter(pl.col("race_order") < 202302) for frame in season]
+    with jax.log_compiles():
+        fit_networks(*begun, 2023, FOLD_RACES, 1, fresh)
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        fit_networks(*season, 2023, FOLD_RACES, 1, fresh)
+    assert "Compiling" not in caplog.text
+
+
+def test_the_likelihood_in_blocks_is_that_of_the_model(season):
+    """The potential that is minimised, and its curvature, are those of the NumPyro model."""
+    history = build_history(join_history(*season), 40)
+    weight = forgetting(np.asarray(history.race_order), 202313)
+    n_parameters, unravel = _parameter_layout()
+    flat = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, n_parameters), jnp.float32)
+
+    def potential(at: jax.Array) -> jax.Array:
+        return potential_energy(network_posterior, (history, weight), {}, unravel(at))
+
+    blocks = _potential_and_gradient(flat, history, weight, 48, FULL)
+    for found, expected in zip(blocks, jax.value_and_grad(potential)(flat), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-3)
+    direction = jnp.ones(n_parameters)
+    along = jax.jvp(jax.grad(potential), (flat,), (direction,))[1]
+    curvature = _curvature(flat, history, weight, 48, FULL)
+    np.testing.assert_allclose(curvature @ direction, along, rtol=2e-4, atol=2e-2)
 
 
 def test_the_first_season_has_no_network_for_its_first_fold(season):

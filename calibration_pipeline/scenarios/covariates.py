@@ -11,6 +11,8 @@ from calibration_pipeline.normal_scores import normal_score
 
 type AnyArray = Any  # of NumPy or of JAX
 
+WIDTH_MULTIPLE = 8
+
 # Each covariate is divided by its scale, so that one prior suits all weights.
 PACE_COVARIATES = {
     "start_score": 1.0,
@@ -97,6 +99,17 @@ def spread(slots: pl.DataFrame, values: NDArray, width: int, fill: object = 0) -
     out = np.full((n_races, width, *values.shape[1:]), fill, dtype=values.dtype)
     out[slots["race_index"].to_numpy(), slots["slot"].to_numpy()] = values
     return out
+
+
+def padded_width(n_cars: int) -> int:
+    """Slots for fields of up to so many cars: few widths, so that few functions are compiled.
+
+    Examples
+    --------
+    >>> padded_width(36), padded_width(40)
+    (40, 40)
+    """
+    return n_cars + -n_cars % WIDTH_MULTIPLE
 
 
 def widen_field(field: Field, width: int) -> Field:

@@ -15,7 +15,13 @@ from jax import Array
 from numpy.typing import NDArray
 from numpyro import handlers
 
-from calibration_pipeline.scenarios.covariates import Field, build_field, race_slots, widen_field
+from calibration_pipeline.scenarios.covariates import (
+    Field,
+    build_field,
+    padded_width,
+    race_slots,
+    widen_field,
+)
 from calibration_pipeline.scenarios.network import (
     Outcome,
     Parameters,
@@ -29,8 +35,6 @@ from calibration_pipeline.scenarios.pins import Pin, pin
 from calibration_pipeline.scenarios.races import race_coordinates
 
 SCENARIO_BATCH = 1024
-# Fields are padded to a multiple of this, so that one compiled sampler serves nearly all races.
-WIDTH_MULTIPLE = 8
 NO_PINS: Mapping[str, Pin] = MappingProxyType({})
 MAX_SCENARIOS = 1_000_000
 CAR_OUTCOME = ("race", "scenario", "driver")
@@ -150,7 +154,7 @@ def draw_races(
         name: np.zeros([sizes[dim] for dim in dims], dtype) for name, (dims, dtype) in VARIABLES.items()
     }
     width = labels.sizes["driver"]
-    widened = widen_field(field, width + -width % WIDTH_MULTIPLE)
+    widened = widen_field(field, padded_width(width))
     key = jax.random.key(seed)
     log_weight = np.zeros((len(races), n_scenarios), np.float32)
 
@@ -163,8 +167,10 @@ def draw_races(
         for name, values in {**outcome._asdict(), **relations}.items():
             arrays[name][r] = values[..., :width] if "driver" in VARIABLES[name][0] else values
 
+    if races:
+        draw(0)  # alone: what it compiles serves the others
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(draw, range(len(races))))
+        list(pool.map(draw, range(1, len(races))))
     as_of = network["network_as_of"].sel(fold=labels["fold"].values).values
     ensemble = labels.assign({name: (dims, arrays[name]) for name, (dims, _) in VARIABLES.items()})
     ensemble = ensemble.assign_coords(

@@ -6,6 +6,7 @@ The posterior of the few dozen parameters of `posterior.network_posterior` is ta
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from scipy.optimize import minimize
 
 from calibration_pipeline.scenarios.history import History
-from calibration_pipeline.scenarios.posterior import network_posterior, prior
+from calibration_pipeline.scenarios.posterior import log_likelihood, prior
 from calibration_pipeline.scenarios.structure import FULL, Structure
 
 HALF_LIFE_RACES = 80.0
@@ -26,6 +27,10 @@ PARAMETER_DRAWS = 64
 MAX_NEWTON_STEPS = 20
 NEWTON_DECREMENT = 0.02
 LEAST_CURVATURE = 0.5
+BLOCK_RACES = 8
+
+type Part = Callable[[Array], Array]
+"""A term of the potential, () by unconstrained parameters (flat)."""
 
 
 def forgetting(race_order: NDArray, before: int, half_life: float = HALF_LIFE_RACES) -> NDArray[np.float32]:
@@ -56,24 +61,58 @@ def forgetting(race_order: NDArray, before: int, half_life: float = HALF_LIFE_RA
 
 @functools.partial(jax.jit, static_argnames="structure")
 def _potential_and_gradient(
-    flat: Array, history: History, weight: Array, structure: Structure
+    flat: Array, history: History, weight: Array, n_races: int, structure: Structure
 ) -> tuple[Array, Array]:
-    return jax.value_and_grad(_potential)(flat, history, weight, structure)
+    total: tuple[Array, Array] = _sum_up(jax.value_and_grad, flat, history, weight, n_races, structure)
+    return total
 
 
 @functools.partial(jax.jit, static_argnames="structure")
-def _curvature(flat: Array, history: History, weight: Array, structure: Structure) -> Array:
-    columns = jnp.eye(flat.shape[0])
+def _curvature(flat: Array, history: History, weight: Array, n_races: int, structure: Structure) -> Array:
+    def hessian(part: Part) -> Callable[[Array], Array]:
+        gradient, columns = jax.grad(part), jnp.eye(flat.shape[0])
+        return lambda at: jax.lax.map(lambda column: jax.jvp(gradient, (at,), (column,))[1], columns)
 
-    def gradient(at: Array) -> Array:
-        return jax.grad(_potential)(at, history, weight, structure)
-
-    return jax.lax.map(lambda column: jax.jvp(gradient, (flat,), (column,))[1], columns)
+    total: Array = _sum_up(hessian, flat, history, weight, n_races, structure)
+    return total
 
 
-def _potential(flat: Array, history: History, weight: Array, structure: Structure) -> Array:
-    values = _parameter_layout()[1](flat)
-    return potential_energy(network_posterior, (history, weight, structure), {}, values)
+def _sum_up(
+    derive: Callable[[Part], Callable[[Array], Any]],
+    flat: Array,
+    history: History,
+    weight: Array,
+    n_races: int,
+    structure: Structure,
+) -> Any:
+    """Derive the potential at `flat`: that of the prior, and the first `n_races` races' in blocks.
+
+    Blocks need a core's cache alone, and one compiled function serves every number of races.
+    """
+
+    def add(block: Array, total: Any) -> Any:
+        def of_block(values: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(values, block * BLOCK_RACES, BLOCK_RACES)
+
+        races = jax.tree.map(of_block, history)
+
+        def part(at: Array) -> Array:
+            return -log_likelihood(races, of_block(weight), _parameters(at, structure), structure)
+
+        return jax.tree.map(jnp.add, total, derive(part)(flat))
+
+    n_blocks = (n_races + BLOCK_RACES - 1) // BLOCK_RACES
+    return jax.lax.fori_loop(0, n_blocks, add, derive(_prior_potential)(flat))
+
+
+def _prior_potential(flat: Array) -> Array:
+    return potential_energy(prior, (), {}, _parameter_layout()[1](flat))
+
+
+def _parameters(flat: Array, structure: Structure) -> dict[str, Array]:
+    """Return the network's parameters at unconstrained ones (flat)."""
+    values = constrain_fn(prior, (), {}, _parameter_layout()[1](flat))
+    return structure.apply(handlers.substitute(prior, data=values)())
 
 
 @functools.cache
@@ -98,7 +137,7 @@ def fit_posterior(
     ----------
     history : History
     weight : array, shape (race)
-        Power of each race's likelihood, as from `forgetting`.
+        Power of each race's likelihood, as from `forgetting`; at least one is not 0.
     seed : int
     structure : Structure
         The full network, or a baseline.
@@ -113,16 +152,17 @@ def fit_posterior(
     RuntimeError
         If the mode is not found.
     """
-    data = (jax.tree.map(jnp.asarray, history), jnp.asarray(weight))
+    n_races = int(np.flatnonzero(weight)[-1]) + 1
+    data = (jax.tree.map(jnp.asarray, history), jnp.asarray(weight), n_races)
 
     def objective(flat: NDArray) -> tuple[float, NDArray]:
-        value, gradient = _potential_and_gradient(jnp.asarray(flat, jnp.float32), *data, structure)
+        value, gradient = _potential_and_gradient(np.float32(flat), *data, structure)
         return float(value), np.asarray(gradient, np.float64)
 
     mode = minimize(objective, np.zeros(_parameter_layout()[0]), jac=True, method="L-BFGS-B").x
     for _ in range(MAX_NEWTON_STEPS):
         gradient = objective(mode)[1]
-        curvature = _curvature(jnp.asarray(mode, jnp.float32), *data, structure)
+        curvature = _curvature(np.float32(mode), *data, structure)
         values, vectors = np.linalg.eigh(np.asarray(curvature))
         values = np.maximum(values, LEAST_CURVATURE)
         step = vectors @ ((vectors.T @ gradient) / values)
@@ -136,17 +176,13 @@ def fit_posterior(
             f"{MAX_NEWTON_STEPS} steps, must be below {NEWTON_DECREMENT}."
         )
     noise = np.random.default_rng(seed).standard_normal((PARAMETER_DRAWS, len(mode)))
-    flat = mode + (noise / np.sqrt(values)) @ vectors.T
-    draws = _constrain(jnp.asarray(flat, jnp.float32), structure)
+    # The symmetric root: the same whichever sign an eigenvector comes with.
+    flat = mode + ((noise @ vectors) / np.sqrt(values)) @ vectors.T
+    draws = _constrain(np.float32(flat), structure)
     return {name: np.asarray(values) for name, values in draws.items()}
 
 
 @functools.partial(jax.jit, static_argnames="structure")
 def _constrain(flat: Array, structure: Structure) -> dict[str, Array]:
     """Parameters of the network at unconstrained draws (draw, flat)."""
-
-    def one(draw: Array) -> dict[str, Array]:
-        values = constrain_fn(prior, (), {}, _parameter_layout()[1](draw))
-        return structure.apply(handlers.substitute(prior, data=values)())
-
-    return jax.vmap(one)(flat)
+    return jax.vmap(functools.partial(_parameters, structure=structure))(flat)

@@ -15,7 +15,8 @@ from calibration_pipeline.scenarios.covariates import (
 )
 from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 
-RACES_MULTIPLE = 128
+RACES_MULTIPLE = 512
+"""One compiled fit serves up to so many races; what is padding costs memory, and no time."""
 
 
 class History(NamedTuple):

@@ -13,8 +13,8 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.scenarios.covariates import build_field, race_slots
-from calibration_pipeline.scenarios.ensemble import WIDTH_MULTIPLE, check_request, draw_races
+from calibration_pipeline.scenarios.covariates import build_field, padded_width, race_slots
+from calibration_pipeline.scenarios.ensemble import check_request, draw_races
 from calibration_pipeline.scenarios.network import MAX_CAUTIONS
 from calibration_pipeline.scenarios.pins import Pin, effective_sample_size, resample
 from calibration_pipeline.scenarios.races import race_coordinates
@@ -204,7 +204,7 @@ class SkeletonNarrative:
             if name != "incident":
                 pins[name] = Pin(seen if done is None else done, where=True, seen=done is None)
                 continue
-            held, value, evidence = np.zeros((3, len(drivers) + -len(drivers) % WIDTH_MULTIPLE, 1), bool)
+            held, value, evidence = np.zeros((3, padded_width(len(drivers)), 1), bool)
             for told, is_evidence in ((seen or {}, True), (done or {}, False)):
                 for driver, out in told.items():
                     slot = drivers.index(driver)

@@ -1,6 +1,8 @@
 """Fitted networks as labelled datasets: one set of parameters a fold."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, padded_width
 from calibration_pipeline.scenarios.fit import PARAMETER_DRAWS, fit_posterior, forgetting
 from calibration_pipeline.scenarios.folds import first_race_order, folds_of_season
 from calibration_pipeline.scenarios.history import build_history, join_history
@@ -83,29 +85,33 @@ def fit_networks(
     rounds = slots.filter((pl.col("season") == season) & (pl.col("slot") == 0))["round"]
     folds = folds_of_season(rounds, season, fold_races)
     starts = {fold: first_race_order(fold, fold_races) for fold in folds}
-    fits = {
-        fold: _fit_fold(slots, start, seed, structure)
-        for fold, start in starts.items()
-        if (slots["race_order"] < start).any()
-    }
-    if not fits:
+    starts = {fold: start for fold, start in starts.items() if (slots["race_order"] < start).any()}
+    if not starts:
         return _no_networks()
-    return xr.concat(
-        list(fits.values()), dim=xr.Variable("fold", list(fits)), coords="different", compat="equals"
-    )
+
+    def fit(start: int) -> xr.Dataset:
+        return _fit_fold(slots, start, seed, structure)
+
+    first, *others = starts.values()
+    fits = [fit(first)]  # alone: what it compiles serves the others
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        fits += pool.map(fit, others)
+    return xr.concat(fits, dim=xr.Variable("fold", list(starts)), coords="different", compat="equals")
 
 
 def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) -> xr.Dataset:
-    width = int(slots["field_size"].max())  # type: ignore[arg-type]
-    history = build_history(slots, width)
+    """Fit the network on the races before `start`; nothing else is read."""
+    seen = slots.filter(pl.col("race_order") < start)
+    widest = int(seen["field_size"].max())  # type: ignore[arg-type]
+    history = build_history(seen, padded_width(widest))
     weight = forgetting(np.asarray(history.race_order), start)
+    n_races = seen["race_index"].n_unique()
     fitted: Mapping[str, Any] = {
         **fit_posterior(history, weight, seed, structure),
         "luck_sign": 1.0 if structure.ordinary else -1.0,
-        **outcome_tables(slots, weight[: slots["race_index"].n_unique()]),
+        **outcome_tables(seen, weight[:n_races]),
     }
-    seen = np.asarray(history.race_order)[weight > 0]
-    per_fold = {"network_as_of": seen.max(), "n_races": len(seen)}
+    per_fold = {"network_as_of": history.race_order.max(), "n_races": n_races}
     return xr.Dataset(
         {
             name: (("fold", *dims), np.asarray(fitted[name], np.float32)[None])

@@ -101,11 +101,17 @@ def stints_with_laps(race_laps: int) -> NDArray[np.float64]:
 
     The rows are those of `DISPERSIONS`, the columns 0 to `STINTS`; by simulation, since laps are whole.
     """
-    length = np.random.default_rng(0).exponential(size=(2000, STINTS)) ** DISPERSIONS[:, None, None]
-    reach = np.cumsum(length, axis=-1)
-    end = np.round(reach / reach[..., -1:] * race_laps)
+    end = np.round(_stint_ends() * race_laps)
     n = (np.diff(end, axis=-1, prepend=0) > 0).sum(axis=-1)
     return (n[..., None] == np.arange(STINTS + 1)).mean(axis=1)
+
+
+@cache
+def _stint_ends() -> NDArray[np.float64]:
+    """Return the share of the race run at the end of each simulated stint: (dispersion, draw, stint)."""
+    length = np.random.default_rng(0).exponential(size=(2000, STINTS)) ** DISPERSIONS[:, None, None]
+    reach = np.cumsum(length, axis=-1)
+    return reach / reach[..., -1:]
 
 
 def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:

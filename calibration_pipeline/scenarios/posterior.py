@@ -73,10 +73,25 @@ def network_posterior(history: History, weight: Array, structure: Structure = FU
     structure : Structure
         Which edges are fitted, and which law orders the running cars.
     """
-    parameters = structure.apply(prior())
+    numpyro.factor("races", log_likelihood(history, weight, structure.apply(prior()), structure))
+
+
+def log_likelihood(
+    history: History, weight: Array, parameters: dict[str, Array], structure: Structure = FULL
+) -> Array:
+    """Log-likelihood of earlier races, (): running orders, and regimes (incidents, damage, cautions).
+
+    Parameters
+    ----------
+    history : History
+    weight : array, shape (race)
+        Power of each race's likelihood.
+    parameters : dict
+        As from `prior`, what `structure` says of them applied.
+    structure : Structure
+    """
     order = _order_by_race(history, parameters, ordinary=structure.ordinary)
-    numpyro.factor("running_order", jnp.sum(weight * order))
-    numpyro.factor("regime", jnp.sum(weight * _regime_by_race(history, parameters)))
+    return jnp.sum(weight * (order + _regime_by_race(history, parameters)))
 
 
 def prior() -> dict[str, Array]:
