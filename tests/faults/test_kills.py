@@ -85,7 +85,7 @@ def kill(bench: Bench, step: str, is_time: Callable[[], bool], also: str = "") -
     end = time.monotonic() + LONGEST_S
 
     def recorded() -> list[tuple[float, str, str]]:
-        return [event for database in databases(bench) - before for event in events(database)]
+        return sorted(event for database in databases(bench) - before for event in events(database))
 
     def wait_until(reached: Callable[[], bool]) -> None:
         while process.poll() is None and not reached():
