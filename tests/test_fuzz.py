@@ -3,10 +3,14 @@
 A few inputs of each target of `make fuzz`, without its guidance by coverage, and within a time each.
 """
 
+import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -71,10 +75,8 @@ def test_any_bytes_are_taken_or_refused(name: str) -> None:
     run()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_damaged_netcdf_is_taken_or_refused() -> None:
-    """Each input is tried in a child, as the probe does, which may die."""
+def try_damaged_netcdf() -> None:
+    """Try each input in a child, as the probe does, which may die."""
     target, chance = TARGETS["ensembles_netcdf"], random.Random(1)  # noqa: S311
     for seed in target.seeds:
         target.run(seed)
@@ -82,3 +84,18 @@ def test_damaged_netcdf_is_taken_or_refused() -> None:
             target.run(
                 damaged(seed, [(chance.randrange(len(seed)), chance.randrange(256)) for _ in range(3)])
             )
+
+
+@pytest.mark.slow
+def test_damaged_netcdf_is_taken_or_refused() -> None:
+    """In a process of its own, where JAX has not started: it forks for each input."""
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", "import test_fuzz; test_fuzz.try_damaged_netcdf()"],
+        cwd=tests.parent,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
