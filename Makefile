@@ -67,7 +67,7 @@ lock: $(STAMP)  ## Pin the newest versions of every dependency, with hashes, in 
 		--custom-compile-command "make lock" --quiet --output-file benchmarks/requirements.lock
 
 clean:  ## Remove the environment, the caches and what was built; results stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .cache/compiled build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find calibration_pipeline assets tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call environment,FOLDER,LOCKS): an environment of what the locks pin

@@ -203,11 +203,11 @@ def _materialize(
 
     from assets.definitions import build_defs
     from assets.instance import open_records
+    from assets.process import prepare_process
     from assets.runner import run
     from assets.summary import print_summary
-    from calibration_pipeline.calibration.inference import use_host_devices
 
-    use_host_devices()
+    prepare_process()
     with open_records() as instance:
         made = run(build_defs(settings), instance, console, selection, archetypes, update=update)
         if update and not made:

@@ -10,11 +10,11 @@ from assets.automation import automate, carry_to_report, ingest_job, weekly
 from assets.checks import build_checks
 from assets.executors import build_executor
 from assets.partitions import narrow, seasons_of
+from assets.process import prepare_process
 from assets.races import every_finished_race, finished_races_sensor
 from assets.resources import build_resources, with_seasons
 from assets.runner import progress_logger
 from assets.settings import Settings, load_settings
-from calibration_pipeline.calibration.inference import use_host_devices
 
 ASSETS: list[dg.AssetsDefinition] = [
     ingest.track_constraints,
@@ -67,5 +67,5 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the code location that Dagster loads, with settings from the environment and `.env`."""
-    use_host_devices()
+    prepare_process()
     return build_defs(load_settings())

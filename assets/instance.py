@@ -36,6 +36,11 @@ class RecordsError(RuntimeError):
     """Dagster's records cannot be read or written; the message is one line."""
 
 
+def home_folder() -> Path:
+    """Return DAGSTER_HOME, or where it is by default."""
+    return Path(os.environ.get("DAGSTER_HOME") or project_folder() / ".dagster_home").expanduser().resolve()
+
+
 def prepare_home() -> Path:
     """Return DAGSTER_HOME, made and configured where it is not yet, and set in the environment.
 
@@ -45,7 +50,7 @@ def prepare_home() -> Path:
         If a database is named but a configuration of the user's own does not use it, or the other way round,
         or its address has another scheme.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or project_folder() / ".dagster_home").expanduser().resolve()
+    home = home_folder()
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     on_files = DEFAULT_CONFIG.read_text(encoding="utf-8")

@@ -22,9 +22,9 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from assets.executors import PRELOADED
+from assets.process import prepare_process
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
-from calibration_pipeline.calibration.inference import use_host_devices
 
 RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 POLL_S = 0.2
@@ -173,7 +173,7 @@ def definitions_from(settings: str) -> dg.Definitions:
     """
     from assets.definitions import build_defs
 
-    use_host_devices()
+    prepare_process()
     return build_defs(with_secrets(json.loads(settings)))
 
 

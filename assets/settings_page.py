@@ -18,6 +18,7 @@ and `dg` read the environment and `.env`. A value that is not allowed is refused
 """
 TAIL = """
 `DAGSTER_HOME` is where Dagster keeps its own records: `.dagster_home/` in the project's folder by default.
+What JAX has compiled is kept there too, in `compiled/`; `JAX_COMPILATION_CACHE_DIR` names another folder.
 """
 
 

@@ -1,7 +1,12 @@
 """Fixtures that several test modules share. What one module needs alone stays in that module."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before JAX is imported: what one test process compiles, the others and the next run need not.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import pytest
 
@@ -13,8 +18,6 @@ use_host_devices()
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests independent of the environment that they run in."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("CALIBRATION_")]:
         monkeypatch.delenv(name)
 
