@@ -11,6 +11,7 @@ import io
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -121,7 +122,11 @@ def figure_png(figure: Figure, dpi: int = 144) -> bytes:
     >>> figure_png(figure)[1:4]
     b'PNG'
     """
-    full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
-    Image.open(full).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once; `savefig` draws a figure of this layout twice
+    size = canvas.get_width_height()
+    image = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    small = io.BytesIO()
+    image.convert("RGB").quantize(128).save(small, format="png")
     return small.getvalue()
