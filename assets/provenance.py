@@ -12,7 +12,7 @@ import xarray as xr
 from assets.settings import Settings
 from calibration_pipeline.tracks import compile_constraints
 
-LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "numpy", "numpyro", "polars", "xarray")
+LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "netCDF4", "numpy", "numpyro", "polars", "xarray")
 STAMP = ("project_version", "library_versions", "settings", "tracks_hash", "code_version")
 """The attributes. They are no part of a value: who reads it does not see them."""
 VALUE_SETTINGS = ("fold_races", "network", "scenarios", "seed", "source")

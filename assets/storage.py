@@ -22,6 +22,7 @@ import xarray as xr
 from upath import UPath
 
 from assets.contracts import ContractError, place, validate, value_type
+from assets.netcdf import read_netcdf
 from assets.provenance import stamped, unstamp
 
 SCHEMA_VERSION = "2"
@@ -258,15 +259,11 @@ class NetCDFIOManager(StoredManager):
         self, data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
     ) -> tuple[xr.Dataset | xr.DataTree, str | None]:
         """Return the dataset or tree, or only an archetype's races of a dataset, fully loaded."""
-        is_tree = value_type(asset) is xr.DataTree
-        open_file = xr.open_datatree if is_tree else xr.open_dataset
-        with open_file(io.BytesIO(unseal(data)), engine="h5netcdf", drop_variables=left_out) as file:
-            value = file.load()
-        if archetype is not None:  # HDF5 is slower at picking races than at reading them all
-            value = value.isel(race=value["archetype"].values == archetype)
+        tree = read_netcdf(unseal(data), archetype, left_out)
+        value = tree if value_type(asset) is xr.DataTree else tree.to_dataset()
         version = value.attrs.pop("schema_version", None)
         unstamp(value)
-        return value if is_tree else value.drop_encoding(), version
+        return value, version
 
 
 class Report(NamedTuple):
@@ -362,11 +359,11 @@ def _unreadable_named(path: UPath, asset: str, partition: str | None) -> Iterato
 
 
 def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the encoding."""
+    """Return the encoding: numbers are compressed, those of a race (or chain, or fold) as one chunk."""
     return {
-        str(name): COMPRESSION
+        str(name): COMPRESSION | ({"chunksizes": (1, *variable.shape[1:])} if variable.ndim > 2 else {})
         for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind in "biuf" and variable.ndim
+        if variable.dtype.kind in "biuf" and variable.size and variable.ndim
     }
 
 
