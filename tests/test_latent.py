@@ -25,7 +25,7 @@ from calibration_pipeline.calibration.recalibration import (
     draw_recalibrations,
     scored_races,
 )
-from calibration_pipeline.calibration.surfaces import read_surfaces
+from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
 from calibration_pipeline.calibration.walk_forward import fit_archetype, gather_evidence
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
@@ -138,18 +138,18 @@ def test_surfaces_are_the_sum_of_their_races():
     ensemble, results = planted(0.8, n_races=32)
     evidence = latest_evidence(ensemble, results)
     n_seasons = len(SEASONS) + 1
-    surfaces = summarise(evidence, n_seasons).order
+    surfaces = summarise(evidence, tabulate_surfaces(evidence.order), n_seasons).order
     rng = np.random.default_rng(0)
 
     def by_race(log_slope: np.ndarray, noise: float) -> np.ndarray:
         races = log_likelihood_by_race(evidence, log_slope, noise, 0.0)
         return np.bincount(evidence.season, evidence.weight * np.asarray(races), n_seasons)
 
-    at_zero = by_race(np.zeros(n_seasons), 0.0)
     for _ in range(20):
         log_slope, noise = rng.normal(0, 0.5, n_seasons), abs(rng.normal(0, 0.4))
-        got = np.asarray(read_surfaces(surfaces, log_slope, noise))
-        np.testing.assert_allclose(got, by_race(log_slope, noise) - at_zero, atol=0.01, rtol=1e-3)
+        at = evidence.reference.log_slope + log_slope, np.hypot(evidence.reference.noise_sigma, noise)
+        got = np.asarray(read_surfaces(surfaces, *at))
+        np.testing.assert_allclose(got, by_race(log_slope, noise), atol=0.01, rtol=1e-3)
     assert (np.asarray(read_surfaces(surfaces, np.full(n_seasons, 6.0), 0.0)) <= 0).all()
 
 

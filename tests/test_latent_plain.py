@@ -20,7 +20,7 @@ from calibration_pipeline.calibration.latent import (
 from calibration_pipeline.calibration.latent_plain import Fields, ReversePlackettLuce, plain_latent_model
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference, tabulate_orders
 from calibration_pipeline.calibration.sbc import gather
-from calibration_pipeline.calibration.surfaces import LARGEST_LOG_SLOPE, read_surfaces
+from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces, tabulate_surfaces
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 
 N_RACES, N_CARS, N_SEASONS = 6, 16, 3
@@ -107,11 +107,11 @@ def test_plain_and_tabulated_likelihood_agree(fields, results, log_slope, noise_
     np.testing.assert_allclose(got, exact, atol=0.02)
     np.testing.assert_allclose(log_likelihood_by_race(at_zero, nothing, 0.0, 0.0), 0.0, atol=1e-3)
 
-    likelihood = summarise(evidence, N_SEASONS)
-    order = np.asarray(read_surfaces(likelihood.order, log_slope, np.full(N_SEASONS, noise_sigma)))
+    likelihood = summarise(evidence, tabulate_surfaces(evidence.order), N_SEASONS)
+    noise = np.full(N_SEASONS, np.hypot(evidence.reference.noise_sigma, noise_sigma), np.float32)
+    order = np.asarray(read_surfaces(likelihood.order, evidence.reference.log_slope + log_slope, noise))
     incidents = float(evaluate(likelihood.incident, intercept))
-    start = log_likelihood_by_race(evidence, nothing, 0.0, 0.0)
-    assert order.sum() + incidents == pytest.approx(float((exact - np.asarray(start)).sum()), abs=0.05)
+    assert order.sum() + incidents == pytest.approx(float(exact.sum()), abs=0.05)
     assert order[2] == pytest.approx(0.0, abs=1e-4)
 
 
@@ -163,7 +163,10 @@ def test_mass_outside_the_table_is_noticed(fields, results):
     middle = np.zeros((2, 50, N_SEASONS))
     assert mass_outside(evidence, middle, np.full((2, 50), 0.3)) < 1e-6
     assert mass_outside(evidence, middle, np.full((2, 50), 1.5)) > MASS_OUTSIDE_LIMIT
-    assert mass_outside(evidence, middle + LARGEST_LOG_SLOPE + 0.1, np.full((2, 50), 0.3)) == 1.0
+    assert mass_outside(evidence, middle, np.full((2, 50), LARGEST_NOISE + 0.1)) == 1.0
+    for beyond in (LOG_SHARPNESS_BOX[0] - 0.1, LOG_SHARPNESS_BOX[1] + 0.1):
+        outside = middle + beyond - evidence.reference.log_slope
+        assert mass_outside(evidence, outside, np.full((2, 50), 0.3)) == 1.0
     coming = middle.copy()
     coming[..., 2] = 5.0
     assert mass_outside(evidence, coming, np.full((2, 50), 0.3)) < 1e-6

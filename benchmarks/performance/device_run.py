@@ -11,6 +11,7 @@ from benchmarks.sampler import example_race
 from calibration_pipeline.calibration.inference import run_nuts, use_host_devices
 from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
 from calibration_pipeline.calibration.sbc import gather
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.models import run_mcmc_calibration
 from calibration_pipeline.scenarios.ensemble import draw_race
 from calibration_pipeline.scenarios.network import NOTHING_CHANGED
@@ -35,7 +36,8 @@ def measure(sizes: list[int] | None, on_cpu: bool = False) -> tuple[str, str] | 
 
     def fit_latent() -> None:
         evidence = gather(latent.fields, latent.retired, latent.running_order)
-        mcmc = run_nuts(latent_calibration_model, (summarise(evidence, latent.n_seasons),))
+        likelihood = summarise(evidence, tabulate_surfaces(evidence.order), latent.n_seasons)
+        mcmc = run_nuts(latent_calibration_model, (likelihood,))
         jax.block_until_ready(mcmc.get_samples())
 
     def fit_marginal() -> None:

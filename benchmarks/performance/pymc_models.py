@@ -14,6 +14,7 @@ from pymc.math import logsumexp
 
 from benchmarks.performance.problems import LatentProblem, MarginalProblem
 from calibration_pipeline.calibration import curves, latent, marginal, surfaces
+from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX
 from calibration_pipeline.quadrature import even_nodes
 from calibration_pipeline.scenarios.plackett_luce import slots_in_order
 
@@ -65,11 +66,13 @@ def tabulated_latent(likelihood: latent.Likelihood) -> pm.Model:
     n_seasons = len(table)
     with pm.Model() as model:
         log_slope, noise_sigma, intercept = _latent_parameters(n_seasons)
-        x = pt.clip(log_slope, -surfaces.LARGEST_LOG_SLOPE, surfaces.LARGEST_LOG_SLOPE)
-        x = (x + surfaces.LARGEST_LOG_SLOPE) / surfaces.STEP
-        y = pt.clip(noise_sigma, 0.0, surfaces.LARGEST_NOISE) / surfaces.STEP
-        i = pt.clip(pt.floor(x), 0, len(surfaces.LOG_SLOPES) - 2).astype("int64")
-        j = pt.clip(pt.floor(y), 0, len(surfaces.NOISES) - 2).astype("int64")
+        lower, upper = LOG_SHARPNESS_BOX
+        noise = pt.sqrt(float(likelihood.reference.noise_sigma) ** 2 + noise_sigma**2)
+        x = pt.clip(float(likelihood.reference.log_slope) + log_slope, lower, upper) - lower
+        x = x / surfaces.STEP
+        y = pt.clip(noise, 0.0, surfaces.LARGEST_NOISE) / surfaces.STEP
+        i = pt.clip(pt.floor(x), 0, surfaces.N_LOG_SHARPNESS - 2).astype("int64")
+        j = pt.clip(pt.floor(y), 0, surfaces.N_NOISE - 2).astype("int64")
         four = np.arange(4)
         patch = pt.as_tensor(table)[
             np.arange(n_seasons)[:, None, None], (i[:, None] + four)[:, :, None], j + four

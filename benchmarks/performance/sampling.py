@@ -34,6 +34,7 @@ from calibration_pipeline.calibration.inference import run_nuts, use_host_device
 from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
 from calibration_pipeline.calibration.latent_plain import plain_latent_model
 from calibration_pipeline.calibration.sbc import gather
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.models import run_mcmc_calibration, track_archetype_calibration_model
 
 OURS = "this project"
@@ -84,7 +85,7 @@ def latent_makers(problem: LatentProblem, length: Length, tabulated: bool) -> Ma
 
     def table() -> tuple:
         evidence = gather(problem.fields, problem.retired, problem.running_order)
-        return (summarise(evidence, problem.n_seasons),)
+        return (summarise(evidence, tabulate_surfaces(evidence.order), problem.n_seasons),)
 
     def ours(seed: int) -> Draws:
         return shipped(latent_calibration_model, arguments if tabulated else table(), length, seed)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from numpyro.infer import MCMC, NUTS
 
-TARGET_ACCEPT = 0.99
+TARGET_ACCEPT = 0.9
 EXTRA_FIELDS = ("energy", "potential_energy", "num_steps", "accept_prob", "adapt_state.step_size")
 
 

@@ -24,12 +24,7 @@ from scipy.special import ndtr
 from calibration_pipeline.calibration.curves import evaluate
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
-from calibration_pipeline.calibration.surfaces import (
-    LARGEST_LOG_SLOPE,
-    LARGEST_NOISE,
-    read_surfaces,
-    tabulate_surfaces,
-)
+from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces
 from calibration_pipeline.calibration.whitening import whitened_effects, whitened_walk
 from calibration_pipeline.scenarios.covariates import AnyArray
 
@@ -70,33 +65,38 @@ class Likelihood(NamedTuple):
 
     Attributes
     ----------
-    order : (season, log slope, noise), `surfaces.tabulate_surfaces`; the last season is the coming one, of
+    order : (season, log sharpness, noise), sum of the races' surfaces; the last season is the coming one, of
         which nothing is known
     incident : (coefficient), sum of the races' curves
+    reference : Reference of numbers
     weighted_estimate, information : (season), what the races say of each log slope, roughly
     """
 
     order: AnyArray
     incident: AnyArray
+    reference: Reference
     weighted_estimate: AnyArray
     information: AnyArray
 
 
-def summarise(evidence: Evidence, n_seasons: int) -> Likelihood:
+def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int) -> Likelihood:
     """Add the races' curves up.
 
     Parameters
     ----------
     evidence : Evidence
+    surfaces : array, shape (race, log sharpness, noise)
+        `surfaces.tabulate_surfaces` of the evidence's curves: the same whichever of the races are seen.
     n_seasons : int
         Seasons of the walk.
     """
     weight = np.asarray(evidence.weight)
     by_season = weight * (np.asarray(evidence.season) == np.arange(n_seasons)[:, None])
-    order = tabulate_surfaces(np.asarray(evidence.order), by_season, *map(float, evidence.reference))
-    estimate, information = _normal_summary(order)
+    order = np.tensordot(by_season.astype(np.float32), surfaces, axes=1)
+    reference = Reference(*map(np.float32, evidence.reference))
+    estimate, information = _normal_summary(order, reference)
     incident = weight @ np.asarray(evidence.incident)
-    return Likelihood(order, incident, np.asarray(estimate), np.asarray(information))
+    return Likelihood(order, incident, reference, np.asarray(estimate), np.asarray(information))
 
 
 def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray) -> float:
@@ -124,24 +124,24 @@ def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray) -
     noise = np.hypot(evidence.reference.noise_sigma, np.asarray(noise_sigma))[..., None]
     centre, scale = evidence.reference.log_slope + by_race, np.maximum(noise, SMALLEST_NOISE)
     beyond_curves = ndtr((lower - centre) / scale) + ndtr((centre - upper) / scale)
-    beyond_grid = (np.abs(by_race) > LARGEST_LOG_SLOPE) | (np.asarray(noise_sigma)[..., None] > LARGEST_NOISE)
+    beyond_grid = (centre < lower) | (centre > upper) | (noise > LARGEST_NOISE)
     return float(np.where(beyond_grid, 1.0, beyond_curves).mean())
 
 
 def no_evidence(n_seasons: int) -> Likelihood:
     """Return the likelihood of one archetype without races: under it the posterior is the prior."""
     nothing = jnp.zeros(n_seasons)
-    return Likelihood(jnp.zeros((n_seasons, 4, 4)), jnp.zeros(1), nothing, nothing)
+    return Likelihood(jnp.zeros((n_seasons, 4, 4)), jnp.zeros(1), Reference(0.0, 0.0), nothing, nothing)
 
 
 @jax.jit
-def _normal_summary(order: Array) -> tuple[Array, Array]:
+def _normal_summary(order: Array, reference: Reference) -> tuple[Array, Array]:
     """Information times estimate, and information, of each log slope around its mode: (season)."""
     shape = order.shape[:1]
 
     def derivatives(log_slope: Array) -> tuple[Array, Array]:
         # Each log slope has a surface of its own, so one product with ones gives the whole diagonal.
-        gradient = jax.grad(lambda at: jnp.sum(read_surfaces(order, at, TYPICAL_NOISE)))
+        gradient = jax.grad(lambda at: jnp.sum(_running_orders(order, reference, at, TYPICAL_NOISE)))
         score, curvature = jax.jvp(gradient, (log_slope,), (jnp.ones(shape),))
         return score, jnp.maximum(-curvature, 0.0)
 
@@ -196,9 +196,18 @@ def pooled_calibration_model(likelihood: Likelihood) -> None:
 
 def _score(likelihood: Likelihood, log_slope: Array, noise_sigma: Array, intercept: Array) -> None:
     """Put the likelihood into a model."""
-    order = read_surfaces(likelihood.order, log_slope, noise_sigma[..., None])
+    reference = Reference(*(jnp.asarray(number)[..., None] for number in likelihood.reference))
+    order = _running_orders(likelihood.order, reference, log_slope, noise_sigma[..., None])
     numpyro.factor("running_order", jnp.sum(order))
     numpyro.factor("incidents", jnp.sum(evaluate(likelihood.incident, intercept)))
+
+
+def _running_orders(
+    order: AnyArray, reference: Reference, log_slope: AnyArray, noise_sigma: AnyArray
+) -> Array:
+    """Log-likelihood of the running orders, by season."""
+    noise = jnp.sqrt(reference.noise_sigma**2 + noise_sigma**2)  # `hypot` costs as much as all the rest
+    return read_surfaces(order, reference.log_slope + log_slope, noise)
 
 
 @jax.jit

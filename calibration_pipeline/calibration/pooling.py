@@ -25,6 +25,7 @@ from calibration_pipeline.calibration.latent import (
     summarise,
 )
 from calibration_pipeline.calibration.race_curves import Reference, pad_races
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.calibration.walk_forward import log_likelihood, season_labels
 from calibration_pipeline.schemas.frames import ModelComparison
 
@@ -64,7 +65,7 @@ def fit_pooled(
         Groups posterior, sample_stats, log_likelihood.
     """
     evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
-    likelihoods = [summarise(one, len(seasons) + 1) for one in evidence]
+    likelihoods = [summarise(one, tabulate_surfaces(one.order), len(seasons) + 1) for one in evidence]
     likelihood = jax.tree.map(lambda *arrays: np.stack(arrays), *likelihoods)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
     mcmc = run_nuts(pooled_calibration_model, (likelihood,), **settings)

@@ -23,6 +23,7 @@ from calibration_pipeline.calibration.latent import Evidence, latent_calibration
 from calibration_pipeline.calibration.latent_plain import Fields, plain_latent_model
 from calibration_pipeline.calibration.marginal_predictive import race_log_likelihoods
 from calibration_pipeline.calibration.race_curves import tabulate_incidents, tabulate_orders
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.calibration.walk_forward import PARAMETERS, log_likelihood, thin
 from calibration_pipeline.models import run_mcmc_calibration, track_archetype_calibration_model
 
@@ -139,7 +140,7 @@ def _fit_latent(evidence: Evidence, n_seasons: int, seed: int) -> dict[str, NDAr
     """Parameter -> draws (chain, draw, ...)."""
     mcmc = run_nuts(
         latent_calibration_model,
-        (summarise(evidence, n_seasons),),
+        (summarise(evidence, tabulate_surfaces(evidence.order), n_seasons),),
         n_warmup=N_WARMUP,
         n_samples=N_SAMPLES,
         n_chains=N_CHAINS,

@@ -1,8 +1,8 @@
-"""Likelihood surfaces: all races of a season as one smooth function of log slope and race-level noise.
+"""Likelihood surfaces: races as smooth functions of log sharpness and race-level noise.
 
-Whatever their number, races of a season enter the latent map only through these two numbers. The surface is
-tabulated on a grid and read by cubic B-splines (Unser 1999, doi:10.1109/79.799930), so that a sampler's step
-costs the same for ten races and for a thousand.
+Whatever their number, races of a season enter the latent map only through these two numbers. Each race's
+surface is tabulated on a grid once, surfaces of races are added up, and the sum is read by cubic B-splines
+(Unser 1999, doi:10.1109/79.799930), so that a sampler's step costs the same for ten races and for a thousand.
 """
 
 import jax
@@ -10,80 +10,83 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.ndimage import spline_filter
+from scipy.ndimage import spline_filter1d
 
 from calibration_pipeline.calibration.curves import chebyshev_basis
-from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX
-from calibration_pipeline.quadrature import even_nodes
+from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, RACES_MULTIPLE
+from calibration_pipeline.quadrature import REACH, even_nodes
 from calibration_pipeline.scenarios.covariates import AnyArray
 
-LARGEST_LOG_SLOPE = 2.6
-LARGEST_NOISE = 2.4
+LARGEST_NOISE = 2.6
 STEP = 0.05
 N_NOISE_NODES = 61
-LOG_SLOPES = np.arange(-round(LARGEST_LOG_SLOPE / STEP), round(LARGEST_LOG_SLOPE / STEP) + 1) * STEP
-NOISES = np.arange(round(LARGEST_NOISE / STEP) + 1) * STEP
+N_LOG_SHARPNESS = round((LOG_SHARPNESS_BOX[1] - LOG_SHARPNESS_BOX[0]) / STEP) + 1
+N_NOISE = round(LARGEST_NOISE / STEP) + 1
+PARTS = 20
+"""Of a step. All nodes of the noise, at every point of the grid, are multiples of a part."""
+POINT = PARTS * np.arange(N_LOG_SHARPNESS)
+NODE = np.outer(np.arange(N_NOISE), np.linspace(-REACH, REACH, N_NOISE_NODES) * PARTS).round().astype(int)
 
 
-def tabulate_surfaces(
-    order: NDArray, group_weight: NDArray, reference_log_slope: float, reference_noise: float
-) -> NDArray[np.float32]:
-    """Tabulate groups of races.
+def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
+    """Tabulate races.
 
     Parameters
     ----------
     order : array, shape (race, coefficient)
         Curves of the races, as in `race_curves.RaceCurves`.
-    group_weight : array, shape (group, race)
-        Weight of each race in each group, e.g. 1 in its own season and 0 elsewhere.
-    reference_log_slope, reference_noise : float
-        What log slope 0 and noise 0 mean.
 
     Returns
     -------
-    array, shape (group, log slope, noise)
-        Spline coefficients for `read_surfaces`, 0 at log slope 0 and noise 0.
+    array, shape (race, log sharpness, noise)
+        Spline coefficients; sums of them over races are what `read_surfaces` reads.
     """
-    noise = np.sqrt(reference_noise**2 + NOISES**2).astype(np.float32)
-    centre = (reference_log_slope + LOG_SLOPES).astype(np.float32)
-    values = np.asarray(_grid_values(order, group_weight.astype(np.float32), centre, noise), np.float64)
-    values -= values[:, len(LOG_SLOPES) // 2, 0][:, None, None]
-    coefficients = [spline_filter(surface, order=3, mode="mirror") for surface in values]
-    return np.pad(np.array(coefficients), ((0, 0), (1, 2), (1, 2)), mode="reflect").astype(np.float32)
+    blocks = np.split(order, range(RACES_MULTIPLE, len(order), RACES_MULTIPLE))
+    return np.concatenate([_spline_coefficients(np.asarray(_grid_values(block))) for block in blocks])
+
+
+def _spline_coefficients(values: NDArray) -> NDArray[np.float32]:
+    """Coefficients of surfaces through values (race, log sharpness, noise), with more at each edge."""
+    for axis in (1, 2):
+        values = spline_filter1d(values, order=3, axis=axis, mode="mirror")
+    return np.pad(values.astype(np.float32), ((0, 0), (1, 2), (1, 2)), mode="reflect")
 
 
 @jax.jit
-def _grid_values(order: Array, group_weight: Array, centre: Array, noise: Array) -> Array:
-    """Weighted sums of the integrated likelihoods on the grid: (group, log slope, noise)."""
-    nodes, weights = even_nodes(N_NOISE_NODES)
+def _grid_values(order: Array) -> Array:
+    """Likelihoods, integrated over noise, on the grid: (race, log sharpness, noise)."""
+    _, weights = even_nodes(N_NOISE_NODES)
+    reach = int(NODE.max())
+    fine = LOG_SHARPNESS_BOX[0] + STEP / PARTS * jnp.arange(-reach, POINT[-1] + reach + 1)
+    curves = chebyshev_basis(fine, order.shape[-1], *LOG_SHARPNESS_BOX) @ order.T
 
-    def at(log_slope: Array) -> Array:
-        basis = chebyshev_basis(log_slope + noise[:, None] * nodes, order.shape[-1], *LOG_SHARPNESS_BOX)
-        values = jnp.einsum("rn,yqn->ryq", order, basis)
-        return group_weight @ jax.nn.logsumexp(values + jnp.log(weights), axis=-1)
+    def at(point: Array) -> Array:
+        values = curves[point + reach + NODE]
+        return jax.nn.logsumexp(values + jnp.log(weights)[:, None], axis=1)
 
-    return jnp.moveaxis(jax.lax.map(at, centre), 0, 1)
+    return jnp.moveaxis(jax.lax.map(at, jnp.asarray(POINT)), -1, 0)
 
 
-def read_surfaces(coefficients: AnyArray, log_slope: AnyArray, noise_sigma: AnyArray) -> Array:
-    """Read each group's surface at its own point.
+def read_surfaces(coefficients: AnyArray, log_sharpness: AnyArray, noise: AnyArray) -> Array:
+    """Read each surface at its own point.
 
     Parameters
     ----------
-    coefficients : array, shape (..., log slope, noise)
-        As made by `tabulate_surfaces`.
-    log_slope : array, shape (...)
-    noise_sigma : array, broadcastable to (...)
+    coefficients : array, shape (..., log sharpness, noise)
+        As made by `tabulate_surfaces`, or sums of them.
+    log_sharpness : array, shape (...)
+    noise : array, broadcastable to (...)
 
     Returns
     -------
     array, shape (...)
         Beyond the grid the surface continues level; see `latent.mass_outside`.
     """
-    x = (jnp.clip(log_slope, -LARGEST_LOG_SLOPE, LARGEST_LOG_SLOPE) + LARGEST_LOG_SLOPE) / STEP
-    y = jnp.broadcast_to(jnp.clip(noise_sigma, 0.0, LARGEST_NOISE) / STEP, x.shape)
-    i = jnp.clip(jnp.floor(x), 0, len(LOG_SLOPES) - 2).astype(int)
-    j = jnp.clip(jnp.floor(y), 0, len(NOISES) - 2).astype(int)
+    lower, upper = LOG_SHARPNESS_BOX
+    x = (jnp.clip(log_sharpness, lower, upper) - lower) / STEP
+    y = jnp.broadcast_to(jnp.clip(noise, 0.0, LARGEST_NOISE) / STEP, x.shape)
+    i = jnp.clip(jnp.floor(x), 0, N_LOG_SHARPNESS - 2).astype(int)
+    j = jnp.clip(jnp.floor(y), 0, N_NOISE - 2).astype(int)
     patches = jax.vmap(lambda table, a, b: jax.lax.dynamic_slice(table, (a, b), (4, 4)))(
         jnp.asarray(coefficients).reshape(-1, *jnp.shape(coefficients)[-2:]), i.ravel(), j.ravel()
     ).reshape(*x.shape, 4, 4)

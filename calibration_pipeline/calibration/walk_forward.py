@@ -36,6 +36,7 @@ from calibration_pipeline.calibration.race_curves import (
     reference_sharpness,
     tabulate,
 )
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 
 MIN_CALIBRATION_RACES = 3
 PREDICTIVE_DRAWS = 100
@@ -91,13 +92,14 @@ def fit_archetype(
         raise ValueError(f"Argument n_samples must be at least 500 where a fit is kept, got {n_samples}.")
     observed = observe(ensemble, race_results)
     curves = tabulate(ensemble, observed)
+    surfaces = tabulate_surfaces(curves.order)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
 
     season = np.searchsorted(seasons, ensemble["season"].values)
 
     def fit(seen: NDArray[np.bool_]) -> tuple[MCMC, Evidence]:
         evidence = gather_evidence(curves, season, seen)
-        likelihood = summarise(evidence, len(seasons) + 1)
+        likelihood = summarise(evidence, surfaces, len(seasons) + 1)
         return run_nuts(latent_calibration_model, (likelihood,), **settings), evidence
 
     race_order = ensemble["race_order"].values
