@@ -1,13 +1,15 @@
-"""Dagster runs, each of one partition: in this process, or through the executor that the settings name."""
+"""Dagster runs, each of one partition: in this process, or several at a time, each in its own process."""
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from logging.handlers import QueueHandler
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from assets.executors import PRELOADED
+from assets.log import OWN_LOGGERS
 from assets.process import prepare_process
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
@@ -98,15 +101,34 @@ def run_elsewhere(
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_S)
             while not queue.empty():
-                hear(*queue.get())
+                _tell(queue.get(), hear)
             if any(not _succeeded(run) for run in done):
                 pool.shutdown(wait=False, cancel_futures=True)
     return {partition: run.result() for run, partition in runs.items() if not run.cancelled()}
 
 
+def _tell(told: tuple[dg.DagsterEvent, str | None] | logging.LogRecord, hear: Hear) -> None:
+    if isinstance(told, logging.LogRecord):
+        logging.getLogger(told.name).handle(told)
+    else:
+        hear(*told)
+
+
+class _ToCommand(QueueHandler):
+    """Lets the command log what its processes log."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send a record."""
+        _events.put(record)
+
+
 def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     global _events
     _events = queue
+    logging.getLogger().addHandler(_ToCommand(queue))
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
     os.environ.update(addresses)
     threading.Thread(target=_end_with_command, daemon=True).start()
 

@@ -2,8 +2,8 @@
 
 Assets that are cut alike and follow each other make a stage; each partition of a stage is one Dagster run.
 That is right because a season's assets read only their own and earlier seasons, and an archetype's only
-their own archetype. For the same reason the archetypes of a stage run at the same time where the executor
-has processes for them; seasons follow each other.
+their own archetype. For the same reason the archetypes of a stage run side by side, as many as the settings
+say; seasons follow each other.
 """
 
 import logging
@@ -236,7 +236,8 @@ def _run_stage(
             raise RunError(_first_failure(events, assets, partition))
         return events
 
-    if settings.executor == "in_process":
+    together = _together(settings, stage)
+    if settings.executor == "in_process" and (together == 1 or not instance.is_persistent):
         job = defs.resolve_implicit_global_asset_job_def()
         graph = defs.resolve_asset_graph()
         pools = {pool for key in stage.keys for pool in graph.get(key).pools or ()}
@@ -247,7 +248,6 @@ def _run_stage(
                 events = run_here(job, instance, stage.keys, partition, tags)
             yield checked(events, partition)
         return
-    together = _together(settings, stage)
     if together > 1 and settings.executor == "multiprocess":
         settings = settings.model_copy(update={"processes": 1})
     for partitions in [stage.partitions] if together > 1 else [(one,) for one in stage.partitions]:
@@ -264,7 +264,8 @@ def _together(settings: Settings, stage: Stage) -> int:
     archetypes = set(ARCHETYPE_PARTITIONS.get_partition_keys())
     if not archetypes.issuperset(stage.partitions):
         return 1
-    return len(stage.partitions) if settings.executor == "dask" else settings.processes
+    most = len(stage.partitions)
+    return most if settings.executor == "dask" else min(settings.processes, most)
 
 
 def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:

@@ -151,14 +151,15 @@ class Settings(BaseSettings):
 
     executor: Literal["in_process", "multiprocess", "dask"] = Field(
         default="in_process",
-        description="where steps are executed: in_process (one by one), multiprocess (on this machine, "
+        description="where steps of a run are executed: in_process (one by one), multiprocess (here, "
         "as many at a time as processes says) or dask (on the cluster at dask_address)",
     )
     processes: int = Field(
         default=2,
         ge=1,
         le=256,
-        description="steps that executor multiprocess executes at a time, 1 to 256; a fit uses four cores",
+        description="kinds of track that the command line materializes side by side, and steps that executor "
+        "multiprocess executes at a time, 1 to 256; a fit uses four cores",
     )
     dask_address: str | None = Field(
         default=None,

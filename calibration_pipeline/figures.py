@@ -128,5 +128,5 @@ def figure_png(figure: Figure, dpi: int = 144) -> bytes:
     size = canvas.get_width_height()
     image = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
     small = io.BytesIO()
-    image.convert("RGB").quantize(128).save(small, format="png")
+    image.convert("RGB").quantize(128, Image.Quantize.FASTOCTREE).save(small, format="png")
     return small.getvalue()

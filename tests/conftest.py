@@ -28,5 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr("assets.settings.project_folder", lambda: tmp_path)
     monkeypatch.setattr("assets.instance.project_folder", lambda: tmp_path)
     monkeypatch.setattr("assets.resources.project_folder", lambda: tmp_path)
+    # Processes of a run know of none of that.
+    monkeypatch.setenv("CALIBRATION_STORE", str(tmp_path / "data" / "store"))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     return tmp_path

@@ -21,6 +21,7 @@ def make(folder: Path, command: list[str]) -> Path:
 def point_at(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for module in ("settings", "instance", "resources"):
         patch.setattr(f"assets.{module}.project_folder", lambda: folder)
+    patch.setenv("CALIBRATION_STORE", str(folder / "data" / "store"))  # processes of a run know of no patch
     patch.setenv("DAGSTER_HOME", str(folder / "home"))
 
 

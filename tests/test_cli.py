@@ -44,6 +44,7 @@ def test_settings_shows_values_and_origins(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / ".env").write_text("CALIBRATION_SEED=7\n")
+    monkeypatch.delenv("CALIBRATION_STORE")
     monkeypatch.setenv("CALIBRATION_SCENARIOS", "300")
     assert main(["settings", "--source", "nascar_feed", "--seasons", "2020,2021"]) == 0
     lines = {words[0]: words[1:] for line in capsys.readouterr().out.splitlines() if (words := line.split())}

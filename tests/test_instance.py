@@ -29,7 +29,7 @@ def test_configuration_limits_fits_and_runs_and_sends_nothing_home(project: Path
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_max_runtime_seconds == 4 * 3600
         limits = instance.get_concurrency_config()
-        assert limits.pool_config.default_pool_limit == 1
+        assert limits.pool_config.default_pool_limit == 2
         assert limits.pool_config.pool_granularity.value == "op"
         assert limits.run_queue_config is not None
         assert limits.run_queue_config.max_concurrent_runs == 2

@@ -35,14 +35,15 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def started(instance: dg.DagsterInstance, lock: str) -> dg.DagsterRun:
-    """Record a run that has started and holds the only place in the pool."""
+    """Record a run that has started and holds every place in the pool."""
     run = instance.create_run_for_job(idle, tags={LOCK_TAG: lock})
     instance.report_dagster_event(
         dg.DagsterEvent("PIPELINE_START", job_name="idle", message=""), run_id=run.run_id
     )
     storage = instance.event_log_storage
     storage.initialize_concurrency_limit_to_default(POOL)
-    assert storage.claim_concurrency_slot(POOL, run.run_id, "nothing").is_claimed
+    for place in range(storage.get_concurrency_info(POOL).slot_count):
+        assert storage.claim_concurrency_slot(POOL, run.run_id, f"nothing {place}").is_claimed
     return run
 
 

@@ -13,7 +13,8 @@ from assets.settings_page import settings_page
 from calibration_pipeline.scenarios.structure import VARIANTS
 
 
-def test_defaults_need_nothing(project: Path) -> None:
+def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CALIBRATION_STORE")
     settings = load_settings()
     assert settings.source == "simulated"
     assert (settings.scenarios, settings.seed, settings.fold_races) == (2000, 42, None)
@@ -25,6 +26,7 @@ def test_defaults_need_nothing(project: Path) -> None:
 def test_options_win_over_environment_over_file_over_defaults(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CALIBRATION_STORE")
     (project / ".env").write_text(
         "CALIBRATION_SEED=1\nCALIBRATION_SCENARIOS=300\nCALIBRATION_SOURCE=nascar_feed\n"
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.verification.event_counts import scenario_outcomes
-from calibration_pipeline.verification.events import Event
+from calibration_pipeline.verification.events import Event, Outcomes
 
 FITS = 100
 SCENARIOS_A_FIT = 1024
@@ -61,7 +61,8 @@ def chances_by_fit(
     for change in recalibration_of_each_fit(posterior, FITS, SCENARIOS_A_FIT, seed):
         ensemble = simulate(change, SCENARIOS_A_FIT)
         cars.append(_chances(ensemble))
-        happens.append([_event_chance(ensemble, event)[0] for event in events])
+        outcomes = scenario_outcomes(ensemble, 0)
+        happens.append([_event_chance(outcomes, event)[0] for event in events])
     return np.array(cars), np.array(happens).reshape(len(cars), len(events))
 
 
@@ -137,7 +138,8 @@ def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray |
     polars.DataFrame
         `ForecastEvents`.
     """
-    told = [_event_chance(forecast, event) for event in events]
+    outcomes = scenario_outcomes(forecast, 0)
+    told = [_event_chance(outcomes, event) for event in events]
     estimate = np.array([chance for chance, _, _ in told])
     ends = None if by_fit is None or not events else interval_around(estimate, by_fit)
     return pl.DataFrame(
@@ -214,9 +216,9 @@ def _chances(forecast: xr.Dataset) -> NDArray[np.float64]:
     return np.stack([*((finish <= places).mean(axis=0) for places in (1, 5, 10)), dnf], axis=1)
 
 
-def _event_chance(forecast: xr.Dataset, event: Event) -> tuple[float, float, int]:
+def _event_chance(outcomes: Outcomes, event: Event) -> tuple[float, float, int]:
     """Return the mean share of an event's cases that happen, its Monte Carlo error, and the cases."""
-    happens = event.evaluate(scenario_outcomes(forecast, 0))
+    happens = event.evaluate(outcomes)
     share = happens.mean(axis=-1)
     error = share.std(ddof=1) / np.sqrt(share.size)
     return float(share.mean()), float(error), happens.shape[-1]

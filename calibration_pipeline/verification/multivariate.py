@@ -103,7 +103,8 @@ def variogram_score(scenarios: NDArray, observed: NDArray) -> JointScore:
     np.sqrt(np.abs(spread, out=spread), out=spread)
     expected = spread.mean(axis=1)
     miss = expected - np.sqrt(np.abs(observed[first] - observed[second]))
-    influence = 2 * (miss.astype(np.float32) @ spread) / first.size
+    spread *= miss.astype(np.float32)[:, None]  # BLAS's products depend, in the last bit, on where arrays lie
+    influence = 2 * spread.sum(axis=0) / first.size
     error = np.std(influence, ddof=1) / np.sqrt(influence.size)
     return JointScore(float(np.mean(miss**2)), float(error))
 
