@@ -31,6 +31,8 @@ from assets.settings import Settings
 
 RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 POLL_S = 0.2
+ENDING_S = 10.0
+"""So long may runs take to end when they are interrupted."""
 STEPS_LOG = "steps.log"
 Hear = Callable[[dg.DagsterEvent, str | None], None]
 
@@ -98,12 +100,19 @@ def run_elsewhere(
             pool.submit(_run, *arguments, names, partition, dict(tags)): partition for partition in partitions
         }
         waiting = set(runs)
-        while waiting:
-            done, waiting = wait(waiting, timeout=POLL_S)
-            while not queue.empty():
-                _tell(queue.get(), hear)
-            if any(not _succeeded(run) for run in done):
-                pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=POLL_S)
+                while not queue.empty():
+                    _tell(queue.get(), hear)
+                if any(not _succeeded(run) for run in done):
+                    pool.shutdown(wait=False, cancel_futures=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(waiting, timeout=ENDING_S)  # the terminal has interrupted them as well
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     return {partition: run.result() for run, partition in runs.items() if not run.cancelled()}
 
 

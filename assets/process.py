@@ -1,5 +1,6 @@
 """What a process that computes sets up before JAX starts: devices, and where compiled functions are kept."""
 
+import contextlib
 import platform
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,15 @@ def prepare_process() -> None:
         folder = home_folder() / COMPILED / _processor()
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILE_TIME_S)
+        _forget_unwritten(folder)
+
+
+def _forget_unwritten(folder: Path) -> None:
+    """Remove what a killed process had begun to keep: JAX never writes an entry that is there."""
+    for entry in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if entry.stat().st_size == 0:
+                entry.unlink()
 
 
 def _processor() -> str:

@@ -139,8 +139,8 @@ def test_pipelines_are_told_by_asset() -> None:
         "draw": {"seconds": 5.0, "peak": 2**20, "partitions": 1},
     }
     cell = pipeline.Cell(4, 1000)
-    what = {"wall": 10.0, "peak": 2**22, "stored": 2**20, "assets": steps}
-    assert "| 4 | 1,000 | 10 | 2 | 4 | 19 | 1 |" in pipeline.overview({cell: what})
+    what = {"wall": 10.0, "peak": 2**22, "stored": 2**20, "assets": steps, "processes": 2}
+    assert "| 4 | 1,000 | 2 | 10 | 8 | 4 | 19 | 1 |" in pipeline.overview({cell: what})
     assert pipeline.by_asset({cell: what}).splitlines()[2:] == ["| draw | 5.0 | 1 |", "| fit | 3.0 | 2 |"]
     assert pipeline.draw({cell: what})
 

@@ -44,6 +44,16 @@ def test_what_one_process_compiles_the_next_one_loads(tmp_path: Path) -> None:
     assert Path(first[2]).parent == tmp_path / "compiled"
 
 
+def test_what_a_killed_process_left_empty_is_made_again(tmp_path: Path) -> None:
+    folder = Path(told(tmp_path)[2])
+    entries = sorted(folder.iterdir())
+    for entry in entries:
+        entry.write_bytes(b"")
+    assert told(tmp_path)[1] == "0"
+    assert sorted(folder.iterdir()) == entries
+    assert all(entry.stat().st_size for entry in entries)
+
+
 def test_another_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
     own = str(tmp_path / "own")
     assert told(tmp_path, JAX_COMPILATION_CACHE_DIR=own)[2] == own

@@ -123,7 +123,7 @@ def overview(outcome: Mapping[Cell, Mapping[str, Any] | str]) -> str:
     for cell, what in outcome.items():
         label = [str(cell.seasons), f"{cell.scenarios:,}"]
         if isinstance(what, str):
-            rows.append([*label, what, "", "", "", ""])
+            rows.append([*label, what, "", "", "", "", ""])
             continue
         assets = sum(one["seconds"] for one in what["assets"].values())
         sizes = [
@@ -131,8 +131,9 @@ def overview(outcome: Mapping[Cell, Mapping[str, Any] | str]) -> str:
             f"{ensemble_bytes(cell) / 2**20:,.0f}",
             f"{what['stored'] / 2**20:,.0f}",
         ]
-        rows.append([*label, f"{what['wall']:.0f}", f"{what['wall'] - assets:.0f}", *sizes])
-    columns = ["seasons", "scenarios", "wall time, s", "of which not in assets, s", "peak memory, MiB",
+        times = [str(what["processes"]), f"{what['wall']:.0f}", f"{assets:.0f}"]
+        rows.append([*label, *times, *sizes])
+    columns = ["seasons", "scenarios", "processes", "wall time, s", "in assets, s", "peak memory, MiB",
                "largest ensemble, MiB", "store, MiB"]  # fmt: skip
     return table(columns, rows)
 
@@ -162,19 +163,15 @@ def draw(found: Mapping[Cell, Mapping[str, Any]]) -> Figure:
     shares = [{n: one["seconds"] for n, one in what["assets"].items()} for what in found.values()]
     large = sorted({n for share in shares for n, s in share.items() if s > 0.04 * sum(share.values())})
     left = np.zeros(len(found))
-    for name in [*large, "the other assets", "between them"]:
+    for name in [*large, "the other assets"]:
         if name in large:
             width = np.array([share.get(name, 0.0) for share in shares])
-        elif name == "the other assets":
-            width = np.array([sum(s for n, s in share.items() if n not in large) for share in shares])
         else:
-            width = np.array(
-                [what["wall"] - sum(s.values()) for what, s in zip(found.values(), shares, strict=True)]
-            )
+            width = np.array([sum(s for n, s in share.items() if n not in large) for share in shares])
         ax.barh(range(len(found)), width, left=left, label=name)
         left += width
     ax.set_yticks(range(len(found)), [f"{c.seasons} seasons, {c.scenarios:,} scenarios" for c in found])
     ax.invert_yaxis()
-    ax.set(xlabel="Seconds")
+    ax.set(xlabel="Seconds, of all processes")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
 from ledger import Ledger
 
@@ -217,11 +218,20 @@ def test_a_killed_fit_gives_its_place_in_the_pool_back(bench: Bench, ledger: Led
 
 
 @in_the_soak_alone
-def test_nothing_of_a_killed_run_goes_on_in_other_processes(bench: Bench, ledger: Ledger) -> None:
-    """With executor multiprocess, the processes of the pool end with the command."""
-    bench.lose(f"driver_features/{SEASON}.parquet", f"race_results/{SEASON}.parquet")
-    process = bench.start("--update", "--executor", "multiprocess")
+@pytest.mark.parametrize(
+    ("lost", "options", "where"),
+    [
+        ("driver_features/*.parquet", ("--executor", "multiprocess"), "executor multiprocess, the command"),
+        ("calibration_posterior/*.nc", (), "kinds of track side by side, the command"),
+    ],
+)
+def test_nothing_of_a_killed_run_goes_on_in_other_processes(
+    bench: Bench, ledger: Ledger, lost: str, options: tuple[str, ...], where: str
+) -> None:
+    """The processes of the pool end with the command."""
+    bench.lose(lost)
     before = databases(bench)
+    process = bench.start("--update", *options)
     while process.poll() is None and not any(
         kind == "STEP_START" for one in databases(bench) - before for _, kind, _ in events(one)
     ):
@@ -236,7 +246,7 @@ def test_nothing_of_a_killed_run_goes_on_in_other_processes(bench: Bench, ledger
         time.sleep(0.2)
     bench.assert_readable()
     bench.update()
-    ledger.enter("SIGKILL", "executor multiprocess, the command", 1, "its processes ended with it")
+    ledger.enter("SIGKILL", where, 1, "its processes ended with it")
 
 
 def processes_of(bench: Bench) -> list[int]:
