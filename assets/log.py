@@ -1,8 +1,9 @@
 """The log of the command line: a file, and the terminal on request."""
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from calibration_pipeline.addresses import without_credentials
@@ -17,10 +18,24 @@ class _Discreet(logging.Formatter):
         return without_credentials(super().format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """Leaves out what a full disk has no room for: the command's own line on the terminal tells of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Handle an error on writing."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
     """Send log lines and warnings to a file, and to the terminal only on request."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8")]
     if verbose:
         handlers.append(logging.StreamHandler())
     root = logging.getLogger()

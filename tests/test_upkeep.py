@@ -1,6 +1,8 @@
 """What `run --update` makes again: what is missing, broken or out of date, and nothing else."""
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import polars as pl
@@ -129,14 +131,31 @@ def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def told() -> io.StringIO:
+    """Return what the run that made `whole` has printed."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, told: io.StringIO) -> Path:
     """Return a folder with all that a run makes."""
-    return make(tmp_path_factory.mktemp("whole"), WHOLE)
+    with redirect_stdout(told):
+        return make(tmp_path_factory.mktemp("whole"), WHOLE)
 
 
 @pytest.fixture
 def whole_store(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copied(whole, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_whole_run_ends_with_table_and_report(whole: Path, told: io.StringIO) -> None:
+    out = told.getvalue()
+    for archetype in ARCHETYPES:
+        assert f"\n{archetype.label}" in out
+    report = whole / "data" / "store" / "simulated" / "calibration_report.html"
+    assert str(report) in out.replace("\n", "")
+    assert "<html" in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
