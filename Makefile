@@ -70,25 +70,26 @@ clean:  ## Remove the environment, the caches and what was built; results stay
 	rm -rf $(VENV) .cache/compiled build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find calibration_pipeline assets tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# $(call environment,FOLDER,LOCKS): an environment of what the locks pin
+# $(call environment,FOLDER,LOCKS): an environment of what the locks pin; $(call editable,FOLDER): the project in it
 ifneq ($(UV),)
 environment = $(UV) venv --allow-existing --python $(PYTHON) $(1) && \
 	$(UV) pip install --python $(1)/bin/python --require-hashes $(addprefix --requirement ,$(2))
-editable = $(UV) pip install --python $(BIN)/python
+editable = $(UV) pip install --python $(1)/bin/python --no-deps --no-build-isolation --editable .
 else
 environment = $(PYTHON) -m venv $(1) && \
 	$(1)/bin/python -m pip install --require-hashes $(addprefix --requirement ,$(2))
-editable = $(BIN)/python -m pip install
+editable = $(1)/bin/python -m pip install --no-deps --no-build-isolation --editable .
 endif
 no_python = No Python 3.12 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.13
 
 $(STAMP): requirements.lock pyproject.toml
 	$(if $(PYTHON),,$(error $(no_python)))
 	$(call environment,$(VENV),requirements.lock)
-	$(editable) --no-deps --no-build-isolation --editable .
+	$(call editable,$(VENV))
 	touch $(STAMP)
 
 $(BENCH)/.installed: requirements.lock benchmarks/requirements.lock
 	$(if $(PYTHON),,$(error $(no_python)))
 	$(call environment,$(BENCH),requirements.lock benchmarks/requirements.lock)
+	$(call editable,$(BENCH))
 	touch $(BENCH)/.installed

@@ -1,4 +1,4 @@
-"""The command line: quick help, one message for each mistake, exit codes, runs that survive being killed."""
+"""The command line: quick help, one message for each mistake, exit codes, whole runs."""
 
 import logging
 import os
