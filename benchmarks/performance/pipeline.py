@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -161,9 +162,10 @@ def draw(found: Mapping[Cell, Mapping[str, Any]]) -> Figure:
     """Draw a bar for every cell, cut by asset; small assets are drawn together."""
     figure, ax = figure_axes(8, rows_height(len(found), 0.5) + 1)
     shares = [{n: one["seconds"] for n, one in what["assets"].items()} for what in found.values()]
-    large = sorted({n for share in shares for n, s in share.items() if s > 0.04 * sum(share.values())})
+    large = {n for share in shares for n, s in share.items() if s > 0.04 * sum(share.values())}
     left = np.zeros(len(found))
-    for name in [*large, "the other assets"]:
+    ax.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
+    for name in [*sorted(large, key=lambda name: -_seconds(found, name)), "the other assets"]:
         if name in large:
             width = np.array([share.get(name, 0.0) for share in shares])
         else:
