@@ -124,7 +124,8 @@ def _allows_missing(asset: dg.AssetsDefinition, name: str) -> bool:
 def select_assets(defs: dg.Definitions, selection: str | None) -> frozenset[dg.AssetKey]:
     """Return the asset keys of a selection such as 'race_results,lap_telemetry' or '+causal_network'.
 
-    A plus before a name adds all that it depends on, one after it all that depends on it.
+    A plus before a name adds all that it depends on, one after it all that depends on it. Assets that only
+    come together are all selected by the name of one.
 
     Raises
     ------
@@ -146,7 +147,13 @@ def select_assets(defs: dg.Definitions, selection: str | None) -> frozenset[dg.A
         if not found:
             raise RunError(f"No asset fits the selection {text!r}.")
         keys |= found
-    return frozenset(keys)
+    return _with_inseparable(defs, keys)
+
+
+def _with_inseparable(defs: dg.Definitions, keys: Collection[dg.AssetKey]) -> frozenset[dg.AssetKey]:
+    """Add the assets that a step makes with one of these, and cannot leave out."""
+    graph = defs.resolve_asset_graph()
+    return frozenset(one for key in keys for one in graph.get(key).execution_set_asset_keys)
 
 
 def run(
@@ -215,8 +222,9 @@ def _needed(
                 break
             for reason in broken.values():
                 progress.say(reason)
-            made |= broken.keys()
-            yield Stage(frozenset(broken), (partition,))
+            together = _with_inseparable(defs, broken)
+            made |= together
+            yield Stage(together, (partition,))
             upkeep.forget()
 
 

@@ -148,6 +148,8 @@ def test_selection_by_name_and_by_expression(defs: dg.Definitions) -> None:
     assert by_name == {"race_results", "lap_telemetry"}
     upstream = {name(key) for key in select_assets(defs, "+lap_aggregates")}
     assert upstream == {"track_constraints", "lap_telemetry", "lap_aggregates"}
+    coming = {name(key) for key in select_assets(defs, "forecast_chances")}
+    assert coming == {"race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"}
     group = {name(key) for key in select_assets(defs, 'group:"telemetry"')}
     assert group == {"lap_aggregates", "driver_features"}
 

@@ -176,6 +176,18 @@ def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
 
 
 @pytest.mark.slow
+def test_what_comes_together_is_made_again_together(
+    whole_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was killed between the files of the coming race leaves some of them."""
+    before = content(whole_store)
+    (whole_store / "forecast_chances.parquet").unlink()
+    coming = {"race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"}
+    assert remade(capsys, WHOLE) >= coming
+    assert content(whole_store) == before
+
+
+@pytest.mark.slow
 def test_a_changed_season_reaches_the_report(
     whole_store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
