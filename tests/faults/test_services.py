@@ -189,7 +189,7 @@ def test_an_object_store_that_fails_every_third_request_costs_time_alone(
         for path in there.rglob("*.*"):
             target = here / str(path.relative_to(there))
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(undisturbed.store / path.relative_to(there), target)
+            shutil.copy(undisturbed.store / str(path.relative_to(there)), target)
         assert_same_values(there, here)
         assert len(content(here)) == 11
     ledger.enter("object store fails", "every third request", len(failed), "asked again, and ended well")
