@@ -11,9 +11,9 @@ from assets.checks import build_checks
 from assets.executors import build_executor
 from assets.partitions import narrow, seasons_of
 from assets.process import prepare_process
+from assets.progress import progress_logger
 from assets.races import every_finished_race, finished_races_sensor
 from assets.resources import build_resources, with_seasons
-from assets.runner import progress_logger
 from assets.settings import Settings, load_settings
 
 ASSETS: list[dg.AssetsDefinition] = [

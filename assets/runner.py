@@ -6,48 +6,31 @@ their own archetype. For the same reason the archetypes of a stage run side by s
 say; seasons follow each other.
 """
 
-import logging
 import re
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
 from upath import UPath
 
 from assets.contracts import place
 from assets.launch import has_succeeded, run_elsewhere, run_here
 from assets.neighbours import end_dead_runs, living, wait_for_pools
 from assets.partitions import ARCHETYPE_PARTITIONS
+from assets.progress import Progress
 from assets.settings import Settings
 from assets.storage import stored_partitions
 from assets.upkeep import Upkeep
 
-PROGRESS = "assets.progress"
 ALLOW_MISSING = "allow_missing_partitions"
 EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
-
-log = logging.getLogger(__name__)
 
 
 class RunError(RuntimeError):
     """An asset could not be made; the message names it, its partition and the cause."""
-
-
-@dg.logger(None, "Hands the run's events to the program that started the run.")
-def progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:
-    """Return the logger whose handler the runner is; in other processes nobody listens."""
-    logger = logging.getLogger(PROGRESS)
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return logger
 
 
 @dataclass(frozen=True)
@@ -209,7 +192,7 @@ def run(
 
 
 def _needed(
-    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: "Progress"
+    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: Progress
 ) -> Iterator[Stage]:
     """Yield the parts of a stage that are to be made again, each after the one before it was made."""
     upkeep = Upkeep(defs, instance)
@@ -232,7 +215,7 @@ def _run_stage(
     defs: dg.Definitions,
     instance: dg.DagsterInstance,
     stage: Stage,
-    progress: "Progress",
+    progress: Progress,
     tags: Mapping[str, str],
 ) -> Iterator[Sequence[dg.DagsterEvent]]:
     """Yield the events of each partition's run, in order; raise at the first that failed."""
@@ -244,21 +227,22 @@ def _run_stage(
             raise RunError(_first_failure(events, assets, partition))
         return events
 
+    graph = defs.resolve_asset_graph()
+    pools = {pool for key in stage.keys for pool in graph.get(key).pools or ()}
     together = _together(settings, stage)
     if settings.executor == "in_process" and (together == 1 or not instance.is_persistent):
         job = defs.resolve_implicit_global_asset_job_def()
-        graph = defs.resolve_asset_graph()
-        pools = {pool for key in stage.keys for pool in graph.get(key).pools or ()}
         for partition in stage.partitions:
             progress.partition = partition
             wait_for_pools(instance, pools, progress.say)
-            with _listening(progress):
+            with progress.listening():
                 events = run_here(job, instance, stage.keys, partition, tags)
             yield checked(events, partition)
         return
     if together > 1 and settings.executor == "multiprocess":
         settings = settings.model_copy(update={"processes": 1})
     for partitions in [stage.partitions] if together > 1 else [(one,) for one in stage.partitions]:
+        wait_for_pools(instance, pools, progress.say)
         try:
             runs = run_elsewhere(settings, instance, stage.keys, partitions, together, progress.hear, tags)
         except BrokenProcessPool as error:
@@ -287,74 +271,6 @@ def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:
         one.asset_key.to_user_string(): {name: value.value for name, value in one.metadata.items()}
         for one in made
     }
-
-
-class Progress(logging.Handler):
-    """Turns the events of a run into lines: what was made, for which partition, in how many seconds.
-
-    Parameters
-    ----------
-    console : rich.console.Console
-    status : rich.status.Status
-        Shows what is being made.
-    """
-
-    def __init__(self, console: Console, status: Status) -> None:
-        super().__init__(logging.DEBUG)
-        self.console = console
-        self.status = status
-        self.partition: str | None = None
-        self.started: dict[tuple[str, str | None], float] = {}
-        self.made: dict[tuple[str, str | None], list[str]] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Handle one event of a run in this process."""
-        event: dg.DagsterEvent | None = getattr(record, "dagster_event", None)
-        if event is not None:
-            self.hear(event, self.partition)
-
-    def hear(self, event: dg.DagsterEvent, partition: str | None) -> None:
-        """Handle one event of a partition's run."""
-        if event.step_key is None:
-            return
-        step = (event.step_key, partition)
-        where = place(*step)
-        match event.event_type_value:
-            case "STEP_START":
-                self.started[step] = time.monotonic()
-                self.status.update(where)
-            case "ASSET_MATERIALIZATION" if event.asset_key:
-                self.made.setdefault(step, []).append(event.asset_key.to_user_string())
-            case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
-                self._warn(event.asset_check_evaluation_data, partition)
-            case "STEP_SUCCESS" if step in self.made:
-                seconds = time.monotonic() - self.started[step]
-                names = place(", ".join(self.made.pop(step)), partition)
-                self.console.print(f"  [green]✓[/] {escape(names):<58} {seconds:6.1f} s", highlight=False)
-            case "STEP_FAILURE" if event.step_failure_data.error:
-                log.error("%s\n%s", where, event.step_failure_data.error.to_string())
-
-    def say(self, text: str) -> None:
-        """Print a line about the run itself."""
-        self.console.print(f"  [yellow]–[/] {escape(text)}", highlight=False)
-
-    def _warn(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
-        where = place(evaluation.asset_key.to_user_string(), partition)
-        text = f"{where}: {evaluation.description or evaluation.check_name}"
-        self.console.print(f"  [yellow]![/] {escape(text)}", highlight=False)
-
-
-@contextmanager
-def _listening(progress: Progress) -> Iterator[Progress]:
-    """Let `progress` hear the events of runs."""
-    events = logging.getLogger(PROGRESS)
-    events.setLevel(logging.DEBUG)
-    events.propagate = False
-    events.addHandler(progress)
-    try:
-        yield progress
-    finally:
-        events.removeHandler(progress)
 
 
 def _partitions(cut: dg.PartitionsDefinition | None, archetypes: Sequence[str]) -> tuple[str | None, ...]:
