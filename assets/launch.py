@@ -24,7 +24,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from assets.executors import PRELOADED
-from assets.log import OWN_LOGGERS
+from assets.log import hand_to
 from assets.process import prepare_process
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
@@ -134,10 +134,7 @@ class _ToCommand(QueueHandler):
 def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     global _events
     _events = queue
-    logging.getLogger().addHandler(_ToCommand(queue))
-    for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.INFO)
-    logging.captureWarnings(capture=True)
+    hand_to(_ToCommand(queue))
     os.environ.update(addresses)
     threading.Thread(target=_end_with_command, daemon=True).start()
 

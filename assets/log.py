@@ -32,23 +32,28 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+def hand_to(*handlers: logging.Handler) -> None:
+    """Let handlers have what is logged in this process, and its warnings."""
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    for handler in handlers:
+        logging.getLogger().addHandler(handler)
+    logging.captureWarnings(capture=True)
+
+
 @contextmanager
 def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
     """Send log lines and warnings to a file, and to the terminal only on request."""
     handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8")]
     if verbose:
         handlers.append(logging.StreamHandler())
-    root = logging.getLogger()
-    for name in OWN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.INFO)
     for handler in handlers:
         handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-    logging.captureWarnings(capture=True)
+    hand_to(*handlers)
     try:
         yield
     finally:
         logging.captureWarnings(capture=False)
         for handler in handlers:
-            root.removeHandler(handler)
+            logging.getLogger().removeHandler(handler)
             handler.close()

@@ -1,7 +1,7 @@
 """Reading stored NetCDF files, straight from memory.
 
-They are written with h5netcdf, which can write to memory, and read with netCDF4, which takes a tenth (many
-small variables) to a half (few large ones) of the time.
+They are written with h5netcdf, which can write to memory, and read with netCDF4, which takes a fraction of
+the time: h5netcdf looks every variable's shape and dimensions up again at each of many steps.
 """
 
 import threading

@@ -92,8 +92,8 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
     last_season = first_season + seasons - 1
     chosen = ["--seasons", f"{first_season}-{last_season}", "--scenarios", str(scenarios)]
     years = max(last_season + 1 - datetime.date.today().year, 0)
-    if years:
-        chosen += ["--processes", "1"]
+    processes = 1 if years else settings.Settings.model_fields["processes"].default
+    chosen += ["--processes", str(processes)]
     with told_later(years) as later, MemoryLog() as memory:
         started = time.perf_counter()
         code = main(["run", "--store", str(store), *chosen])
@@ -109,7 +109,7 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
         known["partitions"] += 1
     stored = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     peak = memory.peak(0.0, float("inf"))
-    return {"wall": wall, "peak": peak, "stored": stored, "assets": made, "processes": 1 if years else 2}
+    return {"wall": wall, "peak": peak, "stored": stored, "assets": made, "processes": processes}
 
 
 def step_times(later: float) -> list[tuple[str, float, float]]:

@@ -206,7 +206,7 @@ def _running_orders(
     order: AnyArray, reference: Reference, log_slope: AnyArray, noise_sigma: AnyArray
 ) -> Array:
     """Log-likelihood of the running orders, by season."""
-    noise = jnp.sqrt(reference.noise_sigma**2 + noise_sigma**2)  # `hypot` costs as much as all the rest
+    noise = jnp.sqrt(reference.noise_sigma**2 + noise_sigma**2)
     return read_surfaces(order, reference.log_slope + log_slope, noise)
 
 

@@ -14,7 +14,7 @@ from scipy.ndimage import spline_filter1d
 
 from calibration_pipeline.calibration.curves import chebyshev_basis
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, RACES_MULTIPLE
-from calibration_pipeline.quadrature import REACH, even_nodes
+from calibration_pipeline.quadrature import even_nodes
 from calibration_pipeline.scenarios.covariates import AnyArray
 
 LARGEST_NOISE = 2.6
@@ -25,7 +25,7 @@ N_NOISE = round(LARGEST_NOISE / STEP) + 1
 PARTS = 20
 """Of a step. All nodes of the noise, at every point of the grid, are multiples of a part."""
 POINT = PARTS * np.arange(N_LOG_SHARPNESS)
-NODE = np.outer(np.arange(N_NOISE), np.linspace(-REACH, REACH, N_NOISE_NODES) * PARTS).round().astype(int)
+NODE = np.outer(np.arange(N_NOISE), even_nodes(N_NOISE_NODES)[0] * PARTS).round().astype(int)
 
 
 def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
