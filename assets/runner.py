@@ -194,20 +194,28 @@ def run(
 def _needed(
     defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: Progress
 ) -> Iterator[Stage]:
-    """Yield the parts of a stage that are to be made again, each after the one before it was made."""
+    """Yield the parts of a stage that are to be made again, each after the one before it was made.
+
+    Seasons are looked at in turn, for they read what was just made of earlier ones; archetypes together.
+    """
     upkeep = Upkeep(defs, instance)
-    for partition in stage.partitions:
-        made: frozenset[dg.AssetKey] = frozenset()
+    for partitions in [stage.partitions] if _are_archetypes(stage) else [(one,) for one in stage.partitions]:
+        made: dict[str | None, frozenset[dg.AssetKey]] = dict.fromkeys(partitions, frozenset())
         while True:
-            reasons = {key: upkeep.reason(key, partition) for key in sorted(stage.keys - made)}
-            broken = {key: reason for key, reason in reasons.items() if reason}
-            if not broken:
+            parts: dict[frozenset[dg.AssetKey], tuple[str | None, ...]] = {}
+            for partition in partitions:
+                reasons = {key: upkeep.reason(key, partition) for key in sorted(stage.keys - made[partition])}
+                broken = {key: reason for key, reason in reasons.items() if reason}
+                for reason in broken.values():
+                    progress.say(reason)
+                if broken:
+                    together = _with_inseparable(defs, broken)
+                    made[partition] |= together
+                    parts[together] = (*parts.get(together, ()), partition)
+            if not parts:
                 break
-            for reason in broken.values():
-                progress.say(reason)
-            together = _with_inseparable(defs, broken)
-            made |= together
-            yield Stage(together, (partition,))
+            for keys, alike in parts.items():
+                yield Stage(keys, alike)
             upkeep.forget()
 
 
@@ -253,11 +261,14 @@ def _run_stage(
 
 def _together(settings: Settings, stage: Stage) -> int:
     """Return how many partitions of a stage run at a time: archetypes do not read each other."""
-    archetypes = set(ARCHETYPE_PARTITIONS.get_partition_keys())
-    if not archetypes.issuperset(stage.partitions):
+    if not _are_archetypes(stage):
         return 1
     most = len(stage.partitions)
     return most if settings.executor == "dask" else min(settings.processes, most)
+
+
+def _are_archetypes(stage: Stage) -> bool:
+    return set(ARCHETYPE_PARTITIONS.get_partition_keys()).issuperset(stage.partitions)
 
 
 def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:
