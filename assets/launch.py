@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from logging.handlers import QueueHandler
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,7 @@ def run_elsewhere(
     tags : mapping of str to str
         Tags of the runs.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = pool_context()
     with _errors_into(Path(instance.root_directory) / STEPS_LOG):
         forkserver.ensure_running()
     queue = context.SimpleQueue()
@@ -116,6 +116,13 @@ def run_elsewhere(
     return {partition: run.result() for run, partition in runs.items() if not run.cancelled()}
 
 
+def pool_context() -> ForkServerContext:
+    """Return how processes of a pool are started: from a server that has loaded the asset graph."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 def _tell(told: tuple[dg.DagsterEvent, str | None] | logging.LogRecord, hear: Hear) -> None:
     if isinstance(told, logging.LogRecord):
         logging.getLogger(told.name).handle(told)
@@ -136,12 +143,15 @@ def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     _events = queue
     hand_to(_ToCommand(queue))
     os.environ.update(addresses)
-    threading.Thread(target=_end_with_command, daemon=True).start()
+    end_with_command()
 
 
-def _end_with_command() -> None:
-    """End this process of the pool when the command's is gone, however that ended; else it stays for ever."""
-    command = multiprocessing.parent_process()
+def end_with_command() -> None:
+    """Let this process of a pool end when the command's is gone, however that ended; else it would stay."""
+    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_after(command: multiprocessing.process.BaseProcess | None) -> None:
     if command is not None:
         command.join()
         os._exit(1)

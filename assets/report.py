@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
+from assets.drawing import draw_pictures
 from assets.events import judged_events
 from assets.forecast import forecast_notes
 from assets.metadata import OWNERS, table
@@ -104,7 +105,8 @@ def calibration_report(
             **{package: _version(package) for package in PACKAGES},
         },
     )
-    report = Report(render_html(content), render_markdown(content))
+    pictures = draw_pictures(content, settings)
+    report = Report(render_html(content, pictures), render_markdown(content))
     return dg.Output(
         report,
         metadata={

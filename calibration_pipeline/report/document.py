@@ -107,20 +107,22 @@ def _reason(verdict: Verdict) -> str:
     return next(iter(lines), "")
 
 
-def report_pictures(content: ReportContent) -> dict[str, bytes]:
-    """Return the report's figures as PNG images, for the Markdown form to link to.
+def report_pictures(content: ReportContent, share: int = 0, n_shares: int = 1) -> dict[str, bytes]:
+    """Return the report's figures as PNG images, for either form of it.
 
     Parameters
     ----------
     content : ReportContent
         Verdicts, tables and provenance.
+    share, n_shares : int
+        Draw one share of so many; of one by default, all. Shares can be drawn at the same time.
 
     Returns
     -------
     dict of str to bytes
         By key; `render_markdown` links to `<key>.png`.
     """
-    return {picture.key: picture.draw() for picture in build_document(content).pictures}
+    return {picture.key: picture.draw() for picture in build_document(content).pictures[share::n_shares]}
 
 
 def _summary_table(content: ReportContent) -> Table:

@@ -1,21 +1,24 @@
 """The report as one HTML page that needs nothing else: no network, no script, no second file."""
 
 import base64
+from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.document import build_document
+from calibration_pipeline.report.document import build_document, report_pictures
 from calibration_pipeline.report.words import VERDICTS
 
 
-def render_html(content: ReportContent) -> str:
+def render_html(content: ReportContent, pictures: Mapping[str, bytes] | None = None) -> str:
     """Return the report as a self-contained HTML page.
 
     Parameters
     ----------
     content : ReportContent
         Verdicts, tables and provenance. All text is escaped.
+    pictures : mapping of str to bytes, optional
+        The content's `report_pictures`, where they are drawn already.
 
     Returns
     -------
@@ -32,7 +35,8 @@ def render_html(content: ReportContent) -> str:
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.filters["data_uri"] = _data_uri
     template = environment.get_template("page.html.jinja")
-    return template.render(document=build_document(content), verdict_words=VERDICTS)
+    drawn = report_pictures(content) if pictures is None else pictures
+    return template.render(document=build_document(content), verdict_words=VERDICTS, pictures=drawn)
 
 
 def _data_uri(png: bytes) -> str:
