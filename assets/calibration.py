@@ -6,10 +6,11 @@ import xarray as xr
 from upath import UPath
 
 from assets.metadata import OWNERS, boundary, plot, plotted_convergence, table
+from assets.own_races import OWN_ARCHETYPE
 from assets.partitions import ARCHETYPE_PARTITIONS, every_season
 from assets.scenarios import fold_length
 from assets.settings import Settings
-from assets.storage import LEFT_OUT, OWN_ARCHETYPE, stored_value
+from assets.storage import LEFT_OUT, stored_value
 from calibration_pipeline import arviz_pictures, figures, plotting
 from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
@@ -34,7 +35,8 @@ MCMC_POOL = "mcmc"
 """Fits by NUTS, each of which uses every core; `dagster.yaml` says how many may run at once."""
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 no_laps = {LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
-own_races_of_every_season = dg.AssetIn(
+own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
+own_scenarios_of_every_season = dg.AssetIn(
     partition_mapping=every_season, metadata={OWN_ARCHETYPE: True, **no_laps}
 )
 own_recalibrated_races = dg.AssetIn(metadata=no_laps)
@@ -47,7 +49,7 @@ own_recalibrated_races = dg.AssetIn(metadata=no_laps)
     owners=OWNERS,
     code_version="3",
     io_manager_key="netcdf",
-    ins={"race_results": of_every_season, "scenario_ensemble": own_races_of_every_season},
+    ins={"race_results": own_races_of_every_season, "scenario_ensemble": own_scenarios_of_every_season},
     pool=MCMC_POOL,
     metadata=boundary("calibration_posterior"),
 )
@@ -97,7 +99,11 @@ def calibration_posterior(
     owners=OWNERS,
     code_version="2",
     io_manager_key="netcdf",
-    ins=dict.fromkeys(("driver_features", "causal_network", "scenario_ensemble"), of_every_season),
+    ins={
+        "driver_features": own_races_of_every_season,
+        "causal_network": of_every_season,
+        "scenario_ensemble": own_races_of_every_season,
+    },
     metadata=boundary("recalibrated_ensemble"),
 )
 def recalibrated_ensemble(
@@ -155,7 +161,7 @@ def _drawn_again(
     folds = fold_length(settings)
     seasons = []
     for season, network in causal_network.items():
-        features = driver_features[season].filter(archetype=archetype)
+        features = driver_features[season]
         changes = draw_recalibrations(fit, _race_labels(features, folds), settings.scenarios, settings.seed)
         seasons.append(simulate_races(features, network, folds, settings.scenarios, settings.seed, changes))
     return join_seasons(seasons, archetype)
@@ -179,7 +185,7 @@ def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
     io_manager_key="netcdf",
     ins={
         "race_results": of_every_season,
-        "scenario_ensemble": own_races_of_every_season,
+        "scenario_ensemble": own_scenarios_of_every_season,
         "recalibrated_ensemble": own_recalibrated_races,
     },
     metadata=boundary("backtest"),

@@ -17,7 +17,8 @@ from upath import UPath
 from assets.contracts import BOUNDARIES, column_schema, value_type
 from assets.metadata import OWNERS, table
 from assets.settings import Settings
-from assets.storage import ParquetIOManager, is_local, stored_partitions
+from assets.storage import ParquetIOManager, stored_partitions
+from assets.stored_files import is_local
 
 TABLES = tuple(asset for asset in BOUNDARIES if value_type(asset) is pl.DataFrame)
 

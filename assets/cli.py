@@ -257,7 +257,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _local_copy(page: "UPath") -> Path:
     """Return the page itself, or a copy of it where it lies in an object store: browsers open files."""
-    from assets.storage import is_local
+    from assets.stored_files import is_local
 
     if is_local(page):
         return Path(str(page))

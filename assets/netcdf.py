@@ -6,6 +6,7 @@ the time: h5netcdf looks every variable's shape and dimensions up again at each 
 
 import threading
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import netCDF4
 import xarray as xr
@@ -35,6 +36,18 @@ def read_netcdf(content: bytes, archetype: str | None = None, left_out: Collecti
     with _one_at_a_time, netCDF4.Dataset("in memory", memory=content) as file:
         groups = {group.path: _loaded(group, archetype, left_out) for group in _with_descendants(file)}
     return xr.DataTree.from_dict(groups)
+
+
+def read_attributes(content: bytes) -> dict[str, Any]:
+    """Return the attributes of a NetCDF 4 file's root.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file.
+    """
+    with _one_at_a_time, netCDF4.Dataset("in memory", memory=content) as file:
+        return {name: file.getncattr(name) for name in file.ncattrs()}
 
 
 def _with_descendants(group: netCDF4.Dataset | netCDF4.Group) -> Iterator[netCDF4.Dataset | netCDF4.Group]:

@@ -7,13 +7,7 @@ that no reader looks at.
 
 import contextlib
 import io
-import os
-import tempfile
-import time
-import uuid
 from collections.abc import Collection, Iterator, Mapping
-from hashlib import sha256
-from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
 import dagster as dg
@@ -22,91 +16,16 @@ import xarray as xr
 from upath import UPath
 
 from assets.contracts import ContractError, place, validate, value_type
-from assets.netcdf import read_netcdf
+from assets.netcdf import read_attributes, read_netcdf
+from assets.own_races import OWN_ARCHETYPE, VERSIONS, own_races, versions_by_archetype
 from assets.provenance import stamped, unstamp
+from assets.stored_files import content_version, seal, unseal, write_atomically
+from calibration_pipeline.archetypes import ARCHETYPES
 
 SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
-LEFTOVER_AGE_S = 3600.0
-SEAL = b"\nSHA-256 of what precedes: "
-"""What a stored NetCDF file ends with, and 64 digits. HDF5 reads no further than its own end."""
-OWN_ARCHETYPE = "own_archetype"
-"""Metadata key of an input that is to hold only the races of the consuming partition's archetype."""
 LEFT_OUT = "left_out"
 """Metadata key of an input, a dataset: the variables that it need not hold; reading them takes its time."""
-
-
-def write_atomically(path: UPath, data: bytes) -> None:
-    """Store `data` at `path` so that a reader sees the old file or the new one, never a part.
-
-    On a local disk it is written beside the target and renamed; an object store puts whole objects.
-    Leftovers of killed writers of the same target are removed once they are an hour old.
-    """
-    if not is_local(path):
-        path.write_bytes(data)
-        return
-    target = Path(str(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _remove_leftovers(target: Path) -> None:
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
-                leftover.unlink()
-
-
-def is_local(path: UPath) -> bool:
-    """Tell whether a path is of this machine's disks, and not of an object store."""
-    return path.protocol in ("", "file", "local")
-
-
-def content_version(data: bytes) -> str:
-    """Return the data version of a file with this content, its SHA-256."""
-    return sha256(data).hexdigest()
-
-
-def seal(data: bytes) -> bytes:
-    """Return a NetCDF file with its checksum behind it; HDF5 may read a broken one wrongly, or for ever."""
-    return data + SEAL + content_version(data).encode()
-
-
-def unseal(data: bytes) -> bytes:
-    """Return a sealed file's content; one without a seal is taken as it is.
-
-    Raises
-    ------
-    ValueError
-        If it is not what was sealed.
-    """
-    content, seal_, digest = data.rpartition(SEAL)
-    if not seal_:
-        return data
-    if digest != content_version(content).encode():
-        raise ValueError("the file is damaged, its checksum is not that of its content")
-    return content
-
-
-@contextlib.contextmanager
-def local_file(path: UPath) -> Iterator[str]:
-    """Yield the path on this machine's disk, of a copy while it is needed if `path` is in an object store."""
-    if is_local(path):
-        yield str(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        path.fs.get_file(path.path, str(copy))
-        yield str(copy)
 
 
 class StoredManager(dg.UPathIOManager):
@@ -124,6 +43,27 @@ class StoredManager(dg.UPathIOManager):
     def stored_bytes(self, path: UPath) -> bytes:
         """Return the content that a stored value's version is made from."""
         return b"".join(file.read_bytes() for file in self.files_of(path))
+
+    def holds(self, path: UPath, version: str) -> bool:
+        """Tell whether a stored value's content is of a version, and its schema this program's.
+
+        Its contract was checked when it was written. A file that cannot be read holds nothing.
+
+        Parameters
+        ----------
+        path : UPath
+        version : str
+            Its data version, as recorded.
+        """
+        try:
+            data = self.stored_bytes(path)
+        except OSError:
+            return False
+        return content_version(data) == version and self.schema_version(data) == SCHEMA_VERSION
+
+    def schema_version(self, data: bytes) -> str | None:  # noqa: ARG002
+        """Return the schema version that a stored value tells; what has no schema is of this program's."""
+        return SCHEMA_VERSION
 
     def serialise(self, value: Any) -> bytes:
         """Return `value` as the content of a file."""
@@ -151,7 +91,7 @@ class StoredManager(dg.UPathIOManager):
         asset : str
         partition : str or None
         archetype : str, optional
-            Read only the races of this archetype, where the value has a dimension of races.
+            Read only the races of this archetype, where the value has races.
         left_out : collection of str
             Variables of a dataset that are not read.
 
@@ -179,6 +119,8 @@ class StoredManager(dg.UPathIOManager):
         data = self.serialise(validate(obj, _asset_name(context), partition))
         write_atomically(path, data)
         _tell_version(context, data)
+        if partition not in (None, *ARCHETYPES) and (versions := versions_by_archetype(obj)):
+            context.add_output_metadata({VERSIONS: dg.MetadataValue.json(versions)})
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Return the value, or the path itself where the input is annotated as a path."""
@@ -218,11 +160,16 @@ class ParquetIOManager(StoredManager):
         self,
         data: bytes,
         asset: str,  # noqa: ARG002
-        archetype: str | None,  # noqa: ARG002
+        archetype: str | None,
         left_out: Collection[str],  # noqa: ARG002
     ) -> tuple[pl.DataFrame, str | None]:
-        """Return the frame."""
-        return pl.read_parquet(data), pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
+        """Return the frame, or only an archetype's races."""
+        frame = pl.read_parquet(data)
+        return frame if archetype is None else own_races(frame, archetype), self.schema_version(data)
+
+    def schema_version(self, data: bytes) -> str | None:
+        """Return what the file's metadata tell."""
+        return pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
 
 
 class NetCDFIOManager(StoredManager):
@@ -264,6 +211,10 @@ class NetCDFIOManager(StoredManager):
         version = value.attrs.pop("schema_version", None)
         unstamp(value)
         return value, version
+
+    def schema_version(self, data: bytes) -> str | None:
+        """Return what the file's attributes tell."""
+        return read_attributes(unseal(data)).get("schema_version")
 
 
 class Report(NamedTuple):

@@ -1,11 +1,13 @@
 """What is to be made again: partitions whose file is missing or broken, or older than what they depend on.
 
 Each file's SHA-256 is the data version of its materialization, and each materialization's tags hold the
-versions that went in. So what was made again with the same content makes nothing else stale.
+versions that went in. So what was made again with the same content makes nothing else stale. Nor does a race
+of another kind of track, where only an archetype's own races are read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -15,14 +17,28 @@ from dagster._core.definitions.data_version import (
 )
 
 from assets.contracts import ContractError, place
+from assets.own_races import OWN_ARCHETYPE, VERSIONS
 from assets.settings import Settings
-from assets.storage import StoredManager, content_version, io_managers
+from assets.storage import StoredManager, io_managers
 
 PATH = "path"
 """Where Dagster's managers of stored files tell, in a materialization's metadata, where its file is."""
 RECORDS_AT_A_TIME = 5
 
 type Part = tuple[dg.AssetKey, str | None]
+
+
+class Made(NamedTuple):
+    """What was recorded when a partition was made; before it ever was, nothing."""
+
+    record: int = 0
+    tags: Mapping[str, str] = {}
+    by_archetype: Mapping[str, str] = {}
+
+    @property
+    def version(self) -> str | None:
+        """The data version."""
+        return self.tags.get(DATA_VERSION_TAG)
 
 
 class Upkeep:
@@ -40,7 +56,7 @@ class Upkeep:
         self.instance = instance
         settings: Settings = (defs.resources or {})["settings"]
         self.managers = io_managers(settings.store_path)
-        self.recorded: dict[Part, Mapping[str, str]] = {}
+        self.recorded: dict[Part, Made] = {}
 
     def reason(self, key: dg.AssetKey, partition: str | None) -> str | None:
         """Return why a partition is to be made again, None if it is not.
@@ -50,7 +66,7 @@ class Upkeep:
         key : dagster.AssetKey
         partition : str or None
         """
-        return self.fault(key, partition) or self._outdated(key, partition)
+        return self.fault(key, partition) or self.outdated(key, partition)
 
     def fault(self, key: dg.AssetKey, partition: str | None) -> str | None:
         """Return what is wrong with a partition's file, None if nothing is.
@@ -65,16 +81,20 @@ class Upkeep:
         """
         name, manager = key.to_user_string(), self.manager_of(key)
         path = manager.path_of(name, partition)
+        tags = self.tags(key, partition)
+        if tags and manager.holds(path, tags.get(DATA_VERSION_TAG, "")):
+            return None
         try:
             manager.read(path, name, partition)
         except FileNotFoundError:
             return f"{place(name, partition)} is missing"
         except ContractError as error:
             return str(error)
-        tags = self.tags(key, partition)
-        if tags and tags.get(DATA_VERSION_TAG) != content_version(manager.stored_bytes(path)):
-            return f"{place(name, partition)} is not what was stored: its content has changed since"
-        return None
+        return (
+            f"{place(name, partition)} is not what was stored: its content has changed since"
+            if tags
+            else None
+        )
 
     def manager_of(self, key: dg.AssetKey) -> StoredManager:
         """Return what stores and reads the asset."""
@@ -82,18 +102,20 @@ class Upkeep:
 
     def tags(self, key: dg.AssetKey, partition: str | None) -> Mapping[str, str]:
         """Return the tags of a partition's last materialization of this source, none if there is none."""
-        part = (key, partition)
-        if part not in self.recorded:
-            made = next(self._materializations(key, partition), None)
-            self.recorded[part] = dict(made.tags or {}) if made else {}
-        return self.recorded[part]
+        return self._made(key, partition).tags
 
     def forget(self) -> None:
         """Look at the records anew: something was made."""
         self.recorded.clear()
 
-    def _outdated(self, key: dg.AssetKey, partition: str | None) -> str | None:
-        """Return why a partition that is whole is out of date, None if it is not or no run recorded it."""
+    def outdated(self, key: dg.AssetKey, partition: str | None) -> str | None:
+        """Return why a partition that is whole is out of date, None if it is not or no run recorded it.
+
+        Parameters
+        ----------
+        key : dagster.AssetKey
+        partition : str or None
+        """
         tags = self.tags(key, partition)
         if not tags:
             return None
@@ -103,14 +125,54 @@ class Upkeep:
         changed = [
             parent.to_user_string()
             for parent in sorted(self.graph.get(key).parent_keys)
-            if (used := tags.get(get_input_data_version_tag(parent)))
-            and (now := self._version(parent, key, partition))
-            and used != now
+            if self._has_changed(parent, key, partition)
         ]
         return f"{where} is older than {', '.join(changed)}" if changed else None
 
-    def _materializations(self, key: dg.AssetKey, partition: str | None) -> Iterator[dg.AssetMaterialization]:
-        """Yield what was recorded of a partition of this source, the last first.
+    def _has_changed(self, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None) -> bool:
+        """Whether what a partition read of a parent is not what it would read now."""
+        made = self._made(child, partition)
+        used = made.tags.get(get_input_data_version_tag(parent))
+        now = [self._made(parent, one) for one in self._read_of(parent, child, partition)]
+        if not used or not any(one.version for one in now) or used == self._version(parent, now):
+            return False
+        if partition is None or not self._reads_own_races(parent, child):
+            return True
+        then = [
+            one if one.record < made.record else self._look_up(parent, read, before=made.record)
+            for one, read in zip(now, self._read_of(parent, child, partition), strict=True)
+        ]
+        own = [[one.by_archetype.get(partition) for one in parts] for parts in (then, now)]
+        return used != self._version(parent, then) or None in own[0] or own[0] != own[1]
+
+    def _reads_own_races(self, parent: dg.AssetKey, child: dg.AssetKey) -> bool:
+        asset = self.graph.get(child).assets_def
+        names = [name for name, key in asset.keys_by_input_name.items() if key == parent]
+        return any((asset.op.input_dict[name].metadata or {}).get(OWN_ARCHETYPE) for name in names)
+
+    def _read_of(
+        self, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None
+    ) -> Sequence[str | None]:
+        """Return the partitions that are read of a parent."""
+        if self.graph.get(parent).partitions_def is None:
+            return [None]
+        read = self.graph.get_parent_partition_keys_for_child(partition, parent, child).partitions_subset
+        return sorted(read.get_partition_keys())
+
+    def _made(self, key: dg.AssetKey, partition: str | None) -> Made:
+        """Return what was last recorded of a partition of this source."""
+        part = (key, partition)
+        if part not in self.recorded:
+            self.recorded[part] = self._look_up(key, partition)
+        return self.recorded[part]
+
+    def _look_up(self, key: dg.AssetKey, partition: str | None, before: int | None = None) -> Made:
+        return next(self._materializations(key, partition, before), Made())
+
+    def _materializations(
+        self, key: dg.AssetKey, partition: str | None, before: int | None
+    ) -> Iterator[Made]:
+        """Yield what was recorded of a partition of this source, before a record, the last first.
 
         Sources share an instance. Their files are told apart by the path's last parts, for a store may be
         moved.
@@ -118,7 +180,9 @@ class Upkeep:
         path = self.manager_of(key).path_of(key.to_user_string(), partition)
         own = "/".join(["", *path.parts[-3 if partition else -2 :]])
         which = dg.AssetRecordsFilter(
-            asset_key=key, asset_partitions=None if partition is None else [partition]
+            asset_key=key,
+            asset_partitions=None if partition is None else [partition],
+            before_storage_id=before,
         )
         cursor, has_more = None, True
         while has_more:
@@ -127,13 +191,13 @@ class Upkeep:
             for record in found.records:
                 made = record.asset_materialization
                 if made and PATH in made.metadata and str(made.metadata[PATH].value).endswith(own):
-                    yield made
+                    told = made.metadata.get(VERSIONS)
+                    by_archetype = told.value if isinstance(told, dg.JsonMetadataValue) else None
+                    yield Made(record.storage_id, made.tags or {}, dict(by_archetype or {}))
 
-    def _version(self, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None) -> str | None:
-        """Return the version of what `child` now reads of `parent`, put together as Dagster does."""
+    def _version(self, parent: dg.AssetKey, read: Sequence[Made]) -> str | None:
+        """Return the version of what is read of a parent, put together as Dagster does."""
+        versions = [one.version for one in read if one.version]
         if self.graph.get(parent).partitions_def is None:
-            return self.tags(parent, None).get(DATA_VERSION_TAG)
-        read = self.graph.get_parent_partition_keys_for_child(partition, parent, child).partitions_subset
-        tags = [self.tags(parent, one) for one in sorted(read.get_partition_keys())]
-        versions = [one[DATA_VERSION_TAG] for one in tags if DATA_VERSION_TAG in one]
-        return sha256("".join(versions).encode()).hexdigest() if versions else None
+            return versions[0] if versions else None
+        return sha256("".join(versions).encode()).hexdigest()

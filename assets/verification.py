@@ -6,7 +6,11 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from assets.calibration import of_every_season, own_races_of_every_season, own_recalibrated_races
+from assets.calibration import (
+    own_races_of_every_season,
+    own_recalibrated_races,
+    own_scenarios_of_every_season,
+)
 from assets.events import judged_events
 from assets.metadata import OWNERS, boundary, plot, plotted_scores, rows, table
 from assets.partitions import ARCHETYPE_PARTITIONS
@@ -19,10 +23,10 @@ from calibration_pipeline.verification import joint_events, metric_table, reliab
 
 GROUP = "verification"
 ENSEMBLES = {
-    "scenario_ensemble": own_races_of_every_season,
+    "scenario_ensemble": own_scenarios_of_every_season,
     "recalibrated_ensemble": own_recalibrated_races,
 }
-OUTCOMES = {"race_results": of_every_season, **ENSEMBLES}
+OUTCOMES = {"race_results": own_races_of_every_season, **ENSEMBLES}
 SHOWN_COLUMNS = (
     "forecast",
     "event",

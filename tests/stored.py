@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from upath import UPath
 
-from assets.storage import content_version
+from assets.stored_files import content_version
 
 
 def content(folder: Path) -> dict[str, str]:

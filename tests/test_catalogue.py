@@ -13,7 +13,8 @@ from assets.catalogue import TABLES, ask, catalogue, create_views, stored_tables
 from assets.cli import main
 from assets.contracts import BOUNDARIES
 from assets.settings import Settings
-from assets.storage import ParquetIOManager, write_atomically
+from assets.storage import ParquetIOManager
+from assets.stored_files import write_atomically
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 

@@ -15,7 +15,8 @@ from assets.cli import main
 from assets.contracts import validate
 from assets.forecast import NONE_ANNOUNCED, forecast_notes, next_race
 from assets.settings import Settings
-from assets.storage import NetCDFIOManager, ParquetIOManager, write_atomically
+from assets.storage import NetCDFIOManager, ParquetIOManager
+from assets.stored_files import write_atomically
 from calibration_pipeline.calibration.coming import (
     FITS,
     SCENARIOS_A_FIT,

@@ -18,8 +18,8 @@ from assets.storage import (
     ParquetIOManager,
     io_managers,
     stored_value,
-    write_atomically,
 )
+from assets.stored_files import write_atomically
 from calibration_pipeline.schemas.frames import LapTelemetry
 
 LAPS = pl.DataFrame(

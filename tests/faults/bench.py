@@ -23,7 +23,8 @@ from assets.contracts import place
 from assets.definitions import build_defs
 from assets.runner import select_assets
 from assets.settings import Settings
-from assets.storage import content_version, io_managers
+from assets.storage import io_managers
+from assets.stored_files import content_version
 from assets.upkeep import Upkeep
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.simulated import SimulatedSource

@@ -1,0 +1,64 @@
+"""The races of one kind of track in what is stored by season: all that an archetype's assets read of it.
+
+A new race changes a season's file, and so what is recorded as read by the assets of every kind of track. Each
+kind's part has a version of its own, so that `run --update` leaves the other three alone.
+"""
+
+import io
+from collections.abc import Mapping
+from hashlib import sha256
+
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import ARCHETYPES
+
+OWN_ARCHETYPE = "own_archetype"
+"""Metadata key of an input that is to hold only the races of the consuming partition's archetype."""
+VERSIONS = "versions_by_archetype"
+"""Metadata key of a materialization: the version of each archetype's races."""
+
+
+def own_races[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
+    """Return the races of an archetype.
+
+    Parameters
+    ----------
+    value : polars.DataFrame or xarray.Dataset
+        With a column, or a coordinate along `race`, called archetype.
+    archetype : str
+    """
+    if isinstance(value, pl.DataFrame):
+        return value.filter(archetype=archetype)
+    return value.isel(race=value["archetype"].values == archetype)
+
+
+def versions_by_archetype(value: object) -> Mapping[str, str]:
+    """Return the SHA-256 of each archetype's races; nothing if the value does not tell races apart by it.
+
+    Parameters
+    ----------
+    value : object
+    """
+    if isinstance(value, pl.DataFrame) and "archetype" in value.columns:
+        return {str(one): _version(own_races(value, str(one))) for one in ARCHETYPES}
+    if isinstance(value, xr.Dataset) and "archetype" in value.coords and value["archetype"].dims == ("race",):
+        return {str(one): _version(own_races(value, str(one))) for one in ARCHETYPES}
+    return {}
+
+
+def _version(value: pl.DataFrame | xr.Dataset) -> str:
+    digest = sha256()
+    if isinstance(value, pl.DataFrame):
+        rows = io.BytesIO()
+        value.write_parquet(rows)
+        digest.update(rows.getbuffer())
+        return digest.hexdigest()
+    for name in sorted(map(str, value.variables)):
+        variable = value.variables[name]
+        values = variable.values.astype(str) if variable.dtype.kind == "O" else variable.values
+        digest.update(f"{name} {variable.dims} {values.dtype} {values.shape} ".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    digest.update(str(sorted(value.attrs.items())).encode())
+    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""The version of one kind of track's races in a season: theirs alone, and all of theirs."""
+
+from collections.abc import Callable
+from hashlib import sha256
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+)
+
+from assets.definitions import build_defs
+from assets.own_races import VERSIONS, own_races, versions_by_archetype
+from assets.settings import Settings
+from assets.upkeep import PATH, Upkeep
+from calibration_pipeline.archetypes import ARCHETYPES
+
+Value = pl.DataFrame | xr.Dataset
+RACES = (("superspeedway", 1), ("short_track", 2), ("superspeedway", 3))
+
+
+def frame(races: tuple[tuple[str, int], ...]) -> pl.DataFrame:
+    """Return two cars a race, with texts too long to be stored in place."""
+    cars = [(kind, race, f"a driver of race {race}, car {car}") for kind, race in races for car in (1, 2)]
+    return pl.DataFrame(cars, schema=["archetype", "race_id", "driver"], orient="row")
+
+
+def dataset(races: tuple[tuple[str, int], ...]) -> xr.Dataset:
+    kinds, numbers = zip(*races, strict=True)
+    finish = np.array([[number, number + 1] for number in numbers])
+    return xr.Dataset(
+        {"finish_position": (("race", "driver"), finish)},
+        {"race": list(numbers), "archetype": ("race", np.array(kinds, object))},
+    )
+
+
+@pytest.mark.parametrize("make", [frame, dataset])
+def test_a_race_changes_the_version_of_its_own_kind_alone(make: Callable[..., Value]) -> None:
+    before = versions_by_archetype(make(RACES))
+    assert before.keys() == set(ARCHETYPES)
+    after = versions_by_archetype(make((("short_track", 0), *RACES, ("short_track", 4))))
+    assert {kind for kind in before if before[kind] != after[kind]} == {"short_track"}
+    gone = versions_by_archetype(make(RACES[:2]))
+    assert {kind for kind in before if before[kind] != gone[kind]} == {"superspeedway"}
+
+
+@pytest.mark.parametrize("make", [frame, dataset])
+def test_own_races_are_those_of_the_kind(make: Callable[..., Value]) -> None:
+    own = own_races(make(RACES), "superspeedway")
+    assert versions_by_archetype(own)["superspeedway"] == versions_by_archetype(make(RACES))["superspeedway"]
+    races = own["race_id"].unique() if isinstance(own, pl.DataFrame) else own["race"].values
+    assert sorted(races) == [1, 3]
+
+
+def test_values_and_attributes_count() -> None:
+    before = versions_by_archetype(dataset(RACES))
+    changed = dataset(RACES)
+    changed["finish_position"][0, 0] = 9
+    assert versions_by_archetype(changed)["superspeedway"] != before["superspeedway"]
+    assert versions_by_archetype(changed)["short_track"] == before["short_track"]
+    assert versions_by_archetype(dataset(RACES).assign_attrs(seed=2))["short_track"] != before["short_track"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pl.DataFrame({"race_id": [1]}),
+        xr.Dataset({"a": ("race", [1])}),
+        xr.Dataset({"a": ("race", [1, 2])}, {"archetype": list(ARCHETYPES)}),
+        b"",
+    ],
+)
+def test_what_knows_no_kinds_of_track_has_no_such_versions(value: object) -> None:
+    assert versions_by_archetype(value) == {}
+
+
+RESULTS, POSTERIOR = dg.AssetKey("race_results"), dg.AssetKey("calibration_posterior")
+BEFORE = {"2024": "a", "2025": "b"}
+
+
+class Records:
+    """Materializations of two seasons' results and of fits that read them, recorded and never made."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        settings = Settings(seasons="2024,2025")
+        self.upkeep = Upkeep(build_defs(settings), instance)
+
+    def enter(self, key: dg.AssetKey, partition: str, tags: dict[str, str], own: dict[str, str]) -> None:
+        path = self.upkeep.manager_of(key).path_of(key.to_user_string(), partition)
+        metadata = {PATH: dg.MetadataValue.path(str(path)), VERSIONS: dg.MetadataValue.json(own)}
+        self.instance.report_runless_asset_event(
+            dg.AssetMaterialization(key, partition=partition, tags=tags, metadata=metadata)
+        )
+        self.upkeep.forget()
+
+    def results(self, season: str, version: str, **own: str) -> None:
+        self.enter(RESULTS, season, {DATA_VERSION_TAG: version}, own)
+
+    def fit(self, archetype: str, read: dict[str, str]) -> None:
+        used = sha256("".join(read.values()).encode()).hexdigest()
+        code = self.upkeep.graph.get(POSTERIOR).code_version or ""
+        tags = {CODE_VERSION_TAG: code, get_input_data_version_tag(RESULTS): used}
+        self.enter(POSTERIOR, archetype, tags, {})
+
+    def outdated(self) -> set[str]:
+        found = {str(one): self.upkeep.outdated(POSTERIOR, one) for one in ("short_track", "superspeedway")}
+        assert set(found.values()) <= {
+            None,
+            *(f"calibration_posterior [{one}] is older than race_results" for one in found),
+        }
+        return {one for one, reason in found.items() if reason}
+
+
+@pytest.fixture
+def records() -> Records:
+    """Return records of results, and of fits that read them."""
+    made = Records(dg.DagsterInstance.ephemeral())
+    made.results("2024", "a", short_track="s1", superspeedway="f1")
+    made.results("2025", "b", short_track="s2", superspeedway="f2")
+    for archetype in ("short_track", "superspeedway"):
+        made.fit(archetype, BEFORE)
+    return made
+
+
+def test_a_new_race_makes_its_own_kind_of_track_out_of_date(records: Records) -> None:
+    assert records.outdated() == set()
+    records.results("2025", "c", short_track="s3", superspeedway="f2")
+    assert records.outdated() == {"short_track"}
+    records.fit("short_track", {**BEFORE, "2025": "c"})
+    assert records.outdated() == set()
+
+
+def test_races_of_several_updates_add_up(records: Records) -> None:
+    """The superspeedways' fit read the results of two updates ago."""
+    records.results("2025", "c", short_track="s3", superspeedway="f2")
+    records.fit("short_track", {**BEFORE, "2025": "c"})
+    records.results("2024", "d", short_track="s4", superspeedway="f1")
+    assert records.outdated() == {"short_track"}
+    records.results("2025", "e", short_track="s3", superspeedway="f5")
+    assert records.outdated() == {"short_track", "superspeedway"}
+
+
+def test_what_was_read_must_be_known(records: Records) -> None:
+    """Results that were stored while the fit ran, and results of which no parts were recorded."""
+    records.fit("short_track", {**BEFORE, "2025": "something else"})
+    records.results("2025", "c", short_track="s2", superspeedway="f2")
+    assert records.outdated() == {"short_track"}
+    records.results("2025", "d")
+    assert records.outdated() == {"short_track", "superspeedway"}
