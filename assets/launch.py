@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from logging.handlers import QueueHandler
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 from dagster._core.code_pointer import CustomPointer, ModuleCodePointer
@@ -29,6 +29,7 @@ from assets.log import hand_to
 from assets.process import prepare_process
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
+from calibration_pipeline.archetypes import ARCHETYPES
 
 RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 POLL_S = 0.2
@@ -41,79 +42,117 @@ _events: Any = None
 """In a process of the pool: where the events of its run go."""
 
 
+class Run(NamedTuple):
+    """Assets that are made together, of one partition, or of none where they have none."""
+
+    keys: frozenset[dg.AssetKey]
+    partition: str | None
+
+
 def run_here(
-    job: dg.JobDefinition,
-    instance: dg.DagsterInstance,
-    keys: Collection[dg.AssetKey],
-    partition: str | None,
-    tags: Mapping[str, str],
+    job: dg.JobDefinition, instance: dg.DagsterInstance, run: Run, tags: Mapping[str, str]
 ) -> Sequence[dg.DagsterEvent]:
-    """Materialize the assets' partition in this process, and return the run's events."""
+    """Execute a run in this process, and return its events."""
     result = job.execute_in_process(
         run_config=RUN_CONFIG,
         instance=instance,
-        partition_key=partition,
-        asset_selection=list(keys),
+        partition_key=run.partition,
+        asset_selection=list(run.keys),
         raise_on_error=False,
         tags=tags,
     )
     return result.all_events
 
 
-def run_elsewhere(
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    keys: Collection[dg.AssetKey],
-    partitions: Sequence[str | None],
-    together: int,
-    hear: Hear,
-    tags: Mapping[str, str],
-) -> dict[str | None, Sequence[dg.DagsterEvent]]:
-    """Materialize partitions through the settings' executor; return the events of each run that was started.
+class Processes:
+    """Processes in which runs are executed, one run at a time in each, for Dagster cannot run two in one.
 
-    Each run has a process of its own, for Dagster cannot run two in one. After a failure no more are started.
+    They are started when they are first needed, and stay until the end: what was loaded and compiled in one
+    serves its next run.
 
     Parameters
     ----------
     settings : Settings
-        Travel with the run: each process builds the graph from them, whatever its environment says.
+        As many as its `processes`; for Dask, whose steps run elsewhere, as many as there are archetypes.
     instance : dagster.DagsterInstance
         One that other processes can open.
-    keys : collection of dagster.AssetKey
-    partitions : sequence of str or None
-    together : int
-        Runs at a time.
-    hear : callable
-        Is told each event, and its partition, as it comes.
-    tags : mapping of str to str
-        Tags of the runs.
     """
-    context = pool_context()
-    with _errors_into(Path(instance.root_directory) / STEPS_LOG):
-        forkserver.ensure_running()
-    queue = context.SimpleQueue()
-    known = (queue, secret_addresses(settings))
-    with ProcessPoolExecutor(together, mp_context=context, initializer=_keep, initargs=known) as pool:
-        arguments = (json.dumps(without_secrets(settings)), serialize_value(instance.get_ref()))
-        names = [key.to_user_string() for key in keys]
-        runs = {
-            pool.submit(_run, *arguments, names, partition, dict(tags)): partition for partition in partitions
-        }
-        waiting = set(runs)
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self.n = len(ARCHETYPES) if settings.executor == "dask" else settings.processes
+        self.settings, self.instance = settings, instance
+        self._started: tuple[ProcessPoolExecutor, Any] | None = None
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._started:
+            self._started[0].shutdown(cancel_futures=True)
+
+    def start(self, n_runs: int) -> None:
+        """Start those that so many runs need now; they load what runs need, and are ready when these come.
+
+        Parameters
+        ----------
+        n_runs : int
+            Most runs at a time.
+        """
+        for _ in range(min(n_runs, self.n)):
+            self._start()[0].submit(_load, json.dumps(without_secrets(self.settings)))
+
+    def execute(
+        self, settings: Settings, runs: Sequence[Run], hear: Hear, tags: Mapping[str, str]
+    ) -> dict[Run, Sequence[dg.DagsterEvent]]:
+        """Execute runs through the settings' executor; return the events of each that was started.
+
+        After a failure no more are started.
+
+        Parameters
+        ----------
+        settings : Settings
+            Travel with the run: each process builds the graph from them, whatever its environment says.
+        runs : sequence of Run
+        hear : callable
+            Is told each event, and its partition, as it comes.
+        tags : mapping of str to str
+            Tags of the runs.
+
+        Raises
+        ------
+        concurrent.futures.process.BrokenProcessPool
+            If a process died.
+        """
+        pool, queue = self._start()
+        arguments = (json.dumps(without_secrets(settings)), serialize_value(self.instance.get_ref()))
+        submitted = {pool.submit(_run, *arguments, run, dict(tags)): run for run in runs}
+        waiting = set(submitted)
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=POLL_S)
                 while not queue.empty():
                     _tell(queue.get(), hear)
                 if any(not _succeeded(run) for run in done):
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    for run in waiting:
+                        run.cancel()
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             wait(waiting, timeout=ENDING_S)  # the terminal has interrupted them as well
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()  # Dagster holds a SIGTERM back; files are written whole or not at all
             raise
-    return {partition: run.result() for run, partition in runs.items() if not run.cancelled()}
+        return {run: future.result() for future, run in submitted.items() if not future.cancelled()}
+
+    def _start(self) -> tuple[ProcessPoolExecutor, Any]:
+        if self._started is None:
+            context = pool_context()
+            with _errors_into(Path(self.instance.root_directory) / STEPS_LOG):
+                forkserver.ensure_running()
+            queue = context.SimpleQueue()
+            known = (queue, secret_addresses(self.settings))
+            pool = ProcessPoolExecutor(self.n, mp_context=context, initializer=_keep, initargs=known)
+            self._started = pool, queue
+        return self._started
 
 
 def pool_context() -> ForkServerContext:
@@ -157,12 +196,10 @@ def _end_after(command: multiprocessing.process.BaseProcess | None) -> None:
         os._exit(1)
 
 
-def _run(
-    settings: str, instance_ref: str, keys: Sequence[str], partition: str | None, tags: Mapping[str, str]
-) -> Sequence[dg.DagsterEvent]:
+def _run(settings: str, instance_ref: str, what: Run, tags: Mapping[str, str]) -> Sequence[dg.DagsterEvent]:
     """Execute one run and return its events. This is what a process of the pool does."""
     job = _job(settings)
-    selection = frozenset(dg.AssetKey.from_user_string(key) for key in keys)
+    selection, partition = what
     events = []
     with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
         run = instance.create_run_for_job(
@@ -213,6 +250,11 @@ def definitions_from(settings: str) -> dg.Definitions:
 
     prepare_process()
     return build_defs(with_secrets(json.loads(settings)))
+
+
+def _load(settings: str) -> None:
+    """Load what a run needs, before there is one."""
+    definitions_from(settings)
 
 
 def _job(settings: str) -> ReconstructableJob:

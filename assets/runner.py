@@ -1,23 +1,23 @@
 """Materialize everything, in the order of the graph, and tell how it goes.
 
-Assets that are cut alike and follow each other make a stage; each partition of a stage is one Dagster run.
+Assets that are cut alike and follow each other are made together; each partition of them is one Dagster run.
 That is right because a season's assets read only their own and earlier seasons, and an archetype's only
-their own archetype. For the same reason the archetypes of a stage run side by side, as many as the settings
-say; seasons follow each other.
+their own archetype. For the same reason archetypes run side by side, as many as the settings say, and so do
+assets without partitions that do not read each other; seasons follow each other.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from rich.console import Console
 from upath import UPath
 
 from assets.contracts import place
-from assets.launch import has_succeeded, run_elsewhere, run_here
+from assets.launch import Processes, Run, has_succeeded, run_here
 from assets.neighbours import end_dead_runs, living, wait_for_pools
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.progress import Progress
@@ -33,18 +33,10 @@ class RunError(RuntimeError):
     """An asset could not be made; the message names it, its partition and the cause."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Assets that are run together, partition by partition."""
-
-    keys: frozenset[dg.AssetKey]
-    partitions: tuple[str | None, ...]
-
-
 def plan(
     defs: dg.Definitions, selected: Collection[dg.AssetKey], archetypes: Sequence[str] = ()
-) -> list[Stage]:
-    """Return the stages that materialize the selected assets, in order.
+) -> list[list[Run]]:
+    """Return the runs that materialize the selected assets, in order; those in a list do not read each other.
 
     Parameters
     ----------
@@ -54,22 +46,41 @@ def plan(
         Archetype partitions to materialize; all where it is empty.
     """
     graph = defs.resolve_asset_graph()
-    ordered = [key for key in graph.toposorted_asset_keys if key in selected]
-    waiting = list(ordered)
-    stages: list[Stage] = []
+    waiting = [key for key in graph.toposorted_asset_keys if key in selected]
+    planned: list[list[Run]] = []
     while waiting:
         cut = graph.get(waiting[0]).partitions_def
-        stage: list[dg.AssetKey] = []
+        alike: list[dg.AssetKey] = []
         blocked: set[dg.AssetKey] = set()
         for key in waiting:
             node = graph.get(key)
             if node.partitions_def != cut or node.parent_keys & blocked:
                 blocked.add(key)
             else:
-                stage.append(key)
-        stages.append(Stage(frozenset(stage), _partitions(cut, archetypes)))
+                alike.append(key)
+        if cut is None:
+            planned += _side_by_side(graph, alike)
+        else:
+            runs = [Run(frozenset(alike), partition) for partition in _partitions(cut, archetypes)]
+            planned += [runs] if cut == ARCHETYPE_PARTITIONS else [[run] for run in runs]
         waiting = [key for key in waiting if key in blocked]
-    return stages
+    return planned
+
+
+def _side_by_side(graph: AssetGraph, ordered: Sequence[dg.AssetKey]) -> list[list[Run]]:
+    """Return runs of assets without partitions; what reads two runs of a list begins the next list."""
+    planned: list[list[frozenset[dg.AssetKey]]] = [[]]
+    for key in ordered:
+        together = frozenset(graph.get(key).execution_set_asset_keys)
+        parents = {parent for one in together for parent in graph.get(one).parent_keys}
+        read = [keys for keys in planned[-1] if keys & (parents | together)]
+        if len(read) > 1:
+            planned.append([together])
+        elif read:
+            planned[-1][planned[-1].index(read[0])] |= together
+        else:
+            planned[-1].append(together)
+    return [[Run(keys, None) for keys in alike] for alike in planned]
 
 
 def needing_more(defs: dg.Definitions, archetypes: Sequence[str]) -> dict[dg.AssetKey, str]:
@@ -175,7 +186,8 @@ def run(
         At the first asset that fails, or blocking check that does not pass.
     """
     metadata: dict[str, dict[str, Any]] = {}
-    with console.status("") as status, living(instance) as tags:
+    settings: Settings = (defs.resources or {})["settings"]
+    with console.status("") as status, living(instance) as tags, Processes(settings, instance) as processes:
         end_dead_runs(instance)
         progress = Progress(console, status)
         selected = select_assets(defs, selection)
@@ -183,92 +195,84 @@ def run(
         for what in dict.fromkeys(lacking.values()):
             names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
             progress.say(f"skipped: {names}; there is no {what}")
-        for stage in plan(defs, selected - lacking.keys(), archetypes):
-            parts = _needed(defs, instance, stage, progress) if update else [stage]
-            for part in parts:
-                for events in _run_stage(defs, instance, part, progress, tags):
+        planned = plan(defs, selected - lacking.keys(), archetypes)
+        if not update:
+            processes.start(
+                max((len(runs) for runs in planned if _are_elsewhere(settings, instance, runs)), default=0)
+            )
+        for runs in planned:
+            for needed in _needed(defs, instance, runs, progress) if update else [runs]:
+                for events in _execute(defs, instance, needed, processes, progress, tags):
                     metadata |= _metadata(events)
     return metadata
 
 
 def _needed(
-    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, progress: Progress
-) -> Iterator[Stage]:
-    """Yield the parts of a stage that are to be made again, each after the one before it was made.
-
-    Seasons are looked at in turn, for they read what was just made of earlier ones; archetypes together.
-    """
+    defs: dg.Definitions, instance: dg.DagsterInstance, runs: Sequence[Run], progress: Progress
+) -> Iterator[list[Run]]:
+    """Yield what of the runs is to be made again, each list after the one before it was made."""
     upkeep = Upkeep(defs, instance)
-    for partitions in [stage.partitions] if _are_archetypes(stage) else [(one,) for one in stage.partitions]:
-        made: dict[str | None, frozenset[dg.AssetKey]] = dict.fromkeys(partitions, frozenset())
-        while True:
-            parts: dict[frozenset[dg.AssetKey], tuple[str | None, ...]] = {}
-            for partition in partitions:
-                reasons = {key: upkeep.reason(key, partition) for key in sorted(stage.keys - made[partition])}
-                broken = {key: reason for key, reason in reasons.items() if reason}
-                for reason in broken.values():
-                    progress.say(reason)
-                if broken:
-                    together = _with_inseparable(defs, broken)
-                    made[partition] |= together
-                    parts[together] = (*parts.get(together, ()), partition)
-            if not parts:
-                break
-            for keys, alike in parts.items():
-                yield Stage(keys, alike)
-            upkeep.forget()
+    left = {run: run.keys for run in runs}
+    while True:
+        needed = []
+        for run, keys in left.items():
+            reasons = {key: upkeep.reason(key, run.partition) for key in sorted(keys)}
+            broken = {key: reason for key, reason in reasons.items() if reason}
+            for reason in broken.values():
+                progress.say(reason)
+            if broken:
+                together = _with_inseparable(defs, broken)
+                left[run] -= together
+                needed.append(Run(together, run.partition))
+        if not needed:
+            return
+        yield needed
+        upkeep.forget()
 
 
-def _run_stage(
+def _execute(
     defs: dg.Definitions,
     instance: dg.DagsterInstance,
-    stage: Stage,
+    runs: Sequence[Run],
+    processes: Processes,
     progress: Progress,
     tags: Mapping[str, str],
 ) -> Iterator[Sequence[dg.DagsterEvent]]:
-    """Yield the events of each partition's run, in order; raise at the first that failed."""
+    """Yield the events of each run, in order; raise at the first that failed."""
     settings: Settings = (defs.resources or {})["settings"]
     assets = _assets_by_step(defs)
 
-    def checked(events: Sequence[dg.DagsterEvent], partition: str | None) -> Sequence[dg.DagsterEvent]:
+    def checked(events: Sequence[dg.DagsterEvent], run: Run) -> Sequence[dg.DagsterEvent]:
         if not has_succeeded(events):
-            raise RunError(_first_failure(events, assets, partition))
+            raise RunError(_first_failure(events, assets, run.partition))
         return events
 
     graph = defs.resolve_asset_graph()
-    pools = {pool for key in stage.keys for pool in graph.get(key).pools or ()}
-    together = _together(settings, stage)
-    if settings.executor == "in_process" and (together == 1 or not instance.is_persistent):
+    pools = {pool for run in runs for key in run.keys for pool in graph.get(key).pools or ()}
+    if not _are_elsewhere(settings, instance, runs):
         job = defs.resolve_implicit_global_asset_job_def()
-        for partition in stage.partitions:
-            progress.partition = partition
+        for run in runs:
+            progress.partition = run.partition
             wait_for_pools(instance, pools, progress.say)
             with progress.listening():
-                events = run_here(job, instance, stage.keys, partition, tags)
-            yield checked(events, partition)
+                events = run_here(job, instance, run, tags)
+            yield checked(events, run)
         return
-    if together > 1 and settings.executor == "multiprocess":
+    if len(runs) > 1 and settings.executor == "multiprocess":
         settings = settings.model_copy(update={"processes": 1})
-    for partitions in [stage.partitions] if together > 1 else [(one,) for one in stage.partitions]:
-        wait_for_pools(instance, pools, progress.say)
-        try:
-            runs = run_elsewhere(settings, instance, stage.keys, partitions, together, progress.hear, tags)
-        except BrokenProcessPool as error:
-            raise RunError(f"A run's process died: {error}") from error
-        for partition, events in runs.items():
-            yield checked(events, partition)
+    wait_for_pools(instance, pools, progress.say)
+    try:
+        executed = processes.execute(settings, runs, progress.hear, tags)
+    except BrokenProcessPool as error:
+        raise RunError(f"A run's process died: {error}") from error
+    for run, events in executed.items():
+        yield checked(events, run)
 
 
-def _together(settings: Settings, stage: Stage) -> int:
-    """Return how many partitions of a stage run at a time: archetypes do not read each other."""
-    if not _are_archetypes(stage):
-        return 1
-    most = len(stage.partitions)
-    return most if settings.executor == "dask" else min(settings.processes, most)
-
-
-def _are_archetypes(stage: Stage) -> bool:
-    return set(ARCHETYPE_PARTITIONS.get_partition_keys()).issuperset(stage.partitions)
+def _are_elsewhere(settings: Settings, instance: dg.DagsterInstance, runs: Sequence[Run]) -> bool:
+    """Whether runs are executed in other processes, which cannot open an instance that is not kept."""
+    several = len(runs) > 1 and settings.processes > 1 and instance.is_persistent
+    return several or settings.executor != "in_process"
 
 
 def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:

@@ -132,15 +132,31 @@ def test_a_season_sees_only_the_past(
 
 
 def test_plan_runs_seasons_in_order_and_everything_once(defs: dg.Definitions) -> None:
-    stages = plan(defs, select_assets(defs, None))
-    planned = [name(key) for stage in stages for key in stage.keys]
-    assert sorted(planned) == sorted(GRAPH)
-    done: set[str] = set()
-    for stage in stages:
-        names = {name(key) for key in stage.keys}
-        assert all(GRAPH[one] <= done | names for one in names)
-        done |= names
-    assert ("2020", "2021") in [stage.partitions for stage in stages]
+    """What a run reads is made before it, or by it; runs in a list do not read each other."""
+    planned = plan(defs, select_assets(defs, None))
+    done: set[tuple[str, str | None]] = set()
+    for runs in planned:
+        made = [{name(key) for key in run.keys} for run in runs]
+        for run, own in zip(runs, made, strict=True):
+            earlier = {one for one, _ in done}
+            assert all(GRAPH[one] <= earlier | own for one in own)
+            parts = {(one, run.partition) for one in own}
+            assert not parts & done
+            done |= parts
+    assert {one for one, _ in done} == GRAPH.keys()
+    seasons = [run.partition for runs in planned for run in runs if run.partition in ("2020", "2021")]
+    assert seasons == sorted(seasons)
+
+
+def test_kinds_of_track_and_what_is_independent_run_side_by_side(defs: dg.Definitions) -> None:
+    planned = plan(defs, select_assets(defs, None))
+    kinds, coming, report = planned[-3:]
+    assert [run.partition for run in kinds] == list(ARCHETYPES)
+    assert [sorted(map(name, run.keys)) for run in coming] == [
+        ["forecast_chances", "forecast_events", "forecast_scenarios", "race_forecast"],
+        ["model_comparison", "pooled_posterior"],
+    ]
+    assert [sorted(map(name, run.keys)) for run in report] == [["calibration_report", "catalogue"]]
 
 
 def test_selection_by_name_and_by_expression(defs: dg.Definitions) -> None:

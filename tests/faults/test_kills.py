@@ -1,6 +1,7 @@
 """A run is killed at random moments of every stage; the next one carries on from what was finished."""
 
 import random
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -247,6 +248,25 @@ def test_nothing_of_a_killed_run_goes_on_in_other_processes(
     bench.assert_readable()
     bench.update()
     ledger.enter("SIGKILL", where, 1, "its processes ended with it")
+
+
+@in_the_soak_alone
+def test_an_interrupted_run_ends_with_all_its_processes(bench: Bench, ledger: Ledger) -> None:
+    """The command alone is interrupted, as by `kill -INT`; its processes hear of it from nobody else."""
+    bench.lose("calibration_posterior/*.nc")
+    before = databases(bench)
+    process = bench.start("--update", before=["env", "--default-signal=INT"])
+    while process.poll() is None and len(databases(bench) - before) < 2:
+        time.sleep(POLL_S)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert "Interrupted; what was finished is kept." in out
+    assert "Traceback" not in out
+    assert processes_of(bench) == []
+    bench.assert_readable()
+    bench.update()
+    ledger.enter("SIGINT", "kinds of track side by side, the command", 1, "its processes ended with it")
 
 
 def processes_of(bench: Bench) -> list[int]:
