@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.performance.page import Section, publish
 
-PARTS = ("startup", "scores", "scenarios", "telemetry", "samplers", "devices", "pipeline")
+PARTS = ("startup", "scores", "scenarios", "telemetry", "samplers", "devices", "pipeline", "new_race")
 
 
 def measure(part: str, small: bool, cells: str) -> Section:
