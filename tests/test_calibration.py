@@ -143,7 +143,7 @@ def test_recalibration_gains_on_new_races(slope):
     assert race_means.mean() > 3 * race_means.std() / np.sqrt(30)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_intervals_cover_the_truth():
     """Truths drawn from the prior lie within their 80 % intervals 80 % of the time."""
     rng = np.random.default_rng(1)

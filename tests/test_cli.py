@@ -227,6 +227,7 @@ def test_missing_upstream_is_named(project: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
 def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = project / "mine.csv"
     write_results(table, [2022, 2023], 14)
@@ -240,6 +241,7 @@ def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.Capt
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
 def test_one_archetype_on_a_fresh_store_says_what_it_skips(
     project: Path,  # noqa: ARG001
     capsys: pytest.CaptureFixture[str],
@@ -253,6 +255,7 @@ def test_one_archetype_on_a_fresh_store_says_what_it_skips(
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.skipif(not REAL_FEED.exists(), reason=f"optional real seasons are absent: {REAL_FEED}")
 def test_two_real_seasons_end_in_a_report_of_four_archetypes(
     project: Path, capsys: pytest.CaptureFixture[str]

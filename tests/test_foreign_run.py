@@ -63,6 +63,7 @@ def win_shares(race: xr.Dataset) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
 def test_the_example_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Scenarios are stored as they are, ranked anew where there is a fit, and forecast the next race."""
     path = project / "scenarios.nc"

@@ -187,7 +187,7 @@ def test_what_comes_together_is_made_again_together(
     assert content(whole_store) == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_changed_season_reaches_the_report(
     whole_store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
