@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -76,13 +76,13 @@ def durations(bench: Bench) -> dict[str, float]:
     return took
 
 
-def kill(bench: Bench, step: str, is_time: Callable[[], bool], also: str = "") -> str:
-    """Start an update of what a step makes, and of what another one did; kill it once that step has begun.
+def kill(bench: Bench, step: str, is_time: Callable[[], bool], earlier: Sequence[str] = ()) -> str:
+    """Start an update of what a step makes, and of what earlier ones did; kill it once that step has begun.
 
     Return the step in which it died.
     """
     before = databases(bench)
-    names = {Path(file).parts[0].split(".")[0] for one in (step, also) for file in STEPS.get(one, ())}
+    names = {Path(file).parts[0].split(".")[0] for one in (step, *earlier) for file in STEPS[one]}
     process = bench.start("--update", "--select", ",".join(sorted(names)), "--archetypes", ARCHETYPE)
     end = time.monotonic() + LONGEST_S
 
@@ -99,6 +99,7 @@ def kill(bench: Bench, step: str, is_time: Callable[[], bool], also: str = "") -
     process.kill()
     out, _ = process.communicate()
     assert "Traceback" not in out, out
+    assert process.returncode in (0, -9), out
     begun = [name for _, kind, name in recorded() if kind == "STEP_START"]
     assert begun, out
     return begun[-1] if process.returncode == -9 else ENDED
@@ -134,14 +135,13 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
     steps = {step: files for step, files in STEPS.items() if is_soak or step in SAMPLE}
     assert steps.keys() <= took.keys()
     died: Counter[str] = Counter()
-    before = ""
-    for step, files in steps.items():
+    for number, (step, files) in enumerate(steps.items()):
         for n in reversed(range(KILLS if is_soak else 1)):
             delay_s = draw.uniform(0, took[step] if n else 0.03)
             while True:
                 bench.lose(*files)
                 moment = after(delay_s) if n else at_the_write(bench, files, delay_s)
-                where = kill(bench, step, moment, before)
+                where = kill(bench, step, moment, list(steps)[:number])
                 if where != ENDED:
                     break
                 delay_s /= 2  # it was faster than the undisturbed run, which had to compile
@@ -149,7 +149,6 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
             ledger.say(f"{step}: killed in {where}")
             bench.assert_readable()
             assert bench.unlike_records() == set(), "the same content is the same version"
-        before = step
     bench.update()
     bench.assert_mended(undisturbed)
     for step, times in died.items():
