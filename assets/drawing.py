@@ -4,6 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from assets.launch import end_with_command, pool_context
 from assets.settings import Settings
+from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.report import ReportContent, report_pictures
 
 
@@ -14,9 +15,10 @@ def draw_pictures(content: ReportContent, settings: Settings) -> dict[str, bytes
     ----------
     content : ReportContent
     settings : Settings
-        `processes`; a worker of Dask, which may start none, draws all.
+        `processes`, of which at most one a kind of track draws: each loads the fits of all. A worker of Dask,
+        which may start none, draws everything.
     """
-    n = 1 if settings.executor == "dask" else settings.processes
+    n = 1 if settings.executor == "dask" else min(settings.processes, len(ARCHETYPES))
     if n == 1:
         return report_pictures(content)
     with ProcessPoolExecutor(n - 1, mp_context=pool_context(), initializer=end_with_command) as pool:

@@ -12,6 +12,8 @@ import netCDF4
 import xarray as xr
 from xarray.backends import NetCDF4DataStore
 
+from assets.own_races import own_races
+
 _one_at_a_time = threading.Lock()
 """The C library is not safe for threads, even of different files."""
 
@@ -61,5 +63,5 @@ def _loaded(
 ) -> xr.Dataset:
     dataset = xr.open_dataset(NetCDF4DataStore(group), drop_variables=left_out)
     if archetype is not None:
-        dataset = dataset.isel(race=dataset["archetype"].values == archetype)
+        dataset = own_races(dataset, archetype)
     return dataset.load().drop_encoding()

@@ -41,24 +41,27 @@ def versions_by_archetype(value: object) -> Mapping[str, str]:
     ----------
     value : object
     """
-    if isinstance(value, pl.DataFrame) and "archetype" in value.columns:
-        return {str(one): _version(own_races(value, str(one))) for one in ARCHETYPES}
-    if isinstance(value, xr.Dataset) and "archetype" in value.coords and value["archetype"].dims == ("race",):
-        return {str(one): _version(own_races(value, str(one))) for one in ARCHETYPES}
-    return {}
+    if isinstance(value, pl.DataFrame):
+        told = "archetype" in value.columns
+    elif isinstance(value, xr.Dataset):
+        told = "archetype" in value.coords and value["archetype"].dims == ("race",)
+    else:
+        return {}
+    return {str(one): _version(value, str(one)) for one in ARCHETYPES} if told else {}
 
 
-def _version(value: pl.DataFrame | xr.Dataset) -> str:
+def _version(value: pl.DataFrame | xr.Dataset, archetype: str) -> str:
     digest = sha256()
     if isinstance(value, pl.DataFrame):
         rows = io.BytesIO()
-        value.write_parquet(rows)
+        own_races(value, archetype).write_parquet(rows)
         digest.update(rows.getbuffer())
         return digest.hexdigest()
-    for name in sorted(map(str, value.variables)):
-        variable = value.variables[name]
+    own = own_races(value, archetype)
+    for name in sorted(map(str, own.variables)):
+        variable = own.variables[name]
         values = variable.values.astype(str) if variable.dtype.kind == "O" else variable.values
         digest.update(f"{name} {variable.dims} {values.dtype} {values.shape} ".encode())
         digest.update(np.ascontiguousarray(values).data)
-    digest.update(str(sorted(value.attrs.items())).encode())
+    digest.update(str(sorted(own.attrs.items())).encode())
     return digest.hexdigest()

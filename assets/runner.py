@@ -197,21 +197,20 @@ def run(
             progress.say(f"skipped: {names}; there is no {what}")
         planned = plan(defs, selected - lacking.keys(), archetypes)
         if not update:
-            processes.start(
-                max((len(runs) for runs in planned if _are_elsewhere(settings, instance, runs)), default=0)
-            )
+            elsewhere = [len(runs) for runs in planned if _are_elsewhere(settings, instance, runs)]
+            processes.start(max(elsewhere, default=0))
+        upkeep = Upkeep(defs, instance)
         for runs in planned:
-            for needed in _needed(defs, instance, runs, progress) if update else [runs]:
+            for needed in _needed(defs, upkeep, runs, progress) if update else [runs]:
                 for events in _execute(defs, instance, needed, processes, progress, tags):
                     metadata |= _metadata(events)
     return metadata
 
 
 def _needed(
-    defs: dg.Definitions, instance: dg.DagsterInstance, runs: Sequence[Run], progress: Progress
+    defs: dg.Definitions, upkeep: Upkeep, runs: Sequence[Run], progress: Progress
 ) -> Iterator[list[Run]]:
     """Yield what of the runs is to be made again, each list after the one before it was made."""
-    upkeep = Upkeep(defs, instance)
     left = {run: run.keys for run in runs}
     while True:
         needed = []

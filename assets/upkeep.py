@@ -90,11 +90,9 @@ class Upkeep:
             return f"{place(name, partition)} is missing"
         except ContractError as error:
             return str(error)
-        return (
-            f"{place(name, partition)} is not what was stored: its content has changed since"
-            if tags
-            else None
-        )
+        if not tags:
+            return None
+        return f"{place(name, partition)} is not what was stored: its content has changed since"
 
     def manager_of(self, key: dg.AssetKey) -> StoredManager:
         """Return what stores and reads the asset."""
@@ -133,14 +131,15 @@ class Upkeep:
         """Whether what a partition read of a parent is not what it would read now."""
         made = self._made(child, partition)
         used = made.tags.get(get_input_data_version_tag(parent))
-        now = [self._made(parent, one) for one in self._read_of(parent, child, partition)]
+        read = self._read_of(parent, child, partition)
+        now = [self._made(parent, one) for one in read]
         if not used or not any(one.version for one in now) or used == self._version(parent, now):
             return False
         if partition is None or not self._reads_own_races(parent, child):
             return True
         then = [
-            one if one.record < made.record else self._look_up(parent, read, before=made.record)
-            for one, read in zip(now, self._read_of(parent, child, partition), strict=True)
+            last if last.record < made.record else self._look_up(parent, one, before=made.record)
+            for one, last in zip(read, now, strict=True)
         ]
         own = [[one.by_archetype.get(partition) for one in parts] for parts in (then, now)]
         return used != self._version(parent, then) or None in own[0] or own[0] != own[1]
