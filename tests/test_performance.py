@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.performance import pipeline, samplers, scenarios, scores, telemetry
+from benchmarks.performance import new_race, pipeline, samplers, scenarios, scores, telemetry
 from benchmarks.performance.__main__ import PARTS
 from benchmarks.performance.page import Section, publish, put_section, table
 from benchmarks.performance.timing import TooSlowError, in_turn, measure_apart
 from calibration_pipeline.figures import figure_axes
+from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.tracks import compile_constraints
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -163,3 +165,19 @@ def test_the_lock_of_the_benchmarks_fits_the_project() -> None:
     assert "://" not in LOCK.read_text(encoding="utf-8")
     blocks = re.split(r"^(?=[\w.-]+==)", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_a_race_held_back_is_the_tables_last(tmp_path) -> None:
+    """As the source of tables reads them: seasons a year earlier than simulated, all laps of all races."""
+    read = []
+    for with_last in (False, True):
+        n_races, n_laps = new_race.write_tables(tmp_path, 1, with_last=with_last)
+        source = TablesSource(
+            str(tmp_path / "results.parquet"), str(tmp_path / "laps.parquet"), compile_constraints()
+        )
+        season = source.load_season(new_race.FIRST_SEASON)
+        assert season.lap_telemetry.height == n_laps
+        read.append(season.race_results["race_id"].unique().sort().to_list())
+        assert len(read[-1]) == n_races
+    before, after = read
+    assert after[:-1] == before
