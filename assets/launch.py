@@ -19,6 +19,7 @@ import dagster as dg
 from dagster._core.code_pointer import CustomPointer, ModuleCodePointer
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.instance import InstanceRef
 from dagster._core.storage.tags import PARTITION_NAME_TAG
@@ -222,6 +223,12 @@ def _succeeded(run: Future[Sequence[dg.DagsterEvent]]) -> bool:
 def has_succeeded(events: Sequence[dg.DagsterEvent]) -> bool:
     """Tell whether the run with these events came to a good end."""
     return any(event.is_job_success for event in events)
+
+
+def was_interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
+    """Tell whether the run with these events ended at an interrupt, which Dagster takes for a failed step."""
+    errors = [event.step_failure_data.error for event in events if event.is_step_failure]
+    return any(error and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
 
 
 @contextlib.contextmanager

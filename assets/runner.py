@@ -17,7 +17,7 @@ from rich.console import Console
 from upath import UPath
 
 from assets.contracts import place
-from assets.launch import Processes, Run, has_succeeded, run_here
+from assets.launch import Processes, Run, has_succeeded, run_here, was_interrupted
 from assets.neighbours import end_dead_runs, living, wait_for_pools
 from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.progress import Progress
@@ -237,11 +237,13 @@ def _execute(
     progress: Progress,
     tags: Mapping[str, str],
 ) -> Iterator[Sequence[dg.DagsterEvent]]:
-    """Yield the events of each run, in order; raise at the first that failed."""
+    """Yield the events of each run, in order; raise at the first that failed or was interrupted."""
     settings: Settings = (defs.resources or {})["settings"]
     assets = _assets_by_step(defs)
 
     def checked(events: Sequence[dg.DagsterEvent], run: Run) -> Sequence[dg.DagsterEvent]:
+        if was_interrupted(events):
+            raise KeyboardInterrupt
         if not has_succeeded(events):
             raise RunError(_first_failure(events, assets, run.partition))
         return events

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -224,6 +225,30 @@ def test_failure_names_asset_partition_and_cause_and_keeps_what_was_there(
 def test_missing_upstream_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
     assert main(["run", "--select", "lap_aggregates", "--seasons", "2025"]) == 1
     assert "lap_telemetry [2025] has not been materialized" in capsys.readouterr().err
+
+
+def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
+    """Dagster takes it for a failed step. The step is one of this command's own process."""
+    words = ["run", "--seasons", "2024", "--select", "+driver_features,causal_network"]
+    # Who is started in a shell's background ignores interrupts.
+    hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{hears}from assets.cli import main; sys.exit(main({words}))"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "DAGSTER_HOME": str(project / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        out = next(line for line in process.stdout if "✓ track_constraints" in line)
+        process.send_signal(signal.SIGINT)
+        out += process.stdout.read()
+    assert process.wait(timeout=60) == 130, out
+    assert "Interrupted; what was finished is kept." in out
+    assert "InterruptedError" not in out
 
 
 @pytest.mark.slow
