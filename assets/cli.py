@@ -165,13 +165,17 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     archetypes = [name for name in (options.archetypes or "").split(",") if name]
     from assets.instance import prepare_home
+    from assets.pool import start_server
     from calibration_pipeline.archetypes import parse_archetype
 
     try:
         for name in archetypes:
             parse_archetype(name)
-        log_file = prepare_home() / "calibration.log"
+        home = prepare_home()
+        log_file = home / "calibration.log"
         log_file.touch()
+        if settings.processes > 1:
+            start_server(home)
     except ValueError as error:
         _fail(str(error))
         return 2

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ProcessPoolExecutor
 
-from assets.launch import end_with_command, pool_context
+from assets.pool import end_with_command, pool_context
 from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.report import ReportContent, report_pictures

@@ -25,13 +25,12 @@ from dagster._core.executor.step_delegating import (
 from dagster._grpc.types import ExecuteStepArgs
 from dagster_shared.serdes import deserialize_value, serialize_value
 
+from assets.pool import PRELOADED
 from assets.settings import Settings
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Loaded once by the fork server; none of them starts JAX, polars' or DuckDB's threads.
-PRELOADED = ["assets.definitions"]
 CONNECT_TIMEOUT_S = 20
 POLL_S = 0.5
 HEALTH_CHECK_S = 5

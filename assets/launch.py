@@ -1,17 +1,12 @@
 """Dagster runs, each of one partition: in this process, or several at a time, each in its own process."""
 
-import contextlib
 import json
 import logging
 import multiprocessing
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from logging.handlers import QueueHandler
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +20,8 @@ from dagster._core.instance import InstanceRef
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
-from assets.executors import PRELOADED
 from assets.log import hand_to
+from assets.pool import end_with_command, pool_context, start_server
 from assets.process import prepare_process
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
@@ -36,7 +31,6 @@ RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 POLL_S = 0.2
 ENDING_S = 10.0
 """So long may runs take to end when they are interrupted."""
-STEPS_LOG = "steps.log"
 Hear = Callable[[dg.DagsterEvent, str | None], None]
 
 _events: Any = None
@@ -147,20 +141,12 @@ class Processes:
     def _start(self) -> tuple[ProcessPoolExecutor, Any]:
         if self._started is None:
             context = pool_context()
-            with _errors_into(Path(self.instance.root_directory) / STEPS_LOG):
-                forkserver.ensure_running()
+            start_server(Path(self.instance.root_directory))
             queue = context.SimpleQueue()
             known = (queue, secret_addresses(self.settings))
             pool = ProcessPoolExecutor(self.n, mp_context=context, initializer=_keep, initargs=known)
             self._started = pool, queue
         return self._started
-
-
-def pool_context() -> ForkServerContext:
-    """Return how processes of a pool are started: from a server that has loaded the asset graph."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def _tell(told: tuple[dg.DagsterEvent, str | None] | logging.LogRecord, hear: Hear) -> None:
@@ -184,17 +170,6 @@ def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     hand_to(_ToCommand(queue))
     os.environ.update(addresses)
     end_with_command()
-
-
-def end_with_command() -> None:
-    """Let this process of a pool end when the command's is gone, however that ended; else it would stay."""
-    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_after(command: multiprocessing.process.BaseProcess | None) -> None:
-    if command is not None:
-        command.join()
-        os._exit(1)
 
 
 def _run(settings: str, instance_ref: str, what: Run, tags: Mapping[str, str]) -> Sequence[dg.DagsterEvent]:
@@ -229,20 +204,6 @@ def was_interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
     """Tell whether the run with these events ended at an interrupt, which Dagster takes for a failed step."""
     errors = [event.step_failure_data.error for event in events if event.is_step_failure]
     return any(error and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
-
-
-@contextlib.contextmanager
-def _errors_into(path: Path) -> Iterator[None]:
-    """Let processes that are started meanwhile write what goes to stderr into a file."""
-    sys.stderr.flush()
-    with path.open("ab") as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def definitions_from(settings: str) -> dg.Definitions:

@@ -1,7 +1,6 @@
 """What a process that computes sets up before JAX starts: devices, and where compiled functions are kept."""
 
 import contextlib
-import os
 import platform
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +21,6 @@ def prepare_process() -> None:
     It is kept in DAGSTER_HOME, unless JAX_COMPILATION_CACHE_DIR names another folder, and apart by kind of
     processor: a program compiled for one may not run on another.
     """
-    os.environ.setdefault("DASK_SCHEDULER", "synchronous")  # else xarray loads Dask's cluster to lock files
     use_host_devices()
     if jax.config.jax_compilation_cache_dir is None:
         folder = home_folder() / COMPILED / _processor()

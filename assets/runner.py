@@ -1,9 +1,9 @@
 """Materialize everything, in the order of the graph, and tell how it goes.
 
 Assets that are cut alike and follow each other are made together; each partition of them is one Dagster run.
-That is right because a season's assets read only their own and earlier seasons, and an archetype's only
-their own archetype. For the same reason archetypes run side by side, as many as the settings say, and so do
-assets without partitions that do not read each other; seasons follow each other.
+Runs that do not read each other go side by side, as many as the settings say: archetypes, assets without
+partitions, and the networks and scenarios of seasons. What reads earlier seasons of what is made with it,
+as features do of results, is made season by season.
 """
 
 import re
@@ -52,17 +52,21 @@ def plan(
         cut = graph.get(waiting[0]).partitions_def
         alike: list[dg.AssetKey] = []
         blocked: set[dg.AssetKey] = set()
+        chained: set[dg.AssetKey] = set()
         for key in waiting:
             node = graph.get(key)
-            if node.partitions_def != cut or node.parent_keys & blocked:
+            other_partitions = {parent for parent in alike if node.partition_mappings.get(parent)}
+            if node.partitions_def != cut or node.parent_keys & blocked or other_partitions & chained:
                 blocked.add(key)
-            else:
-                alike.append(key)
+                continue
+            alike.append(key)
+            if other_partitions:
+                chained.add(key)
         if cut is None:
             planned += _side_by_side(graph, alike)
         else:
             runs = [Run(frozenset(alike), partition) for partition in _partitions(cut, archetypes)]
-            planned += [runs] if cut == ARCHETYPE_PARTITIONS else [[run] for run in runs]
+            planned += [[run] for run in runs] if chained else [runs]
         waiting = [key for key in waiting if key in blocked]
     return planned
 

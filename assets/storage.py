@@ -16,6 +16,7 @@ import xarray as xr
 from upath import UPath
 
 from assets.contracts import ContractError, place, validate, value_type
+from assets.kept_values import KeptValues
 from assets.netcdf import read_attributes, read_netcdf
 from assets.own_races import OWN_ARCHETYPE, VERSIONS, own_races, versions_by_archetype
 from assets.provenance import stamped, unstamp
@@ -26,6 +27,8 @@ SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 LEFT_OUT = "left_out"
 """Metadata key of an input, a dataset: the variables that it need not hold; reading them takes its time."""
+
+_kept = KeptValues()
 
 
 class StoredManager(dg.UPathIOManager):
@@ -105,13 +108,19 @@ class StoredManager(dg.UPathIOManager):
         if not path.exists():
             raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
         with _unreadable_named(path, asset, partition):
-            value, version = self.deserialise(path.read_bytes(), asset, archetype, left_out)
+            data = path.read_bytes()
+            which = (asset, content_version(data), archetype, left_out)
+            if (kept := _kept.find(*which)) is not None:
+                return kept
+            value, version = self.deserialise(data, asset, archetype, left_out)
         if version != SCHEMA_VERSION:
             raise ContractError(
                 f"{place(asset, partition)} is stored with schema version {version}, this program reads "
                 f"{SCHEMA_VERSION}: materialize it again."
             )
-        return validate(value, asset, partition)
+        valid = validate(value, asset, partition)
+        _kept.keep(valid, *which)
+        return valid
 
     def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
         """Check and store a value."""

@@ -144,13 +144,15 @@ def test_plan_runs_seasons_in_order_and_everything_once(defs: dg.Definitions) ->
             assert not parts & done
             done |= parts
     assert {one for one, _ in done} == GRAPH.keys()
-    seasons = [run.partition for runs in planned for run in runs if run.partition in ("2020", "2021")]
-    assert seasons == sorted(seasons)
+    seasons = [[run.partition for run in runs] for runs in planned if runs[0].partition in ("2020", "2021")]
+    assert seasons == [["2020"], ["2021"], ["2020", "2021"]]
 
 
-def test_kinds_of_track_and_what_is_independent_run_side_by_side(defs: dg.Definitions) -> None:
+def test_seasons_kinds_of_track_and_what_is_independent_run_side_by_side(defs: dg.Definitions) -> None:
     planned = plan(defs, select_assets(defs, None))
-    kinds, coming, report = planned[-3:]
+    networks, kinds, coming, report = planned[-4:]
+    assert [run.partition for run in networks] == ["2020", "2021"]
+    assert [sorted(map(name, run.keys)) for run in networks] == [["causal_network", "scenario_ensemble"]] * 2
     assert [run.partition for run in kinds] == list(ARCHETYPES)
     assert [sorted(map(name, run.keys)) for run in coming] == [
         ["forecast_chances", "forecast_events", "forecast_scenarios", "race_forecast"],

@@ -153,7 +153,7 @@ def test_what_the_fork_server_loads_starts_neither_jax_nor_threads_that_a_fork_l
     """Processes forked after JAX's start hang; arrays in a preloaded module would start it."""
     code = (
         "import importlib, threading\n"
-        "from assets.executors import PRELOADED\n"
+        "from assets.pool import PRELOADED\n"
         "for name in PRELOADED: importlib.import_module(name)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
