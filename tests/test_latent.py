@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.convergence import judge_convergence
@@ -25,8 +26,9 @@ from calibration_pipeline.calibration.recalibration import (
     draw_recalibrations,
     scored_races,
 )
+from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import fit_archetype, gather_evidence
+from calibration_pipeline.calibration.walk_forward import PARAMETERS, fit_archetype, gather_evidence
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
@@ -231,6 +233,22 @@ def test_fits_converge_at_the_default_settings(overconfident):
     assert int(fit["walk_forward"]["diverging"].sum()) == 0
 
 
+def test_a_fit_keeps_the_convergence_of_each_fold_and_of_the_latest(overconfident):
+    """What is stored with the draws is what the draws themselves tell."""
+    fit = overconfident[2]
+    kept = convergence_by_fold(fit)
+    walk = fit["walk_forward"].to_dataset()
+    assert kept["fold"].unique(maintain_order=True).to_list() == [*walk["fold"].values, "latest"]
+    fold = str(walk["fold"].values[-1])
+    for name, samples in {
+        "latest": fit,
+        fold: {p: walk[p].sel(fold=fold).values for p in PARAMETERS},
+    }.items():
+        told = kept.filter(pl.col("fold") == name).drop("fold", "divergences")
+        assert_frame_equal(told, judge_convergence(read_draws(samples)).table, check_row_order=False)
+    assert kept["divergences"].sum() == 0
+
+
 def test_a_fit_opens_by_itself(overconfident, tmp_path):
     """NetCDF with every group that ArviZ knows, and it meets its contract."""
     fit = overconfident[2]
@@ -238,7 +256,9 @@ def test_a_fit_opens_by_itself(overconfident, tmp_path):
     fit.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
     again = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
     groups = "posterior prior posterior_predictive prior_predictive log_likelihood sample_stats"
-    assert {*groups.split(), "observed_data", "constant_data", "walk_forward"} <= set(again.children)
+    assert {*groups.split(), "observed_data", "constant_data", "walk_forward", "convergence"} <= set(
+        again.children
+    )
     assert again["posterior"].sizes["chain"] == 4
     assert again["posterior"].sizes["draw"] == 1500
     assert again["log_likelihood"]["result"].dims == ("chain", "draw", "race")

@@ -4,14 +4,16 @@ Thresholds live here. Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Ran
 localization, doi:10.1214/20-BA1221.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import arviz as az
 import numpy as np
 import polars as pl
+import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration.draws import Draws
+from calibration_pipeline.calibration.draws import Draws, Samples, read_draws
 
 R_HAT_GOOD = 1.01
 """Rank-normalised R-hat below this is good (Vehtari et al. 2021)."""
@@ -21,6 +23,8 @@ ESS_GOOD = 400
 """Bulk and tail effective sample sizes above this are good (Vehtari et al. 2021)."""
 TAILS = (0.05, 0.95)
 """Tail ESS is the smaller effective sample size of these two quantiles (Vehtari et al. 2021, section 4.3)."""
+LATEST = "latest"
+"""How the fit on all races is called among those of the folds."""
 FLAT = "R-hat not computable: samples are flat (no chain dimension)"
 
 
@@ -65,6 +69,32 @@ def judge_convergence(draws: Draws) -> Convergence:
     if divergences:
         reasons.append(f"Divergences must be 0, got {divergences}")
     return Convergence(table, divergences, not reasons, reasons)
+
+
+def convergence_group(fits: Mapping[str, tuple[Samples, int]]) -> xr.Dataset:
+    """Return the convergence of several fits of one model, as it is kept with them.
+
+    Parameters
+    ----------
+    fits : mapping
+        Fold, or `LATEST` -> draws, and how many transitions of the whole fit diverged.
+
+    Returns
+    -------
+    xarray.Dataset
+        `FitConvergence`: r_hat, ess_bulk, ess_tail (fold, parameter), NaN where they cannot be computed;
+        divergences (fold).
+    """
+    tables = [judge_convergence(read_draws(samples)).table for samples, _ in fits.values()]
+    diagnostics = {
+        name: (("fold", "parameter"), np.array([table[name].to_numpy() for table in tables], np.float64))
+        for name in ("r_hat", "ess_bulk", "ess_tail")
+    }
+    divergences = np.array([n for _, n in fits.values()], np.int64)
+    return xr.Dataset(
+        {**diagnostics, "divergences": ("fold", divergences)},
+        {"fold": list(fits), "parameter": tables[0]["parameter"].to_list()},
+    )
 
 
 def _convergence_table(draws: Draws) -> pl.DataFrame:

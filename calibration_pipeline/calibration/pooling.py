@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.convergence import LATEST, convergence_group
 from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
 from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.latent import (
@@ -26,7 +27,7 @@ from calibration_pipeline.calibration.latent import (
 )
 from calibration_pipeline.calibration.race_curves import Reference, pad_races
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import log_likelihood, season_labels
+from calibration_pipeline.calibration.walk_forward import log_likelihood, n_divergences, season_labels
 from calibration_pipeline.schemas.frames import ModelComparison
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -62,7 +63,7 @@ def fit_pooled(
     Returns
     -------
     xarray.DataTree
-        Groups posterior, sample_stats, log_likelihood.
+        `PooledPosterior`, and the group log_likelihood.
     """
     evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
     likelihoods = [summarise(one, tabulate_surfaces(one.order), len(seasons) + 1) for one in evidence]
@@ -88,6 +89,7 @@ def fit_pooled(
             "log_likelihood": xr.Dataset(result, {"race": races}),
         }
     )
+    tree["convergence"] = xr.DataTree(convergence_group({LATEST: (tree, n_divergences(tree))}))
     tree.attrs = {"n_races": len(races), **settings}
     return tree
 

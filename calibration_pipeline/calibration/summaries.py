@@ -6,11 +6,6 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration.convergence import Convergence, judge_convergence
-from calibration_pipeline.calibration.draws import Samples, read_draws
-from calibration_pipeline.calibration.walk_forward import PARAMETERS
-
-LATEST = "latest"
 INTERVAL = 0.95
 SCALARS = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
 INFORMED = 0.2
@@ -41,24 +36,11 @@ def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
     polars.DataFrame
         fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's whole fit).
     """
-    tables = []
-    if "walk_forward" in fit.children:
-        folds = fit["walk_forward"].to_dataset()
-        for fold in folds["fold"].values:
-            one = folds.sel(fold=fold)
-            tables.append(_table(str(fold), _fold_draws(one), int(one["diverging"].sum())))
-    latest = fit["sample_stats"]["diverging"]
-    return pl.concat([*tables, _table(LATEST, fit, int(latest.sum()))])
-
-
-def _fold_draws(posterior: xr.Dataset) -> Samples:
-    return {name: posterior[name].transpose("chain", "draw", ...).values for name in PARAMETERS}
-
-
-def _table(fold: str, samples: Samples, divergences: int) -> pl.DataFrame:
-    convergence: Convergence = judge_convergence(read_draws(samples))
-    return convergence.table.select(
-        pl.lit(fold).alias("fold"), pl.all(), pl.lit(divergences, pl.Int64).alias("divergences")
+    convergence = fit["convergence"].to_dataset()
+    columns = ("r_hat", "ess_bulk", "ess_tail")
+    each = convergence[[*columns, "divergences"]].to_dataframe(dim_order=("fold", "parameter")).reset_index()
+    return pl.from_pandas(each).select(
+        "fold", "parameter", pl.col(columns).fill_nan(None), pl.col("divergences").cast(pl.Int64)
     )
 
 

@@ -1,7 +1,7 @@
 """Latent fits of one archetype: for every fold on the races before it, and on all races (`latest`).
 
 A fit is one DataTree. Its root groups are the latest fit, as ArviZ knows them; the group `walk_forward` holds
-the posterior that each fold's races were recalibrated with.
+the posterior that each fold's races were recalibrated with, `convergence` how well all of them were sampled.
 """
 
 import logging
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from numpyro.infer import MCMC, Predictive
 
 from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.calibration.convergence import LATEST, convergence_group
 from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
 from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.latent import (
@@ -111,6 +112,7 @@ def fit_archetype(
     mcmc, evidence = fit(np.ones(len(race_order), bool))
     tree = _latest_tree(mcmc, evidence, ensemble, observed, seasons)
     tree["walk_forward"] = xr.DataTree(_join_folds(folds, seasons, n_chains, n_samples))
+    tree["convergence"] = xr.DataTree(_convergence(folds, tree))
     posterior = tree["posterior"].to_dataset()
     outside = mass_outside(evidence, posterior["log_slope"].values, posterior["noise_sigma"].values)
     if outside > MASS_OUTSIDE_LIMIT:
@@ -191,6 +193,19 @@ def _join_folds(
         },
         {"season": labels, "fold": np.zeros(0, "<U6")},
     )
+
+
+def _convergence(folds: dict[str, xr.Dataset], latest: xr.DataTree) -> xr.Dataset:
+    by_fold = {
+        fold: ({name: posterior[name].values for name in PARAMETERS}, int(posterior["diverging"].sum()))
+        for fold, posterior in folds.items()
+    }
+    return convergence_group({**by_fold, LATEST: (latest, n_divergences(latest))})
+
+
+def n_divergences(fit: xr.DataTree) -> int:
+    """Return how many transitions of a tree's latest fit diverged."""
+    return int(fit["sample_stats"]["diverging"].sum())
 
 
 def _latest_tree(

@@ -202,11 +202,31 @@ class SampleStats(pa.DatasetModel):
     diverging: np.bool_ = pa.Field(dims=("chain", "draw"), description="Divergent transition")
 
 
+class FitConvergence(pa.DatasetModel):
+    """Whether the sampler converged, by fit: one a fold, and `latest`; NaN where it cannot be told."""
+
+    fold: Coordinate[np.str_] = pa.Field(dims=("fold",), unique=True, description="Fold, or latest")
+    parameter: Coordinate[np.str_] = pa.Field(
+        dims=("parameter",), unique=True, description="Scalar parameter"
+    )
+    r_hat: np.float64 = pa.Field(
+        dims=("fold", "parameter"), gt=0, nullable=True, description="Rank-normalised split R-hat"
+    )
+    ess_bulk: np.float64 = pa.Field(
+        dims=("fold", "parameter"), gt=0, nullable=True, description="Bulk effective sample size"
+    )
+    ess_tail: np.float64 = pa.Field(
+        dims=("fold", "parameter"), gt=0, nullable=True, description="Tail effective sample size"
+    )
+    divergences: np.int64 = pa.Field(dims=("fold",), ge=0, description="Divergent transitions of the fit")
+
+
 class CalibrationPosterior(pa.DataTreeModel):
     """A fit, self-contained: `xarray.open_datatree` and ArviZ read it as it is."""
 
     posterior: Posterior
     sample_stats: SampleStats
+    convergence: FitConvergence
 
 
 class SimulatedTruth(pa.DatasetModel):
@@ -278,3 +298,4 @@ class PooledPosterior(pa.DataTreeModel):
 
     posterior: PooledParameters
     sample_stats: SampleStats
+    convergence: FitConvergence
