@@ -27,7 +27,7 @@ class KeptValues:
         self._values: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
 
     def find(self, asset: str, version: str, archetype: str | None, left_out: Collection[str]) -> Any | None:
-        """Return the value, which may be of more variables than are asked for; None where it is not kept.
+        """Return the value; None where it is not kept.
 
         Parameters
         ----------
@@ -40,13 +40,11 @@ class KeptValues:
         left_out : collection of str
             Variables that it does not hold.
         """
-        for without in (frozenset[str](), frozenset(left_out)):
-            key = (asset, version, archetype, without)
-            if key in self._values:
-                self._values.move_to_end(key)
-                value = _copy(self._values[key][0])
-                return value.drop_vars(left_out, errors="ignore") if isinstance(value, xr.Dataset) else value
-        return None
+        key = (asset, version, archetype, frozenset(left_out))
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return _copy(self._values[key][0])
 
     def keep(
         self, value: Any, asset: str, version: str, archetype: str | None, left_out: Collection[str]

@@ -1,6 +1,9 @@
 """The benchmarks of speed and memory: tiny sizes, values and pages. No test asserts a time."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +144,27 @@ def test_pipelines_are_told_by_asset() -> None:
         "draw": {"seconds": 5.0, "peak": 2**20, "partitions": 1},
     }
     cell = pipeline.Cell(4, 1000)
-    what = {"wall": 10.0, "peak": 2**22, "stored": 2**20, "assets": steps, "processes": 2}
-    assert "| 4 | 1,000 | 2 | 10 | 8 | 4 | 19 | 1 |" in pipeline.overview({cell: what})
+    what = {"wall": 10.0, "peak": 2**22, "stored": 2**20, "assets": steps}
+    assert "| 4 | 1,000 | 10 | 8 | 4 | 19 | 1 |" in pipeline.overview({cell: what})
     assert pipeline.by_asset({cell: what}).splitlines()[2:] == ["| draw | 5.0 | 1 |", "| fit | 3.0 | 2 |"]
     assert pipeline.draw({cell: what})
+
+
+def test_a_process_is_told_a_later_date() -> None:
+    """Seasons to come can be asked for, in whatever forks from a process that imported the module."""
+    code = (
+        "import benchmarks.performance.later, datetime\n"
+        "from assets import settings\n"
+        "from dagster._time import get_current_datetime\n"
+        "now = datetime.date.today().year\n"
+        "assert settings.datetime.date.today().year - now == 7\n"
+        "assert get_current_datetime().year - now == 7\n"
+    )
+    environment = {**os.environ, pipeline.LATER: "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_table_is_as_wide_as_its_header() -> None:
