@@ -10,11 +10,12 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 	path=$$(command -v $$name 2>/dev/null) && "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
 	2>/dev/null && echo "$$path" && break; done)
 ARGS ?=
-# Tests run in so many processes, a file always in one.
+# Tests run in so many processes, a file always in one; slow ones often wait for a server.
 WORKERS ?= 2
+SLOW_WORKERS ?= 3
 # What make fuzz spends on each target.
 SECONDS ?= 60
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest --dist loadfile --numprocesses
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test slow soak fuzz bench check docs ui report lock clean
@@ -28,10 +29,10 @@ run: $(STAMP)  ## Materialize everything and print the table; options go in ARGS
 	$(BIN)/calibration-pipeline run $(ARGS)
 
 test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(WORKERS) $(ARGS)
 
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
-	$(PYTEST) -m "slow or real or browser or server" $(ARGS)
+	$(PYTEST) $(SLOW_WORKERS) -m "slow or real or browser or server" $(ARGS)
 
 soak: $(STAMP)  ## Run what takes long: a daemon that carries on a new season, and every fault (docs/faults.md)
 	$(BIN)/python -m pytest -m soak -s $(ARGS)

@@ -251,7 +251,7 @@ def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
     assert "InterruptedError" not in out
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_process")
 def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = project / "mine.csv"

@@ -62,7 +62,7 @@ def win_shares(race: xr.Dataset) -> dict[str, float]:
     return {driver: share for driver, share in zip(drivers, shares, strict=True) if driver}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_process")
 def test_the_example_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Scenarios are stored as they are, ranked anew where there is a fit, and forecast the next race."""

@@ -222,6 +222,7 @@ def test_a_killed_fit_gives_its_place_in_the_pool_back(bench: Bench, ledger: Led
     ("lost", "options", "where"),
     [
         ("driver_features/*.parquet", ("--executor", "multiprocess"), "executor multiprocess, the command"),
+        ("causal_network/*.nc", (), "networks of seasons side by side, the command"),
         ("calibration_posterior/*.nc", (), "kinds of track side by side, the command"),
     ],
 )

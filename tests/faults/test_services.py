@@ -67,10 +67,11 @@ def down(how: str, port: int) -> Iterator[None]:
             yield
 
 
+@in_the_soak_alone
 def test_where_the_feed_is_down_what_is_stored_stays_and_what_does_not_need_it_is_made(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
-    for how in ("refused", "500") if bench.select == ALL else ("refused",):
+    for how in ("refused", "500"):
         port = free_port()
         web = bench.copied(tmp_path / how, CALIBRATION_FEED_URL=f"http://127.0.0.1:{port}")
         with down(how, port):
