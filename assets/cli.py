@@ -182,7 +182,7 @@ def _run(options: argparse.Namespace) -> int:
         home = prepare_home()
         log_file = home / "calibration.log"
         log_file.touch()
-        if settings.processes > 1:
+        if settings.processes > 1 and not options.select:  # a selection may need no other process
             start_server(home)
     except ValueError as error:
         _fail(str(error))

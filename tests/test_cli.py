@@ -265,7 +265,7 @@ def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.Capt
     assert str(table) not in said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_process")
 def test_one_archetype_on_a_fresh_store_says_what_it_skips(
     project: Path,  # noqa: ARG001

@@ -36,7 +36,7 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store" / "simulated"
 
 
-@pytest.mark.server
+@pytest.mark.soak
 def test_multiprocess_gives_the_same_values(in_process: Path, tmp_path: Path) -> None:
     """The last steps again, each in a process of its own; progress is told as ever."""
     store = tmp_path / "store"

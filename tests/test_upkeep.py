@@ -148,7 +148,7 @@ def whole_store(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return copied(whole, tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_whole_run_ends_with_table_and_report(whole: Path, told: io.StringIO) -> None:
     out = told.getvalue()
     for archetype in ARCHETYPES:
@@ -158,7 +158,7 @@ def test_a_whole_run_ends_with_table_and_report(whole: Path, told: io.StringIO) 
     assert "<html" in report.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
     whole_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +175,7 @@ def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
     assert remade(capsys, WHOLE) == set()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_comes_together_is_made_again_together(
     whole_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
