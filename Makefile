@@ -34,7 +34,7 @@ test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
 	$(PYTEST) $(SLOW_WORKERS) -m "slow or real or browser or server" $(ARGS)
 
-soak: $(STAMP)  ## Run what takes long: a daemon that carries on a new season, and every fault (docs/faults.md)
+soak: $(STAMP)  ## Run what takes long: a daemon, whole runs, every fault (docs/faults.md)
 	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
 bench: $(BENCH)/.installed  ## Measure speed and memory into docs/performance.md; parts go in ARGS="scores telemetry"

@@ -21,7 +21,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from assets.log import hand_to
-from assets.pool import end_with_command, pool_context, start_server
+from assets.pool import end_with_command, start_server
 from assets.process import prepare_process
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
@@ -140,8 +140,7 @@ class Processes:
 
     def _start(self) -> tuple[ProcessPoolExecutor, Any]:
         if self._started is None:
-            context = pool_context()
-            start_server(Path(self.instance.root_directory))
+            context = start_server(Path(self.instance.root_directory))
             queue = context.SimpleQueue()
             known = (queue, secret_addresses(self.settings))
             pool = ProcessPoolExecutor(self.n, mp_context=context, initializer=_keep, initargs=known)

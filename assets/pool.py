@@ -25,8 +25,8 @@ PRELOADED = [
 STEPS_LOG = "steps.log"
 
 
-def start_server(home: Path) -> None:
-    """Start the server, where it does not run, and go on while it loads.
+def start_server(home: Path) -> ForkServerContext:
+    """Start the server, where it does not run, and go on while it loads; return how it starts processes.
 
     Parameters
     ----------
@@ -38,9 +38,10 @@ def start_server(home: Path) -> None:
     OSError
         If that file cannot be written.
     """
-    pool_context()
+    context = pool_context()
     with _errors_into(home / STEPS_LOG):
         forkserver.ensure_running()
+    return context
 
 
 def pool_context() -> ForkServerContext:

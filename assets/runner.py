@@ -52,7 +52,7 @@ def plan(
         cut = graph.get(waiting[0]).partitions_def
         alike: list[dg.AssetKey] = []
         blocked: set[dg.AssetKey] = set()
-        chained: set[dg.AssetKey] = set()
+        chained: set[dg.AssetKey] = set()  # read other partitions of what is made with them
         for key in waiting:
             node = graph.get(key)
             other_partitions = {parent for parent in alike if node.partition_mappings.get(parent)}

@@ -8,7 +8,7 @@ from benchmarks.proof import FAILURE_RATE, bell_forecasts, fields, judge
 from calibration_pipeline.calibration.sbc import judge_ranks, latent_ranks, marginal_ranks
 
 LATENT_SIMULATIONS = 100
-MARGINAL_SIMULATIONS = 40
+MARGINAL_SIMULATIONS = 80
 
 
 def ranks_of(pit: np.ndarray) -> pl.DataFrame:

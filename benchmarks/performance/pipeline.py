@@ -113,10 +113,7 @@ def run(cell: Cell, limit_s: float) -> Mapping[str, Any] | str:
         request["folder"] = str(Path(folder))
         try:
             measured: Mapping[str, Any] = measure_apart(
-                "benchmarks.performance.pipeline_run",
-                request,
-                limit_s,
-                told,
+                "benchmarks.performance.pipeline_run", request, limit_s, told
             )
         except TooSlowError:
             return f"not run: over {limit_s / 60:.0f} minutes"

@@ -4,7 +4,6 @@ The simulated calendar begins in 2018, and settings allow no season to come. So 
 run and its processes are told a later date; nothing but the choice of seasons depends on it.
 """
 
-import importlib
 import os
 import threading
 import time
@@ -67,8 +66,10 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
         started = time.perf_counter()
         later = 0.0
         if LATER in os.environ:
-            pool.PRELOADED.append("benchmarks.performance.later")
-            later = importlib.import_module(pool.PRELOADED[-1]).seconds_later()
+            from benchmarks.performance.later import seconds_later
+
+            pool.PRELOADED.append(seconds_later.__module__)
+            later = seconds_later()
         code = main(["run", "--store", str(store), *chosen])
         wall = time.perf_counter() - started
         if code:
