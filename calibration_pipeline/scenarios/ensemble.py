@@ -214,8 +214,8 @@ def draw_race(
     for batch, start in enumerate(range(0, n_scenarios, SCENARIO_BATCH)):
         part = (values[start : start + SCENARIO_BATCH] for values in change)
         whole = Recalibration(*(np.resize(values, SCENARIO_BATCH) for values in part))
-        batches.append(jax.device_get(_draw_batch(field, parameters, whole, dict(pins), batch, key)))
-    outcomes, log_weights = zip(*batches, strict=True)
+        batches.append(_draw_batch(field, parameters, whole, dict(pins), batch, key))
+    outcomes, log_weights = zip(*jax.device_get(batches), strict=True)
     outcome = Outcome(*(np.concatenate(values)[:n_scenarios] for values in zip(*outcomes, strict=True)))
     return outcome, np.concatenate(log_weights)[:n_scenarios]
 
