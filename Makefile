@@ -15,7 +15,8 @@ WORKERS ?= 2
 SLOW_WORKERS ?= 3
 # What make fuzz spends on each target.
 SECONDS ?= 60
-PYTEST := $(BIN)/python -m pytest --dist loadfile --numprocesses
+# In the order of the folders: their many small files come last and keep all processes busy to the end.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test slow soak fuzz bench check docs ui report lock clean
@@ -23,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --numprocesses
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(STAMP)  ## Make the environment from requirements.lock (uv where present, else pip)
+install: $(STAMP)  ## Make the environment from requirements.lock, with uv
 
 run: $(STAMP)  ## Materialize everything and print the table; options go in ARGS="--source nascar_feed"
 	$(BIN)/calibration-pipeline run $(ARGS)
@@ -77,8 +78,13 @@ environment = $(UV) venv --allow-existing --python $(PYTHON) $(1) && \
 	$(UV) pip install --python $(1)/bin/python --require-hashes $(addprefix --requirement ,$(2))
 editable = $(UV) pip install --python $(1)/bin/python --no-deps --no-build-isolation --editable .
 else
+# Without a uv, that of the lock; and where it cannot reach what pip's settings say, pip.
 environment = $(PYTHON) -m venv $(1) && \
-	$(1)/bin/python -m pip install --require-hashes $(addprefix --requirement ,$(2))
+	awk '/^uv==/ {found = 1} found {print} found && !/\\$$/ {exit}' requirements.lock > $(1)/uv.txt && \
+	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(1)/uv.txt && \
+	{ $(1)/bin/uv pip install --compile-bytecode --python $(1)/bin/python \
+	--require-hashes $(addprefix --requirement ,$(2)) || \
+	$(1)/bin/python -m pip install --require-hashes $(addprefix --requirement ,$(2)); }
 editable = $(1)/bin/python -m pip install --no-deps --no-build-isolation --editable .
 endif
 no_python = No Python 3.12 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.13

@@ -492,8 +492,7 @@ def test_recalibration_is_compared_with_raw_race_by_race(rng):
     assert same["gain_over_raw"].to_list() == [None, 0.0]
 
 
-@pytest.mark.slow
-@pytest.mark.real
+@pytest.mark.soak
 @pytest.mark.skipif(not REAL_RESULTS.exists(), reason=f"optional real results are absent: {REAL_RESULTS}")
 def test_real_retirements_come_together_and_the_network_knows():
     """Eight or more out, in three seasons after earlier ones: no independent cars, but the network's."""
