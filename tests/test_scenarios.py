@@ -200,10 +200,10 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
         return potential_energy(network_posterior, (history, weight), {}, unravel(at))
 
     blocks = _potential_and_gradient(flat, history, weight, 48, FULL)
-    for found, expected in zip(blocks, jax.value_and_grad(potential)(flat), strict=True):
+    for found, expected in zip(blocks, jax.jit(jax.value_and_grad(potential))(flat), strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-3)
     direction = jnp.ones(n_parameters)
-    along = jax.jvp(jax.grad(potential), (flat,), (direction,))[1]
+    along = jax.jit(lambda at: jax.jvp(jax.grad(potential), (at,), (direction,))[1])(flat)
     curvature = _curvature(flat, history, weight, 48, FULL)
     np.testing.assert_allclose(curvature @ direction, along, rtol=2e-4, atol=2e-2)
 
