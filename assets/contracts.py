@@ -154,7 +154,8 @@ def _tell(failure: SchemaError) -> str:
         )
         return f"{rule}; first rows {rows}"
     if isinstance(cases, xr.DataArray):
-        values = ", ".join(repr(value) for value in cases.values.ravel()[:SHOWN_CASES].tolist())
+        failing = cases.values[cases.notnull().values]  # values that passed are missing in it
+        values = ", ".join(repr(value) for value in failing[:SHOWN_CASES].tolist() or [np.nan])
         return f"{schema.name} fails {check}, first values {values}"
     name = getattr(schema, "name", None)
     text = str(failure).splitlines()[0].removesuffix("naive plan: (run LazyFrame.explain").strip()

@@ -51,7 +51,8 @@ def share_out(
         length = numpyro.sample(f"{name}_length", dist.Exponential(1.0)) ** dispersion
         luck = numpyro.sample(f"{name}_holder", dist.Uniform())
     reach = jax.lax.associative_scan(jnp.add, length, axis=0)
-    end = jnp.round(reach / reach[-1] * laps).astype(jnp.int32)
+    # Sums by a tree are not quite ascending where a stint is next to nothing.
+    end = jnp.minimum(jax.lax.cummax(jnp.round(reach / reach[-1] * laps).astype(jnp.int32)), laps)
     held = jnp.diff(end, axis=0, prepend=0)
     weight = jnp.exp(score - jnp.max(score, axis=0))
     needed = -(-end * race_laps // jnp.maximum(laps, 1))
