@@ -145,6 +145,10 @@ def test_dataset_failures_name_the_variable_and_the_values() -> None:
     wrong["n_cautions"] = wrong["n_cautions"] - 7
     with pytest.raises(ContractError, match=r"scenario_ensemble \[2021\].*n_cautions.*-4"):
         validate(wrong, "scenario_ensemble", "2021")
+    once = ensemble()
+    once["n_cautions"][0, -1] = -1
+    with pytest.raises(ContractError, match=r"n_cautions fails [^|]*, first values -1\.0\.$"):
+        validate(once, "scenario_ensemble")
     twice = ensemble()
     twice["finish_position"][0, 0, 0] = 1
     with pytest.raises(ContractError, match="finish_position must be a permutation"):
