@@ -56,6 +56,7 @@ def hollow(everything: Hollow) -> Iterator[Hollow]:
     assert everything.ask() == {}
 
 
+@pytest.mark.slow
 def test_new_races_reach_the_report_once_and_in_order_and_warnings_stop_nothing(hollow: Hollow) -> None:
     hollow.failing = {("race_results", "laps_led_add_up"), ("calibration_posterior", "divergences")}
     hollow.make(INGESTED, "2025")

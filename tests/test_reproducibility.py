@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import xarray as xr
 from clusters import command
-from stored_runs import SMALL
 
 from assets.provenance import LIBRARIES, STAMP
 from calibration_pipeline.tracks import compile_constraints
 
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
+SMALL = ["run", "--seasons", "2025", "--select", "+driver_features,simulated_truth"]
 
 
 def stored_twice(folder: Path, arguments: list[str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
