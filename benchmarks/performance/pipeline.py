@@ -96,6 +96,7 @@ def measure(sizes: Sizes, cells: Sequence[Cell]) -> Section:
             outcome[cell] = "not run"
         else:
             outcome[cell] = run(cell, sizes.limit_s)
+            print(overview({cell: outcome[cell]}).splitlines()[-1], flush=True)
     found = {cell: what for cell, what in outcome.items() if not isinstance(what, str)}
     parts = [machine(["dagster", "jax", "numpyro", "polars", "duckdb", "xarray"]), overview(outcome)]
     if not found:
