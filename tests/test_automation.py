@@ -80,7 +80,7 @@ def test_a_failed_check_stops_what_follows_until_it_passes(hollow: Hollow) -> No
     assert hollow.until_quiet() == LAST_STEPS[1:]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_corrected_season_is_carried_into_later_ones_and_the_report_waits_for_all(hollow: Hollow) -> None:
     """A later season waits for the earlier one, and the report for the fit that is still running."""
     hollow.make(INGESTED, "2024")

@@ -81,7 +81,7 @@ def test_missed_goals_are_bold() -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_tables_are_mapped_by_earlier_seasons_alone(small_world) -> None:
     """The first season stays raw, and what happens in the second changes nothing in it."""
     ensemble, results = small_world.ensemble, small_world.results

@@ -43,7 +43,7 @@ def test_definitions_are_valid_and_listed(tmp_path: Path) -> None:
     assert {key.to_user_string() for key in graph.materializable_asset_keys} <= keys
 
 
-@pytest.mark.server
+@pytest.mark.soak
 def test_launch_makes_an_assets_partition(tmp_path: Path) -> None:
     dg(tmp_path, "launch", "--assets", "track_constraints")
     dg(tmp_path, "launch", "--assets", "lap_telemetry,race_results", "--partition", "2025")

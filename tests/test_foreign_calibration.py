@@ -71,9 +71,14 @@ def test_calibrated_ensembles_have_slope_one_and_lose_next_to_nothing(law: str) 
     assert now - raw > -0.003
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("distortion", "least"), [(1 / 0.6, 0.9), (0.6, 0.75)])
+@pytest.mark.parametrize(
+    ("distortion", "least"),
+    [
+        pytest.param(1 / 0.6, 0.9, marks=pytest.mark.slow),
+        pytest.param(0.6, 0.75, marks=pytest.mark.soak),
+    ],
+)
 def test_distorted_ensembles_are_repaired_out_of_sample(law: str, distortion: float, least: float) -> None:
     (lower, upper), share = won_back(law, distortion)
     if law != "damage":  # which hides more of the utilities, the sharper they are: no one slope mends it
