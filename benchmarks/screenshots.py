@@ -30,6 +30,8 @@ SIZE = {"width": 1600, "height": 1000}
 GRAPH_SIZE = {"width": 2000, "height": 2050}
 WITHOUT_NAVIGATION = {"x": 541, "y": 170, "width": 1459, "height": 1700}
 START_S = 120.0
+STOP_S = 130.0
+"""Dagster gives each of the two processes that it started a minute to end."""
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 
 
@@ -67,7 +69,7 @@ def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
             yield address
         finally:
             os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
+            server.wait(STOP_S)
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
