@@ -22,22 +22,29 @@ from assets.settings import SettingsError, load_settings
 # Two short seasons up to their networks, or further up to the scores of one archetype.
 OPTIONS = ["run", "--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "road_course"]
 NETWORKS, SCORES = "causal_network", "calibration_metrics"
+LAST_PARTITION = {NETWORKS: "2025", SCORES: "road_course"}
 ENDED_S = 400.0
 
 
 @pytest.fixture(scope="module")
-def in_process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the store of a run in one process up to an asset."""
+def last(request: pytest.FixtureRequest) -> str:
+    """Return the asset up to which a test runs."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def in_process(last: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the store of a run in one process."""
     folder = tmp_path_factory.mktemp("in_process")
     command(
-        [*OPTIONS, "--select", f"+{request.param}"],
+        [*OPTIONS, "--select", f"+{last}"],
         {"CALIBRATION_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")},
     )
     return folder / "store" / "simulated"
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("in_process", [SCORES], indirect=True)
+@pytest.mark.parametrize("last", [SCORES], indirect=True)
 def test_multiprocess_gives_the_same_values(in_process: Path, tmp_path: Path) -> None:
     """The last steps again, each in a process of its own; progress is told as ever."""
     store = tmp_path / "store"
@@ -79,12 +86,9 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
 
 
 @pytest.mark.parametrize(
-    ("in_process", "last"),
-    [
-        pytest.param(NETWORKS, NETWORKS, marks=pytest.mark.server),
-        pytest.param(SCORES, SCORES, marks=pytest.mark.soak),
-    ],
-    indirect=["in_process"],
+    "last",
+    [pytest.param(NETWORKS, marks=pytest.mark.server), pytest.param(SCORES, marks=pytest.mark.soak)],
+    indirect=True,
 )
 def test_dask_gives_the_same_values_though_a_worker_is_killed(
     in_process: Path, last: str, tmp_path: Path, bucket: dict[str, str]
@@ -112,7 +116,7 @@ def test_dask_gives_the_same_values_though_a_worker_is_killed(
     assert run.returncode == 0, out
     (survivor,) = [worker.pid for worker in workers if worker.pid != victim]
     assert started(home, "causal_network", "2025") == [victim, survivor]
-    assert f"✓ {last} [{'road_course' if last == SCORES else '2025'}]" in out
+    assert f"✓ {last} [{LAST_PARTITION[last]}]" in out
     assert "testing-secret" not in out
     store = UPath(f"s3://{BUCKET}/mine/simulated")
     assert_same_values(store, in_process)
