@@ -195,11 +195,12 @@ def _run(options: argparse.Namespace) -> int:
 
     with log_to(log_file, verbose=options.verbose):
         from assets.instance import RecordsError
+        from assets.plan import SelectionError
         from assets.runner import RunError
 
         try:
             _materialize(settings, options.select, archetypes, update=options.update)
-        except (RunError, RecordsError) as error:
+        except (RunError, SelectionError, RecordsError) as error:
             _fail(f"{error}\nDetails: {log_file}")
             return 1
     return 0

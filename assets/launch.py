@@ -1,14 +1,15 @@
-"""Dagster runs, each of one partition: in this process, or several at a time, each in its own process."""
+"""Where runs are executed: in this process, or several at a time, each in a process of its own."""
 
+import functools
 import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from logging.handlers import QueueHandler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dagster as dg
 from dagster._core.code_pointer import CustomPointer, ModuleCodePointer
@@ -21,8 +22,10 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from assets.log import hand_to
+from assets.plan import Run
 from assets.pool import end_with_command, start_server
 from assets.process import prepare_process
+from assets.progress import Progress
 from assets.secrets import secret_addresses, with_secrets, without_secrets
 from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -31,114 +34,112 @@ RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 POLL_S = 0.2
 ENDING_S = 10.0
 """So long may runs take to end when they are interrupted."""
-Hear = Callable[[dg.DagsterEvent, str | None], None]
+type Events = Sequence[dg.DagsterEvent]
 
 _events: Any = None
 """In a process of the pool: where the events of its run go."""
 
 
-class Run(NamedTuple):
-    """Assets that are made together, of one partition, or of none where they have none."""
+class Launcher:
+    """Executes runs: one that goes alone in this process, others in processes of their own.
 
-    keys: frozenset[dg.AssetKey]
-    partition: str | None
-
-
-def run_here(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, run: Run, tags: Mapping[str, str]
-) -> Sequence[dg.DagsterEvent]:
-    """Execute a run in this process, and return its events."""
-    result = job.execute_in_process(
-        run_config=RUN_CONFIG,
-        instance=instance,
-        partition_key=run.partition,
-        asset_selection=list(run.keys),
-        raise_on_error=False,
-        tags=tags,
-    )
-    return result.all_events
-
-
-class Processes:
-    """Processes in which runs are executed, one run at a time in each, for Dagster cannot run two in one.
-
-    They are started when they are first needed, and stay until the end: what was loaded and compiled in one
-    serves its next run.
+    Dagster cannot execute two runs in one process at a time. The processes are started when they are first
+    needed, and stay until the end: what was loaded and compiled in one serves its next run.
 
     Parameters
     ----------
-    settings : Settings
-        As many as its `processes`; for Dask, whose steps run elsewhere, as many as there are archetypes.
+    defs : dagster.Definitions
     instance : dagster.DagsterInstance
-        One that other processes can open.
+        Other processes cannot open one that is not kept: then runs go one after the other.
+    progress : Progress
+        Hears how the runs go.
+    tags : mapping of str to str
+        Tags of the runs.
+
+    Attributes
+    ----------
+    n : int
+        So many runs at a time: the settings' `processes`; for Dask, whose steps run elsewhere, as many as
+        there are archetypes.
     """
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        self.n = len(ARCHETYPES) if settings.executor == "dask" else settings.processes
-        self.settings, self.instance = settings, instance
+    def __init__(
+        self, defs: dg.Definitions, instance: dg.DagsterInstance, progress: Progress, tags: Mapping[str, str]
+    ) -> None:
+        self.settings: Settings = (defs.resources or {})["settings"]
+        self.defs, self.instance, self.progress, self.tags = defs, instance, progress, dict(tags)
+        n = len(ARCHETYPES) if self.settings.executor == "dask" else self.settings.processes
+        self.n = n if instance.is_persistent else 1
         self._started: tuple[ProcessPoolExecutor, Any] | None = None
+        self._running: set[Future[Events]] = set()
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> "Launcher":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._started:
-            self._started[0].shutdown(cancel_futures=True)
-
-    def start(self, n_runs: int) -> None:
-        """Start those that so many runs need now; they load what runs need, and are ready when these come.
-
-        Parameters
-        ----------
-        n_runs : int
-            Most runs at a time.
-        """
-        for _ in range(min(n_runs, self.n)):
-            self._start()[0].submit(_load, json.dumps(without_secrets(self.settings)))
-
-    def execute(
-        self, settings: Settings, runs: Sequence[Run], hear: Hear, tags: Mapping[str, str]
-    ) -> dict[Run, Sequence[dg.DagsterEvent]]:
-        """Execute runs through the settings' executor; return the events of each that was started.
-
-        After a failure no more are started.
-
-        Parameters
-        ----------
-        settings : Settings
-            Travel with the run: each process builds the graph from them, whatever its environment says.
-        runs : sequence of Run
-        hear : callable
-            Is told each event, and its partition, as it comes.
-        tags : mapping of str to str
-            Tags of the runs.
-
-        Raises
-        ------
-        concurrent.futures.process.BrokenProcessPool
-            If a process died.
-        """
-        pool, queue = self._start()
-        arguments = (json.dumps(without_secrets(settings)), serialize_value(self.instance.get_ref()))
-        submitted = {pool.submit(_run, *arguments, run, dict(tags)): run for run in runs}
-        waiting = set(submitted)
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=POLL_S)
-                while not queue.empty():
-                    _tell(queue.get(), hear)
-                if any(not _succeeded(run) for run in done):
-                    for run in waiting:
-                        run.cancel()
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            wait(waiting, timeout=ENDING_S)  # the terminal has interrupted them as well
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._started is None:
+            return
+        interrupted = error is not None and issubclass(error, KeyboardInterrupt)
+        self._started[0].shutdown(wait=not interrupted, cancel_futures=True)
+        if interrupted:
+            wait(self._running, timeout=ENDING_S)  # the terminal has interrupted them as well
             for process in multiprocessing.active_children():
                 process.kill()  # Dagster holds a SIGTERM back; files are written whole or not at all
-            raise
-        return {run: future.result() for future, run in submitted.items() if not future.cancelled()}
 
-    def _start(self) -> tuple[ProcessPoolExecutor, Any]:
+    def start(self) -> None:
+        """Start the processes, if there are several; they load what runs need before there are any."""
+        if self.n > 1:
+            for _ in range(self.n):
+                self._processes()[0].submit(_load, json.dumps(without_secrets(self.settings)))
+
+    def submit(self, run: Run, *, alone: bool) -> Future[Events]:
+        """Begin a run; one that goes alone in this process has ended then.
+
+        Parameters
+        ----------
+        run : Run
+        alone : bool
+            Whether nothing is made meanwhile; executor multiprocess then has several processes for its steps.
+        """
+        settings = self.settings
+        if settings.executor == "in_process" and alone:
+            return self._run_here(run)
+        if settings.executor == "multiprocess" and not alone:
+            settings = settings.model_copy(update={"processes": 1})
+        told = json.dumps(without_secrets(settings)), serialize_value(self.instance.get_ref())
+        begun = self._processes()[0].submit(_run, *told, run, self.tags)
+        self._running.add(begun)
+        return begun
+
+    def wait(self, running: Collection[Future[Events]]) -> Collection[Future[Events]]:
+        """Return the runs that have ended, or none after a moment; hear how they go.
+
+        Parameters
+        ----------
+        running : collection of Future
+        """
+        done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        while self._started and not self._started[1].empty():
+            _tell(self._started[1].get(), self.progress)
+        self._running -= done
+        return done
+
+    def _run_here(self, run: Run) -> Future[Events]:
+        self.progress.partition = run.partition
+        with self.progress.listening():
+            result = self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                run_config=RUN_CONFIG,
+                instance=self.instance,
+                partition_key=run.partition,
+                asset_selection=list(run.keys),
+                raise_on_error=False,
+                tags=self.tags,
+            )
+        ended: Future[Events] = Future()
+        ended.set_result(result.all_events)
+        return ended
+
+    def _processes(self) -> tuple[ProcessPoolExecutor, Any]:
         if self._started is None:
             context = start_server(Path(self.instance.root_directory))
             queue = context.SimpleQueue()
@@ -148,11 +149,11 @@ class Processes:
         return self._started
 
 
-def _tell(told: tuple[dg.DagsterEvent, str | None] | logging.LogRecord, hear: Hear) -> None:
+def _tell(told: tuple[dg.DagsterEvent, str | None] | logging.LogRecord, progress: Progress) -> None:
     if isinstance(told, logging.LogRecord):
         logging.getLogger(told.name).handle(told)
     else:
-        hear(*told)
+        progress.hear(*told)
 
 
 class _ToCommand(QueueHandler):
@@ -171,35 +172,36 @@ def _keep(queue: Any, addresses: Mapping[str, str]) -> None:
     end_with_command()
 
 
-def _run(settings: str, instance_ref: str, what: Run, tags: Mapping[str, str]) -> Sequence[dg.DagsterEvent]:
+def _run(settings: str, instance_ref: str, what: Run, tags: Mapping[str, str]) -> Events:
     """Execute one run and return its events. This is what a process of the pool does."""
-    job = _job(settings)
+    job, instance = _job(settings), _instance(instance_ref)
     selection, partition = what
     events = []
-    with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
-        run = instance.create_run_for_job(
-            job_def=job.get_subset(asset_selection=selection).get_definition(),
-            run_config=RUN_CONFIG,
-            tags={**tags, **({} if partition is None else {PARTITION_NAME_TAG: partition})},
-            job_code_origin=job.get_python_origin(),
-            asset_selection=selection,
-        )
-        for event in execute_run_iterator(job, run, instance):
-            _events.put((event, partition))
-            events.append(event)
+    run = instance.create_run_for_job(
+        job_def=job.get_subset(asset_selection=selection).get_definition(),
+        run_config=RUN_CONFIG,
+        tags={**tags, **({} if partition is None else {PARTITION_NAME_TAG: partition})},
+        job_code_origin=job.get_python_origin(),
+        asset_selection=selection,
+    )
+    for event in execute_run_iterator(job, run, instance):
+        _events.put((event, partition))
+        events.append(event)
     return events
 
 
-def _succeeded(run: Future[Sequence[dg.DagsterEvent]]) -> bool:
-    return run.cancelled() or (run.exception() is None and has_succeeded(run.result()))
+@functools.cache
+def _instance(instance_ref: str) -> dg.DagsterInstance:
+    """Return the command's instance, which this process opens once."""
+    return dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef))
 
 
-def has_succeeded(events: Sequence[dg.DagsterEvent]) -> bool:
+def has_succeeded(events: Events) -> bool:
     """Tell whether the run with these events came to a good end."""
     return any(event.is_job_success for event in events)
 
 
-def was_interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
+def was_interrupted(events: Events) -> bool:
     """Tell whether the run with these events ended at an interrupt, which Dagster takes for a failed step."""
     errors = [event.step_failure_data.error for event in events if event.is_step_failure]
     return any(error and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)

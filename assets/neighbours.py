@@ -75,7 +75,7 @@ def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: C
         Gets a line if there is something to wait for.
     """
     told = False
-    while full := [pool for pool in sorted(pools) if _is_full(instance, pool)]:
+    while full := [pool for pool in sorted(pools) if is_full(instance, pool)]:
         if not told:
             tell(f"waiting: another run holds the pool {', '.join(full)}")
             told = True
@@ -83,7 +83,14 @@ def wait_for_pools(instance: dg.DagsterInstance, pools: Collection[str], tell: C
         end_dead_runs(instance)
 
 
-def _is_full(instance: dg.DagsterInstance, pool: str) -> bool:
+def is_full(instance: dg.DagsterInstance, pool: str) -> bool:
+    """Tell whether a pool has no place left.
+
+    Parameters
+    ----------
+    instance : dagster.DagsterInstance
+    pool : str
+    """
     info = instance.event_log_storage.get_concurrency_info(pool)
     return bool(info.claimed_slots) and info.active_slot_count >= info.slot_count
 

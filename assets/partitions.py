@@ -3,9 +3,12 @@
 A mapping to the past is the only way in which one season's asset reads another's.
 """
 
+import functools
 import warnings
+from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -60,3 +63,33 @@ def narrow(asset: dg.AssetsDefinition, seasons: dg.TimeWindowPartitionsDefinitio
             spec.replace_attributes(partitions_def=seasons) if spec.partitions_def == ALL_SEASONS else spec
         )
     )
+
+
+def partitions_read(
+    graph: AssetGraph, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None
+) -> Sequence[str | None]:
+    """Return the partitions that a partition of an asset reads of a parent; [None] where that has none.
+
+    Parameters
+    ----------
+    graph : AssetGraph
+    parent, child : dagster.AssetKey
+    partition : str or None
+        Partition of the child.
+    """
+    cut, upstream = graph.get(child).partitions_def, graph.get(parent).partitions_def
+    if upstream is None:
+        return [None]
+    return _read_through(graph.get_partition_mapping(child, parent), cut, upstream, partition)
+
+
+@functools.cache  # Dagster takes milliseconds, and every asset of a season reads others in the same way
+def _read_through(
+    mapping: dg.PartitionMapping,
+    cut: dg.PartitionsDefinition | None,
+    upstream: dg.PartitionsDefinition,
+    partition: str | None,
+) -> Sequence[str]:
+    own = cut.subset_with_partition_keys([partition]) if cut and partition else None
+    read = mapping.get_upstream_mapped_partitions_result_for_partitions(own, cut, upstream)
+    return sorted(read.partitions_subset.get_partition_keys())

@@ -158,9 +158,9 @@ class Settings(BaseSettings):
         default=2,
         ge=1,
         le=256,
-        description="runs that the command line executes side by side (networks and scenarios of "
-        "seasons, kinds of track, the coming race beside the pooled fit), processes that draw the report's "
-        "pictures, and steps that executor multiprocess executes at a time, 1 to 256; a fit uses four cores",
+        description="runs that the command line executes side by side, each as soon as what it reads is "
+        "made; processes that draw the report's pictures; and steps that executor multiprocess executes at a "
+        "time, 1 to 256; a fit uses four cores",
     )
     dask_address: str | None = Field(
         default=None,

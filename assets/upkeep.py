@@ -5,7 +5,7 @@ versions that went in. So what was made again with the same content makes nothin
 of another kind of track, where only an archetype's own races are read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from dagster._core.definitions.data_version import (
 
 from assets.contracts import ContractError, place
 from assets.own_races import OWN_ARCHETYPE, VERSIONS
+from assets.partitions import partitions_read
 from assets.settings import Settings
 from assets.storage import StoredManager, io_managers
 
@@ -102,9 +103,16 @@ class Upkeep:
         """Return the tags of a partition's last materialization of this source, none if there is none."""
         return self._made(key, partition).tags
 
-    def forget(self) -> None:
-        """Look at the records anew: something was made."""
-        self.recorded.clear()
+    def forget(self, keys: Collection[dg.AssetKey], partition: str | None) -> None:
+        """Look at the records of a partition anew: it was made.
+
+        Parameters
+        ----------
+        keys : collection of dagster.AssetKey
+        partition : str or None
+        """
+        for key in keys:
+            self.recorded.pop((key, partition), None)
 
     def outdated(self, key: dg.AssetKey, partition: str | None) -> str | None:
         """Return why a partition that is whole is out of date, None if it is not or no run recorded it.
@@ -131,7 +139,7 @@ class Upkeep:
         """Whether what a partition read of a parent is not what it would read now."""
         made = self._made(child, partition)
         used = made.tags.get(get_input_data_version_tag(parent))
-        read = self._read_of(parent, child, partition)
+        read = partitions_read(self.graph, parent, child, partition)
         now = [self._made(parent, one) for one in read]
         if not used or not any(one.version for one in now) or used == self._version(parent, now):
             return False
@@ -148,15 +156,6 @@ class Upkeep:
         asset = self.graph.get(child).assets_def
         names = [name for name, key in asset.keys_by_input_name.items() if key == parent]
         return any((asset.op.input_dict[name].metadata or {}).get(OWN_ARCHETYPE) for name in names)
-
-    def _read_of(
-        self, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None
-    ) -> Sequence[str | None]:
-        """Return the partitions that are read of a parent."""
-        if self.graph.get(parent).partitions_def is None:
-            return [None]
-        read = self.graph.get_parent_partition_keys_for_child(partition, parent, child).partitions_subset
-        return sorted(read.get_partition_keys())
 
     def _made(self, key: dg.AssetKey, partition: str | None) -> Made:
         """Return what was last recorded of a partition of this source."""

@@ -17,7 +17,7 @@ import xarray as xr
 from assets.cli import main
 from assets.definitions import build_defs
 from assets.log import log_to
-from assets.runner import needing_more
+from assets.plan import needing_more
 from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold

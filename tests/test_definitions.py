@@ -9,8 +9,14 @@ import yaml
 
 from assets.contracts import BOUNDARIES
 from assets.definitions import build_defs
-from assets.partitions import earlier_and_own_seasons, earlier_seasons, season_partitions
-from assets.runner import plan, select_assets
+from assets.partitions import (
+    earlier_and_own_seasons,
+    earlier_seasons,
+    partitions_read,
+    season_partitions,
+)
+from assets.plan import plan, select_assets
+from assets.schedule import Schedule
 from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 
@@ -129,34 +135,94 @@ def test_a_season_sees_only_the_past(
     assert list(upstream.partitions_subset.get_partition_keys()) == wanted
 
 
-def test_plan_runs_seasons_in_order_and_everything_once(defs: dg.Definitions) -> None:
-    """What a run reads is made before it, or by it; runs in a list do not read each other."""
-    planned = plan(defs, select_assets(defs, None))
+def test_everything_is_made_once_after_all_that_it_reads(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
     done: set[tuple[str, str | None]] = set()
-    for runs in planned:
-        made = [{name(key) for key in run.keys} for run in runs]
-        for run, own in zip(runs, made, strict=True):
-            earlier = {one for one, _ in done}
-            assert all(GRAPH[one] <= earlier | own for one in own)
-            parts = {(one, run.partition) for one in own}
-            assert not parts & done
-            done |= parts
-    assert {one for one, _ in done} == GRAPH.keys()
-    seasons = [[run.partition for run in runs] for runs in planned if runs[0].partition in ("2020", "2021")]
-    assert seasons == [["2020"], ["2021"], ["2020", "2021"]]
-
-
-def test_seasons_kinds_of_track_and_what_is_independent_run_side_by_side(defs: dg.Definitions) -> None:
     planned = plan(defs, select_assets(defs, None))
-    networks, kinds, coming, report = planned[-4:]
-    assert [run.partition for run in networks] == ["2020", "2021"]
-    assert [sorted(map(name, run.keys)) for run in networks] == [["causal_network", "scenario_ensemble"]] * 2
-    assert [run.partition for run in kinds] == list(ARCHETYPES)
-    assert [sorted(map(name, run.keys)) for run in coming] == [
-        ["forecast_chances", "forecast_events", "forecast_scenarios", "race_forecast"],
-        ["model_comparison", "pooled_posterior"],
+    for run, waits_for in planned.items():
+        own = {(name(key), run.partition) for key in run.keys}
+        before = {(name(key), other.partition) for other in waits_for for key in other.keys}
+        read = {
+            (name(parent), part)
+            for key in run.keys
+            for parent in graph.get(key).parent_keys
+            for part in partitions_read(graph, parent, key, run.partition)
+        }
+        assert before <= done
+        assert not own & done
+        assert read <= own | before
+        done |= own
+    assert {one for one, _ in done} == GRAPH.keys()
+
+
+def test_what_a_run_makes_keeps_nothing_waiting(defs: dg.Definitions) -> None:
+    """Seasons are read side by side, and what reads all fits goes beside what follows from one of them."""
+    planned = plan(defs, select_assets(defs, None))
+    together = {frozenset(map(name, run.keys)) for run in planned}
+    season = {"lap_telemetry", "race_results", "lap_aggregates"}
+    coming = {"forecast_chances", "forecast_events", "forecast_scenarios", "race_forecast"}
+    recalibrated = {"recalibrated_ensemble", "backtest", "joint_event_validation", "calibration_metrics"}
+    assert together == {
+        frozenset({"track_constraints"}),
+        frozenset(season),
+        frozenset({"simulated_truth"}),
+        frozenset({"driver_features"}),
+        frozenset({"causal_network", "scenario_ensemble"}),
+        frozenset({"calibration_posterior"}),
+        frozenset({"pooled_posterior", "model_comparison"}),
+        frozenset(coming),
+        frozenset(recalibrated | {"calibration_curves", "verdict"}),
+        frozenset({"calibration_report", "catalogue"}),
+    }
+    waits = {
+        (first, run.partition): {one.partition for one in waits_for if "race_results" in map(name, one.keys)}
+        for run, waits_for in planned.items()
+        for first in map(name, run.keys)
+    }
+    assert waits["driver_features", "2020"] == {"2020"}
+    assert waits["driver_features", "2021"] == {"2020", "2021"}
+    assert waits["lap_telemetry", "2021"] == set()
+    kinds = [run.partition for run in planned if "verdict" in map(name, run.keys)]
+    assert kinds == list(ARCHETYPES)
+
+
+def test_archetypes_left_out_are_not_waited_for(defs: dg.Definitions) -> None:
+    planned = plan(defs, select_assets(defs, "calibration_posterior,verdict"), ["road_course"])
+    assert [(sorted(map(name, run.keys)), run.partition, len(waits)) for run, waits in planned.items()] == [
+        (["calibration_posterior"], "road_course", 0),
+        (["verdict"], "road_course", 0),
     ]
-    assert [sorted(map(name, run.keys)) for run in report] == [["calibration_report", "catalogue"]]
+
+
+def test_what_most_waits_for_is_started_first_and_nothing_before_what_it_reads(
+    defs: dg.Definitions,
+) -> None:
+    planned = plan(defs, select_assets(defs, None))
+    schedule = Schedule(defs, planned, None, pytest.fail)
+    left, order = set(planned), []
+    while not schedule.is_done():
+        runs = schedule.start(2, lambda _: False)
+        assert runs
+        assert not any(planned[run] & left for run in runs)
+        for run in runs:
+            schedule.finish(run)
+            left.discard(run)
+        order += runs
+    assert sorted(order, key=str) == sorted(planned, key=str)
+    first_of = [min(map(name, run.keys)) for run in order]
+    assert first_of[:3] == ["track_constraints", "lap_aggregates", "lap_aggregates"]
+    assert first_of.index("simulated_truth") > first_of.index("causal_network")
+    assert first_of.index("backtest") < first_of.index("model_comparison")
+
+
+def test_a_full_pool_keeps_only_its_runs_waiting(defs: dg.Definitions) -> None:
+    planned = plan(defs, select_assets(defs, "calibration_posterior,simulated_truth"), ["road_course"])
+    schedule = Schedule(defs, planned, None, pytest.fail)
+    started = schedule.start(9, lambda pool: pool == "mcmc")
+    assert [min(map(name, run.keys)) for run in started] == ["simulated_truth"] * 2
+    assert schedule.pools() == {"mcmc"}
+    assert [run.partition for run in schedule.start(9, lambda _: False)] == ["road_course"]
+    assert schedule.start(9, lambda _: False) == []
 
 
 def test_selection_by_name_and_by_expression(defs: dg.Definitions) -> None:

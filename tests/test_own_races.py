@@ -97,7 +97,7 @@ class Records:
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(key, partition=partition, tags=tags, metadata=metadata)
         )
-        self.upkeep.forget()
+        self.upkeep.forget([key], partition)
 
     def results(self, season: str, version: str, **own: str) -> None:
         self.enter(RESULTS, season, {DATA_VERSION_TAG: version}, own)

@@ -21,7 +21,7 @@ from stored import assert_same_values, views
 
 from assets.contracts import place
 from assets.definitions import build_defs
-from assets.runner import select_assets
+from assets.plan import select_assets
 from assets.settings import Settings
 from assets.storage import io_managers
 from assets.stored_files import content_version
