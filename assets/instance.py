@@ -4,6 +4,7 @@ Dagster's own records (runs, events, ticks) are SQLite files in it, or in Postgr
 database. The address holds a password and is never written to a file.
 """
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ storage:
     postgres_url:
       env: {POSTGRES_VARIABLE}
 """
-
+OPENING = "opening.lock"
+"""Locked in DAGSTER_HOME while an instance is opened: Dagster fails where two make its records at once."""
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +79,10 @@ def open_records() -> Iterator["dg.DagsterInstance"]:
     RecordsError
         If its disk is full or cannot be written, or its database does not answer, at whatever moment.
     """
-    import dagster as dg
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with dg.DagsterInstance.get() as instance:
+        with _opened() as instance:
             yield instance
     except (OSError, SQLAlchemyError) as error:
         log.exception("The run was given up.")
@@ -89,6 +90,15 @@ def open_records() -> Iterator["dg.DagsterInstance"]:
         raise RecordsError(
             f"Dagster's records cannot be kept, the run was given up: {type(error).__name__} {told}"
         ) from error
+
+
+def _opened() -> "dg.DagsterInstance":
+    """Return the instance; of commands that make its records at the same time, one goes first."""
+    import dagster as dg
+
+    with (home_folder() / OPENING).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return dg.DagsterInstance.get()
 
 
 def _names_postgres() -> bool:

@@ -102,6 +102,28 @@ def test_records_that_cannot_be_read_get_one_line(project: Path, capsys: pytest.
     assert "Traceback" in (project / ".dagster_home" / "calibration.log").read_text()
 
 
+OPENED_WHEN_TOLD = """
+import sys
+import dagster._core.storage.base_storage
+from assets.instance import open_records
+print("ready", flush=True)
+sys.stdin.readline()
+with open_records() as instance:
+    print(instance.get_runs_count(), end="")
+"""
+
+
+def test_records_are_made_once_where_several_commands_are_the_first(project: Path) -> None:  # noqa: ARG001
+    prepare_home()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    commands = [subprocess.Popen([sys.executable, "-c", OPENED_WHEN_TOLD], **pipes) for _ in range(4)]
+    assert [one.stdout.readline() for one in commands] == ["ready\n"] * 4
+    for one in commands:
+        one.stdin.write("now\n")
+        one.stdin.flush()
+    assert [one.communicate() for one in commands] == [("0", "")] * 4
+
+
 def test_a_configuration_is_written_whole_or_not_at_all(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
