@@ -5,7 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from logging.handlers import QueueHandler
 from pathlib import Path
@@ -61,6 +61,8 @@ class Launcher:
     n : int
         So many runs at a time: the settings' `processes`; for Dask, whose steps run elsewhere, as many as
         there are archetypes.
+    running : dict of Future to Run
+        What was begun and not yet waited for.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Launcher:
         n = len(ARCHETYPES) if self.settings.executor == "dask" else self.settings.processes
         self.n = n if instance.is_persistent else 1
         self._started: tuple[ProcessPoolExecutor, Any] | None = None
-        self._running: set[Future[Events]] = set()
+        self.running: dict[Future[Events], Run] = {}
 
     def __enter__(self) -> "Launcher":
         return self
@@ -82,7 +84,7 @@ class Launcher:
         interrupted = error is not None and issubclass(error, KeyboardInterrupt)
         self._started[0].shutdown(wait=not interrupted, cancel_futures=True)
         if interrupted:
-            wait(self._running, timeout=ENDING_S)  # the terminal has interrupted them as well
+            wait(self.running, timeout=ENDING_S)  # the terminal has interrupted them as well
             for process in multiprocessing.active_children():
                 process.kill()  # Dagster holds a SIGTERM back; files are written whole or not at all
 
@@ -92,7 +94,7 @@ class Launcher:
             for _ in range(self.n):
                 self._processes()[0].submit(_load, json.dumps(without_secrets(self.settings)))
 
-    def submit(self, run: Run, *, alone: bool) -> Future[Events]:
+    def submit(self, run: Run, *, alone: bool) -> None:
         """Begin a run; one that goes alone in this process has ended then.
 
         Parameters
@@ -103,26 +105,25 @@ class Launcher:
         """
         settings = self.settings
         if settings.executor == "in_process" and alone:
-            return self._run_here(run)
+            self.running[self._run_here(run)] = run
+            return
         if settings.executor == "multiprocess" and not alone:
             settings = settings.model_copy(update={"processes": 1})
         told = json.dumps(without_secrets(settings)), serialize_value(self.instance.get_ref())
-        begun = self._processes()[0].submit(_run, *told, run, self.tags)
-        self._running.add(begun)
-        return begun
+        self.running[self._processes()[0].submit(_run, *told, run, self.tags)] = run
 
-    def wait(self, running: Collection[Future[Events]]) -> Collection[Future[Events]]:
-        """Return the runs that have ended, or none after a moment; hear how they go.
+    def wait(self) -> list[tuple[Run, Events]]:
+        """Return the runs that have ended with their events, or none after a moment; hear how they go.
 
-        Parameters
-        ----------
-        running : collection of Future
+        Raises
+        ------
+        concurrent.futures.process.BrokenProcessPool
+            If a process died.
         """
-        done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        done, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
         while self._started and not self._started[1].empty():
             _tell(self._started[1].get(), self.progress)
-        self._running -= done
-        return done
+        return [(self.running.pop(one), one.result()) for one in done]
 
     def _run_here(self, run: Run) -> Future[Events]:
         self.progress.partition = run.partition

@@ -4,7 +4,6 @@ Each run is started as soon as all that it reads was made, as many at a time as 
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
@@ -13,9 +12,9 @@ import dagster as dg
 from rich.console import Console
 
 from assets.contracts import place
-from assets.launch import Events, Launcher, has_succeeded, was_interrupted
+from assets.launch import Launcher, has_succeeded, was_interrupted
 from assets.neighbours import end_dead_runs, is_full, living, wait_for_pools
-from assets.plan import Run, needing_more, plan, select_assets
+from assets.plan import needing_more, plan, select_assets
 from assets.progress import Progress
 from assets.schedule import Schedule
 from assets.upkeep import Upkeep
@@ -72,10 +71,13 @@ def run(
             progress.say(f"skipped: {names}; there is no {what}")
         planned = plan(defs, selected - lacking.keys(), archetypes)
         schedule = Schedule(defs, planned, Upkeep(defs, instance) if update else None, progress.say)
-        with Launcher(defs, instance, progress, tags) as launcher:
-            if not update and len(planned) > 1:
-                launcher.start()
-            return _make(defs, instance, schedule, launcher, progress)
+        try:
+            with Launcher(defs, instance, progress, tags) as launcher:
+                if not update and len(planned) > 1:
+                    launcher.start()
+                return _make(defs, instance, schedule, launcher, progress)
+        except BrokenProcessPool as error:
+            raise RunError(f"A run's process died: {error}") from error
 
 
 def _make(
@@ -92,17 +94,17 @@ def _make(
     steps = _assets_by_step(defs)
     metadata: dict[str, dict[str, Any]] = {}
     failure: RunError | None = None
-    running: dict[Future[Events], Run] = {}
-    while running or not (failure or schedule.is_done()):
-        n_free = 0 if failure else launcher.n - len(running)
+    while launcher.running or not (failure or schedule.is_done()):
+        n_free = 0 if failure else launcher.n - len(launcher.running)
         runs = schedule.start(n_free, partial(is_full, instance))
+        alone = not launcher.running and len(runs) == 1
         for run in runs:
-            running[launcher.submit(run, alone=len(running) + len(runs) == 1)] = run
-        if not running:
+            launcher.submit(run, alone=alone)
+        if not launcher.running:
             wait_for_pools(instance, schedule.pools(), progress.say)
-        for future in launcher.wait(running):
-            run = running.pop(future)
-            events = _events(future)
+        for run, events in launcher.wait():
+            if was_interrupted(events):
+                raise KeyboardInterrupt
             if not has_succeeded(events):
                 failure = failure or RunError(_first_failure(events, steps, run.partition))
             schedule.finish(run)
@@ -110,17 +112,6 @@ def _make(
     if failure:
         raise failure
     return metadata
-
-
-def _events(ended: Future[Events]) -> Events:
-    """Return the events of a run that ended by itself."""
-    try:
-        events = ended.result()
-    except BrokenProcessPool as error:
-        raise RunError(f"A run's process died: {error}") from error
-    if was_interrupted(events):
-        raise KeyboardInterrupt
-    return events
 
 
 def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:
