@@ -88,11 +88,16 @@ class Launcher:
             for process in multiprocessing.active_children():
                 process.kill()  # Dagster holds a SIGTERM back; files are written whole or not at all
 
-    def start(self) -> None:
-        """Start the processes, if there are several; they load what runs need before there are any."""
-        if self.n > 1:
-            for _ in range(self.n):
-                self._processes()[0].submit(_load, json.dumps(without_secrets(self.settings)))
+    def start(self, n_runs: int) -> None:
+        """Start the processes that so many runs at a time need; they load what runs need before these come.
+
+        Parameters
+        ----------
+        n_runs : int
+        """
+        n = min(n_runs, self.n)
+        for _ in range(n if n > 1 else 0):  # runs that go alone may need none
+            self._processes()[0].submit(_load, json.dumps(without_secrets(self.settings)))
 
     def submit(self, run: Run, *, alone: bool) -> None:
         """Begin a run; one that goes alone in this process has ended then.

@@ -73,8 +73,8 @@ def run(
         schedule = Schedule(defs, planned, Upkeep(defs, instance) if update else None, progress.say)
         try:
             with Launcher(defs, instance, progress, tags) as launcher:
-                if not update and len(planned) > 1:
-                    launcher.start()
+                if not update:
+                    launcher.start(schedule.most_at_a_time())
                 return _make(defs, instance, schedule, launcher, progress)
         except BrokenProcessPool as error:
             raise RunError(f"A run's process died: {error}") from error

@@ -1,5 +1,6 @@
 """What of a plan can be started now: all that it waits for was made, and no pool that it needs is full."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 import dagster as dg
@@ -41,6 +42,13 @@ class Schedule:
     def is_done(self) -> bool:
         """Tell whether nothing is left to make."""
         return not self.left
+
+    def most_at_a_time(self) -> int:
+        """Return how many runs wait for equally long chains of others, at most."""
+        depth: dict[Run, int] = {}
+        for run, waits_for in self.planned.items():
+            depth[run] = 1 + max((depth[one] for one in waits_for), default=0)
+        return max(Counter(depth.values()).values(), default=0)
 
     def pools(self) -> set[str]:
         """Return the pools in which something is left to make."""

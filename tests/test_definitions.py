@@ -215,6 +215,26 @@ def test_what_most_waits_for_is_started_first_and_nothing_before_what_it_reads(
     assert first_of.index("backtest") < first_of.index("model_comparison")
 
 
+@pytest.mark.parametrize(
+    ("selection", "archetypes", "most"),
+    [
+        # beside what follows from each fit go the coming race and the pooled fit
+        (None, [], len(ARCHETYPES) + 2),
+        ("calibration_posterior", [], len(ARCHETYPES)),
+        ("+driver_features", [], 2),
+        ("calibration_posterior,verdict", ["road_course"], 2),
+        ("calibration_posterior,pooled_posterior,model_comparison", ["road_course"], 1),
+        ("track_constraints", [], 1),
+        ("model_comparison,calibration_report", [], 1),
+    ],
+)
+def test_a_chain_of_runs_needs_no_processes(
+    defs: dg.Definitions, selection: str | None, archetypes: list[str], most: int
+) -> None:
+    planned = plan(defs, select_assets(defs, selection), archetypes)
+    assert Schedule(defs, planned, None, pytest.fail).most_at_a_time() == most
+
+
 def test_a_full_pool_keeps_only_its_runs_waiting(defs: dg.Definitions) -> None:
     planned = plan(defs, select_assets(defs, "calibration_posterior,simulated_truth"), ["road_course"])
     schedule = Schedule(defs, planned, None, pytest.fail)
