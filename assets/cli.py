@@ -45,8 +45,11 @@ INTERRUPTED = 130
 
 def command() -> None:
     """Run the command line and leave at once: taking apart what was loaded would take three seconds more."""
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more: rich ends a command with 1 then, too
+        code = 1
     sys.stderr.flush()
     os._exit(code)
 
@@ -78,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
     run.add_argument("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
     run.add_argument(
-        "--update", action="store_true", help="only what is missing, broken or older than what it depends on"
+        "--update",
+        action="store_true",
+        help="only races that have finished since, and what is missing, broken or older than what it reads",
     )
     run.add_argument("--verbose", action="store_true", help="show log lines on the terminal as well")
     run.set_defaults(command=_run)

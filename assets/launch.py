@@ -81,12 +81,15 @@ class Launcher:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._started is None:
             return
-        interrupted = error is not None and issubclass(error, KeyboardInterrupt)
-        self._started[0].shutdown(wait=not interrupted, cancel_futures=True)
-        if interrupted:
-            wait(self.running, timeout=ENDING_S)  # the terminal has interrupted them as well
-            for process in multiprocessing.active_children():
-                process.kill()  # Dagster holds a SIGTERM back; files are written whole or not at all
+        self._started[0].shutdown(wait=error is None, cancel_futures=True)
+        if error is None:
+            return
+        if issubclass(error, KeyboardInterrupt):  # the terminal has interrupted them as well
+            wait(self.running, timeout=ENDING_S)
+        # What runs would wait for ever to tell of it. Dagster holds a SIGTERM back; files are written whole
+        # or not at all.
+        for process in multiprocessing.active_children():
+            process.kill()
 
     def start(self, n_runs: int) -> None:
         """Start the processes that so many runs at a time need; they load what runs need before these come.

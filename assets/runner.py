@@ -3,7 +3,7 @@
 Each run is started as soon as all that it reads was made, as many at a time as the settings say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
@@ -17,7 +17,8 @@ from assets.neighbours import end_dead_runs, is_full, living, wait_for_pools
 from assets.plan import needing_more, plan, select_assets
 from assets.progress import Progress
 from assets.schedule import Schedule
-from assets.upkeep import Upkeep
+from assets.upkeep import LAPS, RESULTS, Upkeep
+from calibration_pipeline.sources.base import SourceError
 
 EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 
@@ -70,7 +71,8 @@ def run(
             names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
             progress.say(f"skipped: {names}; there is no {what}")
         planned = plan(defs, selected - lacking.keys(), archetypes)
-        schedule = Schedule(defs, planned, Upkeep(defs, instance) if update else None, progress.say)
+        upkeep = Upkeep(defs, instance, _finished_races(defs, selected, progress)) if update else None
+        schedule = Schedule(defs, planned, upkeep, progress.say)
         try:
             with Launcher(defs, instance, progress, tags) as launcher:
                 if not update:
@@ -112,6 +114,21 @@ def _make(
     if failure:
         raise failure
     return metadata
+
+
+def _finished_races(
+    defs: dg.Definitions, selected: Set[dg.AssetKey], progress: Progress
+) -> dict[int, dict[int, str]]:
+    """Return the finished races of the last season, fresh from the source; none where that cannot tell."""
+    if not selected & {RESULTS, LAPS}:
+        return {}
+    resources = defs.resources or {}
+    last = resources["settings"].season_list[-1]
+    try:
+        return {last: resources["source"].finished_races(last)}
+    except SourceError as error:  # what is stored can still be kept up
+        progress.say(f"whether races of {last} have finished since cannot be told: {error}")
+        return {}
 
 
 def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 Each file's SHA-256 is the data version of its materialization, and each materialization's tags hold the
 versions that went in. So what was made again with the same content makes nothing else stale. Nor does a race
-of another kind of track, where only an archetype's own races are read.
+of another kind of track, where only its own races are read. A season is read again where the source has
+finished races that are not in it.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from assets.storage import StoredManager, io_managers
 PATH = "path"
 """Where Dagster's managers of stored files tell, in a materialization's metadata, where its file is."""
 RECORDS_AT_A_TIME = 5
+RESULTS, LAPS = dg.AssetKey("race_results"), dg.AssetKey("lap_telemetry")
 
 type Part = tuple[dg.AssetKey, str | None]
 
@@ -50,11 +52,19 @@ class Upkeep:
     defs : dagster.Definitions
     instance : dagster.DagsterInstance
         Where earlier runs are recorded. What no run recorded is taken as it is, if it can be read.
+    finished : mapping, optional
+        season → race_id → what people call the race, as the source told; other seasons are taken as complete.
     """
 
-    def __init__(self, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    def __init__(
+        self,
+        defs: dg.Definitions,
+        instance: dg.DagsterInstance,
+        finished: Mapping[int, Mapping[int, str]] | None = None,
+    ) -> None:
         self.graph = defs.resolve_asset_graph()
         self.instance = instance
+        self.finished = {str(season): races for season, races in (finished or {}).items()}
         settings: Settings = (defs.resources or {})["settings"]
         self.managers = io_managers(settings.store_path)
         self.recorded: dict[Part, Made] = {}
@@ -67,7 +77,7 @@ class Upkeep:
         key : dagster.AssetKey
         partition : str or None
         """
-        return self.fault(key, partition) or self.outdated(key, partition)
+        return self.fault(key, partition) or self.outdated(key, partition) or self.lacking(key, partition)
 
     def fault(self, key: dg.AssetKey, partition: str | None) -> str | None:
         """Return what is wrong with a partition's file, None if nothing is.
@@ -134,6 +144,26 @@ class Upkeep:
             if self._has_changed(parent, key, partition)
         ]
         return f"{where} is older than {', '.join(changed)}" if changed else None
+
+    def lacking(self, key: dg.AssetKey, partition: str | None) -> str | None:
+        """Return which finished races a season lacks as it was read, None if it lacks none.
+
+        What has results may have no laps: the results tell what was read, and only where they are spoilt
+        the laps themselves.
+
+        Parameters
+        ----------
+        key : dagster.AssetKey
+        partition : str or None
+        """
+        finished = self.finished.get(str(partition), {})
+        if key not in (RESULTS, LAPS) or not finished:
+            return None
+        whole = next(one for one in (RESULTS, key) if not self.fault(one, partition))
+        name, manager = whole.to_user_string(), self.manager_of(whole)
+        read = set(manager.read(manager.path_of(name, partition), name, partition)["race_id"])
+        labels = [label for race, label in finished.items() if race not in read]
+        return f"{place(key.to_user_string(), partition)} lacks {', '.join(labels)}" if labels else None
 
     def _has_changed(self, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None) -> bool:
         """Whether what a partition read of a parent is not what it would read now."""

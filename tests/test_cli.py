@@ -251,6 +251,25 @@ def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
     assert "InterruptedError" not in out
 
 
+def test_a_run_that_nobody_reads_any_more_ends_with_its_processes(project: Path) -> None:
+    words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "assets.cli", *words],
+        cwd=ROOT,
+        env={**os.environ, "DAGSTER_HOME": str(project / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout:
+        next(line for line in process.stdout if "✓ lap_telemetry" in line)
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 1
+
+
 @pytest.mark.soak
 @pytest.mark.usefixtures("one_process")
 def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from stored import content, empty, flip, truncate
 from stored_runs import SMALL, copied, make
+from test_races import write_table
 
 from assets.cli import main
 from assets.contracts import BOUNDARIES
@@ -128,6 +129,40 @@ def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
     (store / "driver_features" / "2024.parquet").unlink()
     assert remade(capsys, SMALL) == {"driver_features [2024]"}
     assert content(store) == before
+
+
+def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = project / "mine.csv"
+    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
+    season_2023 = {"lap_telemetry [2023]", "race_results [2023]"}
+    write_table(table, {2022: 2, 2023: 1})
+    assert main(command) == 0
+    assert remade(capsys, command) == set()
+    write_table(table, {2022: 2, 2023: 3})
+    assert remade(capsys, command) == {*season_2023, "driver_features [2023]"}
+    assert remade(capsys, command) == set()
+    write_table(table, {2022: 2, 2023: 3, 2024: 1})
+    assert {f"{name} [2024]" for name in ("race_results", "driver_features")} <= remade(capsys, command)
+    assert remade(capsys, command) == set()
+
+
+def test_where_the_source_cannot_tell_of_new_races_the_rest_is_kept_up(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = project / "mine.csv"
+    command = ["run", "--source", "tables", "--results", str(table), "--seasons", "2022"]
+    command += ["--select", "+driver_features"]
+    write_table(table, {2022: 2})
+    assert main(command) == 0
+    table.write_text("nothing that a table holds")
+    (project / "data" / "store" / "tables" / "driver_features" / "2022.parquet").unlink()
+    assert main([*command, "--update"]) == 0
+    out = capsys.readouterr().out
+    assert "whether races of 2022 have finished since cannot be told: " in out
+    assert str(table) in out.replace("\n", "")
+    assert "✓ driver_features [2022]" in out
 
 
 @pytest.fixture(scope="module")
