@@ -7,7 +7,7 @@ examples:
   calibration-pipeline run --source tables --results cup.csv --laps laps.parquet --seasons 2020-2023
   calibration-pipeline run --source nascar_feed --feed-url feed.zip   the timing feed's files
   calibration-pipeline run --select +scenario_ensemble                up to the scenarios
-  calibration-pipeline run --update                                   new races; what is missing or out of date
+  calibration-pipeline run --update                                   new races, and what is out of date
 """
 EVENT_EXAMPLES = """\
 examples:

@@ -3,7 +3,6 @@
 import functools
 import json
 import logging
-import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -81,14 +80,14 @@ class Launcher:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._started is None:
             return
-        self._started[0].shutdown(wait=error is None, cancel_futures=True)
-        if error is None:
-            return
-        if issubclass(error, KeyboardInterrupt):  # the terminal has interrupted them as well
+        pool = self._started[0]
+        processes = list(pool._processes.values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        if error is not None and issubclass(error, KeyboardInterrupt):  # the terminal interrupts them as well
             wait(self.running, timeout=ENDING_S)
-        # What runs would wait for ever to tell of it. Dagster holds a SIGTERM back; files are written whole
-        # or not at all.
-        for process in multiprocessing.active_children():
+        # What still runs would wait for ever to tell of it; what does not would take a second to leave.
+        # Dagster holds a SIGTERM back, and files are written whole or not at all.
+        for process in processes:
             process.kill()
 
     def start(self, n_runs: int) -> None:

@@ -26,7 +26,11 @@ class Run(NamedTuple):
 
 
 def plan(
-    defs: dg.Definitions, selected: Collection[dg.AssetKey], archetypes: Sequence[str] = ()
+    defs: dg.Definitions,
+    selected: Collection[dg.AssetKey],
+    archetypes: Sequence[str] = (),
+    *,
+    apart: bool = False,
 ) -> dict[Run, frozenset[Run]]:
     """Return the runs that materialize the selected assets, in order, each with those that it waits for.
 
@@ -36,11 +40,14 @@ def plan(
     selected : collection of dagster.AssetKey
     archetypes : sequence of str
         Archetype partitions to materialize; all where it is empty.
+    apart : bool
+        Make in several runs what can be made side by side of one partition, for there may be no other to make
+        meanwhile; each run costs half a second.
     """
     graph = defs.resolve_asset_graph()
     planned: dict[Run, frozenset[Run]] = {}
     makes: dict[tuple[dg.AssetKey, str | None], Run] = {}
-    for keys in _made_together(graph, selected):
+    for keys in _made_together(graph, selected, apart=apart):
         for partition in _partitions(graph.get(next(iter(keys))).partitions_def, archetypes):
             run = Run(keys, partition)
             makes |= {(key, partition): run for key in keys}
@@ -58,11 +65,14 @@ def _read(
             yield parent, read
 
 
-def _made_together(graph: AssetGraph, selected: Collection[dg.AssetKey]) -> list[frozenset[dg.AssetKey]]:
+def _made_together(
+    graph: AssetGraph, selected: Collection[dg.AssetKey], *, apart: bool
+) -> list[frozenset[dg.AssetKey]]:
     """Return the selected assets by the run that makes them, in order.
 
     An asset is made with one that it reads where that makes nothing wait: it reads none of its other
-    partitions, all else that it reads is there before, and nobody waits for the other one alone.
+    partitions, all else that it reads is there before, and nobody waits for the other one alone (nobody of
+    other partitions, unless `apart`).
     """
     ordered = [key for key in graph.toposorted_asset_keys if key in selected]
     above: dict[dg.AssetKey, set[dg.AssetKey]] = {}
@@ -74,7 +84,7 @@ def _made_together(graph: AssetGraph, selected: Collection[dg.AssetKey]) -> list
         if any(key in group for group in groups):
             continue
         together = {one for one in graph.get(key).assets_def.keys if one in above}
-        fitting = (group for group in groups if _fits(graph, together, group, above))
+        fitting = (group for group in groups if _fits(graph, together, group, above, apart=apart))
         if (found := next(fitting, None)) is not None:
             found |= together
         else:
@@ -87,6 +97,8 @@ def _fits(
     together: Collection[dg.AssetKey],
     group: Collection[dg.AssetKey],
     above: Mapping[dg.AssetKey, set[dg.AssetKey]],
+    *,
+    apart: bool,
 ) -> bool:
     """Whether assets are best made in the run of a group."""
     cut = graph.get(next(iter(group))).partitions_def
@@ -100,7 +112,9 @@ def _fits(
     kept_waiting = [
         key
         for key in above
-        if graph.get(key).partitions_def != cut
+        if (apart or graph.get(key).partitions_def != cut)
+        and key not in group
+        and key not in together
         and graph.get(key).parent_keys & set(group)
         and not above[key] & set(together)
     ]

@@ -28,10 +28,12 @@ STEPS_LOG = "steps.log"
 def start_server(home: Path) -> ForkServerContext:
     """Start the server, where it does not run, and go on while it loads; return how it starts processes.
 
+    It cannot write where the command does: who reads what that tells would wait for the server's end.
+
     Parameters
     ----------
     home : Path
-        DAGSTER_HOME, in whose `STEPS_LOG` its processes write what goes to stderr.
+        DAGSTER_HOME, in whose `STEPS_LOG` its processes write what goes to stdout and stderr.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def start_server(home: Path) -> ForkServerContext:
         If that file cannot be written.
     """
     context = pool_context()
-    with _errors_into(home / STEPS_LOG):
+    with _output_into(home / STEPS_LOG):
         forkserver.ensure_running()
     return context
 
@@ -63,14 +65,17 @@ def _end_after(command: multiprocessing.process.BaseProcess | None) -> None:
 
 
 @contextlib.contextmanager
-def _errors_into(path: Path) -> Iterator[None]:
-    """Let processes that are started meanwhile write what goes to stderr into a file."""
+def _output_into(path: Path) -> Iterator[None]:
+    """Let processes that are started meanwhile write what goes to stdout and stderr into a file."""
+    sys.stdout.flush()
     sys.stderr.flush()
     with path.open("ab") as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
+        kept = {stream: os.dup(stream) for stream in (1, 2)}
         try:
+            for stream in kept:
+                os.dup2(file.fileno(), stream)
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            for stream, own in kept.items():
+                os.dup2(own, stream)
+                os.close(own)

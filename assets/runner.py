@@ -70,7 +70,7 @@ def run(
         for what in dict.fromkeys(lacking.values()):
             names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
             progress.say(f"skipped: {names}; there is no {what}")
-        planned = plan(defs, selected - lacking.keys(), archetypes)
+        planned = plan(defs, selected - lacking.keys(), archetypes, apart=update)
         upkeep = Upkeep(defs, instance, _finished_races(defs, selected, progress)) if update else None
         schedule = Schedule(defs, planned, upkeep, progress.say)
         try:

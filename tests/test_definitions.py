@@ -186,6 +186,24 @@ def test_what_a_run_makes_keeps_nothing_waiting(defs: dg.Definitions) -> None:
     assert kinds == list(ARCHETYPES)
 
 
+def test_of_one_partition_is_made_side_by_side_what_can_be(defs: dg.Definitions) -> None:
+    """An update has one kind of track to make, where a whole run has four."""
+    planned = plan(defs, select_assets(defs, None), apart=True)
+    scored = {
+        name(key): {name(one) for before in waits_for for one in before.keys}
+        for run, waits_for in planned.items()
+        if run.partition == "road_course"
+        for key in run.keys
+    }
+    alone = [run for run in planned if len(run.keys) == 1 and run.partition == "road_course"]
+    assert {name(key) for run in alone for key in run.keys} == scored.keys()
+    assert "backtest" not in scored["joint_event_validation"]
+    assert "joint_event_validation" not in scored["calibration_metrics"] | scored["calibration_curves"]
+    assert {"joint_event_validation", "calibration_metrics"} <= scored["verdict"]
+    together = [frozenset(map(name, run.keys)) for run in planned if run.partition == "2021"]
+    assert frozenset({"causal_network", "scenario_ensemble"}) in together
+
+
 def test_archetypes_left_out_are_not_waited_for(defs: dg.Definitions) -> None:
     planned = plan(defs, select_assets(defs, "calibration_posterior,verdict"), ["road_course"])
     assert [(sorted(map(name, run.keys)), run.partition, len(waits)) for run, waits in planned.items()] == [
