@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -350,6 +351,26 @@ def test_requests_are_spaced(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> Non
     NascarFeedSource(feed.url, TRACKS, limits=replace(QUICK, spacing_s=0.15)).load_season(2021)
     assert len(times) == 5
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.15
+
+
+def test_readers_that_share_a_cache_rest_one_after_the_other(feed: Feed, tmp_path: Path) -> None:
+    """Each opens the lock anew, as another process would. Alone, each would be done after four rests."""
+    limits = replace(QUICK, spacing_s=0.1)
+    readers = [FeedReader(feed.url, tmp_path, limits) for _ in range(3)]
+    started = time.monotonic()
+    with ThreadPoolExecutor(len(readers)) as pool:
+        for _ in range(4):
+            answers = list(pool.map(lambda reader: reader.read_json(RACES[1:]), readers))
+            assert answers == [json.loads(feed.documents[RACES])] * 3
+    assert time.monotonic() - started >= 12 * 0.1
+
+
+def test_where_turns_cannot_be_taken_a_warning_tells_so(
+    feed: Feed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    assert FeedReader(feed.url, tmp_path / "cache", QUICK).read_json(RACES[1:])
+    assert ".turn cannot be written, so that others may ask at the same time" in caplog.text
 
 
 def test_final_documents_are_asked_for_once_and_others_only_for_changes(feed: Feed, tmp_path: Path) -> None:

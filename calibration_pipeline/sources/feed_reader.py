@@ -22,6 +22,7 @@ from calibration_pipeline.sources.feed_cache import FeedCache, KeptDocument
 from calibration_pipeline.sources.feed_web import WebClient, WebLimits, too_large
 
 CHUNK_BYTES = 2**20
+TURN = ".turn"
 # What reading files may raise; anything else is a bug and passes.
 FAILURES = (OSError, EOFError, ImportError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
@@ -35,7 +36,7 @@ class FeedReader:
         `https://…`, a folder, a zip (`zip://::/path.zip`, or the path of a `.zip` file): anything that
         fsspec opens.
     cache_dir : Path, optional
-        Folder for copies of documents; used for the web only.
+        Folder for copies of documents; used for the web only. Readers that share it ask by turns.
     limits : WebLimits, optional
         How long, how much and how often the web is asked; of files, the size alone is limited.
 
@@ -54,9 +55,9 @@ class FeedReader:
         if self.is_remote and ("?" in self._address or "#" in self._address):
             raise SourceError(f"The feed's base URL {self.base_url} must have no '?' and no '#'.")
         self._limits = limits or WebLimits()
-        self._web = WebClient(self._limits)
         key = hashlib.sha256(self.base_url.encode()).hexdigest()[:16]
         self._cache = FeedCache(cache_dir / key) if cache_dir is not None and self.is_remote else None
+        self._web = WebClient(self._limits, self._cache.folder / TURN if self._cache is not None else None)
 
     def read_json(self, path: str, *, final: bool = False) -> Any:
         """Return the parsed document at `path` below the base URL.

@@ -1,17 +1,21 @@
 """A polite and patient reader of documents on the web: limits on time, size, redirects and rate.
 
 Everything a server says is untrusted. Time is limited by the event loop's time-outs, requests are spaced by
-sleeping before each: no clock is read.
+sleeping before each, one reader at a time: no clock is read.
 """
 
 import asyncio
+import fcntl
 import logging
 import random
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from io import BufferedWriter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -45,7 +49,7 @@ class WebLimits:
     total_s : float
         Seconds for one document in all: tries, waits between them and redirects included.
     spacing_s : float
-        Seconds of rest before every request but a client's first.
+        Seconds of rest before every request.
     tries : int
         How often a document is asked for where a failure may pass.
     first_delay_s, longest_delay_s : float
@@ -94,11 +98,14 @@ class WebClient:
     ----------
     limits : WebLimits
         How long, how much and how often.
+    turn : Path, optional
+        A file that clients of one server share, in whatever processes: they rest one after the other, so
+        that together they ask no more often than one. Where it cannot be written, a warning tells so.
     """
 
-    def __init__(self, limits: WebLimits) -> None:
+    def __init__(self, limits: WebLimits, turn: Path | None = None) -> None:
         self._limits = limits
-        self._has_asked = False
+        self._turn = turn
         self._trouble = ""
 
     def get(self, url: str, validators: Mapping[str, str]) -> WebDocument | None:
@@ -232,9 +239,27 @@ class WebClient:
         return bytes(content)
 
     async def _rest(self) -> None:
-        if self._has_asked:
+        with _opened(self._turn) as turn:
+            if turn is not None:
+                await asyncio.to_thread(fcntl.flock, turn, fcntl.LOCK_EX)
             await asyncio.sleep(self._limits.spacing_s)
-        self._has_asked = True
+
+
+@contextmanager
+def _opened(turn: Path | None) -> Iterator[BufferedWriter | None]:
+    """Open the file; its lock goes when it is closed."""
+    if turn is None:
+        yield None
+        return
+    try:
+        turn.parent.mkdir(parents=True, exist_ok=True)
+        file = turn.open("wb")
+    except OSError as error:
+        logger.warning("%s cannot be written, so that others may ask at the same time: %s", turn, error)
+        yield None
+        return
+    with file:
+        yield file
 
 
 def import_aiohttp() -> ModuleType:
