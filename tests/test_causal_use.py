@@ -46,6 +46,7 @@ def out_of(ensemble: xr.Dataset) -> np.ndarray:
     return (~ensemble["running"]).sum("driver").values[0]
 
 
+@pytest.mark.slow
 def test_evidence_on_a_site_agrees_with_rejection(narrative, free):
     """Ten cautions, weighed by likelihood, leave as many cars out as the free scenarios that had ten."""
     seen = narrative.condition(n_cautions=10).generate_scenarios(N, seed=2)

@@ -227,6 +227,7 @@ def test_missing_upstream_is_named(project: Path, capsys: pytest.CaptureFixture[
     assert "lap_telemetry [2025] has not been materialized" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
     """Dagster takes it for a failed step. The step is one of this command's own process."""
     words = ["run", "--seasons", "2024", "--select", "+driver_features,causal_network"]
@@ -251,6 +252,7 @@ def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
     assert "InterruptedError" not in out
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_reads_any_more_ends_with_its_processes(project: Path) -> None:
     words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--processes", "2"]
     process = subprocess.Popen(

@@ -48,6 +48,7 @@ def won_back(law: str, distortion: float) -> tuple[tuple[float, float], float]:
     return slope_interval(fit), (now - raw) / (best - raw)
 
 
+@pytest.mark.slow
 def test_an_overconfident_normal_simulator_is_repaired() -> None:
     """A simulator with 0.6 of the luck: the slope is found, 4/5 of the loss won back, on later races."""
     (lower, upper), share = won_back("normal", 1 / 0.6)

@@ -106,6 +106,7 @@ def test_plain_model_has_this_density(padded):
     assert sites["slope"]["value"] == pytest.approx(np.exp(0.25))
 
 
+@pytest.mark.slow
 def test_plain_and_tabulated_model_have_the_same_posterior():
     """The readable model, sampled by NumPyro itself, agrees with the fast one on every parameter."""
     position, probabilities = forecasts(np.random.default_rng(5), 8, 10)

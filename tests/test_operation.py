@@ -41,6 +41,7 @@ class Damaging(ParquetIOManager):
         )
 
 
+@pytest.mark.slow
 def test_broken_results_stop_at_the_check_and_what_follows_keeps_its_last_good_version(project: Path) -> None:
     """Neither the run nor the automation goes past the check; the event log says why."""
     table = project / "mine.csv"

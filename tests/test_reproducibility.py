@@ -52,6 +52,7 @@ def test_two_fresh_processes_store_the_same_files_to_the_bit(tmp_path: Path) -> 
     assert len(first) > 50
 
 
+@pytest.mark.slow
 def test_arrays_say_what_they_were_made_with_and_not_when_or_where(tmp_path: Path) -> None:
     first, second = stored_twice(tmp_path, SMALL)
     assert different(first, second) == []

@@ -149,6 +149,7 @@ def test_the_database_s_password_is_told_nowhere(tmp_path: Path) -> None:
     assert told(tmp_path, printed) == []
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path: Path) -> None:
     address = f"postgresql+psycopg2://{USER}:{PASSWORD}@127.0.0.1:{free_port()}/dagster"
     env = {
