@@ -6,7 +6,7 @@ import xarray as xr
 from upath import UPath
 
 from assets.metadata import OWNERS, boundary, plot, plotted_convergence, table
-from assets.own_races import OWN_ARCHETYPE
+from assets.own_races import OWN_ARCHETYPE, RUN_SO_FAR, run_so_far
 from assets.partitions import ARCHETYPE_PARTITIONS, every_season
 from assets.scenarios import fold_length
 from assets.settings import Settings
@@ -35,6 +35,7 @@ MCMC_POOL = "mcmc"
 """Fits by NUTS, each of which uses every core; `dagster.yaml` says how many may run at once."""
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 no_laps = {LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
+results_so_far = dg.AssetIn(partition_mapping=every_season, metadata={RUN_SO_FAR: True})
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
 own_scenarios_of_every_season = dg.AssetIn(
     partition_mapping=every_season, metadata={OWN_ARCHETYPE: True, **no_laps}
@@ -184,7 +185,7 @@ def _race_labels(features: pl.DataFrame, folds: int | None) -> xr.Dataset:
     code_version="2",
     io_manager_key="netcdf",
     ins={
-        "race_results": of_every_season,
+        "race_results": results_so_far,
         "scenario_ensemble": own_scenarios_of_every_season,
         "recalibrated_ensemble": own_recalibrated_races,
     },
@@ -200,9 +201,8 @@ def backtest(
 ) -> dg.Output[xr.Dataset]:
     """Set the probabilities of races that no fit had seen, raw and recalibrated, beside what happened."""
     raw = join_seasons(list(scenario_ensemble.values()), context.partition_key)
-    everything = build_backtest(
-        raw, recalibrated_ensemble, pl.concat(race_results.values()), calibration_posterior
-    )
+    results = run_so_far(pl.concat(race_results.values()), context.partition_key)
+    everything = build_backtest(raw, recalibrated_ensemble, results, calibration_posterior)
     scored = scored_races(everything)
     calibrated = int((scored["n_calibration_races"] > 0).sum())
     races = pl.DataFrame(

@@ -1,7 +1,8 @@
 """The races of one kind of track in what is stored by season: all that an archetype's assets read of it.
 
 A new race changes a season's file, and so what is recorded as read by the assets of every kind of track. Each
-kind's part has a version of its own, so that `run --update` leaves the other three alone.
+kind's part has a version of its own, so that `run --update` leaves the other three alone. So has all that was
+run up to a kind's last race: what a baseline of its races may know.
 """
 
 import io
@@ -18,6 +19,10 @@ OWN_ARCHETYPE = "own_archetype"
 """Metadata key of an input that is to hold only the races of the consuming partition's archetype."""
 VERSIONS = "versions_by_archetype"
 """Metadata key of a materialization: the version of each archetype's races."""
+RUN_SO_FAR = "run_so_far"
+"""Metadata key of an input of which only races up to the consuming partition's last one are used."""
+VERSIONS_SO_FAR = "versions_so_far"
+"""Metadata key of a materialization: the version of what was run up to each archetype's last race."""
 
 
 def own_races[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
@@ -32,6 +37,32 @@ def own_races[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
     if isinstance(value, pl.DataFrame):
         return value.filter(archetype=archetype)
     return value.isel(race=value["archetype"].values == archetype)
+
+
+def run_so_far(results: pl.DataFrame, archetype: str) -> pl.DataFrame:
+    """Return the races of every archetype up to the last race of one; none if it has none.
+
+    Parameters
+    ----------
+    results : polars.DataFrame
+        With columns archetype and race_order.
+    archetype : str
+    """
+    last = own_races(results, archetype)["race_order"].max()
+    return results.clear() if last is None else results.filter(pl.col("race_order") <= last)
+
+
+def versions_so_far(value: object) -> Mapping[str, str]:
+    """Return the SHA-256 of the races up to each archetype's last; nothing if the value is no table of races.
+
+    Parameters
+    ----------
+    value : object
+    """
+    if not isinstance(value, pl.DataFrame) or not {"archetype", "race_order"} <= set(value.columns):
+        return {}
+    parts = {str(one): run_so_far(value, str(one)) for one in ARCHETYPES}
+    return {one: "" if part.is_empty() else _rows_version(part) for one, part in parts.items()}
 
 
 def versions_by_archetype(value: object) -> Mapping[str, str]:
@@ -51,12 +82,9 @@ def versions_by_archetype(value: object) -> Mapping[str, str]:
 
 
 def _version(value: pl.DataFrame | xr.Dataset, archetype: str) -> str:
-    digest = sha256()
     if isinstance(value, pl.DataFrame):
-        rows = io.BytesIO()
-        own_races(value, archetype).write_parquet(rows)
-        digest.update(rows.getbuffer())
-        return digest.hexdigest()
+        return _rows_version(own_races(value, archetype))
+    digest = sha256()
     own = own_races(value, archetype)
     for name in sorted(map(str, own.variables)):
         variable = own.variables[name]
@@ -65,3 +93,9 @@ def _version(value: pl.DataFrame | xr.Dataset, archetype: str) -> str:
         digest.update(np.ascontiguousarray(values).data)
     digest.update(str(sorted(own.attrs.items())).encode())
     return digest.hexdigest()
+
+
+def _rows_version(rows: pl.DataFrame) -> str:
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer)
+    return sha256(buffer.getbuffer()).hexdigest()

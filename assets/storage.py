@@ -18,7 +18,14 @@ from upath import UPath
 from assets.contracts import ContractError, place, validate, value_type
 from assets.kept_values import KeptValues
 from assets.netcdf import read_attributes, read_netcdf
-from assets.own_races import OWN_ARCHETYPE, VERSIONS, own_races, versions_by_archetype
+from assets.own_races import (
+    OWN_ARCHETYPE,
+    VERSIONS,
+    VERSIONS_SO_FAR,
+    own_races,
+    versions_by_archetype,
+    versions_so_far,
+)
 from assets.provenance import stamped, unstamp
 from assets.stored_files import content_version, seal, unseal, write_atomically
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -128,8 +135,10 @@ class StoredManager(dg.UPathIOManager):
         data = self.serialise(validate(obj, _asset_name(context), partition))
         write_atomically(path, data)
         _tell_version(context, data)
-        if partition not in (None, *ARCHETYPES) and (versions := versions_by_archetype(obj)):
-            context.add_output_metadata({VERSIONS: dg.MetadataValue.json(versions)})
+        if partition not in (None, *ARCHETYPES):
+            versions = {VERSIONS: versions_by_archetype(obj), VERSIONS_SO_FAR: versions_so_far(obj)}
+            told = {name: dg.MetadataValue.json(one) for name, one in versions.items() if one}
+            context.add_output_metadata(told)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Return the value, or the path itself where the input is annotated as a path."""

@@ -6,9 +6,9 @@ of another kind of track, where only its own races are read. A season is read ag
 finished races that are not in it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -18,7 +18,7 @@ from dagster._core.definitions.data_version import (
 )
 
 from assets.contracts import ContractError, place
-from assets.own_races import OWN_ARCHETYPE, VERSIONS
+from assets.own_races import OWN_ARCHETYPE, RUN_SO_FAR, VERSIONS, VERSIONS_SO_FAR
 from assets.partitions import partitions_read
 from assets.settings import Settings
 from assets.storage import StoredManager, io_managers
@@ -29,6 +29,7 @@ RECORDS_AT_A_TIME = 5
 RESULTS, LAPS = dg.AssetKey("race_results"), dg.AssetKey("lap_telemetry")
 
 type Part = tuple[dg.AssetKey, str | None]
+type Seen = Callable[[Sequence["Made"], str], list[str | None]]
 
 
 class Made(NamedTuple):
@@ -37,6 +38,7 @@ class Made(NamedTuple):
     record: int = 0
     tags: Mapping[str, str] = {}
     by_archetype: Mapping[str, str] = {}
+    so_far: Mapping[str, str] = {}
 
     @property
     def version(self) -> str | None:
@@ -173,19 +175,24 @@ class Upkeep:
         now = [self._made(parent, one) for one in read]
         if not used or not any(one.version for one in now) or used == self._version(parent, now):
             return False
-        if partition is None or not self._reads_own_races(parent, child):
+        seen = self._seen(parent, child)
+        if partition is None or seen is None:
             return True
         then = [
             last if last.record < made.record else self._look_up(parent, one, before=made.record)
             for one, last in zip(read, now, strict=True)
         ]
-        own = [[one.by_archetype.get(partition) for one in parts] for parts in (then, now)]
+        own = [seen(parts, partition) for parts in (then, now)]
         return used != self._version(parent, then) or None in own[0] or own[0] != own[1]
 
-    def _reads_own_races(self, parent: dg.AssetKey, child: dg.AssetKey) -> bool:
+    def _seen(self, parent: dg.AssetKey, child: dg.AssetKey) -> "Seen | None":
+        """Return what tells which part of a parent an archetype reads; None if it reads all."""
         asset = self.graph.get(child).assets_def
         names = [name for name, key in asset.keys_by_input_name.items() if key == parent]
-        return any((asset.op.input_dict[name].metadata or {}).get(OWN_ARCHETYPE) for name in names)
+        told = [asset.op.input_dict[name].metadata or {} for name in names]
+        if any(one.get(OWN_ARCHETYPE) for one in told):
+            return _own_races
+        return _run_so_far if any(one.get(RUN_SO_FAR) for one in told) else None
 
     def _made(self, key: dg.AssetKey, partition: str | None) -> Made:
         """Return what was last recorded of a partition of this source."""
@@ -206,7 +213,7 @@ class Upkeep:
         moved.
         """
         path = self.manager_of(key).path_of(key.to_user_string(), partition)
-        own = "/".join(["", *path.parts[-3 if partition else -2 :]])
+        end = "/".join(["", *path.parts[-3 if partition else -2 :]])
         which = dg.AssetRecordsFilter(
             asset_key=key,
             asset_partitions=None if partition is None else [partition],
@@ -218,10 +225,9 @@ class Upkeep:
             cursor, has_more = found.cursor, found.has_more
             for record in found.records:
                 made = record.asset_materialization
-                if made and PATH in made.metadata and str(made.metadata[PATH].value).endswith(own):
-                    told = made.metadata.get(VERSIONS)
-                    by_archetype = told.value if isinstance(told, dg.JsonMetadataValue) else None
-                    yield Made(record.storage_id, made.tags or {}, dict(by_archetype or {}))
+                if made and PATH in made.metadata and str(made.metadata[PATH].value).endswith(end):
+                    own, so_far = (_mapping(made.metadata.get(name)) for name in (VERSIONS, VERSIONS_SO_FAR))
+                    yield Made(record.storage_id, made.tags or {}, own, so_far)
 
     def _version(self, parent: dg.AssetKey, read: Sequence[Made]) -> str | None:
         """Return the version of what is read of a parent, put together as Dagster does."""
@@ -229,3 +235,21 @@ class Upkeep:
         if self.graph.get(parent).partitions_def is None:
             return versions[0] if versions else None
         return sha256("".join(versions).encode()).hexdigest()
+
+
+def _mapping(told: Any) -> dict[str, str]:
+    return dict(told.value) if isinstance(told, dg.JsonMetadataValue) and isinstance(told.value, dict) else {}
+
+
+def _own_races(seasons: Sequence[Made], archetype: str) -> list[str | None]:
+    """Return the versions of an archetype's own races; None where they were not recorded."""
+    return [one.by_archetype.get(archetype) for one in seasons]
+
+
+def _run_so_far(seasons: Sequence[Made], archetype: str) -> list[str | None]:
+    """Return versions of what was run up to an archetype's last race: of seasons, whole but for the last."""
+    so_far = [one.so_far.get(archetype) for one in seasons]
+    if None in so_far:
+        return [None]
+    last = max((n for n, version in enumerate(so_far) if version), default=-1)
+    return [*(one.version for one in seasons[:last]), *so_far[last : last + 1]] if last >= 0 else []

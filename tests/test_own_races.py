@@ -15,7 +15,14 @@ from dagster._core.definitions.data_version import (
 )
 
 from assets.definitions import build_defs
-from assets.own_races import VERSIONS, own_races, versions_by_archetype
+from assets.own_races import (
+    VERSIONS,
+    VERSIONS_SO_FAR,
+    own_races,
+    run_so_far,
+    versions_by_archetype,
+    versions_so_far,
+)
 from assets.settings import Settings
 from assets.upkeep import PATH, Upkeep
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -79,7 +86,29 @@ def test_what_knows_no_kinds_of_track_has_no_such_versions(value: object) -> Non
     assert versions_by_archetype(value) == {}
 
 
+def ordered(*races: tuple[str, int]) -> pl.DataFrame:
+    return frame(races).with_columns(race_order="race_id")
+
+
+def test_what_was_run_so_far_ends_with_the_kind_s_last_race() -> None:
+    results = ordered(*RACES, ("short_track", 4), ("intermediate", 5))
+    assert run_so_far(results, "superspeedway")["race_id"].unique().sort().to_list() == [1, 2, 3]
+    assert run_so_far(results, "road_course").is_empty()
+    assert run_so_far(results, "road_course").columns == results.columns
+    assert versions_so_far(results)["road_course"] == ""
+    assert versions_so_far(frame(RACES)) == versions_so_far(dataset(RACES)) == {}
+
+
+def test_a_race_changes_what_was_run_so_far_of_kinds_that_race_after_it() -> None:
+    before = versions_so_far(ordered(*RACES))
+    after = versions_so_far(ordered(*RACES, ("intermediate", 4)))
+    assert {kind for kind in before if before[kind] != after[kind]} == {"intermediate"}
+    earlier = versions_so_far(ordered(("intermediate", 0), *RACES))
+    assert {kind for kind in before if before[kind] == earlier[kind]} == {"road_course"}
+
+
 RESULTS, POSTERIOR = dg.AssetKey("race_results"), dg.AssetKey("calibration_posterior")
+BACKTEST = dg.AssetKey("backtest")
 BEFORE = {"2024": "a", "2025": "b"}
 
 
@@ -91,9 +120,20 @@ class Records:
         settings = Settings(seasons="2024,2025")
         self.upkeep = Upkeep(build_defs(settings), instance)
 
-    def enter(self, key: dg.AssetKey, partition: str, tags: dict[str, str], own: dict[str, str]) -> None:
+    def enter(
+        self,
+        key: dg.AssetKey,
+        partition: str,
+        tags: dict[str, str],
+        own: dict[str, str],
+        so_far: dict[str, str] | None = None,
+    ) -> None:
         path = self.upkeep.manager_of(key).path_of(key.to_user_string(), partition)
-        metadata = {PATH: dg.MetadataValue.path(str(path)), VERSIONS: dg.MetadataValue.json(own)}
+        metadata = {
+            PATH: dg.MetadataValue.path(str(path)),
+            VERSIONS: dg.MetadataValue.json(own),
+            VERSIONS_SO_FAR: dg.MetadataValue.json(so_far or {}),
+        }
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(key, partition=partition, tags=tags, metadata=metadata)
         )
@@ -102,11 +142,11 @@ class Records:
     def results(self, season: str, version: str, **own: str) -> None:
         self.enter(RESULTS, season, {DATA_VERSION_TAG: version}, own)
 
-    def fit(self, archetype: str, read: dict[str, str]) -> None:
+    def fit(self, archetype: str, read: dict[str, str], key: dg.AssetKey = POSTERIOR) -> None:
         used = sha256("".join(read.values()).encode()).hexdigest()
-        code = self.upkeep.graph.get(POSTERIOR).code_version or ""
+        code = self.upkeep.graph.get(key).code_version or ""
         tags = {CODE_VERSION_TAG: code, get_input_data_version_tag(RESULTS): used}
-        self.enter(POSTERIOR, archetype, tags, {})
+        self.enter(key, archetype, tags, {})
 
     def outdated(self) -> set[str]:
         found = {str(one): self.upkeep.outdated(POSTERIOR, one) for one in ("short_track", "superspeedway")}
@@ -153,3 +193,35 @@ def test_what_was_read_must_be_known(records: Records) -> None:
     assert records.outdated() == {"short_track"}
     records.results("2025", "d")
     assert records.outdated() == {"short_track", "superspeedway"}
+
+
+def test_a_backtest_is_out_of_date_where_something_was_run_before_its_last_race() -> None:
+    made = Records(dg.DagsterInstance.ephemeral())
+
+    def results(season: str, version: str, **so_far: str) -> None:
+        kinds = {"short_track": "", "superspeedway": "", **so_far}
+        made.enter(RESULTS, season, {DATA_VERSION_TAG: version}, {}, kinds)
+
+    def outdated() -> set[str]:
+        kinds = ("short_track", "superspeedway")
+        return {kind for kind in kinds if made.upkeep.outdated(BACKTEST, kind)}
+
+    def backtest(**read: str) -> None:
+        for kind in outdated() or ("short_track", "superspeedway"):
+            made.fit(kind, {year.removeprefix("of_"): version for year, version in read.items()}, BACKTEST)
+
+    results("2024", "a", short_track="s1", superspeedway="f1")
+    results("2025", "b", short_track="s2")
+    backtest(of_2024="a", of_2025="b")
+    assert outdated() == set()
+    results("2025", "c", short_track="s2")  # a race of a third kind, after the last short track
+    assert outdated() == set()
+    results("2025", "d", short_track="s2", superspeedway="f2")
+    assert outdated() == {"superspeedway"}
+    backtest(of_2024="a", of_2025="d")
+    results("2024", "e", short_track="s1", superspeedway="f1")  # corrected after both kinds' last races of it
+    assert outdated() == {"short_track", "superspeedway"}
+    backtest(of_2024="e", of_2025="d")
+    assert outdated() == set()
+    made.enter(RESULTS, "2025", {DATA_VERSION_TAG: "g"}, {})  # what was run so far is not known
+    assert outdated() == {"short_track", "superspeedway"}
