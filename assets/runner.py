@@ -124,6 +124,7 @@ def _finished_races(
         return {}
     resources = defs.resources or {}
     last = resources["settings"].season_list[-1]
+    progress.status.update(f"which races of {last} have finished")
     try:
         return {last: resources["source"].finished_races(last)}
     except SourceError as error:  # what is stored can still be kept up
