@@ -60,6 +60,7 @@ def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=hear_interrupts,
         )
         try:
             address = f"http://127.0.0.1:{port}"
@@ -70,6 +71,14 @@ def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(STOP_S)
+
+
+def hear_interrupts() -> None:
+    """Let a process that is started from a shell's background end when it is told to.
+
+    It would ignore interrupts, and Dagster treats a SIGTERM as it does these.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:

@@ -23,6 +23,7 @@ from assets.instance import prepare_home
 from assets.races import RACES_TAG
 from assets.settings import Settings
 from assets.storage import ParquetIOManager
+from benchmarks.screenshots import hear_interrupts
 
 ROOT = Path(__file__).parents[1]
 LONGEST_S = 1800
@@ -103,6 +104,7 @@ def daemon(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=hear_interrupts,
         )
         try:
             yield process
