@@ -252,4 +252,4 @@ def _run_so_far(seasons: Sequence[Made], archetype: str) -> list[str | None]:
     if None in so_far:
         return [None]
     last = max((n for n, version in enumerate(so_far) if version), default=-1)
-    return [*(one.version for one in seasons[:last]), *so_far[last : last + 1]] if last >= 0 else []
+    return [*(one.version for one in seasons[:last]), so_far[last]] if last >= 0 else []

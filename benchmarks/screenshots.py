@@ -23,6 +23,7 @@ from tempfile import TemporaryFile
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from assets.settings import load_settings
+from benchmarks.interrupts import hear_interrupts
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1600, "height": 1000}
@@ -71,14 +72,6 @@ def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(STOP_S)
-
-
-def hear_interrupts() -> None:
-    """Let a process that is started from a shell's background end when it is told to.
-
-    It would ignore interrupts, and Dagster treats a SIGTERM as it does these.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from s3fs import S3FileSystem
 
+from benchmarks.interrupts import hear_interrupts
+
 ROOT = Path(__file__).parents[1]
 BUCKET = "calibration"
 
@@ -97,16 +99,19 @@ def dask_cluster(folder: Path, env: Mapping[str, str]) -> Iterator[tuple[str, li
             yield address, [first, second]
 
 
-def start(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own."""
+def start(
+    arguments: list[str], env: Mapping[str, str], stderr: int = subprocess.STDOUT
+) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own, which hears interrupts."""
     command = [sys.executable, "-u", "-m", "assets.cli", *arguments]
     return subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, **env},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
+        preexec_fn=hear_interrupts,
     )
 
 

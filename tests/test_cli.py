@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import xarray as xr
+from clusters import start
 
 from assets.cli import main
 from assets.definitions import build_defs
@@ -231,17 +232,7 @@ def test_missing_upstream_is_named(project: Path, capsys: pytest.CaptureFixture[
 def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
     """Dagster takes it for a failed step. The step is one of this command's own process."""
     words = ["run", "--seasons", "2024", "--select", "+driver_features,causal_network"]
-    # Who is started in a shell's background ignores interrupts.
-    hears = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code = f"{hears}from assets.cli import main; sys.exit(main({words}))"
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "DAGSTER_HOME": str(project / "home")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start(words, {"DAGSTER_HOME": str(project / "home")})
     assert process.stdout is not None
     with process.stdout:
         out = next(line for line in process.stdout if "✓ track_constraints" in line)
@@ -255,14 +246,7 @@ def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
 @pytest.mark.slow
 def test_a_run_that_nobody_reads_any_more_ends_with_its_processes(project: Path) -> None:
     words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--processes", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "assets.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, "DAGSTER_HOME": str(project / "home")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(words, {"DAGSTER_HOME": str(project / "home")}, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     with process.stdout:

@@ -23,7 +23,7 @@ from assets.instance import prepare_home
 from assets.races import RACES_TAG
 from assets.settings import Settings
 from assets.storage import ParquetIOManager
-from benchmarks.screenshots import hear_interrupts
+from benchmarks.interrupts import hear_interrupts
 
 ROOT = Path(__file__).parents[1]
 LONGEST_S = 1800
