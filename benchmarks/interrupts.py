@@ -4,8 +4,9 @@ import signal
 
 
 def hear_interrupts() -> None:
-    """Let a process that is started from a shell's background end when it is told to.
+    """Let this process, and those that it starts, be interrupted.
 
-    It would ignore interrupts, and Dagster treats a SIGTERM as it does these.
+    What a shell starts in its background ignores interrupts, and Dagster then a SIGTERM too.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

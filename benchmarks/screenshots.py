@@ -61,7 +61,6 @@ def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=hear_interrupts,
         )
         try:
             address = f"http://127.0.0.1:{port}"
@@ -120,6 +119,7 @@ def open_partition(page: Page, address: str, asset: str, partition: str) -> None
 
 def main() -> None:
     """Take the pictures."""
+    hear_interrupts()
     report = Path(str(load_settings().store_path / "calibration_report.html"))
     with serve_ui() as address, open_browser() as browser:
         page = browser.new_page(viewport=SIZE)

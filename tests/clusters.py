@@ -12,8 +12,6 @@ from pathlib import Path
 
 from s3fs import S3FileSystem
 
-from benchmarks.interrupts import hear_interrupts
-
 ROOT = Path(__file__).parents[1]
 BUCKET = "calibration"
 
@@ -102,7 +100,7 @@ def dask_cluster(folder: Path, env: Mapping[str, str]) -> Iterator[tuple[str, li
 def start(
     arguments: list[str], env: Mapping[str, str], stderr: int = subprocess.STDOUT
 ) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, which hears interrupts."""
+    """Start the command line in a process of its own."""
     command = [sys.executable, "-u", "-m", "assets.cli", *arguments]
     return subprocess.Popen(
         command,
@@ -111,7 +109,6 @@ def start(
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-        preexec_fn=hear_interrupts,
     )
 
 

@@ -23,7 +23,6 @@ from assets.instance import prepare_home
 from assets.races import RACES_TAG
 from assets.settings import Settings
 from assets.storage import ParquetIOManager
-from benchmarks.interrupts import hear_interrupts
 
 ROOT = Path(__file__).parents[1]
 LONGEST_S = 1800
@@ -104,7 +103,6 @@ def daemon(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=hear_interrupts,
         )
         try:
             yield process
