@@ -2,7 +2,8 @@
 
 A new race changes a season's file, and so what is recorded as read by the assets of every kind of track. Each
 kind's part has a version of its own, so that `run --update` leaves the other three alone. So has all that was
-run up to a kind's last race: what a baseline of its races may know.
+run up to each race: up to a kind's last one, what a baseline of its races may know; up to the last fold, what
+networks are fitted to.
 """
 
 import io
@@ -21,8 +22,10 @@ VERSIONS = "versions_by_archetype"
 """Metadata key of a materialization: the version of each archetype's races."""
 RUN_SO_FAR = "run_so_far"
 """Metadata key of an input of which only races up to the consuming partition's last one are used."""
-VERSIONS_SO_FAR = "versions_so_far"
-"""Metadata key of a materialization: the version of what was run up to each archetype's last race."""
+VERSIONS_BY_RACE = "versions_by_race"
+"""Metadata key of a materialization: race_order → archetype, and version of all races up to this one."""
+BEFORE_LAST_FOLD = "before_last_fold"
+"""Metadata key of an input of which only races before the consuming season's last fold are used."""
 
 
 def own_races[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
@@ -52,8 +55,10 @@ def run_so_far(results: pl.DataFrame, archetype: str) -> pl.DataFrame:
     return results.clear() if last is None else results.filter(pl.col("race_order") <= last)
 
 
-def versions_so_far(value: object) -> Mapping[str, str]:
-    """Return the SHA-256 of the races up to each archetype's last; nothing if the value is no table of races.
+def versions_by_race(value: object) -> Mapping[str, tuple[str, str]]:
+    """Return of each race its archetype and the SHA-256 of all races up to it, by race_order, in order.
+
+    Nothing if the value is no table of races.
 
     Parameters
     ----------
@@ -61,8 +66,12 @@ def versions_so_far(value: object) -> Mapping[str, str]:
     """
     if not isinstance(value, pl.DataFrame) or not {"archetype", "race_order"} <= set(value.columns):
         return {}
-    parts = {str(one): run_so_far(value, str(one)) for one in ARCHETYPES}
-    return {one: "" if part.is_empty() else _rows_version(part) for one, part in parts.items()}
+    versions = {}
+    version = ""
+    for race in value.sort("race_order", maintain_order=True).partition_by("race_order", maintain_order=True):
+        version = sha256(f"{version} {_rows_version(race)}".encode()).hexdigest()
+        versions[str(race["race_order"][0])] = (str(race["archetype"][0]), version)
+    return versions
 
 
 def versions_by_archetype(value: object) -> Mapping[str, str]:

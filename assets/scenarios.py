@@ -5,6 +5,7 @@ import polars as pl
 import xarray as xr
 
 from assets.metadata import OWNERS, boundary, plot, table
+from assets.own_races import BEFORE_LAST_FOLD
 from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
 from assets.settings import Settings
 from calibration_pipeline import figures, plotting
@@ -18,6 +19,9 @@ from calibration_pipeline.scenarios.structure import VARIANTS
 from calibration_pipeline.scenarios.summaries import finish_chances, weight_estimates
 
 GROUP = "scenarios"
+races_before_last_fold = dg.AssetIn(
+    partition_mapping=earlier_and_own_seasons, metadata={BEFORE_LAST_FOLD: True}
+)
 
 
 def fold_length(settings: Settings) -> int | None:
@@ -32,10 +36,7 @@ def fold_length(settings: Settings) -> int | None:
     owners=OWNERS,
     code_version="2",
     io_manager_key="netcdf",
-    ins={
-        "race_results": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
-        "driver_features": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
-    },
+    ins=dict.fromkeys(("race_results", "driver_features"), races_before_last_fold),
     metadata=boundary("causal_network"),
 )
 def causal_network(

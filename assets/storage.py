@@ -21,10 +21,10 @@ from assets.netcdf import read_attributes, read_netcdf
 from assets.own_races import (
     OWN_ARCHETYPE,
     VERSIONS,
-    VERSIONS_SO_FAR,
+    VERSIONS_BY_RACE,
     own_races,
     versions_by_archetype,
-    versions_so_far,
+    versions_by_race,
 )
 from assets.provenance import stamped, unstamp
 from assets.stored_files import content_version, seal, unseal, write_atomically
@@ -136,7 +136,7 @@ class StoredManager(dg.UPathIOManager):
         write_atomically(path, data)
         _tell_version(context, data)
         if partition not in (None, *ARCHETYPES):
-            versions = {VERSIONS: versions_by_archetype(obj), VERSIONS_SO_FAR: versions_so_far(obj)}
+            versions = {VERSIONS: versions_by_archetype(obj), VERSIONS_BY_RACE: versions_by_race(obj)}
             told = {name: dg.MetadataValue.json(one) for name, one in versions.items() if one}
             context.add_output_metadata(told)
 

@@ -2,8 +2,8 @@
 
 Each file's SHA-256 is the data version of its materialization, and each materialization's tags hold the
 versions that went in. So what was made again with the same content makes nothing else stale. Nor does a race
-of another kind of track, where only its own races are read. A season is read again where the source has
-finished races that are not in it.
+of another kind of track, where only its own races are read, or one of the last fold, where only earlier ones
+are. A season is read again where the source has finished races that are not in it.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,10 +18,12 @@ from dagster._core.definitions.data_version import (
 )
 
 from assets.contracts import ContractError, place
-from assets.own_races import OWN_ARCHETYPE, RUN_SO_FAR, VERSIONS, VERSIONS_SO_FAR
+from assets.own_races import BEFORE_LAST_FOLD, OWN_ARCHETYPE, RUN_SO_FAR, VERSIONS, VERSIONS_BY_RACE
 from assets.partitions import partitions_read
+from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import StoredManager, io_managers
+from calibration_pipeline.scenarios.folds import coming_fold_start
 
 PATH = "path"
 """Where Dagster's managers of stored files tell, in a materialization's metadata, where its file is."""
@@ -38,7 +40,7 @@ class Made(NamedTuple):
     record: int = 0
     tags: Mapping[str, str] = {}
     by_archetype: Mapping[str, str] = {}
-    so_far: Mapping[str, str] = {}
+    by_race: Mapping[str, Sequence[str]] = {}
 
     @property
     def version(self) -> str | None:
@@ -69,6 +71,7 @@ class Upkeep:
         self.finished = {str(season): races for season, races in (finished or {}).items()}
         settings: Settings = (defs.resources or {})["settings"]
         self.managers = io_managers(settings.store_path)
+        self.fold_races = fold_length(settings)
         self.recorded: dict[Part, Made] = {}
 
     def reason(self, key: dg.AssetKey, partition: str | None) -> str | None:
@@ -186,13 +189,25 @@ class Upkeep:
         return used != self._version(parent, then) or None in own[0] or own[0] != own[1]
 
     def _seen(self, parent: dg.AssetKey, child: dg.AssetKey) -> "Seen | None":
-        """Return what tells which part of a parent an archetype reads; None if it reads all."""
+        """Return what tells which part of a parent a partition uses; None if it uses all."""
         asset = self.graph.get(child).assets_def
         names = [name for name, key in asset.keys_by_input_name.items() if key == parent]
-        told = [asset.op.input_dict[name].metadata or {} for name in names]
-        if any(one.get(OWN_ARCHETYPE) for one in told):
-            return _own_races
-        return _run_so_far if any(one.get(RUN_SO_FAR) for one in told) else None
+        told = {mark for name in names for mark in asset.op.input_dict[name].metadata or {}}
+        parts: dict[str, Seen] = {
+            OWN_ARCHETYPE: _own_races,
+            RUN_SO_FAR: _run_so_far,
+            BEFORE_LAST_FOLD: self._before_last_fold,
+        }
+        return next((part for mark, part in parts.items() if mark in told), None)
+
+    def _before_last_fold(self, seasons: Sequence[Made], _: str) -> list[str | None]:
+        """Return versions of what was run before a season's last fold: of seasons, whole but for its own."""
+        *earlier, own = seasons
+        if not own.by_race:
+            return [None]
+        start = coming_fold_start(max(map(int, own.by_race)), self.fold_races)
+        before = [version for race, (_, version) in own.by_race.items() if int(race) < start]
+        return [*(one.version for one in earlier), *before[-1:]]
 
     def _made(self, key: dg.AssetKey, partition: str | None) -> Made:
         """Return what was last recorded of a partition of this source."""
@@ -226,8 +241,10 @@ class Upkeep:
             for record in found.records:
                 made = record.asset_materialization
                 if made and PATH in made.metadata and str(made.metadata[PATH].value).endswith(end):
-                    own, so_far = (_mapping(made.metadata.get(name)) for name in (VERSIONS, VERSIONS_SO_FAR))
-                    yield Made(record.storage_id, made.tags or {}, own, so_far)
+                    own, by_race = (
+                        _mapping(made.metadata.get(name)) for name in (VERSIONS, VERSIONS_BY_RACE)
+                    )
+                    yield Made(record.storage_id, made.tags or {}, own, by_race)
 
     def _version(self, parent: dg.AssetKey, read: Sequence[Made]) -> str | None:
         """Return the version of what is read of a parent, put together as Dagster does."""
@@ -248,8 +265,8 @@ def _own_races(seasons: Sequence[Made], archetype: str) -> list[str | None]:
 
 def _run_so_far(seasons: Sequence[Made], archetype: str) -> list[str | None]:
     """Return versions of what was run up to an archetype's last race: of seasons, whole but for the last."""
-    so_far = [one.so_far.get(archetype) for one in seasons]
-    if None in so_far:
+    if not all(one.by_race for one in seasons):
         return [None]
-    last = max((n for n, version in enumerate(so_far) if version), default=-1)
-    return [*(one.version for one in seasons[:last]), so_far[last]] if last >= 0 else []
+    so_far = [[version for kind, version in one.by_race.values() if kind == archetype] for one in seasons]
+    last = max((n for n, versions in enumerate(so_far) if versions), default=-1)
+    return [*(one.version for one in seasons[:last]), so_far[last][-1]] if last >= 0 else []

@@ -17,18 +17,24 @@ from dagster._core.definitions.data_version import (
 from assets.definitions import build_defs
 from assets.own_races import (
     VERSIONS,
-    VERSIONS_SO_FAR,
+    VERSIONS_BY_RACE,
     own_races,
     run_so_far,
     versions_by_archetype,
-    versions_so_far,
+    versions_by_race,
 )
 from assets.settings import Settings
 from assets.upkeep import PATH, Upkeep
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.schemas.frames import LapAggregates
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
 
 Value = pl.DataFrame | xr.Dataset
 RACES = (("superspeedway", 1), ("short_track", 2), ("superspeedway", 3))
+A_DRIVER = "a driver of race 2, car "
 
 
 def frame(races: tuple[tuple[str, int], ...]) -> pl.DataFrame:
@@ -95,29 +101,36 @@ def test_what_was_run_so_far_ends_with_the_kind_s_last_race() -> None:
     assert run_so_far(results, "superspeedway")["race_id"].unique().sort().to_list() == [1, 2, 3]
     assert run_so_far(results, "road_course").is_empty()
     assert run_so_far(results, "road_course").columns == results.columns
-    assert versions_so_far(results)["road_course"] == ""
-    assert versions_so_far(frame(RACES)) == versions_so_far(dataset(RACES)) == {}
 
 
-def test_a_race_changes_what_was_run_so_far_of_kinds_that_race_after_it() -> None:
-    before = versions_so_far(ordered(*RACES))
-    after = versions_so_far(ordered(*RACES, ("intermediate", 4)))
-    assert {kind for kind in before if before[kind] != after[kind]} == {"intermediate"}
-    earlier = versions_so_far(ordered(("intermediate", 0), *RACES))
-    assert {kind for kind in before if before[kind] == earlier[kind]} == {"road_course"}
+def test_a_race_changes_the_versions_of_what_was_run_up_to_it_and_after() -> None:
+    before = versions_by_race(ordered(*RACES))
+    assert [(race, kind) for race, (kind, _) in before.items()] == [
+        ("1", "superspeedway"),
+        ("2", "short_track"),
+        ("3", "superspeedway"),
+    ]
+    one_more = versions_by_race(ordered(*RACES, ("intermediate", 4)))
+    assert {race: one for race, one in one_more.items() if race != "4"} == before
+    changed = versions_by_race(ordered(*RACES).with_columns(pl.col("driver").replace(f"{A_DRIVER}1", "me")))
+    assert changed["1"] == before["1"]
+    assert all(changed[race] != before[race] for race in "23")
+    assert len({version for _, version in one_more.values()}) == 4
+    assert versions_by_race(frame(RACES)) == versions_by_race(dataset(RACES)) == {}
 
 
 RESULTS, POSTERIOR = dg.AssetKey("race_results"), dg.AssetKey("calibration_posterior")
 BACKTEST = dg.AssetKey("backtest")
+NETWORK, FEATURES = dg.AssetKey("causal_network"), dg.AssetKey("driver_features")
 BEFORE = {"2024": "a", "2025": "b"}
 
 
 class Records:
     """Materializations of two seasons' results and of fits that read them, recorded and never made."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
+    def __init__(self, instance: dg.DagsterInstance, settings: Settings | None = None) -> None:
         self.instance = instance
-        settings = Settings(seasons="2024,2025")
+        settings = settings or Settings(seasons="2024,2025")
         self.upkeep = Upkeep(build_defs(settings), instance)
 
     def enter(
@@ -126,13 +139,13 @@ class Records:
         partition: str,
         tags: dict[str, str],
         own: dict[str, str],
-        so_far: dict[str, str] | None = None,
+        by_race: dict[str, tuple[str, str]] | None = None,
     ) -> None:
         path = self.upkeep.manager_of(key).path_of(key.to_user_string(), partition)
         metadata = {
             PATH: dg.MetadataValue.path(str(path)),
             VERSIONS: dg.MetadataValue.json(own),
-            VERSIONS_SO_FAR: dg.MetadataValue.json(so_far or {}),
+            VERSIONS_BY_RACE: dg.MetadataValue.json(by_race or {}),
         }
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(key, partition=partition, tags=tags, metadata=metadata)
@@ -198,9 +211,9 @@ def test_what_was_read_must_be_known(records: Records) -> None:
 def test_a_backtest_is_out_of_date_where_something_was_run_before_its_last_race() -> None:
     made = Records(dg.DagsterInstance.ephemeral())
 
-    def results(season: str, version: str, **so_far: str) -> None:
-        kinds = {"short_track": "", "superspeedway": "", **so_far}
-        made.enter(RESULTS, season, {DATA_VERSION_TAG: version}, {}, kinds)
+    def results(season: str, version: str, **races: str) -> None:
+        told = {season + number[1:]: (kind, f"{number} {version}") for number, kind in races.items()}
+        made.enter(RESULTS, season, {DATA_VERSION_TAG: version}, {}, told)
 
     def outdated() -> set[str]:
         kinds = ("short_track", "superspeedway")
@@ -210,18 +223,78 @@ def test_a_backtest_is_out_of_date_where_something_was_run_before_its_last_race(
         for kind in outdated() or ("short_track", "superspeedway"):
             made.fit(kind, {year.removeprefix("of_"): version for year, version in read.items()}, BACKTEST)
 
-    results("2024", "a", short_track="s1", superspeedway="f1")
-    results("2025", "b", short_track="s2")
+    def enter_2025(version: str, **races: str) -> None:
+        told = {f"2025{number[1:]}": (kind, f"as ever, {number}") for number, kind in races.items()}
+        made.enter(RESULTS, "2025", {DATA_VERSION_TAG: version}, {}, told)
+
+    results("2024", "a", r01="short_track", r02="superspeedway")
+    enter_2025("b", r01="short_track")
     backtest(of_2024="a", of_2025="b")
     assert outdated() == set()
-    results("2025", "c", short_track="s2")  # a race of a third kind, after the last short track
+    enter_2025(
+        "c", r01="short_track", r02="road_course"
+    )  # a race of a third kind, after the last short track
     assert outdated() == set()
-    results("2025", "d", short_track="s2", superspeedway="f2")
+    enter_2025("d", r01="short_track", r02="road_course", r03="superspeedway")
     assert outdated() == {"superspeedway"}
     backtest(of_2024="a", of_2025="d")
-    results("2024", "e", short_track="s1", superspeedway="f1")  # corrected after both kinds' last races of it
+    results("2024", "e", r01="short_track", r02="superspeedway")  # corrected
     assert outdated() == {"short_track", "superspeedway"}
     backtest(of_2024="e", of_2025="d")
     assert outdated() == set()
     made.enter(RESULTS, "2025", {DATA_VERSION_TAG: "g"}, {})  # what was run so far is not known
     assert outdated() == {"short_track", "superspeedway"}
+
+
+@pytest.mark.parametrize(("fold_races", "starts_a_fold"), [(12, False), (3, True)])
+def test_a_network_is_out_of_date_where_something_was_run_before_its_last_fold(
+    fold_races: int, starts_a_fold: bool
+) -> None:
+    made = Records(dg.DagsterInstance.ephemeral(), Settings(seasons="2024,2025", fold_races=fold_races))
+
+    def season(year: str, version: str, n_races: int, corrected: str = "") -> None:
+        for key in (RESULTS, FEATURES):
+            told = {f"{year}{n:02}": ("short_track", f"{n} {corrected}") for n in range(1, n_races + 1)}
+            made.enter(key, year, {DATA_VERSION_TAG: version}, {}, told)
+
+    def fit(*versions: str) -> None:
+        used = sha256("".join(versions).encode()).hexdigest()
+        code = made.upkeep.graph.get(NETWORK).code_version or ""
+        read = {get_input_data_version_tag(key): used for key in (RESULTS, FEATURES)}
+        made.enter(NETWORK, "2025", {CODE_VERSION_TAG: code, **read}, {})
+
+    def is_outdated() -> bool:
+        return made.upkeep.outdated(NETWORK, "2025") is not None
+
+    season("2024", "a", 1)
+    season("2025", "b", 1)
+    fit("a", "b")
+    assert not is_outdated()
+    season("2025", "c", 2)
+    assert not is_outdated()
+    season("2025", "d", 3)  # the next race is the first of a new fold, where three are one
+    assert is_outdated() is starts_a_fold
+    fit("a", "d")
+    season("2025", "e", 4)
+    assert not is_outdated()
+    season("2025", "f", 4, corrected="a race of the first fold")
+    assert is_outdated() is starts_a_fold
+    fit("a", "f")
+    season("2024", "g", 1, corrected="an earlier season")
+    assert is_outdated()
+
+
+def test_a_fit_of_networks_reads_no_race_of_the_last_fold() -> None:
+    """What lets a new race leave them as they are."""
+    source = SimulatedSource((2024, 2025), compile_constraints())
+    results = pl.concat(source.load_season(season).race_results for season in (2024, 2025))
+    features = build_driver_features(entry_list(results), results, LapAggregates.empty())
+    before = pl.col("race_order") <= 202520
+    seen, known = results.filter(before), features.filter(before)
+    one_less = pl.col("race_order") < 202520
+    fits = [
+        fit_networks(features, results, 2025, fold_races=None, seed=1)
+        for features, results in ((known, seen), (known.filter(one_less), seen.filter(one_less)))
+    ]
+    xr.testing.assert_identical(*fits)
+    assert fits[0]["network_as_of"].item() == 202436

@@ -69,6 +69,24 @@ def first_race_order(fold: str, fold_races: int | None) -> int:
     return 100 * season + 1 + (block - 1) * (fold_races or 0)
 
 
+def coming_fold_start(race_order: int, fold_races: int | None) -> int:
+    """`race_order` at which the fold begins to which the race after one belongs.
+
+    Parameters
+    ----------
+    race_order : int
+        The last race that has run of its season.
+    fold_races : int or None
+
+    Examples
+    --------
+    >>> coming_fold_start(202111, 12), coming_fold_start(202112, 12), coming_fold_start(202112, None)
+    (202101, 202113, 202101)
+    """
+    season, round_ = divmod(race_order, 100)
+    return 100 * season + 1 + (0 if fold_races is None else round_ // fold_races * fold_races)
+
+
 def folds_of_season(rounds: pl.Series, season: int, fold_races: int | None) -> list[str]:
     """Folds that races of a season belong to, and the fold of the race after its last.
 
