@@ -37,7 +37,7 @@ SETTING_OPTIONS = {
     "seed": "seed of every random draw",
     "automation": "true: schedule and sensors run without being switched on in the UI",
     "executor": "where steps are executed: in_process, multiprocess or dask",
-    "processes": "processes for kinds of track and pictures; with executor multiprocess: for steps",
+    "processes": "runs made side by side; with executor multiprocess: steps",
     "dask-address": "with executor dask: address of the scheduler, e.g. tcp://10.0.0.5:8786",
 }
 INTERRUPTED = 130

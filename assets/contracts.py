@@ -37,6 +37,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "joint_event_validation": frames.JointEventTable,
     "calibration_curves": frames.CalibrationCurves,
     "verdict": frames.VerdictTable,
+    "report_pictures": frames.ReportPictures,
     "race_forecast": datasets.ScenarioEnsemble,
     "forecast_chances": forecasts.ForecastChances,
     "forecast_events": forecasts.ForecastEvents,

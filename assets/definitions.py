@@ -33,6 +33,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     verification.joint_event_validation,
     verification.verdict,
     forecast.next_race,
+    report.report_pictures,
     report.calibration_report,
     catalogue.catalogue,
 ]

@@ -40,16 +40,10 @@ def start_server(home: Path) -> ForkServerContext:
     OSError
         If that file cannot be written.
     """
-    context = pool_context()
-    with _output_into(home / STEPS_LOG):
-        forkserver.ensure_running()
-    return context
-
-
-def pool_context() -> ForkServerContext:
-    """Return how processes of a pool are started: from the server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    with _output_into(home / STEPS_LOG):
+        forkserver.ensure_running()
     return context
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from assets.drawing import draw_pictures
 from assets.events import judged_events
 from assets.forecast import forecast_notes
-from assets.metadata import OWNERS, table
+from assets.metadata import OWNERS, boundary, rows, table
+from assets.partitions import ARCHETYPE_PARTITIONS
 from assets.scenarios import fold_length
 from assets.settings import Settings
 from assets.storage import SCHEMA_VERSION, Report
@@ -26,7 +26,7 @@ from calibration_pipeline.calibration.summaries import (
     predictive_checks,
     slope_by_season,
 )
-from calibration_pipeline.report import ReportContent, render_html, render_markdown
+from calibration_pipeline.report import ReportContent, archetype_pictures, render_html, render_markdown
 from calibration_pipeline.report.numbers import number
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.tracks import compile_constraints
@@ -40,9 +40,43 @@ those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
 
 @dg.asset(
     group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"matplotlib", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    metadata=boundary("report_pictures"),
+)
+def report_pictures(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    calibration_metrics: pl.DataFrame,
+    joint_event_validation: pl.DataFrame,
+    calibration_curves: pl.DataFrame,
+    backtest: xr.Dataset,
+    calibration_posterior: xr.DataTree,
+) -> dg.Output[pl.DataFrame]:
+    """Draw what the report shows of the archetype alone: reliability, coverage, joint events and its fit."""
+    pictures = archetype_pictures(
+        parse_archetype(context.partition_key),
+        calibration_metrics,
+        joint_event_validation,
+        calibration_curves,
+        pit_ecdf(backtest, settings.seed),
+        calibration_posterior,
+    )
+    frame = pl.DataFrame(
+        {"archetype": context.partition_key, "picture": list(pictures), "png": list(pictures.values())},
+        schema_overrides={"png": pl.Binary},
+    )
+    return dg.Output(frame, metadata={**rows(frame), "pictures": ", ".join(pictures)})
+
+
+@dg.asset(
+    group_name=GROUP,
     kinds={"html", "markdown"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     io_manager_key="report",
     ins=dict.fromkeys(
         (
@@ -50,6 +84,7 @@ those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
             "joint_event_validation",
             "calibration_curves",
             "verdict",
+            "report_pictures",
             "backtest",
             "calibration_posterior",
         ),
@@ -63,6 +98,7 @@ def calibration_report(
     joint_event_validation: dict[str, pl.DataFrame],
     calibration_curves: dict[str, pl.DataFrame],
     verdict: dict[str, pl.DataFrame],
+    report_pictures: dict[str, pl.DataFrame],
     backtest: dict[str, xr.Dataset],
     calibration_posterior: dict[str, xr.DataTree],
     model_comparison: pl.DataFrame,
@@ -105,8 +141,12 @@ def calibration_report(
             **{package: _version(package) for package in PACKAGES},
         },
     )
-    pictures = draw_pictures(content, settings)
-    report = Report(render_html(content, pictures), render_markdown(content))
+    drawn = {
+        name: png
+        for frame in report_pictures.values()
+        for name, png in frame.select("picture", "png").iter_rows()
+    }
+    report = Report(render_html(content, drawn), render_markdown(content))
     return dg.Output(
         report,
         metadata={

@@ -159,8 +159,7 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="runs that the command line executes side by side, each as soon as what it reads is "
-        "made; processes that draw the report's pictures; and steps that executor multiprocess executes at a "
-        "time, 1 to 256; a fit uses four cores",
+        "made, and steps that executor multiprocess executes at a time, 1 to 256; a fit uses four cores",
     )
     dask_address: str | None = Field(
         default=None,

@@ -48,7 +48,15 @@ GRAPH = {
         name: {"race_results", "lap_aggregates", "driver_features", "causal_network", "calibration_posterior"}
         for name in ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
     },
+    "report_pictures": {
+        "calibration_metrics",
+        "joint_event_validation",
+        "calibration_curves",
+        "backtest",
+        "calibration_posterior",
+    },
     "calibration_report": {
+        "report_pictures",
         "calibration_metrics",
         "joint_event_validation",
         "calibration_curves",
@@ -171,7 +179,7 @@ def test_what_a_run_makes_keeps_nothing_waiting(defs: dg.Definitions) -> None:
         frozenset({"calibration_posterior"}),
         frozenset({"pooled_posterior", "model_comparison"}),
         frozenset(coming),
-        frozenset(recalibrated | {"calibration_curves", "verdict"}),
+        frozenset(recalibrated | {"calibration_curves", "verdict", "report_pictures"}),
         frozenset({"calibration_report", "catalogue"}),
     }
     waits = {

@@ -10,8 +10,14 @@ import polars as pl
 import pytest
 from made_up_report import RULINGS, empty_content, made_up_content
 
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.report import ReportContent, render_html, render_markdown, report_pictures
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype, parse_archetype
+from calibration_pipeline.report import (
+    ReportContent,
+    archetype_pictures,
+    render_html,
+    render_markdown,
+    report_pictures,
+)
 from calibration_pipeline.report.blocks import Bullets
 from calibration_pipeline.report.document import build_document
 from calibration_pipeline.report.joint import joint_event_blocks, joint_event_table
@@ -307,6 +313,23 @@ def test_diagnostic_pictures_are_folded(html: str, content: ReportContent) -> No
         "ranks",
         "energy",
     }
+
+
+def test_what_an_archetype_shows_alone_is_drawn_once(content: ReportContent) -> None:
+    drawn: dict[str, bytes] = {}
+    for archetype, fit in content.fits.items():
+        own = [
+            frame.filter(archetype=archetype)
+            for frame in (content.metrics, content.joint_events, content.curves, content.pit)
+        ]
+        drawn |= archetype_pictures(parse_archetype(archetype), *own, fit)
+    every = [picture.key for picture in build_document(content).pictures]
+    fitted = tuple(f"{archetype}-" for archetype in content.fits)
+    assert set(drawn) == {key for key in every if key.startswith(fitted)}
+    told = report_pictures(content, {key: key.encode() for key in drawn})
+    assert list(told) == every
+    assert all(told[key] == key.encode() for key in drawn)
+    assert all(told[key].startswith(b"\x89PNG") for key in every if key not in drawn)
 
 
 def report_pictures_of(content: ReportContent, start: str) -> list[str]:

@@ -8,5 +8,6 @@ from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.document import report_pictures
 from calibration_pipeline.report.html import render_html
 from calibration_pipeline.report.markdown import render_markdown
+from calibration_pipeline.report.pictures import archetype_pictures
 
-__all__ = ["ReportContent", "render_html", "render_markdown", "report_pictures"]
+__all__ = ["ReportContent", "archetype_pictures", "render_html", "render_markdown", "report_pictures"]

@@ -1,6 +1,6 @@
 """The report as a list of sections, before it becomes HTML or Markdown; their order is decided here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -107,22 +107,24 @@ def _reason(verdict: Verdict) -> str:
     return next(iter(lines), "")
 
 
-def report_pictures(content: ReportContent, share: int = 0, n_shares: int = 1) -> dict[str, bytes]:
+def report_pictures(content: ReportContent, drawn: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """Return the report's figures as PNG images, for either form of it.
 
     Parameters
     ----------
     content : ReportContent
         Verdicts, tables and provenance.
-    share, n_shares : int
-        Draw one share of so many; of one by default, all. Shares can be drawn at the same time.
+    drawn : mapping of str to bytes, optional
+        Those that are drawn already, as by `archetype_pictures`.
 
     Returns
     -------
     dict of str to bytes
         By key; `render_markdown` links to `<key>.png`.
     """
-    return {picture.key: picture.draw() for picture in build_document(content).pictures[share::n_shares]}
+    there = drawn or {}
+    keys = {picture.key: picture for picture in build_document(content).pictures}
+    return {key: there[key] if key in there else picture.draw() for key, picture in keys.items()}
 
 
 def _summary_table(content: ReportContent) -> Table:

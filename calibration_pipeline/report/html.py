@@ -18,7 +18,7 @@ def render_html(content: ReportContent, pictures: Mapping[str, bytes] | None = N
     content : ReportContent
         Verdicts, tables and provenance. All text is escaped.
     pictures : mapping of str to bytes, optional
-        The content's `report_pictures`, where they are drawn already.
+        Those of `report_pictures` that are drawn already.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def render_html(content: ReportContent, pictures: Mapping[str, bytes] | None = N
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.filters["data_uri"] = _data_uri
     template = environment.get_template("page.html.jinja")
-    drawn = report_pictures(content) if pictures is None else pictures
+    drawn = report_pictures(content, pictures)
     return template.render(document=build_document(content), verdict_words=VERDICTS, pictures=drawn)
 
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from calibration_pipeline import arviz_pictures, figures, plotting
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.report.blocks import Picture
-from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.verification.cases import JUDGED
 
 EVENTS = {
@@ -51,17 +50,45 @@ def reliability_pictures(curves: pl.DataFrame) -> list[Picture]:
     return pictures
 
 
-def track_pictures(content: ReportContent, archetype: Archetype) -> list[Picture]:
+def archetype_pictures(
+    archetype: Archetype,
+    metrics: pl.DataFrame,
+    joint_events: pl.DataFrame,
+    curves: pl.DataFrame,
+    pit: pl.DataFrame,
+    fit: xr.DataTree,
+) -> dict[str, bytes]:
+    """Return all that the report shows of one kind of track alone, as PNG images by key.
+
+    Parameters
+    ----------
+    archetype : Archetype
+        The kind of track.
+    metrics, joint_events, curves, pit : polars.DataFrame
+        As in `ReportContent`, rows of this kind of track.
+    fit : xarray.DataTree
+        `CalibrationPosterior`.
+    """
+    pictures = [
+        *reliability_pictures(curves),
+        *track_pictures(archetype, metrics, pit),
+        *([] if joint_events.is_empty() else [joint_event_picture(joint_events)]),
+        *diagnostic_pictures(fit, archetype),
+    ]
+    return {picture.key: picture.draw() for picture in pictures}
+
+
+def track_pictures(archetype: Archetype, metrics: pl.DataFrame, pit: pl.DataFrame) -> list[Picture]:
     """Return coverage and PIT of one kind of track, as far as there are any.
 
     Parameters
     ----------
-    content : ReportContent
-        The whole report's content.
     archetype : Archetype
         The kind of track.
+    metrics, pit : polars.DataFrame
+        As in `ReportContent`, rows of this kind of track.
     """
-    judged = content.metrics.filter(pl.col("forecast").is_in(JUDGED))
+    judged = metrics.filter(pl.col("forecast").is_in(JUDGED))
     pictures = [
         _picture(
             f"{archetype}-pit",
@@ -69,14 +96,14 @@ def track_pictures(content: ReportContent, archetype: Archetype) -> list[Picture
             "A calibrated forecast's band, drawn around its curve, contains the 0 line. Above 0 on the left "
             "and below 0 on the right, more cars finish outside the likely range than should.",
             plotting.draw_pit,
-            content.pit.filter(archetype=archetype),
+            pit,
         ),
         _picture(
             f"{archetype}-coverage",
             f"Coverage at {archetype.label}: share of finishes inside the 50, 80 and 95 % intervals.",
             "Points on the bar are right. Below it the forecast is too sure, above it too cautious.",
             plotting.draw_coverage,
-            judged.filter(archetype=archetype, quantity="coverage"),
+            judged.filter(quantity="coverage"),
         ),
     ]
     return [picture for picture in pictures if picture is not None]

@@ -29,7 +29,7 @@ def track_section(content: ReportContent, verdict: Verdict) -> Section:
     else:
         blocks += [
             Gallery(reliability_pictures(content.curves.filter(archetype=archetype))),
-            Gallery(track_pictures(content, archetype)),
+            Gallery(track_pictures(archetype, metrics, content.pit.filter(archetype=archetype))),
             *metric_tables(metrics),
         ]
     blocks += joint_event_blocks(content.joint_events.filter(archetype=archetype))

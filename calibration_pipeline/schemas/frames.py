@@ -352,6 +352,14 @@ class CalibrationCurves(Table):
     n_races: int = pa.Field(ge=1, description="Races in the block")
 
 
+class ReportPictures(Table):
+    """Pictures of one kind of track, as the report shows them."""
+
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    picture: str = pa.Field(unique=True, description="Name, unique in the report")
+    png: pl.Binary = pa.Field(description="The image, PNG")
+
+
 class VerdictTable(Table):
     """What was ruled on an archetype: one row a line of evidence, what decides first."""
 

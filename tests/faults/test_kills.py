@@ -34,6 +34,7 @@ STEPS = {
     "calibration_curves": (f"calibration_curves/{ARCHETYPE}.parquet",),
     "calibration_metrics": (f"calibration_metrics/{ARCHETYPE}.parquet",),
     "verdict": (f"verdict/{ARCHETYPE}.parquet",),
+    "report_pictures": (f"report_pictures/{ARCHETYPE}.parquet",),
     "next_race": (
         "race_forecast.nc",
         *(f"forecast_{one}.parquet" for one in ("chances", "events", "scenarios")),
