@@ -72,6 +72,7 @@ class Launcher:
         n = len(ARCHETYPES) if self.settings.executor == "dask" else self.settings.processes
         self.n = n if instance.is_persistent else 1
         self._started: tuple[ProcessPoolExecutor, Any] | None = None
+        self._n_loading = 0
         self.running: dict[Future[Events], Run] = {}
 
     def __enter__(self) -> "Launcher":
@@ -93,13 +94,16 @@ class Launcher:
     def start(self, n_runs: int) -> None:
         """Start the processes that so many runs at a time need; they load what runs need before these come.
 
+        Those that are started already count.
+
         Parameters
         ----------
         n_runs : int
         """
         n = min(n_runs, self.n)
-        for _ in range(n if n > 1 else 0):  # runs that go alone may need none
+        while 1 < n > self._n_loading:  # runs that go alone may need none
             self._processes()[0].submit(_load, json.dumps(without_secrets(self.settings)))
+            self._n_loading += 1
 
     def submit(self, run: Run, *, alone: bool) -> None:
         """Begin a run; one that goes alone in this process has ended then.

@@ -75,8 +75,6 @@ def run(
         schedule = Schedule(defs, planned, upkeep, progress.say)
         try:
             with Launcher(defs, instance, progress, tags) as launcher:
-                if not update:
-                    launcher.start(schedule.most_at_a_time())
                 return _make(defs, instance, schedule, launcher, progress)
         except BrokenProcessPool as error:
             raise RunError(f"A run's process died: {error}") from error
@@ -99,6 +97,7 @@ def _make(
     while launcher.running or not (failure or schedule.is_done()):
         n_free = 0 if failure else launcher.n - len(launcher.running)
         runs = schedule.start(n_free, partial(is_full, instance))
+        launcher.start(schedule.most_at_a_time(runs))
         alone = not launcher.running and len(runs) == 1
         for run in runs:
             launcher.submit(run, alone=alone)

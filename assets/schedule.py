@@ -43,11 +43,22 @@ class Schedule:
         """Tell whether nothing is left to make."""
         return not self.left
 
-    def most_at_a_time(self) -> int:
-        """Return how many runs wait for equally long chains of others, at most."""
+    def most_at_a_time(self, first: Collection[Run]) -> int:
+        """Return how many runs may go side by side, of those begun and all that follows from them.
+
+        These wait for equally long chains of others.
+
+        Parameters
+        ----------
+        first : collection of Run
+            As `start` returned them.
+        """
+        begun = {self.started[one] for one in first}
         depth: dict[Run, int] = {}
         for run, waits_for in self.planned.items():
-            depth[run] = 1 + max((depth[one] for one in waits_for), default=0)
+            before = [depth[one] for one in waits_for if one in depth]
+            if run in begun or before:
+                depth[run] = 1 + max(before, default=0)
         return max(Counter(depth.values()).values(), default=0)
 
     def pools(self) -> set[str]:

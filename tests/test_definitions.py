@@ -258,7 +258,17 @@ def test_a_chain_of_runs_needs_no_processes(
     defs: dg.Definitions, selection: str | None, archetypes: list[str], most: int
 ) -> None:
     planned = plan(defs, select_assets(defs, selection), archetypes)
-    assert Schedule(defs, planned, None, pytest.fail).most_at_a_time() == most
+    schedule = Schedule(defs, planned, None, pytest.fail)
+    assert schedule.most_at_a_time(schedule.start(9, lambda _: False)) == most
+
+
+def test_of_what_is_begun_only_what_follows_may_go_side_by_side(defs: dg.Definitions) -> None:
+    """A new race changes the last season, which no other season reads."""
+    schedule = Schedule(defs, plan(defs, select_assets(defs, "+driver_features")), None, pytest.fail)
+    (tracks,) = schedule.start(9, lambda _: False)
+    schedule.finish(tracks)
+    seasons = schedule.start(9, lambda _: False)
+    assert {run.partition: schedule.most_at_a_time([run]) for run in seasons} == {"2020": 2, "2021": 1}
 
 
 def test_a_full_pool_keeps_only_its_runs_waiting(defs: dg.Definitions) -> None:
