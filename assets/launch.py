@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ class Launcher:
         n = len(ARCHETYPES) if self.settings.executor == "dask" else self.settings.processes
         self.n = n if instance.is_persistent else 1
         self._started: tuple[ProcessPoolExecutor, Any] | None = None
-        self._n_loading = 0
+        self._starter = ThreadPoolExecutor(1)
+        self._loading: list[Future[Future[None]]] = []
         self.running: dict[Future[Events], Run] = {}
 
     def __enter__(self) -> "Launcher":
@@ -81,6 +82,7 @@ class Launcher:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._started is None:
             return
+        self._starter.shutdown()
         pool = self._started[0]
         processes = list(pool._processes.values())
         pool.shutdown(wait=False, cancel_futures=True)
@@ -101,9 +103,10 @@ class Launcher:
         n_runs : int
         """
         n = min(n_runs, self.n)
-        while 1 < n > self._n_loading:  # runs that go alone may need none
-            self._processes()[0].submit(_load, json.dumps(without_secrets(self.settings)))
-            self._n_loading += 1
+        while 1 < n > len(self._loading):  # runs that go alone may need none
+            pool, told = self._pool()[0], json.dumps(without_secrets(self.settings))
+            # The first has to wait until the server has loaded; who submits it to the pool waits for that.
+            self._loading.append(self._starter.submit(pool.submit, _load, told))
 
     def submit(self, run: Run, *, alone: bool) -> None:
         """Begin a run; one that goes alone in this process has ended then.
@@ -121,7 +124,9 @@ class Launcher:
         if settings.executor == "multiprocess" and not alone:
             settings = settings.model_copy(update={"processes": 1})
         told = json.dumps(without_secrets(settings)), serialize_value(self.instance.get_ref())
-        self.running[self._processes()[0].submit(_run, *told, run, self.tags)] = run
+        for one in self._loading:
+            one.result()
+        self.running[self._pool()[0].submit(_run, *told, run, self.tags)] = run
 
     def wait(self) -> list[tuple[Run, Events]]:
         """Return the runs that have ended with their events, or none after a moment; hear how they go.
@@ -151,7 +156,7 @@ class Launcher:
         ended.set_result(result.all_events)
         return ended
 
-    def _processes(self) -> tuple[ProcessPoolExecutor, Any]:
+    def _pool(self) -> tuple[ProcessPoolExecutor, Any]:
         if self._started is None:
             context = start_server(Path(self.instance.root_directory))
             queue = context.SimpleQueue()

@@ -39,7 +39,7 @@ def lose(instance: dg.DagsterInstance) -> None:
     defs = build_defs(Settings(seasons="2025", processes=2))
     with console.status("") as status, Launcher(defs, instance, Progress(console, status), {}) as launcher:
         for _ in range(2):
-            launcher._processes()[0].submit(tell_much)
+            launcher._pool()[0].submit(tell_much)
         raise UnexpectedError
 
 
