@@ -40,7 +40,7 @@ _events: Any = None
 
 
 class Launcher:
-    """Executes runs: one that goes alone in this process, others in processes of their own.
+    """Executes runs: in processes of their own, or in this one what goes alone while these have not loaded.
 
     Dagster cannot execute two runs in one process at a time. The processes are started when they are first
     needed, and stay until the end: what was loaded and compiled in one serves its next run.
@@ -109,7 +109,7 @@ class Launcher:
             self._loading.append(self._starter.submit(pool.submit, _load, told))
 
     def submit(self, run: Run, *, alone: bool) -> None:
-        """Begin a run; one that goes alone in this process has ended then.
+        """Begin a run; one that was executed in this process has ended then.
 
         Parameters
         ----------
@@ -118,7 +118,7 @@ class Launcher:
             Whether nothing is made meanwhile; executor multiprocess then has several processes for its steps.
         """
         settings = self.settings
-        if settings.executor == "in_process" and alone:
+        if settings.executor == "in_process" and alone and not self._has_loaded():
             self.running[self._run_here(run)] = run
             return
         if settings.executor == "multiprocess" and not alone:
@@ -140,6 +140,9 @@ class Launcher:
         while self._started and not self._started[1].empty():
             _tell(self._started[1].get(), self.progress)
         return [(self.running.pop(one), one.result()) for one in done]
+
+    def _has_loaded(self) -> bool:
+        return bool(self._loading) and all(one.done() and one.result().done() for one in self._loading)
 
     def _run_here(self, run: Run) -> Future[Events]:
         self.progress.partition = run.partition
