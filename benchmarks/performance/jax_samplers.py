@@ -26,11 +26,12 @@ class Sampler(NamedTuple):
 
 
 class Length(NamedTuple):
-    """Chains, and their steps of adaptation and draws."""
+    """Chains, their steps of adaptation and draws, and the acceptance that these are adapted to."""
 
     n_chains: int
     n_warmup: int
     n_samples: int
+    target_accept: float
 
 
 def public(draws: Mapping[str, Any]) -> Draws:
@@ -42,9 +43,9 @@ def public(draws: Mapping[str, Any]) -> Draws:
 
 
 def numpyro_sampler(model: Callable[..., Any], arguments: tuple, length: Length) -> Sampler:
-    """Return NumPyro's NUTS with its defaults, chains in parallel; it compiles for every run."""
+    """Return NumPyro's NUTS, chains in parallel; it compiles for every run."""
     mcmc = MCMC(
-        NUTS(model),
+        NUTS(model, target_accept_prob=length.target_accept),
         num_warmup=length.n_warmup,
         num_samples=length.n_samples,
         num_chains=length.n_chains,
@@ -73,7 +74,9 @@ def blackjax_sampler(model: Callable[..., Any], arguments: tuple, length: Length
 
     def one_chain(key: jax.Array) -> dict[str, jax.Array]:
         warm_up, draw = jax.random.split(key)
-        adapt = blackjax.window_adaptation(blackjax.nuts, log_posterior)
+        adapt = blackjax.window_adaptation(
+            blackjax.nuts, log_posterior, target_acceptance_rate=length.target_accept
+        )
         (state, tuned), _ = adapt.run(warm_up, position, num_steps=length.n_warmup)
         kernel = blackjax.nuts(log_posterior, **tuned)
 

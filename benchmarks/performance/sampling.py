@@ -30,7 +30,7 @@ from benchmarks.performance.problems import (
 )
 from benchmarks.performance.timing import answer
 from calibration_pipeline.calibration import marginal
-from calibration_pipeline.calibration.inference import run_nuts, use_host_devices
+from calibration_pipeline.calibration.inference import TARGET_ACCEPT, run_nuts, use_host_devices
 from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
 from calibration_pipeline.calibration.latent_plain import plain_latent_model
 from calibration_pipeline.calibration.sbc import gather
@@ -38,6 +38,8 @@ from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.models import run_mcmc_calibration, track_archetype_calibration_model
 
 OURS = "this project"
+DEFAULT_ACCEPT = 0.8
+"""The target of acceptance that each of the other samplers has by itself."""
 LARGEST_DIFFERENCE = 0.35
 """Posterior means of two samplers may differ by so many posterior standard deviations."""
 FEW_DRAWS = 30
@@ -51,7 +53,7 @@ def shipped(model: Callable[..., Any], arguments: tuple, length: Length, seed: i
 
 
 def nutpie_sampler(model: Any, length: Length) -> Sampler:
-    """Compile a PyMC model, and sample it with nutpie's defaults."""
+    """Compile a PyMC model, and sample it with nutpie."""
     import nutpie
 
     compiled = nutpie.compile_pymc_model(model)
@@ -62,6 +64,7 @@ def nutpie_sampler(model: Any, length: Length) -> Sampler:
             draws=length.n_samples,
             tune=length.n_warmup,
             chains=length.n_chains,
+            target_accept=length.target_accept,
             seed=seed + 1,
             progress_bar=False,
         )
@@ -161,7 +164,7 @@ def measure(
     """
     use_host_devices(length[0])
     logging.disable(logging.WARNING)
-    arguments = (Length(*length), tabulated)
+    arguments = (Length(*length, TARGET_ACCEPT if tabulated else DEFAULT_ACCEPT), tabulated)
     makers = (
         latent_makers(latent_problem(n_races), *arguments)
         if kind == "latent"
