@@ -26,6 +26,7 @@ OF_KINDS = (
     "calibration_curves",
     "joint_event_validation",
     "verdict",
+    "report_pictures",
 )
 COMING = ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
 OF_ALL = ("pooled_posterior", "model_comparison", *COMING, "calibration_report", "catalogue")
