@@ -28,8 +28,8 @@ from benchmarks.interrupts import hear_interrupts
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1600, "height": 1000}
 # The UI fits the graph to the window's width.
-GRAPH_SIZE = {"width": 2000, "height": 2050}
-WITHOUT_NAVIGATION = {"x": 541, "y": 170, "width": 1459, "height": 1700}
+GRAPH_SIZE = {"width": 2300, "height": 2900}
+WITHOUT_NAVIGATION = {"x": 541, "y": 170, "width": 1759, "height": 2550}
 START_S = 120.0
 STOP_S = 130.0
 """Dagster gives each of the two processes that it started a minute to end."""
