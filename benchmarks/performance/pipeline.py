@@ -26,9 +26,8 @@ FIRST_SEASON = 2018
 RACES_A_SEASON, RACES_OF_A_KIND, CARS = 36, 14, 40
 """Races of the kind of track that has most of them, a season, and cars of a field: at most so many."""
 BYTES_A_CAR = 9
-COPIES = 6
-"""An archetype's ensemble is held so many times at most: raw, recalibrated and what is computed of them, by
-each of two runs."""
+COPIES = 3
+"""An archetype's ensemble is held so many times at most: raw, recalibrated and what is computed of them."""
 LIMIT_S = 7200
 
 
