@@ -97,7 +97,8 @@ def _make(
     while launcher.running or not (failure or schedule.is_done()):
         n_free = 0 if failure else launcher.n - len(launcher.running)
         runs = schedule.start(n_free, partial(is_full, instance))
-        launcher.start(schedule.most_at_a_time(runs))
+        if runs:
+            launcher.start(schedule.most_at_a_time(runs))
         alone = not launcher.running and len(runs) == 1
         for run in runs:
             launcher.submit(run, alone=alone)

@@ -211,8 +211,8 @@ def test_what_was_read_must_be_known(records: Records) -> None:
 def test_a_backtest_is_out_of_date_where_something_was_run_before_its_last_race() -> None:
     made = Records(dg.DagsterInstance.ephemeral())
 
-    def results(season: str, version: str, **races: str) -> None:
-        told = {season + number[1:]: (kind, f"{number} {version}") for number, kind in races.items()}
+    def results(season: str, version: str, *kinds: str, corrected: str = "") -> None:
+        told = {f"{season}{n:02}": (kind, f"{n} {corrected}") for n, kind in enumerate(kinds, 1)}
         made.enter(RESULTS, season, {DATA_VERSION_TAG: version}, {}, told)
 
     def outdated() -> set[str]:
@@ -223,22 +223,16 @@ def test_a_backtest_is_out_of_date_where_something_was_run_before_its_last_race(
         for kind in outdated() or ("short_track", "superspeedway"):
             made.fit(kind, {year.removeprefix("of_"): version for year, version in read.items()}, BACKTEST)
 
-    def enter_2025(version: str, **races: str) -> None:
-        told = {f"2025{number[1:]}": (kind, f"as ever, {number}") for number, kind in races.items()}
-        made.enter(RESULTS, "2025", {DATA_VERSION_TAG: version}, {}, told)
-
-    results("2024", "a", r01="short_track", r02="superspeedway")
-    enter_2025("b", r01="short_track")
+    results("2024", "a", "short_track", "superspeedway")
+    results("2025", "b", "short_track")
     backtest(of_2024="a", of_2025="b")
     assert outdated() == set()
-    enter_2025(
-        "c", r01="short_track", r02="road_course"
-    )  # a race of a third kind, after the last short track
+    results("2025", "c", "short_track", "road_course")  # of a third kind, after the last short track
     assert outdated() == set()
-    enter_2025("d", r01="short_track", r02="road_course", r03="superspeedway")
+    results("2025", "d", "short_track", "road_course", "superspeedway")
     assert outdated() == {"superspeedway"}
     backtest(of_2024="a", of_2025="d")
-    results("2024", "e", r01="short_track", r02="superspeedway")  # corrected
+    results("2024", "e", "short_track", "superspeedway", corrected="a season")
     assert outdated() == {"short_track", "superspeedway"}
     backtest(of_2024="e", of_2025="d")
     assert outdated() == set()

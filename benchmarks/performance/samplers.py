@@ -2,8 +2,8 @@
 
 Two comparisons. With the same tabulated likelihood and the same target of acceptance in every sampler, what
 differs is the sampler alone. End to end each tool fits the model as one writes it there, with its own target,
-and this project makes its table first. Each map and
-number of races is a process of its own, in which all samplers run in turn.
+and this project makes its table first. Each map and number of races is a process of its own, in which all
+samplers run in turn.
 """
 
 from importlib.util import find_spec

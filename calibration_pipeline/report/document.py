@@ -53,6 +53,11 @@ class Document:
         )
         return [picture for gallery in galleries for picture in gallery.pictures]
 
+    def drawn(self, there: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """Return the figures by key as PNG images: those that are there already, and the others drawn."""
+        known = there or {}
+        return {one.key: known[one.key] if one.key in known else one.draw() for one in self.pictures}
+
 
 def build_document(content: ReportContent) -> Document:
     """Arrange a report's content.
@@ -122,9 +127,7 @@ def report_pictures(content: ReportContent, drawn: Mapping[str, bytes] | None = 
     dict of str to bytes
         By key; `render_markdown` links to `<key>.png`.
     """
-    there = drawn or {}
-    keys = {picture.key: picture for picture in build_document(content).pictures}
-    return {key: there[key] if key in there else picture.draw() for key, picture in keys.items()}
+    return build_document(content).drawn(drawn)
 
 
 def _summary_table(content: ReportContent) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.document import build_document, report_pictures
+from calibration_pipeline.report.document import build_document
 from calibration_pipeline.report.words import VERDICTS
 
 
@@ -35,8 +35,8 @@ def render_html(content: ReportContent, pictures: Mapping[str, bytes] | None = N
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.filters["data_uri"] = _data_uri
     template = environment.get_template("page.html.jinja")
-    drawn = report_pictures(content, pictures)
-    return template.render(document=build_document(content), verdict_words=VERDICTS, pictures=drawn)
+    document = build_document(content)
+    return template.render(document=document, verdict_words=VERDICTS, pictures=document.drawn(pictures))
 
 
 def _data_uri(png: bytes) -> str:
