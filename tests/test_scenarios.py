@@ -157,6 +157,7 @@ def test_folds_are_named_in_order_and_include_the_coming_race():
     names = frame.select(fold_name(pl.col("season"), pl.col("round"), 12)).to_series().to_list()
     assert names == ["2021-1", "2021-1", "2021-2", "2021-3"]
     assert folds_of_season(pl.Series(range(1, 37)), 2021, 12) == ["2021-1", "2021-2", "2021-3", "2021-4"]
+    assert folds_of_season(pl.Series(range(1, 37)), 2021, 3) == [f"2021-{i}" for i in range(1, 14)]
     assert folds_of_season(pl.Series(range(1, 15)), 2021, None) == ["2021-1"]
     assert folds_of_season(pl.Series([], dtype=pl.Int64), 2021, 12) == ["2021-1"]
     with pytest.raises(ValueError, match="fold_races must be at least 1"):

@@ -105,7 +105,7 @@ def fit_archetype(
 
     race_order = ensemble["race_order"].values
     folds = {}
-    for fold in np.unique(ensemble["fold"].values):
+    for fold in dict.fromkeys(ensemble["fold"].values):  # in time
         seen = race_order < race_order[ensemble["fold"].values == fold].min()
         if seen.sum() >= MIN_CALIBRATION_RACES:
             folds[str(fold)] = _fold_posterior(fit(seen)[0], seasons, race_order[seen])

@@ -1,6 +1,6 @@
 """Folds: consecutive blocks of races that are forecast from one fit, on the races before the block.
 
-A fold is named after its season and its number within it, e.g. '2021-2'; names sort in time.
+A fold is named after its season and its number within it, e.g. '2021-2'. Names do not sort in time.
 """
 
 import polars as pl
@@ -88,7 +88,7 @@ def coming_fold_start(race_order: int, fold_races: int | None) -> int:
 
 
 def folds_of_season(rounds: pl.Series, season: int, fold_races: int | None) -> list[str]:
-    """Folds that races of a season belong to, and the fold of the race after its last.
+    """Folds that races of a season belong to, and the fold of the race after its last, in time.
 
     The last is there because the race that comes next must find its fit made.
 
@@ -103,8 +103,10 @@ def folds_of_season(rounds: pl.Series, season: int, fold_races: int | None) -> l
     --------
     >>> folds_of_season(pl.Series([1, 2, 12]), 2021, 12)
     ['2021-1', '2021-2']
+    >>> folds_of_season(pl.Series(range(1, 37)), 2021, 4)[-2:]
+    ['2021-9', '2021-10']
     """
     coming = int(rounds.max() or 0) + 1  # type: ignore[arg-type]
-    frame = pl.DataFrame({"season": season, "round": [*rounds.to_list(), coming]})
+    frame = pl.DataFrame({"season": season, "round": [*rounds.sort().to_list(), coming]})
     names = frame.select(fold_name(pl.col("season"), pl.col("round"), fold_races)).to_series()
-    return names.unique().sort().to_list()
+    return names.unique(maintain_order=True).to_list()
