@@ -119,7 +119,7 @@ def test_a_calibrated_forecast_keeps_its_values():
 def test_refits_are_the_fits_of_their_outcomes(rng):
     forecast, outcomes = rng.integers(0, 30, 500) / 30, rng.random((6, 500)) < 0.4
     corp = fit_corp(forecast, outcomes[0])
-    successes = count_successes(corp, outcomes)
+    successes = count_successes(corp, outcomes.T)
     refitted = refit_corp(corp, successes)
     shown = refitted_miscalibration(corp, successes, refitted)
     for outcome, row, miscalibration in zip(outcomes, refitted, shown, strict=True):

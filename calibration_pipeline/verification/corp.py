@@ -141,11 +141,11 @@ def refit_corp(corp: Corp, successes: NDArray) -> NDArray[np.float64]:
     return np.clip(np.array(fits).reshape(share.shape), 0.0, 1.0)
 
 
-def count_successes(corp: Corp, outcomes: NDArray) -> NDArray[np.float64]:
-    """Add outcomes (replicates, cases) up by distinct forecast: (replicates, levels)."""
+def count_successes(corp: Corp, outcomes: NDArray) -> NDArray[np.int32]:
+    """Add outcomes (cases, replicates) up by distinct forecast: (replicates, levels)."""
     by_level = np.argsort(corp.level, kind="stable")
     first = np.cumsum(corp.weight.astype(np.int64)) - corp.weight.astype(np.int64)
-    return np.add.reduceat(outcomes[:, by_level], first, axis=1, dtype=np.float64)
+    return np.ascontiguousarray(np.add.reduceat(outcomes[by_level], first, dtype=np.int32).T)
 
 
 def refitted_miscalibration(corp: Corp, successes: NDArray, refitted: NDArray) -> NDArray[np.float64]:

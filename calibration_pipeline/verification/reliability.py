@@ -126,7 +126,7 @@ def binary_events(cases: Cases, forecast: str) -> Iterator[BinaryEvent]:
 
 
 def draw_outcomes(scenarios: NDArray, seed: int) -> NDArray[np.integer]:
-    """Draw finishes as if the forecast were right: a scenario of each race, (replicate, race, driver).
+    """Draw finishes as if the forecast were right: a scenario of each race, (race, driver, replicate).
 
     Parameters
     ----------
@@ -137,10 +137,10 @@ def draw_outcomes(scenarios: NDArray, seed: int) -> NDArray[np.integer]:
     """
     n_races, n_scenarios, _ = scenarios.shape
     chosen = np.random.default_rng(seed).integers(n_scenarios, size=(N_CONSISTENT, n_races))
-    return scenarios[np.arange(n_races), chosen]
+    return np.ascontiguousarray(np.moveaxis(scenarios[np.arange(n_races), chosen], 0, -1))
 
 
-def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: NDArray) -> NDArray[np.float64]:
+def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: NDArray) -> NDArray[np.int32]:
     """Count the cases in which an event happens in drawn outcomes, by distinct forecast.
 
     Parameters
@@ -152,7 +152,7 @@ def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: ND
     corp : Corp
         Fit of the event.
     drawn : ndarray
-        Finishes, (replicate, race, driver).
+        Finishes, (race, driver, replicate).
 
     Returns
     -------
@@ -161,9 +161,9 @@ def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: ND
     """
     if event.name == HEAD_TO_HEAD:
         race, first, second = car_pairs(cases.mask)
-        won = drawn[:, race, first] < drawn[:, race, second]
-        return count_successes(corp, np.concatenate([won, ~won], axis=1))
-    return count_successes(corp, drawn[:, cases.mask] <= TOP_EVENTS[event.name])
+        won = drawn[race, first] < drawn[race, second]
+        return count_successes(corp, np.concatenate([won, ~won]))
+    return count_successes(corp, drawn[cases.mask] <= TOP_EVENTS[event.name])
 
 
 def pit_ecdf(backtest: xr.Dataset, seed: int = 0) -> pl.DataFrame:
