@@ -114,7 +114,7 @@ def calibration_curves(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
     io_manager_key="parquet",
     ins=OUTCOMES,
     metadata=boundary("joint_event_validation"),

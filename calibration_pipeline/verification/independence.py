@@ -11,6 +11,7 @@ a race to the finite number.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from calibration_pipeline.verification.event_counts import Counts, Race
 from calibration_pipeline.verification.events import Event, Outcomes
 
-N_SHUFFLES = 4
-"""Independent scenarios for each of the ensemble's."""
+N_SHUFFLES, N_INDEPENDENT = 4, 8000
+"""Each scenario is shuffled so often at most, and no oftener than it takes for so many independent ones."""
 SIGNIFICANCE = 0.05
 NOTICEABLE = 0.02
 """Nats a race by which a strong dependence must show in an event that is about dependence."""
@@ -48,6 +49,21 @@ class Independence:
     gain: NDArray[np.float64]
     p_value: NDArray[np.float64]
     power: NDArray[np.float64]
+
+
+def n_shuffles(n_scenarios: int) -> int:
+    """Return how often an ensemble of so many scenarios is shuffled.
+
+    Parameters
+    ----------
+    n_scenarios : int
+
+    Examples
+    --------
+    >>> [n_shuffles(n) for n in (500, 2000, 4000, 100_000)]
+    [4, 4, 2, 1]
+    """
+    return min(N_SHUFFLES, max(1, ceil(N_INDEPENDENT / n_scenarios)))
 
 
 def independent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:

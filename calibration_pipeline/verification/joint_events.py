@@ -36,13 +36,13 @@ from calibration_pipeline.verification.events import (
     top,
 )
 from calibration_pipeline.verification.independence import (
-    N_SHUFFLES,
     about_dependence,
     count_recoupled,
     dependent_cars,
     independent_cars,
     judge_independence,
     log_scores,
+    n_shuffles,
 )
 from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_share
 
@@ -239,8 +239,10 @@ def _rows(
     raw = counts["raw"]
     rng = np.random.default_rng([seed, 1])
     independent = {
-        forecast: count_recoupled(races[forecast], raw.events, independent_cars, N_SHUFFLES, rng)
-        for forecast in JUDGED
+        forecast: count_recoupled(
+            races[forecast], raw.events, independent_cars, n_shuffles(of.predicted.shape[1]), rng
+        )
+        for forecast, of in counts.items()
     }
     dependent = count_recoupled(races["raw"], raw.events, dependent_cars, 1, rng)
     about = about_dependence(raw, independent["raw"], dependent)
