@@ -150,9 +150,9 @@ def _worst(convergence: pl.DataFrame, column: str, threshold: float, *, below: b
 
 def nothing_diverged(convergence: pl.DataFrame) -> Finding:
     """Whether no transition of the sampler diverged, in any fold's fit."""
-    by_fold = convergence.unique("fold")
+    by_fold = convergence.unique("fold", maintain_order=True)
     total = int(by_fold["divergences"].sum())
-    diverged = by_fold.filter(pl.col("divergences") > 0).sort("fold")["fold"].to_list()
+    diverged = by_fold.filter(pl.col("divergences") > 0)["fold"].to_list()
     where = f", in the fits of {', '.join(diverged)}" if diverged else ""
     return Finding(
         total == 0,
