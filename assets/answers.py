@@ -6,8 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 from upath import UPath
 
-from assets.catalogue import ask, stored_tables
-from assets.contracts import BOUNDARIES, column_schema
+from .catalogue import ask, stored_tables
+from .contracts import BOUNDARIES, column_schema
 
 MOST_ROWS = 200
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
-from assets.partitions import ARCHETYPE_PARTITIONS
-from assets.settings import Settings
+from .partitions import ARCHETYPE_PARTITIONS
+from .settings import Settings
 
 When = dg.AutomationCondition
 TIME_ZONE = "America/New_York"

@@ -5,12 +5,6 @@ import polars as pl
 import xarray as xr
 from upath import UPath
 
-from assets.metadata import OWNERS, boundary, plot, plotted_convergence, table
-from assets.own_races import OWN_ARCHETYPE, RUN_SO_FAR, run_so_far
-from assets.partitions import ARCHETYPE_PARTITIONS, every_season
-from assets.scenarios import fold_length
-from assets.settings import Settings
-from assets.storage import LEFT_OUT, stored_value
 from calibration_pipeline import arviz_pictures, figures, plotting
 from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
@@ -29,6 +23,13 @@ from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.verification.reliability import pit_ecdf
+
+from .metadata import OWNERS, boundary, plot, plotted_convergence, table
+from .own_races import OWN_ARCHETYPE, RUN_SO_FAR, run_so_far
+from .partitions import ARCHETYPE_PARTITIONS, every_season
+from .scenarios import fold_length
+from .settings import Settings
+from .storage import LEFT_OUT, stored_value
 
 GROUP = "calibration"
 MCMC_POOL = "mcmc"

@@ -14,11 +14,11 @@ import polars as pl
 from duckdb import StatementType
 from upath import UPath
 
-from assets.contracts import BOUNDARIES, column_schema, value_type
-from assets.metadata import OWNERS, table
-from assets.settings import Settings
-from assets.storage import ParquetIOManager, stored_partitions
-from assets.stored_files import is_local
+from .contracts import BOUNDARIES, column_schema, value_type
+from .metadata import OWNERS, table
+from .settings import Settings
+from .storage import ParquetIOManager, stored_partitions
+from .stored_files import is_local
 
 TABLES = tuple(asset for asset in BOUNDARIES if value_type(asset) is pl.DataFrame)
 

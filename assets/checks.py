@@ -12,11 +12,12 @@ import dagster as dg
 import xarray as xr
 from upath import UPath
 
-from assets import properties
-from assets.contracts import BOUNDARIES, ContractError
-from assets.properties import Finding
-from assets.storage import stored_value
 from calibration_pipeline.calibration.summaries import convergence_by_fold
+
+from . import properties
+from .contracts import BOUNDARIES, ContractError
+from .properties import Finding
+from .storage import stored_value
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 CONTRACT = "contract"

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.cli_examples import EVENT_EXAMPLES, RUN_EXAMPLES, SQL_EXAMPLES, VERIFY_EXAMPLES, VERIFY_TEXT
+from .cli_examples import EVENT_EXAMPLES, RUN_EXAMPLES, SQL_EXAMPLES, VERIFY_EXAMPLES, VERIFY_TEXT
 
 if TYPE_CHECKING:
     from rich.console import Console
     from upath import UPath
 
-    from assets.settings import Settings
+    from .settings import Settings
 
 SETTING_OPTIONS = {
     "source": "simulated, nascar_feed or tables (your own results)",
@@ -146,13 +146,13 @@ def _load(options: argparse.Namespace, *, seasons: bool = True) -> "Settings | N
 
     With `seasons`, those that nobody set are looked up in the source's files.
     """
-    from assets.settings import SettingsError, load_settings
+    from .settings import SettingsError, load_settings
 
     try:
         settings = load_settings(_given(options))
         if not seasons or settings.seasons or settings.default_seasons:
             return settings
-        from assets.resources import with_seasons
+        from .resources import with_seasons
 
         return with_seasons(settings)
     except SettingsError as error:
@@ -177,9 +177,10 @@ def _run(options: argparse.Namespace) -> int:
     if settings is None:
         return 2
     archetypes = [name for name in (options.archetypes or "").split(",") if name]
-    from assets.instance import prepare_home
-    from assets.pool import start_server
     from calibration_pipeline.archetypes import parse_archetype
+
+    from .instance import prepare_home
+    from .pool import start_server
 
     try:
         for name in archetypes:
@@ -196,12 +197,12 @@ def _run(options: argparse.Namespace) -> int:
         _fail(f"DAGSTER_HOME cannot be written: {error}")
         return 1
 
-    from assets.log import log_to
+    from .log import log_to
 
     with log_to(log_file, verbose=options.verbose):
-        from assets.instance import RecordsError
-        from assets.plan import SelectionError
-        from assets.runner import RunError
+        from .instance import RecordsError
+        from .plan import SelectionError
+        from .runner import RunError
 
         try:
             _materialize(settings, options.select, archetypes, update=options.update)
@@ -214,16 +215,16 @@ def _run(options: argparse.Namespace) -> int:
 def _materialize(
     settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
 ) -> None:
-    from assets.settings_table import span
+    from .settings_table import span
 
     console = _console()
     console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")
 
-    from assets.definitions import build_defs
-    from assets.instance import open_records
-    from assets.process import prepare_process
-    from assets.runner import run
-    from assets.summary import print_summary
+    from .definitions import build_defs
+    from .instance import open_records
+    from .process import prepare_process
+    from .runner import run
+    from .summary import print_summary
 
     prepare_process()
     with open_records() as instance:
@@ -237,8 +238,8 @@ def _ui(options: argparse.Namespace) -> int:
     settings = _load(options)
     if settings is None:
         return 2
-    from assets.instance import prepare_home
-    from assets.settings import ENV_PREFIX, SettingsError, project_folder
+    from .instance import prepare_home
+    from .settings import ENV_PREFIX, SettingsError, project_folder
 
     try:
         prepare_home()
@@ -256,7 +257,7 @@ def _report(options: argparse.Namespace) -> int:
     settings = _load(options, seasons=False)
     if settings is None:
         return 2
-    from assets.settings import store_root
+    from .settings import store_root
 
     root = store_root(settings.store)
     pages = sorted(root.glob("*/calibration_report.html"), key=lambda page: page.stat().st_mtime)
@@ -275,7 +276,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _local_copy(page: "UPath") -> Path:
     """Return the page itself, or a copy of it where it lies in an object store: browsers open files."""
-    from assets.stored_files import is_local
+    from .stored_files import is_local
 
     if is_local(page):
         return Path(str(page))
@@ -289,7 +290,7 @@ def _events(options: argparse.Namespace) -> int:
     if settings is None:
         return 2
     if options.expression is None:
-        from assets.events import print_language
+        from .events import print_language
 
         print_language(_console(), settings.events)
         return 0
@@ -300,7 +301,7 @@ def _events(options: argparse.Namespace) -> int:
     except ValueError as error:
         _fail(str(error))
         return 2
-    from assets.event_tables import has_scenarios, print_judged
+    from .event_tables import has_scenarios, print_judged
 
     if not has_scenarios(settings.store_path):
         _fail(f"There are no scenarios in {settings.store_path} yet: calibration-pipeline run makes them.")
@@ -317,8 +318,8 @@ def _forecast(options: argparse.Namespace) -> int:
     settings = _load(options, seasons=False)
     if settings is None:
         return 2
-    from assets.contracts import ContractError
-    from assets.forecast_table import is_stored, print_forecast
+    from .contracts import ContractError
+    from .forecast_table import is_stored, print_forecast
 
     store = settings.store_path
     if not is_stored(store):
@@ -336,8 +337,8 @@ def _sql(options: argparse.Namespace) -> int:
     settings = _load(options, seasons=False)
     if settings is None:
         return 2
-    from assets.answers import print_answer, print_tables
-    from assets.catalogue import stored_tables
+    from .answers import print_answer, print_tables
+    from .catalogue import stored_tables
 
     store = settings.store_path
     if not stored_tables(store):
@@ -358,8 +359,8 @@ def _verify(options: argparse.Namespace) -> int:
     settings = _load(options)
     if settings is None:
         return 2
-    from assets.instance import prepare_home
-    from assets.settings import SettingsError
+    from .instance import prepare_home
+    from .settings import SettingsError
 
     try:
         prepare_home()
@@ -368,8 +369,8 @@ def _verify(options: argparse.Namespace) -> int:
         return 2
     import dagster as dg
 
-    from assets.definitions import build_defs
-    from assets.verify import print_findings, verify_store
+    from .definitions import build_defs
+    from .verify import print_findings, verify_store
 
     with dg.DagsterInstance.get() as instance:
         findings = verify_store(build_defs(settings), instance)
@@ -384,8 +385,8 @@ def _settings(options: argparse.Namespace) -> int:
     settings = _load(options)
     if settings is None:
         return 2
-    from assets.settings import origins
-    from assets.settings_table import print_settings
+    from .settings import origins
+    from .settings_table import print_settings
 
     print_settings(_console(), settings, origins(_given(options)))
     return 0

@@ -5,16 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from assets import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
-from assets.automation import automate, carry_to_report, ingest_job, weekly
-from assets.checks import build_checks
-from assets.executors import build_executor
-from assets.partitions import narrow, seasons_of
-from assets.process import prepare_process
-from assets.progress import progress_logger
-from assets.races import every_finished_race, finished_races_sensor
-from assets.resources import build_resources, with_seasons
-from assets.settings import Settings, load_settings
+from . import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
+from .automation import automate, carry_to_report, ingest_job, weekly
+from .checks import build_checks
+from .executors import build_executor
+from .partitions import narrow, seasons_of
+from .process import prepare_process
+from .progress import progress_logger
+from .races import every_finished_race, finished_races_sensor
+from .resources import build_resources, with_seasons
+from .settings import Settings, load_settings
 
 ASSETS: list[dg.AssetsDefinition] = [
     ingest.track_constraints,

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from assets.storage import stored_partitions, stored_value
-from assets.verification import judged_ensembles
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.events import Event
 from calibration_pipeline.verification.joint_events import validate_events
+
+from .storage import stored_partitions, stored_value
+from .verification import judged_ensembles
 
 COLUMNS = ("Kind of track", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
 

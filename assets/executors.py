@@ -25,8 +25,8 @@ from dagster._core.executor.step_delegating import (
 from dagster._grpc.types import ExecuteStepArgs
 from dagster_shared.serdes import deserialize_value, serialize_value
 
-from assets.pool import PRELOADED
-from assets.settings import Settings
+from .pool import PRELOADED
+from .settings import Settings
 
 if TYPE_CHECKING:
     from distributed import Client, Future

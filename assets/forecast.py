@@ -9,11 +9,6 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from assets.contracts import BOUNDARIES
-from assets.events import judged_events
-from assets.metadata import OWNERS, boundary, plot, rows, table
-from assets.scenarios import fold_length
-from assets.settings import Settings
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.archetypes import parse_archetype
@@ -38,6 +33,12 @@ from calibration_pipeline.scenarios.networks import fit_networks
 from calibration_pipeline.scenarios.structure import VARIANTS
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.telemetry import build_driver_features
+
+from .contracts import BOUNDARIES
+from .events import judged_events
+from .metadata import OWNERS, boundary, plot, rows, table
+from .scenarios import fold_length
+from .settings import Settings
 
 GROUP = "forecast"
 GRIDS = 20

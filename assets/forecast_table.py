@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from assets.forecast import forecast_notes
-from assets.storage import NetCDFIOManager, ParquetIOManager
+from .forecast import forecast_notes
+from .storage import NetCDFIOManager, ParquetIOManager
 
 CHANCES = {"win": "Win %", "top5": "Top 5 %", "top10": "Top 10 %", "dnf": "Out %"}
 SMALL = 0.095

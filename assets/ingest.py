@@ -8,13 +8,14 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from assets.metadata import OWNERS, boundary, counts, rows, table
-from assets.partitions import ALL_SEASONS
-from assets.settings import Settings
 from calibration_pipeline.schemas.frames import LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import SeasonData, Source
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
+
+from .metadata import OWNERS, boundary, counts, rows, table
+from .partitions import ALL_SEASONS
+from .settings import Settings
 
 GROUP = "ingest"
 NO_RACES_YET = "No race of the season has finished yet."

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assets.settings import ENV_PREFIX, SettingsError, project_folder
 from calibration_pipeline.files import write_atomically
+
+from .settings import ENV_PREFIX, SettingsError, project_folder
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -20,14 +20,15 @@ from dagster._core.instance import InstanceRef
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_shared.serdes import deserialize_value, serialize_value
 
-from assets.log import hand_to
-from assets.plan import Run
-from assets.pool import end_with_command, start_server
-from assets.process import prepare_process
-from assets.progress import Progress
-from assets.secrets import secret_addresses, with_secrets, without_secrets
-from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES
+
+from .log import hand_to
+from .plan import Run
+from .pool import end_with_command, start_server
+from .process import prepare_process
+from .progress import Progress
+from .secrets import secret_addresses, with_secrets, without_secrets
+from .settings import Settings
 
 RUN_CONFIG: dict[str, Any] = {"loggers": {"progress": {}}}
 POLL_S = 0.2
@@ -235,7 +236,7 @@ def definitions_from(settings: str) -> dg.Definitions:
     settings : str
         All of them, as JSON. Dagster records it with the run, so that credentials come from the environment.
     """
-    from assets.definitions import build_defs
+    from .definitions import build_defs
 
     prepare_process()
     return build_defs(with_secrets(json.loads(settings)))

@@ -8,8 +8,9 @@ import dagster as dg
 import polars as pl
 from matplotlib.figure import Figure
 
-from assets.contracts import column_schema
 from calibration_pipeline import figures
+
+from .contracts import column_schema
 
 OWNERS = ["team:calibration"]
 SHOWN_ROWS = 12

@@ -12,7 +12,7 @@ import netCDF4
 import xarray as xr
 from xarray.backends import NetCDF4DataStore
 
-from assets.own_races import own_races
+from .own_races import own_races
 
 _one_at_a_time = threading.Lock()
 """The C library is not safe for threads, even of different files."""

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES
+
+from .settings import Settings
 
 LONG_AGO = -100
 

@@ -8,8 +8,8 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from upath import UPath
 
-from assets.partitions import ARCHETYPE_PARTITIONS, partitions_read
-from assets.storage import stored_partitions
+from .partitions import ARCHETYPE_PARTITIONS, partitions_read
+from .storage import stored_partitions
 
 ALLOW_MISSING = "allow_missing_partitions"
 

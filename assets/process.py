@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jax
 
-from assets.instance import home_folder
 from calibration_pipeline.calibration.inference import use_host_devices
+
+from .instance import home_folder
 
 COMPILED = "compiled"
 LEAST_COMPILE_TIME_S = 0.2

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from assets.contracts import place
+from .contracts import place
 
 EVENTS = "assets.progress.events"
 

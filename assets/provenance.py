@@ -9,8 +9,9 @@ from importlib.metadata import version
 
 import xarray as xr
 
-from assets.settings import Settings
 from calibration_pipeline.tracks import compile_constraints
+
+from .settings import Settings
 
 LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "netCDF4", "numpy", "numpyro", "polars", "xarray")
 STAMP = ("project_version", "library_versions", "settings", "tracks_hash", "code_version")

@@ -15,10 +15,11 @@ import polars as pl
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 
-from assets.automation import default_sensor_status
-from assets.resources import build_source, with_seasons
-from assets.settings import Settings, SettingsError
 from calibration_pipeline.sources.base import SourceError
+
+from .automation import default_sensor_status
+from .resources import build_source, with_seasons
+from .settings import Settings, SettingsError
 
 SENSOR = "finished_races"
 ATTEMPTS = 5

@@ -10,14 +10,6 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from assets.events import judged_events
-from assets.forecast import forecast_notes
-from assets.metadata import OWNERS, boundary, rows, table
-from assets.partitions import ARCHETYPE_PARTITIONS
-from assets.scenarios import fold_length
-from assets.settings import Settings
-from assets.storage import SCHEMA_VERSION, Report
-from assets.summary import SUMMARY, summary_rows
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.calibration.inference import TARGET_ACCEPT
 from calibration_pipeline.calibration.summaries import (
@@ -32,6 +24,15 @@ from calibration_pipeline.sources.base import Source
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.reliability import pit_ecdf
 from calibration_pipeline.verification.verdicts import read_verdict
+
+from .events import judged_events
+from .forecast import forecast_notes
+from .metadata import OWNERS, boundary, rows, table
+from .partitions import ARCHETYPE_PARTITIONS
+from .scenarios import fold_length
+from .settings import Settings
+from .storage import SCHEMA_VERSION, Report
+from .summary import SUMMARY, summary_rows
 
 GROUP = "report"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")

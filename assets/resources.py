@@ -4,14 +4,15 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from assets.provenance import provenance
-from assets.settings import Settings, SettingsError, parse_seasons, project_folder
-from assets.storage import io_managers
 from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.nascar_feed import NascarFeedSource
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.tracks import compile_constraints
+
+from .provenance import provenance
+from .settings import Settings, SettingsError, parse_seasons, project_folder
+from .storage import io_managers
 
 FEED_CACHE = Path("data") / "feed_cache"
 

@@ -11,14 +11,15 @@ from typing import Any
 import dagster as dg
 from rich.console import Console
 
-from assets.contracts import place
-from assets.launch import Launcher, has_succeeded, was_interrupted
-from assets.neighbours import end_dead_runs, is_full, living, wait_for_pools
-from assets.plan import needing_more, plan, select_assets
-from assets.progress import Progress
-from assets.schedule import Schedule
-from assets.upkeep import LAPS, RESULTS, Upkeep
 from calibration_pipeline.sources.base import SourceError
+
+from .contracts import place
+from .launch import Launcher, has_succeeded, was_interrupted
+from .neighbours import end_dead_runs, is_full, living, wait_for_pools
+from .plan import needing_more, plan, select_assets
+from .progress import Progress
+from .schedule import Schedule
+from .upkeep import LAPS, RESULTS, Upkeep
 
 EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 

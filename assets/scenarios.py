@@ -4,10 +4,6 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from assets.metadata import OWNERS, boundary, plot, table
-from assets.own_races import BEFORE_LAST_FOLD
-from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
-from assets.settings import Settings
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.scenarios.ensemble import simulate_races
@@ -17,6 +13,11 @@ from calibration_pipeline.scenarios.graph import draw_graph
 from calibration_pipeline.scenarios.networks import fit_networks
 from calibration_pipeline.scenarios.structure import VARIANTS
 from calibration_pipeline.scenarios.summaries import finish_chances, weight_estimates
+
+from .metadata import OWNERS, boundary, plot, table
+from .own_races import BEFORE_LAST_FOLD
+from .partitions import ALL_SEASONS, earlier_and_own_seasons
+from .settings import Settings
 
 GROUP = "scenarios"
 races_before_last_fold = dg.AssetIn(

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import dagster as dg
 
-from assets.plan import Run, with_inseparable
-from assets.upkeep import Upkeep
+from .plan import Run, with_inseparable
+from .upkeep import Upkeep
 
 
 class Schedule:

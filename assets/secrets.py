@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from assets.settings import ADDRESSES, ENV_PREFIX, Settings
 from calibration_pipeline.addresses import has_credentials, without_credentials
+
+from .settings import ADDRESSES, ENV_PREFIX, Settings
 
 
 def without_secrets(settings: Settings) -> dict[str, Any]:

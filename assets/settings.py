@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
-from assets.events import read_events
 from calibration_pipeline.addresses import has_credentials, without_credentials
+
+from .events import read_events
 
 ENV_PREFIX = "CALIBRATION_"
 FIRST_SEASON = 1949

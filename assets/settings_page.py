@@ -1,6 +1,6 @@
 """The page of settings in the documentation, made from the typed object: python -m assets.settings_page."""
 
-from assets.settings import ENV_PREFIX, Settings, project_folder
+from .settings import ENV_PREFIX, Settings, project_folder
 
 PAGE = "docs/settings.md"
 HEAD = """\

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from assets.settings import ENV_PREFIX, Settings
 from calibration_pipeline.addresses import without_credentials
+
+from .settings import ENV_PREFIX, Settings
 
 
 def print_settings(console: Console, settings: Settings, came_from: Mapping[str, str]) -> None:

@@ -15,10 +15,12 @@ import polars as pl
 import xarray as xr
 from upath import UPath
 
-from assets.contracts import ContractError, place, validate, value_type
-from assets.kept_values import KeptValues
-from assets.netcdf import read_attributes, read_netcdf
-from assets.own_races import (
+from calibration_pipeline.archetypes import ARCHETYPES
+
+from .contracts import ContractError, place, validate, value_type
+from .kept_values import KeptValues
+from .netcdf import read_attributes, read_netcdf
+from .own_races import (
     OWN_ARCHETYPE,
     VERSIONS,
     VERSIONS_BY_RACE,
@@ -26,9 +28,8 @@ from assets.own_races import (
     versions_by_archetype,
     versions_by_race,
 )
-from assets.provenance import stamped, unstamp
-from assets.stored_files import content_version, seal, unseal, write_atomically
-from calibration_pipeline.archetypes import ARCHETYPES
+from .provenance import stamped, unstamp
+from .stored_files import content_version, seal, unseal, write_atomically
 
 SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}

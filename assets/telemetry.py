@@ -4,12 +4,13 @@ import dagster as dg
 import polars as pl
 from upath import UPath
 
-from assets.lineage import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS, column_lineage
-from assets.metadata import OWNERS, boundary, rows, table
-from assets.partitions import ALL_SEASONS, earlier_and_own_seasons
-from assets.stored_files import local_file
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.telemetry.features import ENTRY_COLUMNS
+
+from .lineage import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS, column_lineage
+from .metadata import OWNERS, boundary, rows, table
+from .partitions import ALL_SEASONS, earlier_and_own_seasons
+from .stored_files import local_file
 
 GROUP = "telemetry"
 

@@ -17,13 +17,14 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
 )
 
-from assets.contracts import ContractError, place
-from assets.own_races import BEFORE_LAST_FOLD, OWN_ARCHETYPE, RUN_SO_FAR, VERSIONS, VERSIONS_BY_RACE
-from assets.partitions import partitions_read
-from assets.scenarios import fold_length
-from assets.settings import Settings
-from assets.storage import StoredManager, io_managers
 from calibration_pipeline.scenarios.folds import coming_fold_start
+
+from .contracts import ContractError, place
+from .own_races import BEFORE_LAST_FOLD, OWN_ARCHETYPE, RUN_SO_FAR, VERSIONS, VERSIONS_BY_RACE
+from .partitions import partitions_read
+from .scenarios import fold_length
+from .settings import Settings
+from .storage import StoredManager, io_managers
 
 PATH = "path"
 """Where Dagster's managers of stored files tell, in a materialization's metadata, where its file is."""

@@ -6,20 +6,21 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from assets.calibration import (
-    own_races_of_every_season,
-    own_recalibrated_races,
-    own_scenarios_of_every_season,
-)
-from assets.events import judged_events
-from assets.metadata import OWNERS, boundary, plot, plotted_scores, rows, table
-from assets.partitions import ARCHETYPE_PARTITIONS
-from assets.settings import Settings
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.addresses import without_credentials
 from calibration_pipeline.calibration.recalibration import scored_races
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.verification import joint_events, metric_table, reliability, verdicts
+
+from .calibration import (
+    own_races_of_every_season,
+    own_recalibrated_races,
+    own_scenarios_of_every_season,
+)
+from .events import judged_events
+from .metadata import OWNERS, boundary, plot, plotted_scores, rows, table
+from .partitions import ARCHETYPE_PARTITIONS
+from .settings import Settings
 
 GROUP = "verification"
 ENSEMBLES = {

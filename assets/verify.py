@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from upath import UPath
 
-from assets.contracts import place
-from assets.settings import Settings
-from assets.storage import stored_partitions
-from assets.upkeep import Upkeep
+from .contracts import place
+from .settings import Settings
+from .storage import stored_partitions
+from .upkeep import Upkeep
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
