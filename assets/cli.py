@@ -5,11 +5,11 @@ What is slow to import is imported where it is needed, so that `--help` answers 
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,8 @@ SETTING_OPTIONS = {
     "store": "folder or object-store address that holds the assets",
     "seed": "seed of every random draw",
     "automation": "true: schedule and sensors run without being switched on in the UI",
-    "executor": "where steps are executed: in_process, multiprocess or dask",
-    "processes": "runs made side by side; with executor multiprocess: steps",
+    "executor": "where runs are executed: process_pool, in_process or dask",
+    "processes": "worker processes of executor process_pool",
     "dask-address": "with executor dask: address of the scheduler, e.g. tcp://10.0.0.5:8786",
 }
 INTERRUPTED = 130
@@ -54,15 +54,27 @@ def command() -> None:
     os._exit(code)
 
 
+class CommandError(Exception):
+    """A command cannot do its work; the message is for the user, `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 (failed), 2 (wrong usage), 130 (interrupted)."""
     options = _parser().parse_args(arguments)
     try:
-        code: int = options.command(options)
+        settings = _load(options)
+        code: int | None = options.command(settings, options)
+    except CommandError as error:
+        _warn(str(error))
+        return error.code
     except KeyboardInterrupt:
-        print("Interrupted; what was finished is kept.", file=sys.stderr)  # noqa: T201
+        _warn("Interrupted; what was finished is kept.")
         return INTERRUPTED
-    return code
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--update",
         action="store_true",
-        help="only races that have finished since, and what is missing, broken or older than what it reads",
+        help="only stale partitions: new races, changed settings, missing or damaged files, changed inputs",
     )
     run.add_argument("--verbose", action="store_true", help="show log lines on the terminal as well")
     run.set_defaults(command=_run)
@@ -141,26 +153,29 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def _load(options: argparse.Namespace, *, seasons: bool = True) -> "Settings | None":
-    """Return the settings, or tell what is wrong with them and return None.
-
-    With `seasons`, those that nobody set are looked up in the source's files.
-    """
+def _load(options: argparse.Namespace) -> "Settings":
+    """Return the settings; seasons that nobody set are looked up in the source's files where they matter."""
     from .settings import SettingsError, load_settings
 
-    try:
+    with _reported(SettingsError, code=2):
         settings = load_settings(_given(options))
-        if not seasons or settings.seasons or settings.default_seasons:
+        if settings.seasons or settings.default_seasons or options.command in WITHOUT_SEASONS:
             return settings
         from .resources import with_seasons
 
         return with_seasons(settings)
-    except SettingsError as error:
-        _fail(str(error))
-        return None
 
 
-def _fail(message: str) -> None:
+@contextmanager
+def _reported(*errors: type[Exception], code: int = 1) -> Iterator[None]:
+    """Report errors by their message, and end the command."""
+    try:
+        yield
+    except errors as error:
+        raise CommandError(str(error), code) from error
+
+
+def _warn(message: str) -> None:
     from calibration_pipeline.addresses import without_credentials
 
     print(without_credentials(message), file=sys.stderr)  # noqa: T201
@@ -172,111 +187,100 @@ def _console() -> "Console":
     return Console(soft_wrap=True)
 
 
-def _run(options: argparse.Namespace) -> int:
-    settings = _load(options)
-    if settings is None:
-        return 2
+def _run(settings: "Settings", options: argparse.Namespace) -> None:
     archetypes = [name for name in (options.archetypes or "").split(",") if name]
     from calibration_pipeline.archetypes import parse_archetype
 
-    from .instance import prepare_home
-    from .pool import start_server
+    from .executors import ExecutorError
+    from .instance import RecordsError, prepare_home
+    from .log import LOG_FILE, log_to
+    from .settings import export_credentials
+    from .worker import start_fork_server
 
-    try:
+    with _reported(ValueError, code=2):
         for name in archetypes:
             parse_archetype(name)
-        home = prepare_home()
-        log_file = home / "calibration.log"
+    try:
+        with _reported(ValueError, code=2):
+            home = prepare_home()
+        log_file = home / LOG_FILE
         log_file.touch()
-        if settings.processes > 1 and not options.select:  # a selection may need no other process
-            start_server(home)
-    except ValueError as error:
-        _fail(str(error))
-        return 2
+        if settings.executor == "process_pool":
+            export_credentials(settings)
+            start_fork_server(home)  # it loads the assets while this process does
     except OSError as error:
-        _fail(f"DAGSTER_HOME cannot be written: {error}")
-        return 1
-
-    from .log import log_to
-
+        raise CommandError(f"DAGSTER_HOME cannot be written: {error}") from error
     with log_to(log_file, verbose=options.verbose):
-        from .instance import RecordsError
-        from .plan import SelectionError
         from .runner import RunError
+        from .selection import SelectionError
 
         try:
             _materialize(settings, options.select, archetypes, update=options.update)
-        except (RunError, SelectionError, RecordsError) as error:
-            _fail(f"{error}\nDetails: {log_file}")
-            return 1
-    return 0
+        except (RunError, ExecutorError, SelectionError, RecordsError) as error:
+            raise CommandError(f"{error}\nDetails: {log_file}") from error
 
 
 def _materialize(
     settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
 ) -> None:
-    from .settings_table import span
+    from calibration_pipeline.seasons import span
 
     console = _console()
     console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")
 
+    from calibration_pipeline.terminal.summary import print_summary
+
     from .definitions import build_defs
+    from .finished_races import REPORT
     from .instance import open_records
-    from .process import prepare_process
+    from .report import stored_summary
     from .runner import run
-    from .summary import print_summary
 
-    prepare_process()
     with open_records() as instance:
-        made = run(build_defs(settings), instance, console, selection, archetypes, update=update)
-        if update and not made:
+        defs = build_defs(settings)
+        materialized = run(defs, instance, console, selection, archetypes, update=update)
+        if update and not materialized:
             console.print("Everything is there, and up to date.")
-        print_summary(console, made)
+        if REPORT in materialized:
+            print_summary(console, *stored_summary(instance, settings))
 
 
-def _ui(options: argparse.Namespace) -> int:
-    settings = _load(options)
-    if settings is None:
-        return 2
+def _ui(settings: "Settings", options: argparse.Namespace) -> int:
     from .instance import prepare_home
-    from .settings import ENV_PREFIX, SettingsError, project_folder
+    from .settings import SettingsError
+    from .webserver import WebserverMissingError, open_ui
 
-    try:
+    with _reported(SettingsError, WebserverMissingError, code=2):
         prepare_home()
-    except SettingsError as error:
-        _fail(str(error))
-        return 2
-    given = {f"{ENV_PREFIX}{name.upper()}": str(getattr(settings, name)) for name in _given(options)}
-    workspace = project_folder() / "workspace.yaml"
-    target = ["-w", str(workspace)] if workspace.exists() else ["-m", "assets.definitions"]
-    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", "127.0.0.1", "-p", str(options.port)]
-    return subprocess.call(command, cwd=project_folder(), env={**os.environ, **given})  # noqa: S603
+        return open_ui(settings, _given(options), options.port)
 
 
-def _report(options: argparse.Namespace) -> int:
-    settings = _load(options, seasons=False)
-    if settings is None:
-        return 2
+def _report(settings: "Settings", options: argparse.Namespace) -> None:
+    from .finished_races import REPORT
     from .settings import store_root
+    from .verify import check_digests
 
     root = store_root(settings.store)
-    pages = sorted(root.glob("*/calibration_report.html"), key=lambda page: page.stat().st_mtime)
+    pages = sorted(root.glob(f"*/*/{REPORT}.html"), key=lambda page: page.stat().st_mtime)
     if not pages:
-        _fail(f"There is no report in {root} yet: calibration-pipeline run makes one.")
-        return 1
+        raise CommandError(f"There is no report in {root} yet: calibration-pipeline run writes one.")
     newest = pages[-1]
+    damaged, unknown = check_digests(newest.parent, newest.parent.parts[-2:], [REPORT])
+    if damaged:
+        raise CommandError(f"{damaged[REPORT]}.")
+    if unknown:
+        _warn(f"{newest.name} was not verified: no run in DAGSTER_HOME recorded it.")
     console = _console()
     if options.open:
         webbrowser.open(_local_copy(newest).as_uri())
     else:
         console.print(newest.with_suffix(".md").read_text(encoding="utf-8"), markup=False, highlight=False)
     console.print(f"Report: {newest}", highlight=False)
-    return 0
 
 
 def _local_copy(page: "UPath") -> Path:
     """Return the page itself, or a copy of it where it lies in an object store: browsers open files."""
-    from .stored_files import is_local
+    from calibration_pipeline.addresses import is_local
 
     if is_local(page):
         return Path(str(page))
@@ -285,112 +289,93 @@ def _local_copy(page: "UPath") -> Path:
     return copy
 
 
-def _events(options: argparse.Namespace) -> int:
-    settings = _load(options, seasons=False)
-    if settings is None:
-        return 2
-    if options.expression is None:
-        from .events import print_language
+def _events(settings: "Settings", options: argparse.Namespace) -> None:
+    from calibration_pipeline.terminal.joint_events import print_judged, print_language
 
+    if options.expression is None:
         print_language(_console(), settings.events)
-        return 0
+        return
     from calibration_pipeline.verification.event_text import parse_event
 
-    try:
+    with _reported(ValueError, code=2):
         event = parse_event(options.expression)
-    except ValueError as error:
-        _fail(str(error))
-        return 2
-    from .event_tables import has_scenarios, print_judged
-
-    if not has_scenarios(settings.store_path):
-        _fail(f"There are no scenarios in {settings.store_path} yet: calibration-pipeline run makes them.")
-        return 1
-    try:
-        print_judged(_console(), settings.store_path, event, settings.seed)
-    except ValueError as error:
-        _fail(str(error))
-        return 1
-    return 0
-
-
-def _forecast(options: argparse.Namespace) -> int:
-    settings = _load(options, seasons=False)
-    if settings is None:
-        return 2
-    from .contracts import ContractError
-    from .forecast_table import is_stored, print_forecast
+    from .stored_events import has_scenarios, judge_stored
 
     store = settings.store_path
-    if not is_stored(store):
-        _fail(f"There is no forecast in {store} yet: calibration-pipeline run makes one.")
-        return 1
-    try:
-        print_forecast(_console(), store)
-    except ContractError as error:
-        _fail(str(error))
-        return 1
-    return 0
+    if not has_scenarios(store):
+        raise CommandError(f"There are no scenarios in {store} yet: calibration-pipeline run draws them.")
+    with _reported(ValueError):
+        print_judged(_console(), event, judge_stored(store, event, settings.seed))
 
 
-def _sql(options: argparse.Namespace) -> int:
-    settings = _load(options, seasons=False)
-    if settings is None:
-        return 2
-    from .answers import print_answer, print_tables
-    from .catalogue import stored_tables
+def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
+    from calibration_pipeline.calibration.next_race import forecast_notes
+    from calibration_pipeline.schemas.contracts import ContractError
+    from calibration_pipeline.terminal.next_race import print_forecast
+
+    from .forecast import read_forecast
 
     store = settings.store_path
-    if not stored_tables(store):
-        _fail(f"There are no tables in {store} yet: calibration-pipeline run makes them.")
-        return 1
+    try:
+        with _reported(ContractError):
+            forecast, chances, events = read_forecast(store)
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"There is no forecast in {store} yet: calibration-pipeline run makes one."
+        ) from error
+    console = _console()
+    print_forecast(console, forecast, chances, events, forecast_notes(forecast))
+    console.print(f"Files: {store}", highlight=False)
+
+
+def _sql(settings: "Settings", options: argparse.Namespace) -> None:
+    from calibration_pipeline.sql import stored_tables
+    from calibration_pipeline.terminal.answers import print_answer, print_tables
+
+    store = settings.store_path
+    tables = list(stored_tables(store))
+    if not tables:
+        raise CommandError(f"There are no tables in {store} yet: calibration-pipeline run stores them.")
     if options.question is None:
         print_tables(_console(), store)
-        return 0
-    try:
-        print_answer(_console(), store, options.question)
-    except ValueError as error:
-        _fail(str(error))
-        return 1
-    return 0
+        return
+    from .verify import check_digests
+
+    damaged, unknown = check_digests(store, settings.key_prefix, tables)
+    if unknown:
+        _warn(f"Not verified, no run in DAGSTER_HOME recorded them: {', '.join(unknown)}.")
+    with _reported(ValueError):
+        print_answer(_console(), store, options.question, damaged)
 
 
-def _verify(options: argparse.Namespace) -> int:
-    settings = _load(options)
-    if settings is None:
-        return 2
-    from .instance import prepare_home
-    from .settings import SettingsError
-
-    try:
-        prepare_home()
-    except SettingsError as error:
-        _fail(str(error))
-        return 2
-    import dagster as dg
-
+def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
     from .definitions import build_defs
+    from .instance import open_instance, prepare_home
+    from .settings import SettingsError
     from .verify import print_findings, verify_store
 
-    with dg.DagsterInstance.get() as instance:
-        findings = verify_store(build_defs(settings), instance)
+    with _reported(SettingsError, code=2):
+        prepare_home()
+    with open_instance() as instance:
+        findings = verify_store(build_defs(settings), settings, instance)
     if not findings.n_files and not findings.differences:
-        _fail(f"There is nothing in {settings.store_path} yet: calibration-pipeline run fills it.")
-        return 1
+        raise CommandError(
+            f"There is nothing in {settings.store_path} yet: calibration-pipeline run fills it."
+        )
     print_findings(_console(), settings.store_path, findings)
     return 1 if findings.differences else 0
 
 
-def _settings(options: argparse.Namespace) -> int:
-    settings = _load(options)
-    if settings is None:
-        return 2
-    from .settings import origins
-    from .settings_table import print_settings
+def _settings(settings: "Settings", options: argparse.Namespace) -> None:
+    from calibration_pipeline.terminal.settings import print_settings
 
-    print_settings(_console(), settings, origins(_given(options)))
-    return 0
+    from .settings import setting_rows
 
+    print_settings(_console(), setting_rows(settings, _given(options)))
+
+
+WITHOUT_SEASONS = (_report, _events, _forecast, _sql)
+"""Commands that read what is stored: the seasons of the source do not matter."""
 
 if __name__ == "__main__":
     command()

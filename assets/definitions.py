@@ -1,46 +1,35 @@
-"""The code location: assets, checks and resources put together. No implementation belongs here."""
+"""The code location: assets, checks, jobs, schedules, sensor, resources. No implementation belongs here."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
-from . import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
-from .automation import automate, carry_to_report, ingest_job, weekly
+from . import (
+    calibration,
+    catalogue,
+    finished_races,
+    forecast,
+    ingest,
+    report,
+    scenarios,
+    telemetry,
+    verification,
+)
 from .checks import build_checks
-from .executors import build_executor
+from .jobs import build_jobs
 from .partitions import narrow, seasons_of
-from .process import prepare_process
-from .progress import progress_logger
-from .races import every_finished_race, finished_races_sensor
 from .resources import build_resources, with_seasons
+from .schedules import build_schedules, with_freshness
+from .sensors import keep_up_to_date
 from .settings import Settings, load_settings
+from .worker import prepare_jax
 
-ASSETS: list[dg.AssetsDefinition] = [
-    ingest.track_constraints,
-    ingest.season,
-    telemetry.lap_aggregates,
-    telemetry.driver_features,
-    scenarios.causal_network,
-    scenarios.scenario_ensemble,
-    calibration.calibration_posterior,
-    calibration.recalibrated_ensemble,
-    calibration.backtest,
-    calibration.pooled_posterior,
-    calibration.model_comparison,
-    verification.calibration_metrics,
-    verification.calibration_curves,
-    verification.joint_event_validation,
-    verification.verdict,
-    forecast.next_race,
-    report.report_pictures,
-    report.calibration_report,
-    catalogue.catalogue,
-]
+MODULES = [ingest, telemetry, scenarios, calibration, verification, forecast, report, catalogue]
 
 
 def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Return the asset graph for the settings in force.
+    """Return the definitions for the settings.
 
     Parameters
     ----------
@@ -50,23 +39,31 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
     """
     as_set, settings = settings, with_seasons(settings)
     seasons = seasons_of(settings)
-    truth = [ingest.simulated_truth] if settings.source == "simulated" else []
-    assets = automate([narrow(asset, seasons) for asset in [*ASSETS, *truth]], settings)
-    ingestion = ingest_job(assets)
+    assets = [
+        with_freshness(narrow(asset, seasons), settings)
+        for asset in dg.load_assets_from_modules(MODULES, key_prefix=settings.key_prefix)
+        if isinstance(asset, dg.AssetsDefinition) and _is_known(asset, settings)
+    ]
+    jobs = build_jobs(assets)
+    last = dg.AssetKey([*settings.key_prefix, finished_races.REPORT])
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*build_checks(assets), every_finished_race],
-        jobs=[ingestion],
-        schedules=[weekly(ingestion, seasons, settings)],
-        sensors=[carry_to_report(settings), finished_races_sensor(as_set, ingestion, seasons)],
+        asset_checks=[*build_checks(assets), finished_races.build_check(last)],
+        jobs=list(jobs.values()),
+        schedules=build_schedules(jobs, seasons, settings),
+        sensors=[keep_up_to_date(as_set, jobs.values(), seasons, last)],
         resources={**build_resources(settings), **(resources or {})},
-        executor=build_executor(settings),
-        loggers={"progress": progress_logger},
+        executor=dg.in_process_executor,
     )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the code location that Dagster loads, with settings from the environment and `.env`."""
-    prepare_process()
+    prepare_jax()
     return build_defs(load_settings())
+
+
+def _is_known(asset: dg.AssetsDefinition, settings: Settings) -> bool:
+    """Return whether the source has what an asset reads: only simulated seasons have a truth."""
+    return settings.source == "simulated" or all(key.path[-1] != "simulated_truth" for key in asset.keys)

@@ -13,8 +13,9 @@ from calibration_pipeline.sources.base import SeasonData, Source
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
-from .metadata import OWNERS, boundary, counts, rows, table
+from .metadata import OWNERS, boundary, bullets, counts, rows, table
 from .partitions import ALL_SEASONS
+from .provenance import depends_on
 from .settings import Settings
 
 GROUP = "ingest"
@@ -27,10 +28,10 @@ NO_RACES_YET = "No race of the season has finished yet."
     owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    metadata=boundary("track_constraints"),
+    metadata=boundary("track_constraints") | depends_on("tracks"),
 )
 def track_constraints() -> dg.Output[pl.DataFrame]:
-    """Compile what is known of every track without racing: archetype, length, scheduled laps, by era."""
+    """Track catalogue by era: archetype, length and scheduled laps, known without racing."""
     tracks = compile_constraints()
     frame = tracks.to_frame()
     by_archetype = frame.group_by("archetype").len("tracks").sort("archetype")
@@ -54,7 +55,7 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
             owners=OWNERS,
             code_version="1",
             is_required=False,
-            metadata=boundary("lap_telemetry"),
+            metadata=boundary("lap_telemetry") | depends_on("source", "tracks"),
         ),
         "race_results": dg.AssetOut(
             description="One row a starter and race: grid, finish, laps led, how it ended.",
@@ -63,27 +64,27 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
             owners=OWNERS,
             code_version="2",
             is_required=False,
-            metadata=boundary("race_results"),
+            metadata=boundary("race_results") | depends_on("source", "tracks"),
         ),
     },
 )
 def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) -> Iterator[dg.Output]:
-    """Read one season's points races from the source; what is left out is counted and named.
+    """Read one season's points races from the source; races that are left out are counted and named.
 
     This year's season is empty until its first race has finished.
     """
     year = int(context.partition_key)
     waits = year == datetime.date.today().year and not source.finished_races(year)
     data = _no_races() if waits else source.load_season(year)
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "source": source.name,
         **counts(data.counts),
-        "left_out": dg.MetadataValue.md("\n".join(f"- {line}" for line in data.left_out) or "nothing"),
+        "left_out": bullets(data.left_out),
     }
     frames = {"lap_telemetry": data.lap_telemetry, "race_results": data.race_results}
     for name, frame in frames.items():
-        if dg.AssetKey(name) in context.selected_asset_keys:
-            yield dg.Output(frame, name, metadata={**rows(frame), **told, "sample": table(frame, 5)})
+        if name in context.op_execution_context.selected_output_names:
+            yield dg.Output(frame, name, metadata={**rows(frame), **metadata, "sample": table(frame, 5)})
 
 
 def _no_races() -> SeasonData:
@@ -98,13 +99,13 @@ def _no_races() -> SeasonData:
     owners=OWNERS,
     code_version="1",
     io_manager_key="netcdf",
-    metadata=boundary("simulated_truth"),
+    metadata=boundary("simulated_truth") | depends_on("source", "tracks"),
 )
 def simulated_truth(
     context: dg.AssetExecutionContext,
     source: dg.ResourceParam[SimulatedSource],
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[xr.Dataset]:
-    """Tell the truth behind a simulated season, to hold estimates against. No forecast reads it."""
+    """True parameters of a simulated season, to compare estimates with. No forecast reads it."""
     truth = source.truth(int(context.partition_key))
     return dg.Output(truth, metadata={"races": truth.sizes["race"], "seed": settings.seed})

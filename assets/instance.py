@@ -83,18 +83,19 @@ def open_records() -> Iterator["dg.DagsterInstance"]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with _opened() as instance:
+        with open_instance() as instance:
             yield instance
     except (OSError, SQLAlchemyError) as error:
         log.exception("The run was given up.")
-        told = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise RecordsError(
-            f"Dagster's records cannot be kept, the run was given up: {type(error).__name__} {told}"
+            f"Dagster's records in {home_folder()} cannot be kept, the run was given up: "
+            f"{type(error).__name__} {reason}"
         ) from error
 
 
-def _opened() -> "dg.DagsterInstance":
-    """Return the instance; of commands that make its records at the same time, one goes first."""
+def open_instance() -> "dg.DagsterInstance":
+    """Return the instance in DAGSTER_HOME. Processes open it in turn: two would both create its tables."""
     import dagster as dg
 
     with (home_folder() / OPENING).open("wb") as file:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from calibration_pipeline.addresses import without_credentials
 
+LOG_FILE = "calibration.log"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 OWN_LOGGERS = ("assets", "calibration_pipeline")
 
 
@@ -41,14 +43,20 @@ def hand_to(*handlers: logging.Handler) -> None:
     logging.captureWarnings(capture=True)
 
 
+def file_handler(path: Path) -> logging.Handler:
+    """Return a handler that appends log lines to a file, addresses without credentials."""
+    handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(_Discreet(FORMAT))
+    return handler
+
+
 @contextmanager
 def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
     """Send log lines and warnings to a file, and to the terminal only on request."""
-    handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8")]
+    handlers = [file_handler(path)]
     if verbose:
         handlers.append(logging.StreamHandler())
-    for handler in handlers:
-        handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers[-1].setFormatter(_Discreet(FORMAT))
     hand_to(*handlers)
     try:
         yield

@@ -1,20 +1,21 @@
-"""How the assets are cut: by season, by archetype, and which seasons an asset may look at.
+"""Partitions of the assets, and which partitions of its inputs an asset reads.
 
-A mapping to the past is the only way in which one season's asset reads another's.
+A mapping to the past is the only way in which one season's asset reads another season.
 """
 
-import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 
 from .settings import Settings
 
 LONG_AGO = -100
+NETWORK = "network"
+"""The forecaster that is always there: the causal network."""
 
 
 def season_partitions(first: int, last: int | None) -> dg.TimeWindowPartitionsDefinition:
@@ -37,28 +38,65 @@ def season_partitions(first: int, last: int | None) -> dg.TimeWindowPartitionsDe
 
 
 def seasons_of(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
-    """Return the seasons that the settings ask for."""
+    """Return the seasons of the settings."""
     return season_partitions(*settings.season_bounds)
 
 
-# Assets are declared over all seasons; `definitions.build_defs` narrows them to those in force.
+# Assets are declared over all seasons; `definitions.build_defs` narrows them to those of the settings.
 ALL_SEASONS = season_partitions(1949, None)
-
-ARCHETYPE_PARTITIONS = dg.StaticPartitionsDefinition([str(archetype) for archetype in ARCHETYPES])
+FORECASTERS = dg.StaticPartitionsDefinition([NETWORK])
+ARCHETYPE_PARTITIONS = dg.MultiPartitionsDefinition(
+    {
+        "archetype": dg.StaticPartitionsDefinition([str(archetype) for archetype in ARCHETYPES]),
+        "forecaster": FORECASTERS,
+    }
+)
 
 with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     earlier_and_own_seasons = dg.TimeWindowPartitionMapping(
         start_offset=LONG_AGO, end_offset=0, allow_nonexistent_upstream_partitions=True
     )
-    earlier_seasons = dg.TimeWindowPartitionMapping(
-        start_offset=LONG_AGO, end_offset=-1, allow_nonexistent_upstream_partitions=True
-    )
+    archetypes_of_forecaster = dg.MultiToSingleDimensionPartitionMapping("forecaster")
 
 every_season = dg.AllPartitionMapping()
 
 
+def archetype_partition(archetype: str, forecaster: str = NETWORK) -> str:
+    """Return the key of a partition of the archetype assets.
+
+    Examples
+    --------
+    >>> archetype_partition("short_track")
+    'short_track|network'
+    """
+    return f"{archetype}|{forecaster}"
+
+
+def archetype_of(partition: str) -> str:
+    """Return the archetype of a partition key of the archetype assets.
+
+    Examples
+    --------
+    >>> archetype_of("short_track|network")
+    'short_track'
+    """
+    return partition.partition("|")[0]
+
+
+def by_archetype[T](values: Mapping[str, T]) -> dict[Archetype, T]:
+    """Return the values of one forecaster's archetypes, those that are there, in the order of archetypes.
+
+    Parameters
+    ----------
+    values : mapping of str to T
+        Partition key → value.
+    """
+    by_name = {archetype_of(partition): value for partition, value in values.items()}
+    return {archetype: by_name[archetype] for archetype in ARCHETYPES if archetype in by_name}
+
+
 def narrow(asset: dg.AssetsDefinition, seasons: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """Return `asset` with the seasons in force, if it is cut by season."""
+    """Return `asset` with the seasons of the settings, if seasons are its partitions."""
     return asset.map_asset_specs(
         lambda spec: (
             spec.replace_attributes(partitions_def=seasons) if spec.partitions_def == ALL_SEASONS else spec
@@ -66,31 +104,23 @@ def narrow(asset: dg.AssetsDefinition, seasons: dg.TimeWindowPartitionsDefinitio
     )
 
 
-def partitions_read(
-    graph: AssetGraph, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None
-) -> Sequence[str | None]:
-    """Return the partitions that a partition of an asset reads of a parent; [None] where that has none.
+def upstream_partitions(
+    graph: Any, parent: dg.AssetKey, child: dg.AssetKey, partition: str | None
+) -> list[str | None]:
+    """Return the partitions of an input that an asset's partition reads; [None] for an unpartitioned input.
 
     Parameters
     ----------
-    graph : AssetGraph
+    graph : dagster's asset graph
+        As `dagster.Definitions.resolve_asset_graph` returns it.
     parent, child : dagster.AssetKey
     partition : str or None
         Partition of the child.
     """
-    cut, upstream = graph.get(child).partitions_def, graph.get(parent).partitions_def
+    own, upstream = graph.get(child).partitions_def, graph.get(parent).partitions_def
     if upstream is None:
         return [None]
-    return _read_through(graph.get_partition_mapping(child, parent), cut, upstream, partition)
-
-
-@functools.cache  # Dagster takes milliseconds, and every asset of a season reads others in the same way
-def _read_through(
-    mapping: dg.PartitionMapping,
-    cut: dg.PartitionsDefinition | None,
-    upstream: dg.PartitionsDefinition,
-    partition: str | None,
-) -> Sequence[str]:
-    own = cut.subset_with_partition_keys([partition]) if cut and partition else None
-    read = mapping.get_upstream_mapped_partitions_result_for_partitions(own, cut, upstream)
+    subset = own.subset_with_partition_keys([partition]) if own and partition else None
+    mapping = graph.get_partition_mapping(child, parent)
+    read = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, own, upstream)
     return sorted(read.partitions_subset.get_partition_keys())

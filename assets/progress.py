@@ -1,94 +1,114 @@
-"""How a run goes, told line by line: its events come through a logger of their own, or from its processes."""
+"""Progress of a command's runs on the terminal: their events are read from the instance while they run."""
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from .contracts import place
+from calibration_pipeline.schemas.contracts import place
 
-EVENTS = "assets.progress.events"
+SHOWN_EVENTS = {
+    dg.DagsterEventType.STEP_START,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.RUN_FAILURE,
+}
+EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 
 log = logging.getLogger(__name__)
 
 
-@dg.logger(None, "Hands the run's events to the program that started the run.")
-def progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:
-    """Return the logger whose handler the runner is; in other processes nobody listens."""
-    logger = logging.getLogger(EVENTS)
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return logger
-
-
-class Progress(logging.Handler):
-    """Turns the events of a run into lines: what was made, for which partition, in how many seconds.
+class Progress:
+    """Prints a line for each step that ends, and collects the first failure.
 
     Parameters
     ----------
     console : rich.console.Console
     status : rich.status.Status
-        Shows what is being made.
+        Shows the step that runs.
+    instance : dagster.DagsterInstance
+        Holds the runs' events.
+    tags : mapping of str to str
+        Tags of the command's runs.
+    graph : dagster's asset graph
     """
 
-    def __init__(self, console: Console, status: Status) -> None:
-        super().__init__(logging.DEBUG)
-        self.console = console
-        self.status = status
-        self.partition: str | None = None
-        self.started: dict[tuple[str, str | None], float] = {}
-        self.made: dict[tuple[str, str | None], list[str]] = {}
+    def __init__(
+        self,
+        console: Console,
+        status: Status,
+        instance: dg.DagsterInstance,
+        tags: Mapping[str, str],
+        graph: Any,
+    ) -> None:
+        self.console, self.status, self.instance, self.tags = console, status, instance, dict(tags)
+        self.assets = {
+            asset.op.name: sorted(key.path[-1] for key in asset.keys)
+            for asset in graph.assets_defs
+            if asset.keys
+        }
+        self.failure: str | None = None
+        self._cursors: dict[str, str] = {}
+        self._ended: set[str] = set()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Handle one event of a run in this process."""
-        event: dg.DagsterEvent | None = getattr(record, "dagster_event", None)
-        if event is not None:
-            self.hear(event, self.partition)
+    def follow(self) -> None:
+        """Show the events since the last call."""
+        for run in reversed(self.instance.get_runs(dg.RunsFilter(tags=self.tags))):
+            if run.run_id in self._ended:
+                continue
+            cursor = self._cursors.get(run.run_id)
+            events = self.instance.get_records_for_run(run.run_id, cursor, of_type=SHOWN_EVENTS)
+            self._cursors[run.run_id] = events.cursor
+            for record in events.records:
+                if (event := record.event_log_entry.dagster_event) is not None:
+                    self._show(event, run)
+            if run.is_finished:
+                self._ended.add(run.run_id)
 
-    def hear(self, event: dg.DagsterEvent, partition: str | None) -> None:
-        """Handle one event of a partition's run."""
-        if event.step_key is None:
-            return
-        step = (event.step_key, partition)
-        where = place(*step)
+    def note(self, text: str, mark: str = "–") -> None:
+        """Print a line about the command itself."""
+        self.console.print(f"  [yellow]{mark}[/] {escape(text)}", highlight=False)
+
+    def _show(self, event: dg.DagsterEvent, run: dg.DagsterRun) -> None:
+        partition = run.tags.get("dagster/partition")
+        selected = {key.path[-1] for key in run.asset_selection or ()}
+        names = [name for name in self.assets.get(str(event.step_key), ()) if name in selected]
+        where = place(", ".join(names) or str(event.step_key), partition)
         match event.event_type_value:
             case "STEP_START":
-                self.started[step] = time.monotonic()
                 self.status.update(where)
-            case "ASSET_MATERIALIZATION" if event.asset_key:
-                self.made.setdefault(step, []).append(event.asset_key.to_user_string())
-            case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
-                self._warn(event.asset_check_evaluation_data, partition)
-            case "STEP_SUCCESS" if step in self.made:
-                seconds = time.monotonic() - self.started[step]
-                names = place(", ".join(self.made.pop(step)), partition)
-                self.console.print(f"  [green]✓[/] {escape(names):<58} {seconds:6.1f} s", highlight=False)
+            case "STEP_SUCCESS" if names:
+                seconds = event.step_success_data.duration_ms / 1000
+                self.console.print(f"  [green]✓[/] {escape(where):<58} {seconds:6.1f} s", highlight=False)
             case "STEP_FAILURE" if event.step_failure_data.error:
                 log.error("%s\n%s", where, event.step_failure_data.error.to_string())
+                self.fail(f"{where}: {_cause(event.step_failure_data.error)}")
+            case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
+                self._show_check(event.asset_check_evaluation_data, partition)
+            case "PIPELINE_FAILURE" if event.job_failure_data.error:
+                self.fail(_cause(event.job_failure_data.error))
 
-    def say(self, text: str) -> None:
-        """Print a line about the run itself."""
-        self.console.print(f"  [yellow]–[/] {escape(text)}", highlight=False)
+    def _show_check(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
+        where = place(evaluation.asset_key.path[-1], partition)
+        if evaluation.blocking:
+            self.fail(f"{where}: check {evaluation.check_name} failed: {evaluation.description}")
+        else:
+            self.note(f"{where}: {evaluation.description or evaluation.check_name}", "!")
 
-    def _warn(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
-        where = place(evaluation.asset_key.to_user_string(), partition)
-        text = f"{where}: {evaluation.description or evaluation.check_name}"
-        self.console.print(f"  [yellow]![/] {escape(text)}", highlight=False)
+    def fail(self, message: str) -> None:
+        """Keep the message of a failure, unless one came before."""
+        self.failure = self.failure or message
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hear the events of runs in this process meanwhile."""
-        events = logging.getLogger(EVENTS)
-        events.setLevel(logging.DEBUG)
-        events.propagate = False
-        events.addHandler(self)
-        try:
-            yield
-        finally:
-            events.removeHandler(self)
+
+def _cause(error: Any) -> str:
+    """Return the message of the error beneath Dagster's; with its type where the error is not one of ours."""
+    while error.cause is not None and error.cls_name.startswith("Dagster"):
+        error = error.cause
+    message = str(error.message).strip()
+    name, _, text = message.partition(": ")
+    return text if text and name.startswith(EXPECTED_ERRORS) else message

@@ -1,42 +1,31 @@
-"""Group `report`: the calibration report."""
+"""Group `report`: the calibration report.
 
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePath
-from urllib.parse import urlsplit
+Modules that need JAX or ArviZ are imported inside the functions that compute.
+"""
+
+from typing import cast
 
 import dagster as dg
-import numpy as np
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
-from calibration_pipeline.calibration.inference import TARGET_ACCEPT
-from calibration_pipeline.calibration.summaries import (
-    convergence_by_fold,
-    identification,
-    predictive_checks,
-    slope_by_season,
-)
-from calibration_pipeline.report import ReportContent, archetype_pictures, render_html, render_markdown
-from calibration_pipeline.report.numbers import number
+from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.sources.base import Source
+from calibration_pipeline.terminal.summary import summary_rows
 from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.reliability import pit_ecdf
-from calibration_pipeline.verification.verdicts import read_verdict
+from calibration_pipeline.verification.event_files import judged_events
 
-from .events import judged_events
-from .forecast import forecast_notes
+from .finished_races import REPORT
 from .metadata import OWNERS, boundary, rows, table
-from .partitions import ARCHETYPE_PARTITIONS
-from .scenarios import fold_length
+from .partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
+from .provenance import depends_on
 from .settings import Settings
-from .storage import SCHEMA_VERSION, Report
-from .summary import SUMMARY, summary_rows
+from .storage import ALLOW_MISSING, PATH, SCHEMA_VERSION, Report
 
 GROUP = "report"
+SUMMARY = "summary"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
-those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
+existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 
 
 @dg.asset(
@@ -46,7 +35,7 @@ those_that_exist = dg.AssetIn(metadata={"allow_missing_partitions": True})
     owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    metadata=boundary("report_pictures"),
+    metadata=boundary("report_pictures") | depends_on("seed"),
 )
 def report_pictures(
     context: dg.AssetExecutionContext,
@@ -57,9 +46,13 @@ def report_pictures(
     backtest: xr.Dataset,
     calibration_posterior: xr.DataTree,
 ) -> dg.Output[pl.DataFrame]:
-    """Draw what the report shows of the archetype alone: reliability, coverage, joint events and its fit."""
+    """Pictures of the archetype in the report: reliability, coverage, joint events and its fit."""
+    from calibration_pipeline.report import archetype_pictures
+    from calibration_pipeline.verification.reliability import pit_ecdf
+
+    archetype = archetype_of(context.partition_key)
     pictures = archetype_pictures(
-        parse_archetype(context.partition_key),
+        parse_archetype(archetype),
         calibration_metrics,
         joint_event_validation,
         calibration_curves,
@@ -67,7 +60,7 @@ def report_pictures(
         calibration_posterior,
     )
     frame = pl.DataFrame(
-        {"archetype": context.partition_key, "picture": list(pictures), "png": list(pictures.values())},
+        {"archetype": archetype, "picture": list(pictures), "png": list(pictures.values())},
         schema_overrides={"png": pl.Binary},
     )
     return dg.Output(frame, metadata={**rows(frame), "pictures": ", ".join(pictures)})
@@ -79,6 +72,9 @@ def report_pictures(
     owners=OWNERS,
     code_version="3",
     io_manager_key="report",
+    metadata=depends_on(
+        "source", "tracks", "seasons", "fold_races", "network", "ensembles", "events", "scenarios", "seed"
+    ),
     ins=dict.fromkeys(
         (
             "calibration_metrics",
@@ -89,7 +85,7 @@ def report_pictures(
             "backtest",
             "calibration_posterior",
         ),
-        those_that_exist,
+        existing_partitions,
     ),
 )
 def calibration_report(
@@ -107,133 +103,80 @@ def calibration_report(
     forecast_chances: pl.DataFrame,
     forecast_events: pl.DataFrame,
 ) -> dg.Output[Report]:
-    """Write the report: a verdict per archetype, and the evidence, as one page and its Markdown twin."""
-    fits = _in_order(calibration_posterior)
-    verdicts = [read_verdict(frame) for frame in _in_order(verdict).values()]
-    metrics = pl.concat(_in_order(calibration_metrics).values())
-    convergence = pl.concat(
-        convergence_by_fold(fit).select(pl.lit(name).alias("archetype"), pl.all())
-        for name, fit in fits.items()
+    """Report with a verdict per archetype and the evidence, as one page and its Markdown twin."""
+    from calibration_pipeline.calibration.next_race import forecast_notes
+    from calibration_pipeline.report import render_html, render_markdown
+    from calibration_pipeline.report.assembly import (
+        Evidence,
+        NextRaceForecast,
+        assemble_content,
+        package_versions,
     )
-    events = pl.concat(_in_order(joint_event_validation).values())
-    content = ReportContent(
-        title="Can the simulated races be trusted?",
-        source=source.name,
-        verdicts=verdicts,
-        metrics=metrics,
-        joint_events=events,
-        skipped_events=_unjudged(events, settings),
-        curves=pl.concat(_in_order(calibration_curves).values()),
-        pit=pl.concat(pit_ecdf(scored, settings.seed) for scored in _in_order(backtest).values()),
-        slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
-        convergence=convergence,
-        identification=pl.concat(identification(fit) for fit in fits.values()),
-        predictive_checks=pl.concat(predictive_checks(fit) for fit in fits.values()),
-        fits=fits,
-        comparison=model_comparison,
-        forecast=None if forecast_chances.is_empty() else forecast_chances,
-        forecast_events=forecast_events,
-        forecast_title=_race_title(race_forecast),
-        forecast_archetype=str(race_forecast["archetype"].values[0]) if race_forecast.sizes["race"] else "",
-        forecast_notes=forecast_notes(race_forecast),
-        provenance={
-            **_provenance(settings, source.name, backtest, model_comparison),
-            **_sampling(fits, convergence),
-            **{package: _version(package) for package in PACKAGES},
-        },
+
+    evidence = Evidence(
+        by_archetype(calibration_posterior),
+        by_archetype(verdict),
+        by_archetype(calibration_metrics),
+        by_archetype(joint_event_validation),
+        by_archetype(calibration_curves),
+        by_archetype(backtest),
     )
-    drawn = {
+    notes = forecast_notes(race_forecast)
+    content = assemble_content(
+        evidence,
+        model_comparison,
+        NextRaceForecast(race_forecast, forecast_chances, forecast_events, notes),
+        judged_events(settings.events),
+        _provenance(settings, source.name),
+        package_versions(PACKAGES),
+        settings.seed,
+    )
+    pictures = {
         name: png
         for frame in report_pictures.values()
         for name, png in frame.select("picture", "png").iter_rows()
     }
-    report = Report(render_html(content, drawn), render_markdown(content))
+    report = Report(render_html(content, pictures), render_markdown(content))
+    rulings = [{"archetype": str(one.archetype), "verdict": one.verdict} for one in content.verdicts]
     return dg.Output(
         report,
         metadata={
-            SUMMARY: summary_rows(verdicts, metrics, convergence),
-            "verdicts": table(
-                pl.DataFrame([{"archetype": str(v.archetype), "verdict": v.verdict} for v in verdicts])
-            ),
+            SUMMARY: summary_rows(content.verdicts, content.metrics, content.convergence),
+            "verdicts": table(pl.DataFrame(rulings)),
             "summary_page": dg.MetadataValue.md(report.markdown),
         },
     )
 
 
-def _in_order[T](by_archetype: Mapping[str, T]) -> dict[str, T]:
-    return {str(name): by_archetype[name] for name in ARCHETYPES if name in by_archetype}
+def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[dict[str, str]], str]:
+    """Return the rows of the last report's summary, and the report's path.
+
+    Raises
+    ------
+    LookupError
+        If no run recorded a report.
+    """
+    event = instance.get_latest_materialization_event(dg.AssetKey([*settings.key_prefix, REPORT]))
+    if event is None or event.asset_materialization is None:
+        raise LookupError(f"No run recorded {REPORT}.")
+    metadata = event.asset_materialization.metadata
+    return cast("list[dict[str, str]]", metadata[SUMMARY].value), str(metadata[PATH].value)
 
 
-def _unjudged(events: pl.DataFrame, settings: Settings) -> dict[str, str]:
-    """Return the events that were judged nowhere; the assets' metadata say why."""
-    judged = set(events["event"])
-    return {
-        str(event): "what it needs is not known, or there are no races"
-        for event in judged_events(settings.events)
-        if str(event) not in judged
-    }
+def _provenance(settings: Settings, source: str) -> dict[str, str]:
+    from calibration_pipeline.report.assembly import shown_address
 
-
-def _race_title(forecast: xr.Dataset) -> str:
-    if forecast.sizes["race"] == 0:
-        return ""
-    race = forecast.isel(race=0)
-    kind = parse_archetype(str(race["archetype"].item())).label.lower()
-    return f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()} ({kind})"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed, run from its folder"
-
-
-def _provenance(
-    settings: Settings, source: str, backtest: Mapping[str, xr.Dataset], comparison: pl.DataFrame
-) -> dict[str, str]:
-    scored = [int(one["race_order"].max()) for one in backtest.values() if one.sizes["race"]]
+    address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(source)
     seasons = settings.season_list
-    best = comparison.row(0, named=True)["model"] if comparison.height else "none"
     return {
         "Source": source,
-        "Source address": _shown({"nascar_feed": settings.feed_url, "tables": settings.results}.get(source)),
+        "Source address": shown_address(address, "none, simulated"),
         "Seasons": f"{seasons[0]} to {seasons[-1]}",
-        "Races per fold": str(fold_length(settings) or "a season"),
-        "Last race scored": str(int(np.max(scored))) if scored else "none",
-        "Scenarios of": _shown(settings.ensembles, f"the causal network ({settings.network})"),
-        "Joint events of": _shown(settings.events, "the default ones"),
+        "Races per fold": str(settings.fold_length or "a season"),
+        "Scenarios of": shown_address(settings.ensembles, f"the causal network ({settings.network})"),
+        "Joint events of": shown_address(settings.events, "the default ones"),
         "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
         "Seed": str(settings.seed),
-        "Best calibration by leave-one-out": best,
         "Track constraints, SHA-256": compile_constraints().content_hash,
         "Schema version of stored files": SCHEMA_VERSION,
     }
-
-
-def _sampling(fits: Mapping[str, xr.DataTree], convergence: pl.DataFrame) -> dict[str, str]:
-    """Return how the posteriors were sampled, and the worst of their diagnostics."""
-    if not fits:
-        return {}
-    attributes = next(iter(fits.values())).attrs
-    chains = (str(attributes[name]) for name in ("n_chains", "n_warmup", "n_samples"))
-    r_hat, bulk, tail = convergence.select(pl.max("r_hat"), pl.min("ess_bulk", "ess_tail")).row(0)
-    by_fit = convergence.group_by("archetype", "fold").agg(pl.max("divergences"))
-    return {
-        "NUTS chains, warm-up, draws a chain": ", ".join(chains),
-        "NUTS target acceptance": str(TARGET_ACCEPT),
-        "Fits": str(by_fit.height),
-        "Worst R-hat of all fits": number(r_hat),
-        "Least ESS, bulk and tail": f"{number(bulk, 0)} and {number(tail, 0)}",
-        "Divergences": str(by_fit["divergences"].sum()),
-    }
-
-
-def _shown(address: str | None, otherwise: str = "none, simulated") -> str:
-    """Return an address for others to read: a local file's name, or host and path without credentials."""
-    if address is None:
-        return otherwise
-    if "://" not in address:
-        return PurePath(address).name
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

@@ -1,17 +1,18 @@
-"""What assets are given besides their inputs: the settings, the source and the compiled tracks."""
+"""Resources of the assets: the settings, the source and the IO managers."""
 
 import datetime
 from pathlib import Path
 from typing import Any
 
+from calibration_pipeline.seasons import parse_seasons
 from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.nascar_feed import NascarFeedSource
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.sources.tables import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 
-from .provenance import provenance
-from .settings import Settings, SettingsError, parse_seasons, project_folder
+from .provenance import provenance, setting_values
+from .settings import Settings, SettingsError, project_folder
 from .storage import io_managers
 
 FEED_CACHE = Path("data") / "feed_cache"
@@ -56,5 +57,15 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "source": build_source(settings),
-        **io_managers(settings.store_path, provenance(settings)),
+        **io_managers(settings.store_path, provenance(settings), setting_values(settings)),
+    }
+
+
+def run_tags(settings: Settings) -> dict[str, str]:
+    """Return the tags of every run: source, seasons and seed."""
+    first, last = settings.season_list[0], settings.season_list[-1]
+    return {
+        "calibration/source": settings.source,
+        "calibration/seasons": f"{first}-{last}",
+        "calibration/seed": str(settings.seed),
     }

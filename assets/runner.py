@@ -1,31 +1,39 @@
-"""Materialize everything, or what is out of date, and tell how it goes.
+"""The command's run: materialize everything, or the stale partitions, wave by wave through an executor.
 
-Each run is started as soon as all that it reads was made, as many at a time as the settings say.
+The executor is one of `concurrent.futures`: a pool of processes on this machine, a thread of this process, or
+a Dask cluster. Each task is one Dagster run of one partition, recorded in the instance.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
 
 import dagster as dg
 from rich.console import Console
 
-from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.schemas.contracts import place
 
-from .contracts import place
-from .launch import Launcher, has_succeeded, was_interrupted
-from .neighbours import end_dead_runs, is_full, living, wait_for_pools
-from .plan import needing_more, plan, select_assets
+from .commands import end_dead_runs, living_command, unfinished_runs
+from .executors import open_executor
+from .finished_races import last_finished_races
+from .instance import home_folder
+from .jobs import WAVES, Job
+from .partitions import archetype_of
 from .progress import Progress
-from .schedule import Schedule
-from .upkeep import LAPS, RESULTS, Upkeep
+from .resources import run_tags
+from .selection import select_assets
+from .settings import Settings, to_public_json
+from .staleness import Lineage, Partition
+from .tasks import Task, all_tasks, blocked_by, stale_tasks, without_missing_inputs
+from .worker import Work, materialize
 
-EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
+POLL_S, ENDING_S = 0.3, 10.0
+"""Seconds between two looks at the runs, and that they may take to end when they are interrupted."""
 
 
 class RunError(RuntimeError):
-    """An asset could not be made; the message names it, its partition and the cause."""
+    """An asset could not be materialized; the message names it, its partition and the cause."""
 
 
 def run(
@@ -36,14 +44,14 @@ def run(
     archetypes: Sequence[str] = (),
     *,
     update: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Materialize the selected assets, and stop at the first failure.
+) -> set[str]:
+    """Materialize the selected assets, and stop after the first failure.
 
     Parameters
     ----------
     defs : dagster.Definitions
     instance : dagster.DagsterInstance
-        Where the runs are recorded.
+        The one in DAGSTER_HOME, where workers record their runs.
     console : rich.console.Console
         Gets a line for each asset and partition.
     selection : str, optional
@@ -51,132 +59,128 @@ def run(
     archetypes : sequence of str
         Archetype partitions to materialize; all where it is empty.
     update : bool
-        Make only what is missing, broken or older than what it depends on.
+        Materialize only stale partitions.
 
     Returns
     -------
-    dict
-        asset → its metadata at the last materialization of this run.
+    set of str
+        The assets that were materialized.
 
     Raises
     ------
     RunError
-        At the first asset that fails, or blocking check that does not pass.
+        After the first asset that fails, or blocking check that does not pass.
+    SelectionError
+        If a selection fits no asset.
     """
-    with console.status("") as status, living(instance) as tags:
+    settings: Settings = (defs.resources or {})["settings"]
+    with console.status("") as status, living_command(instance) as command:
         end_dead_runs(instance)
-        progress = Progress(console, status)
+        tags = {**run_tags(settings), **command}
+        progress = Progress(console, status, instance, command, defs.resolve_asset_graph())
         selected = select_assets(defs, selection)
-        lacking = {key: what for key, what in needing_more(defs, archetypes).items() if key in selected}
-        for what in dict.fromkeys(lacking.values()):
-            names = ", ".join(key.to_user_string() for key in lacking if lacking[key] == what)
-            progress.say(f"skipped: {names}; there is no {what}")
-        planned = plan(defs, selected - lacking.keys(), archetypes, apart=update)
-        upkeep = Upkeep(defs, instance, _finished_races(defs, selected, progress)) if update else None
-        schedule = Schedule(defs, planned, upkeep, progress.say)
+        finished: Mapping[int, Mapping[int, str]] = {}
+        if update and {"race_results", "lap_telemetry"} & set(selected):
+            finished, problem = last_finished_races(settings)
+            if problem:
+                progress.note(problem)
+        lineage = Lineage(defs.resolve_asset_graph(), settings, instance, finished)
+        wanted = {
+            (asset, partition)
+            for asset in selected
+            for partition in lineage.partitions(asset)
+            if not archetypes or "|" not in str(partition) or archetype_of(str(partition)) in archetypes
+        }
+        with open_executor(settings) as executor:
+            runs = _Runs(executor, to_public_json(settings), instance, tags, progress)
+            for wave in WAVES:
+                if update:
+                    _update_wave(lineage, wave, wanted, runs)
+                else:
+                    tasks = all_tasks(lineage, wave, wanted)
+                    if archetypes:
+                        tasks, lacking = without_missing_inputs(lineage, tasks)
+                        for asset, read in lacking.items():
+                            progress.note(f"skipped: {asset}; there is no {place(*read)}")
+                    runs.execute(lineage, tasks)
+            return runs.materialized
+
+
+@dataclass
+class _Runs:
+    """Executes the tasks of a wave and shows their progress."""
+
+    executor: Executor
+    settings: str
+    instance: dg.DagsterInstance
+    tags: Mapping[str, str]
+    progress: Progress
+    materialized: set[str] = field(default_factory=set)
+
+    def execute(self, lineage: Lineage, tasks: Collection[Task]) -> None:
+        """Execute tasks side by side; after a failure, end those that have begun and raise."""
+        if not tasks:
+            return
+        failed_checks = lineage.failed_checks()
+        if blocked := next(filter(None, (blocked_by(lineage, task, failed_checks) for task in tasks)), None):
+            raise RunError(blocked)
+        futures = {self._submit(task): task for task in tasks}
         try:
-            with Launcher(defs, instance, progress, tags) as launcher:
-                return _make(defs, instance, schedule, launcher, progress)
+            self._watch(futures)
         except BrokenProcessPool as error:
-            raise RunError(f"A run's process died: {error}") from error
+            raise RunError(f"A worker process died: {error}") from error
+        finally:
+            for future in futures:
+                future.cancel()
+            self._end(futures)
+        if self.progress.failure:
+            raise RunError(self.progress.failure)
+
+    def _submit(self, task: Task) -> Future[bool]:
+        self.materialized |= set(task.assets)
+        home = str(home_folder())
+        work = Work(self.settings, home, task.job.name, task.assets, task.partition, self.tags)
+        return self.executor.submit(materialize, work)
+
+    def _watch(self, futures: Mapping[Future[bool], Task]) -> None:
+        """Return when all tasks have ended, or one has failed and those that had begun have ended."""
+        left = set(futures)
+        while left:
+            done, left = wait(left, timeout=POLL_S)
+            self.progress.follow()
+            for future in done:
+                if not future.cancelled() and not future.result():
+                    self.progress.fail(f"The run of {', '.join(futures[future].assets)} failed; see the log.")
+            if self.progress.failure:
+                for future in left:
+                    future.cancel()
+
+    def _end(self, futures: Mapping[Future[bool], Task]) -> None:
+        """Record as failed the runs that did not end: interrupted ones, and those of a worker that died."""
+        if any(not future.done() for future in futures):
+            wait(futures, timeout=ENDING_S)
+        for unfinished in unfinished_runs(self.instance, self.progress.tags):
+            self.instance.report_run_failed(unfinished, "The process of this run was interrupted or died.")
 
 
-def _make(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    schedule: Schedule,
-    launcher: Launcher,
-    progress: Progress,
-) -> dict[str, dict[str, Any]]:
-    """Make what is planned, and return the metadata of each asset; raise at the first run that failed.
+def _update_wave(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Partition], runs: _Runs) -> None:
+    """Materialize the stale partitions of a wave until none is left.
 
-    After a failure no more is started, and what runs comes to its end.
+    An asset whose inputs come from the same wave may become stale only when they are there. A partition that
+    stays stale for the same reason, as a season whose newest race has no results yet, is not repeated.
     """
-    steps = _assets_by_step(defs)
-    metadata: dict[str, dict[str, Any]] = {}
-    failure: RunError | None = None
-    while launcher.running or not (failure or schedule.is_done()):
-        n_free = 0 if failure else launcher.n - len(launcher.running)
-        runs = schedule.start(n_free, partial(is_full, instance))
-        if runs:
-            launcher.start(schedule.most_at_a_time(runs))
-        alone = not launcher.running and len(runs) == 1
-        for run in runs:
-            launcher.submit(run, alone=alone)
-        if not launcher.running:
-            wait_for_pools(instance, schedule.pools(), progress.say)
-        for run, events in launcher.wait():
-            if was_interrupted(events):
-                raise KeyboardInterrupt
-            if not has_succeeded(events):
-                failure = failure or RunError(_first_failure(events, steps, run.partition))
-            schedule.finish(run)
-            metadata |= _metadata(events)
-    if failure:
-        raise failure
-    return metadata
-
-
-def _finished_races(
-    defs: dg.Definitions, selected: Set[dg.AssetKey], progress: Progress
-) -> dict[int, dict[int, str]]:
-    """Return the finished races of the last season, fresh from the source; none where that cannot tell."""
-    if not selected & {RESULTS, LAPS}:
-        return {}
-    resources = defs.resources or {}
-    last = resources["settings"].season_list[-1]
-    progress.status.update(f"which races of {last} have finished")
-    try:
-        return {last: resources["source"].finished_races(last)}
-    except SourceError as error:  # what is stored can still be kept up
-        progress.say(f"whether races of {last} have finished since cannot be told: {error}")
-        return {}
-
-
-def _metadata(events: Sequence[dg.DagsterEvent]) -> dict[str, dict[str, Any]]:
-    """Return asset → metadata, of the assets that a run made."""
-    made = [
-        event.step_materialization_data.materialization
-        for event in events
-        if event.event_type_value == "ASSET_MATERIALIZATION"
-    ]
-    return {
-        one.asset_key.to_user_string(): {name: value.value for name, value in one.metadata.items()}
-        for one in made
-    }
-
-
-def _assets_by_step(defs: dg.Definitions) -> dict[str, str]:
-    graph = defs.resolve_asset_graph()
-    return {
-        asset.op.name: ", ".join(sorted(key.to_user_string() for key in asset.keys))
-        for asset in graph.assets_defs
-        if asset.keys
-    }
-
-
-def _first_failure(
-    events: Sequence[dg.DagsterEvent], assets: Mapping[str, str], partition: str | None
-) -> str:
-    """Return asset, partition and cause of the first thing that went wrong."""
-    for event in events:
-        if event.event_type_value == "ASSET_CHECK_EVALUATION":
-            evaluation = event.asset_check_evaluation_data
-            if evaluation.blocking and not evaluation.passed:
-                where = place(evaluation.asset_key.to_user_string(), partition)
-                return f"{where}: check {evaluation.check_name} failed: {evaluation.description}"
-        if event.event_type_value == "STEP_FAILURE" and event.step_failure_data.error:
-            step = str(event.step_key)
-            return f"{place(assets.get(step, step), partition)}: {_cause(event.step_failure_data.error)}"
-        if event.is_job_failure and event.job_failure_data.error:
-            return f"{_cause(event.job_failure_data.error)}"
-    return f"The run of partition {partition} failed without saying why; see the log."
-
-
-def _cause(error: Any) -> str:
-    """Return the message of the error beneath Dagster's; its type is told where it is not one of ours."""
-    while error.cause is not None and error.cls_name.startswith("Dagster"):
-        error = error.cause
-    message = str(error.message).strip()
-    name, _, text = message.partition(": ")
-    return text if text and name.startswith(EXPECTED_ERRORS) else message
+    done: set[tuple[str, str | None, str]] = set()
+    while True:
+        stale = stale_tasks(lineage, wave, wanted)
+        new = {
+            task: reasons
+            for task, reasons in stale.items()
+            if {(asset, task.partition, reason) for asset, reason in reasons.items()} - done
+        }
+        if not new:
+            return
+        for task, reasons in new.items():
+            done |= {(asset, task.partition, reason) for asset, reason in reasons.items()}
+            for reason in reasons.values():
+                runs.progress.note(reason)
+        runs.execute(lineage, new)

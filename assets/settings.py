@@ -5,8 +5,8 @@ Defaults live here and nowhere else. Nothing in this module imports Dagster.
 
 import datetime
 import importlib.util
+import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +16,12 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
-from calibration_pipeline.addresses import has_credentials, without_credentials
-
-from .events import read_events
+from calibration_pipeline.addresses import has_credentials, is_on_the_web, split_query, without_credentials
+from calibration_pipeline.seasons import parse_seasons, span
+from calibration_pipeline.verification.event_files import read_events
 
 ENV_PREFIX = "CALIBRATION_"
-FIRST_SEASON = 1949
+SERIES = "cup"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
 ADDRESSES = ("feed_url", "results", "laps", "ensembles", "events")
 """The settings that may hold credentials."""
@@ -41,44 +41,6 @@ def project_folder() -> Path:
     """
     beside = Path(__file__).resolve().parents[1]
     return beside if (beside / "workspace.yaml").exists() else Path.cwd()
-
-
-def parse_seasons(text: str, current_year: int) -> tuple[int, int | None]:
-    """Return the first and the last season of `text`; the last is None where it is open.
-
-    Parameters
-    ----------
-    text : str
-        '2020,2021', '2020-2023', '2020' or '2020-' (up to the current year).
-    current_year : int
-        No season after it exists yet.
-
-    Raises
-    ------
-    ValueError
-        If `text` has another form, or its seasons are not consecutive or not between 1949 and
-        `current_year`.
-
-    Examples
-    --------
-    >>> parse_seasons("2020,2021", 2026), parse_seasons("2020-2023", 2026), parse_seasons("2020-", 2026)
-    ((2020, 2021), (2020, 2023), (2020, None))
-    """
-    text = text.replace(" ", "")
-    if re.fullmatch(r"\d{4}(,\d{4})*", text):
-        years = [int(year) for year in text.split(",")]
-        first, last = years[0], years[-1]
-        consecutive = years == list(range(first, last + 1))
-    elif match := re.fullmatch(r"(\d{4})-(\d{4})?", text):
-        first, last = int(match[1]), int(match[2] or current_year)
-        consecutive = first <= last
-    else:
-        raise ValueError("not a list or a range of years")
-    if not consecutive:
-        raise ValueError("not consecutive")
-    if first < FIRST_SEASON or last > current_year:
-        raise ValueError(f"not between {FIRST_SEASON} and {current_year}")
-    return first, None if text.endswith("-") else last
 
 
 class Settings(BaseSettings):
@@ -150,17 +112,13 @@ class Settings(BaseSettings):
         description="true or false: whether schedule and sensors run without being switched on in the UI",
     )
 
-    executor: Literal["in_process", "multiprocess", "dask"] = Field(
-        default="in_process",
-        description="where steps of a run are executed: in_process (one by one), multiprocess (here, "
-        "as many at a time as processes says) or dask (on the cluster at dask_address)",
+    executor: Literal["process_pool", "in_process", "dask"] = Field(
+        default="process_pool",
+        description="where the command line executes its runs: process_pool (in worker processes), "
+        "in_process (one by one, in its own process) or dask (on the cluster at dask_address)",
     )
     processes: int = Field(
-        default=2,
-        ge=1,
-        le=256,
-        description="runs that the command line executes side by side, each as soon as what it reads is "
-        "made, and steps that executor multiprocess executes at a time, 1 to 256; a fit uses four cores",
+        default=2, ge=1, le=256, description="worker processes of executor process_pool, 1 to 256"
     )
     dask_address: str | None = Field(
         default=None,
@@ -168,6 +126,12 @@ class Settings(BaseSettings):
         validate_default=True,
         description="address of a running Dask scheduler, as in tcp://10.0.0.5:8786, with executor dask",
     )
+
+    @field_validator("feed_url")
+    @classmethod
+    def _check_feed_url(cls, value: str) -> str:
+        split_query(value)
+        return value
 
     @field_validator("executor")
     @classmethod
@@ -180,7 +144,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_dask_address(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("executor") == "dask":
-            raise ValueError("executor dask submits to it: --dask-address tcp://HOST:8786")
+            raise ValueError("executor dask needs it: --dask-address tcp://HOST:8786")
         return value
 
     @field_validator("seasons")
@@ -204,7 +168,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_store(cls, value: str) -> str:
         if has_credentials(value):
-            raise ValueError("it is told in every record: credentials belong into the variables of the store")
+            raise ValueError("every record names it: credentials belong into the variables of the store")
         try:
             store_root(value)
         except Exception as error:  # whatever a file system makes of an address
@@ -228,8 +192,7 @@ class Settings(BaseSettings):
     @property
     def default_seasons(self) -> str | None:
         """The seasons where none are set; None where only the source's files can tell."""
-        on_the_web = self.feed_url.startswith(("http://", "https://"))
-        if self.source == "tables" or (self.source == "nascar_feed" and not on_the_web):
+        if self.source == "tables" or (self.source == "nascar_feed" and not is_on_the_web(self.feed_url)):
             return None
         return DEFAULT_SEASONS[self.source]
 
@@ -254,9 +217,21 @@ class Settings(BaseSettings):
         return list(range(first, (last or datetime.date.today().year) + 1))
 
     @property
+    def fold_length(self) -> int | None:
+        """Races in a fold, None for a season: the setting, or the rule for the history's length."""
+        from calibration_pipeline.scenarios.folds import default_fold_races
+
+        return self.fold_races or default_fold_races(len(self.season_list))
+
+    @property
+    def key_prefix(self) -> tuple[str, str]:
+        """The first parts of every asset key, so that sources and series never share partitions."""
+        return self.source, SERIES
+
+    @property
     def store_path(self) -> UPath:
-        """Where this source's assets are stored: one folder a source, so that sources never mix."""
-        return store_root(self.store) / self.source
+        """The folder or address that holds the assets of this source and series."""
+        return store_root(self.store).joinpath(*self.key_prefix)
 
 
 def store_root(store: str) -> UPath:
@@ -295,6 +270,32 @@ def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
         ) from None
 
 
+def to_public_json(settings: Settings) -> str:
+    """Return the settings as JSON, addresses without credentials: what a task of a worker holds."""
+    public = settings.model_dump(mode="json")
+    return json.dumps(
+        public | {name: without_credentials(public[name]) for name in ADDRESSES if public[name]}
+    )
+
+
+def export_credentials(settings: Settings) -> None:
+    """Put the addresses that hold credentials into the environment, which worker processes inherit."""
+    for name in ADDRESSES:
+        address = getattr(settings, name)
+        if address and has_credentials(address):
+            os.environ[f"{ENV_PREFIX}{name.upper()}"] = address
+
+
+def from_public_json(text: str) -> Settings:
+    """Return the settings of `to_public_json`, with the credentials that the environment holds."""
+    public = json.loads(text)
+    own = {name: os.environ.get(f"{ENV_PREFIX}{name.upper()}", "") for name in ADDRESSES}
+    known = {
+        name: value for name, value in own.items() if value and without_credentials(value) == public[name]
+    }
+    return Settings(**{**public, **known})
+
+
 def origins(options: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Return where each setting's value comes from: option, environment, .env or default."""
     given = {name for name, value in (options or {}).items() if value is not None}
@@ -310,6 +311,21 @@ def origins(options: Mapping[str, Any] | None = None) -> dict[str, str]:
         return ".env" if variable in file else "default"
 
     return {name: origin(name) for name in Settings.model_fields}
+
+
+def setting_rows(settings: Settings, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return each setting's variable, its value without credentials, and its origin."""
+    came_from = origins(options)
+    unset = {"fold_races": "by rule"}
+    values = dict(settings) | {"seasons": span(settings.season_list)}
+    return [
+        (
+            f"{ENV_PREFIX}{name.upper()}",
+            without_credentials(unset.get(name, "none") if value is None else str(value)),
+            came_from[name],
+        )
+        for name, value in values.items()
+    ]
 
 
 def _refuse_idle_tables(settings: Settings, came_from: Mapping[str, str]) -> None:

@@ -1,8 +1,10 @@
 """IO managers: how assets are stored under one root, a folder or an object store.
 
-All share one base: the value is checked against its contract when it is written and when it is read,
-written beside the target and renamed, and never pickled. What a killed writer leaves behind is a dot-file
-that no reader looks at.
+All share one base: the value is validated against its contract when it is written and when it is read. It is
+written beside the target and renamed, and never pickled. A killed writer leaves a dot-file that no reader
+looks at.
+Each materialization records the versions of the inputs that its step loaded, and the settings that its asset
+depends on: `staleness` compares them with what is there.
 """
 
 import contextlib
@@ -15,66 +17,86 @@ import polars as pl
 import xarray as xr
 from upath import UPath
 
-from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.netcdf import read_netcdf, stamped, unstamp
+from calibration_pipeline.scenarios.joining import races_of
+from calibration_pipeline.schemas.contracts import ContractError, place, validate, value_type
+from calibration_pipeline.stored_files import content_version, file_version, seal, unseal, write_atomically
 
-from .contracts import ContractError, place, validate, value_type
-from .kept_values import KeptValues
-from .netcdf import read_attributes, read_netcdf
-from .own_races import (
-    OWN_ARCHETYPE,
-    VERSIONS,
-    VERSIONS_BY_RACE,
-    own_races,
-    versions_by_archetype,
-    versions_by_race,
-)
-from .provenance import stamped, unstamp
-from .stored_files import content_version, seal, unseal, write_atomically
+from .cache import ValueCache
+from .partitions import archetype_of
+from .provenance import DEPENDS_ON
 
 SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 LEFT_OUT = "left_out"
-"""Metadata key of an input, a dataset: the variables that it need not hold; reading them takes its time."""
+"""Metadata key of an input, a dataset: the variables that are not read."""
+OWN_ARCHETYPE = "own_archetype"
+"""Metadata key of an input of which only the races of the consuming partition's archetype are read."""
+ALLOW_MISSING = "allow_missing_partitions"
+"""Metadata key of an input whose partitions need not all be there."""
+READ, SETTINGS, PATH, SCHEMA = "read", "settings", "path", "schema_version"
+"""Metadata keys of a materialization: version by input, value by setting, the file, its schema version."""
 
-_kept = KeptValues()
+_cache = ValueCache()
 
 
-class StoredManager(dg.UPathIOManager):
-    """What the managers share; a child says how a value becomes bytes and comes back."""
+class InputVersions:
+    """Versions of the inputs that the steps of the present run loaded, shared by a process's managers."""
+
+    def __init__(self) -> None:
+        self._run_id = ""
+        self._by_step: dict[str, dict[str, str]] = {}
+
+    def add(self, run_id: str, step: str, source: str, version: str) -> None:
+        """Record the version of an input's partition that a step loaded."""
+        if run_id != self._run_id:
+            self._run_id, self._by_step = run_id, {}
+        self._by_step.setdefault(step, {})[source] = version
+
+    def of_step(self, run_id: str, step: str) -> dict[str, str]:
+        """Return what a step loaded: input partition → version."""
+        return dict(self._by_step.get(step, {})) if run_id == self._run_id else {}
+
+
+class StoredManager(dg.IOManager):
+    """Base of the managers; a subclass turns a value into bytes and back.
+
+    Parameters
+    ----------
+    root : UPath
+        Folder or object-store address of one source's and series' assets.
+    inputs : InputVersions, optional
+        Shared by the managers of a run.
+    settings : mapping, optional
+        Setting → value, of which each materialization records those that its asset depends on.
+    """
+
+    extension = ""
+    has_contract = True
+    """Whether values are validated; a value without a contract is read as bytes."""
+
+    def __init__(
+        self,
+        root: UPath | None = None,
+        inputs: InputVersions | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root = root if root is not None else UPath()
+        self.inputs = inputs or InputVersions()
+        self.settings = dict(settings or {})
 
     def path_of(self, asset: str, partition: str | None) -> UPath:
-        """Return where an asset's partition is stored."""
-        folder = self._base_path if partition is None else self._base_path / asset
-        return folder / f"{partition or asset}{self.extension}"
+        """Return where a partition of an asset is stored."""
+        parts = (asset,) if partition is None else (asset, *partition.split("|"))
+        return self.root.joinpath(*parts[:-1], f"{parts[-1]}{self.extension}")
 
     def files_of(self, path: UPath) -> tuple[UPath, ...]:
         """Return the files of a stored value."""
         return (path,)
 
     def stored_bytes(self, path: UPath) -> bytes:
-        """Return the content that a stored value's version is made from."""
+        """Return the content that a stored value's version is computed from."""
         return b"".join(file.read_bytes() for file in self.files_of(path))
-
-    def holds(self, path: UPath, version: str) -> bool:
-        """Tell whether a stored value's content is of a version, and its schema this program's.
-
-        Its contract was checked when it was written. A file that cannot be read holds nothing.
-
-        Parameters
-        ----------
-        path : UPath
-        version : str
-            Its data version, as recorded.
-        """
-        try:
-            data = self.stored_bytes(path)
-        except OSError:
-            return False
-        return content_version(data) == version and self.schema_version(data) == SCHEMA_VERSION
-
-    def schema_version(self, data: bytes) -> str | None:  # noqa: ARG002
-        """Return the schema version that a stored value tells; what has no schema is of this program's."""
-        return SCHEMA_VERSION
 
     def serialise(self, value: Any) -> bytes:
         """Return `value` as the content of a file."""
@@ -94,7 +116,7 @@ class StoredManager(dg.UPathIOManager):
         archetype: str | None = None,
         left_out: Collection[str] = (),
     ) -> Any:
-        """Return the stored value of an asset's partition, its contract checked.
+        """Return the stored value of an asset's partition, validated.
 
         Parameters
         ----------
@@ -113,55 +135,75 @@ class StoredManager(dg.UPathIOManager):
         ContractError
             If the file breaks the contract or has another schema version.
         """
-        if not path.exists():
-            raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
-        with _unreadable_named(path, asset, partition):
-            data = path.read_bytes()
-            which = (asset, content_version(data), archetype, left_out)
-            if (kept := _kept.find(*which)) is not None:
-                return kept
-            value, version = self.deserialise(data, asset, archetype, left_out)
-        if version != SCHEMA_VERSION:
+        return self._read(path, asset, partition, archetype, left_out)[0]
+
+    def _read(
+        self, path: UPath, asset: str, partition: str | None, archetype: str | None, left_out: Collection[str]
+    ) -> tuple[Any, str]:
+        """Return the value and its version."""
+        _refuse_missing(path, asset, partition)
+        with _named_where_unreadable(path, asset, partition):
+            data = self.stored_bytes(path)
+            version = content_version(data)
+            if not self.has_contract:
+                return data, version
+            key = (asset, version, archetype, frozenset(left_out))
+            if (cached := _cache.get(key)) is not None:
+                return cached, version
+            value, schema_version = self.deserialise(data, asset, archetype, left_out)
+        if schema_version != SCHEMA_VERSION:
             raise ContractError(
-                f"{place(asset, partition)} is stored with schema version {version}, this program reads "
-                f"{SCHEMA_VERSION}: materialize it again."
+                f"{place(asset, partition)} is stored with schema version {schema_version}, this program "
+                f"reads {SCHEMA_VERSION}: materialize it again."
             )
         valid = validate(value, asset, partition)
-        _kept.keep(valid, *which)
-        return valid
+        _cache.put(key, valid)
+        return valid, version
 
-    def dump_to_path(self, context: dg.OutputContext, obj: Any, path: UPath) -> None:
-        """Check and store a value."""
-        partition = context.partition_key if context.has_partition_key else None
-        data = self.serialise(validate(obj, _asset_name(context), partition))
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Validate and store a value, and record what it was computed from."""
+        asset, partition = context.asset_key.path[-1], _partition(context)
+        path = self.path_of(asset, partition)
+        data = self.write(obj, context, path)
+        context.step_context.set_data_version(context.asset_key, dg.DataVersion(content_version(data)))
+        depends_on = (context.definition_metadata or {}).get(DEPENDS_ON, ())
+        read = self.inputs.of_step(context.run_id, context.op_def.name)
+        context.add_output_metadata(
+            {
+                PATH: dg.MetadataValue.path(str(path)),
+                SCHEMA: SCHEMA_VERSION,
+                READ: dg.MetadataValue.json(read),
+                SETTINGS: dg.MetadataValue.json({name: self.settings.get(name) for name in depends_on}),
+            }
+        )
+
+    def write(self, value: Any, context: dg.OutputContext, path: UPath) -> bytes:
+        """Validate and store a value; return the content that its version is computed from."""
+        data = self.serialise(validate(value, context.asset_key.path[-1], _partition(context)))
         write_atomically(path, data)
-        _tell_version(context, data)
-        if partition not in (None, *ARCHETYPES):
-            versions = {VERSIONS: versions_by_archetype(obj), VERSIONS_BY_RACE: versions_by_race(obj)}
-            told = {name: dg.MetadataValue.json(one) for name, one in versions.items() if one}
-            context.add_output_metadata(told)
-
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
-        """Return the value, or the path itself where the input is annotated as a path."""
-        asset = _asset_name(context)
-        partition = path.stem if context.has_asset_partitions else None
-        if not _wants_path(context):
-            metadata = context.definition_metadata or {}
-            archetype = context.partition_key if metadata.get(OWN_ARCHETYPE) else None
-            return self.read(path, asset, partition, archetype, metadata.get(LEFT_OUT, ()))
-        if not path.exists():
-            raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
-        return path
+        return data
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Return one value, or a dict by partition where the input is annotated as a dict."""
-        value = super().load_input(context)
-        if not _wants_dict(context):
-            return value
-        keys = list(context.asset_partition_keys)
-        if not keys or value is None:
-            return {}
-        return {keys[0]: value} if len(keys) == 1 else value
+        """Return a value, a dict by partition where the input is annotated as one, or paths of the files."""
+        asset, metadata = context.asset_key.path[-1], context.definition_metadata or {}
+        keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else None
+        partitions: list[str | None] = [None] if keys is None else [*keys]
+        if metadata.get(ALLOW_MISSING):
+            partitions = [one for one in partitions if self.path_of(asset, one).exists()]
+        archetype = archetype_of(context.partition_key) if metadata.get(OWN_ARCHETYPE) else None
+        values = {}
+        for partition in partitions:
+            path = self.path_of(asset, partition)
+            if _wants_path(context):
+                _refuse_missing(path, asset, partition)
+                values[partition], version = path, str(file_version(self.files_of(path)))
+            else:
+                values[partition], version = self._read(
+                    path, asset, partition, archetype, metadata.get(LEFT_OUT, ())
+                )
+            source = place(asset, partition)
+            self.inputs.add(context.step_context.run_id, context.op_def.name, source, version)
+        return values if _wants_dict(context) else next(iter(values.values()))
 
 
 class ParquetIOManager(StoredManager):
@@ -184,11 +226,8 @@ class ParquetIOManager(StoredManager):
     ) -> tuple[pl.DataFrame, str | None]:
         """Return the frame, or only an archetype's races."""
         frame = pl.read_parquet(data)
-        return frame if archetype is None else own_races(frame, archetype), self.schema_version(data)
-
-    def schema_version(self, data: bytes) -> str | None:
-        """Return what the file's metadata tell."""
-        return pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
+        schema_version = pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
+        return frame if archetype is None else races_of(frame, archetype), schema_version
 
 
 class NetCDFIOManager(StoredManager):
@@ -196,21 +235,28 @@ class NetCDFIOManager(StoredManager):
 
     Parameters
     ----------
-    base_path : UPath, optional
+    root, inputs, settings
+        As in `StoredManager`.
     made_with : mapping of str to str
-        What `provenance` tells; attributes of every file.
+        What `provenance` returns; attributes of every file.
     """
 
     extension = ".nc"
 
-    def __init__(self, base_path: UPath | None = None, made_with: Mapping[str, str] | None = None) -> None:
-        super().__init__(base_path)
+    def __init__(
+        self,
+        root: UPath | None = None,
+        inputs: InputVersions | None = None,
+        settings: Mapping[str, Any] | None = None,
+        made_with: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(root, inputs, settings)
         self.made_with = dict(made_with or {})
 
-    def dump_to_path(self, context: dg.OutputContext, obj: xr.Dataset | xr.DataTree, path: UPath) -> None:
-        """Check and store a value, with what it was made with."""
+    def write(self, value: xr.Dataset | xr.DataTree, context: dg.OutputContext, path: UPath) -> bytes:
+        """Validate and store a value, with its provenance."""
         own = {"code_version": context.asset_spec.code_version or ""}
-        super().dump_to_path(context, stamped(obj, {**self.made_with, **own}), path)
+        return super().write(stamped(value, {**self.made_with, **own}), context, path)
 
     def serialise(self, value: xr.Dataset | xr.DataTree) -> bytes:
         """Return the dataset or tree as NetCDF."""
@@ -231,10 +277,6 @@ class NetCDFIOManager(StoredManager):
         unstamp(value)
         return value, version
 
-    def schema_version(self, data: bytes) -> str | None:
-        """Return what the file's attributes tell."""
-        return read_attributes(unseal(data)).get("schema_version")
-
 
 class Report(NamedTuple):
     """The calibration report in its two forms."""
@@ -247,66 +289,58 @@ class ReportIOManager(StoredManager):
     """The report as a page (.html) and, beside it, its Markdown twin (.md)."""
 
     extension = ".html"
+    has_contract = False
 
-    def dump_to_path(self, context: dg.OutputContext, obj: Report, path: UPath) -> None:
+    def write(self, value: Report, context: dg.OutputContext, path: UPath) -> bytes:  # noqa: ARG002
         """Store both forms."""
-        write_atomically(path.with_suffix(".md"), obj.markdown.encode())
-        write_atomically(path, obj.html.encode())
-        _tell_version(context, obj.html.encode() + obj.markdown.encode())
+        write_atomically(path.with_suffix(".md"), value.markdown.encode())
+        write_atomically(path, value.html.encode())
+        return value.html.encode() + value.markdown.encode()
 
     def files_of(self, path: UPath) -> tuple[UPath, ...]:
         """Return the files of both forms."""
         return path, path.with_suffix(".md")
 
-    def read(
-        self,
-        path: UPath,
-        asset: str,
-        partition: str | None,
-        archetype: str | None = None,  # noqa: ARG002
-        left_out: Collection[str] = (),  # noqa: ARG002
-    ) -> Report:
-        """Return both forms."""
-        with _unreadable_named(path, asset, partition):
-            return Report(*(file.read_text(encoding="utf-8") for file in self.files_of(path)))
-
 
 class CatalogueIOManager(StoredManager):
-    """The catalogue of views as it comes, a DuckDB file."""
+    """The catalogue of views, a DuckDB file."""
 
     extension = ".duckdb"
+    has_contract = False
 
-    def dump_to_path(self, context: dg.OutputContext, obj: bytes, path: UPath) -> None:
+    def write(self, value: bytes, context: dg.OutputContext, path: UPath) -> bytes:  # noqa: ARG002
         """Store the file."""
-        write_atomically(path, obj)
-        _tell_version(context, obj)
-
-    def read(
-        self,
-        path: UPath,
-        asset: str,
-        partition: str | None,
-        archetype: str | None = None,  # noqa: ARG002
-        left_out: Collection[str] = (),  # noqa: ARG002
-    ) -> bytes:
-        """Return the file's content."""
-        with _unreadable_named(path, asset, partition):
-            return path.read_bytes()
+        write_atomically(path, value)
+        return value
 
 
-def io_managers(root: UPath, made_with: Mapping[str, str] | None = None) -> dict[str, StoredManager]:
-    """Return the managers by the key under which assets ask for them."""
+def io_managers(
+    root: UPath, made_with: Mapping[str, str] | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, StoredManager]:
+    """Return the managers by the key under which assets ask for them.
+
+    Parameters
+    ----------
+    root : UPath
+    made_with : mapping, optional
+        What `provenance.provenance` returns.
+    settings : mapping, optional
+        What `provenance.setting_values` returns.
+    """
+    inputs = InputVersions()
     return {
-        "parquet": ParquetIOManager(root),
-        "netcdf": NetCDFIOManager(root, made_with),
-        "report": ReportIOManager(root),
-        "catalogue": CatalogueIOManager(root),
+        "parquet": ParquetIOManager(root, inputs, settings),
+        "netcdf": NetCDFIOManager(root, inputs, settings, made_with),
+        "report": ReportIOManager(root, inputs, settings),
+        "catalogue": CatalogueIOManager(root, inputs, settings),
     }
 
 
 def stored_partitions(folder: UPath) -> dict[str, UPath]:
     """Return the files of an asset's partitions by key, in order; none where the folder does not exist."""
-    return {path.stem: path for path in sorted(folder.glob("[!.]*.*"))}
+    depth = len(folder.parts)
+    paths = sorted([*folder.glob("[!.]*.*"), *folder.glob("*/[!.]*.*")])
+    return {"|".join(path.with_suffix("").parts[depth:]): path for path in paths}
 
 
 def stored_value(path: UPath, asset: str, partition: str | None, archetype: str | None = None) -> Any:
@@ -316,7 +350,7 @@ def stored_value(path: UPath, asset: str, partition: str | None, archetype: str 
 
 
 @contextlib.contextmanager
-def _unreadable_named(path: UPath, asset: str, partition: str | None) -> Iterator[None]:
+def _named_where_unreadable(path: UPath, asset: str, partition: str | None) -> Iterator[None]:
     """Name the file that is read, and whose it is, where it cannot be."""
     try:
         yield
@@ -337,13 +371,13 @@ def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     }
 
 
-def _tell_version(context: dg.OutputContext, data: bytes) -> None:
-    """Let Dagster know the content's version, so that it can tell what is stale."""
-    context.step_context.set_data_version(context.asset_key, dg.DataVersion(content_version(data)))
+def _refuse_missing(path: UPath, asset: str, partition: str | None) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
 
 
-def _asset_name(context: dg.InputContext | dg.OutputContext) -> str:
-    return context.asset_key.path[-1]
+def _partition(context: dg.OutputContext) -> str | None:
+    return context.partition_key if context.has_partition_key else None
 
 
 def _annotation(context: dg.InputContext) -> Any:

@@ -1,16 +1,16 @@
-"""Group `telemetry`: from laps to what is known of a car before its race."""
+"""Group `telemetry`: from laps to the features of a car before its race."""
 
 import dagster as dg
 import polars as pl
 from upath import UPath
 
+from calibration_pipeline.stored_files import local_file
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
+from calibration_pipeline.telemetry.column_sources import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS
 from calibration_pipeline.telemetry.features import ENTRY_COLUMNS
 
-from .lineage import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS, column_lineage
-from .metadata import OWNERS, boundary, rows, table
+from .metadata import OWNERS, boundary, column_lineage, rows, table
 from .partitions import ALL_SEASONS, earlier_and_own_seasons
-from .stored_files import local_file
 
 GROUP = "telemetry"
 
@@ -24,7 +24,7 @@ GROUP = "telemetry"
     io_manager_key="parquet",
     metadata=boundary("lap_aggregates"),
 )
-def lap_aggregates(lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
+def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
     """Aggregate each car's laps, out of core, to facts that are known only after its race."""
     with local_file(lap_telemetry) as path:
         frame = aggregate_laps([path])
@@ -34,7 +34,11 @@ def lap_aggregates(lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
             **rows(frame),
             "races": frame["race_id"].n_unique(),
             "sample": table(frame, 5),
-            **column_lineage({"lap_telemetry": LAP_COLUMNS}, {"lap_telemetry": ("race_id", "driver_id")}),
+            **column_lineage(
+                context.asset_key,
+                {"lap_telemetry": LAP_COLUMNS},
+                {"lap_telemetry": ("race_id", "driver_id")},
+            ),
         },
     )
 
@@ -57,7 +61,7 @@ def driver_features(
     race_results: dict[str, pl.DataFrame],
     lap_aggregates: dict[str, pl.DataFrame],
 ) -> dg.Output[pl.DataFrame]:
-    """Build what is known of every car before its race, from earlier races alone."""
+    """Features of every car before its race, computed from earlier races alone."""
     history = pl.concat(race_results.values())
     laps = pl.concat(lap_aggregates.values())
     frame = build_driver_features(entry_list(race_results[context.partition_key]), history, laps)
@@ -70,6 +74,7 @@ def driver_features(
             "history_seasons": ", ".join(sorted(race_results)),
             "sample": table(frame, 5),
             **column_lineage(
+                context.asset_key,
                 {"race_results": RESULT_COLUMNS, "lap_aggregates": AGGREGATE_COLUMNS},
                 {"race_results": ENTRY_COLUMNS},
             ),

@@ -1,33 +1,23 @@
-"""Group `verification`: how good the forecasts are on races that no fit had seen, and what follows."""
+"""Group `verification`: scores of the forecasts on races that no fit had seen, and the verdict.
 
-from collections.abc import Sequence
+Modules that need JAX are imported inside the functions that compute.
+"""
 
 import dagster as dg
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline import figures, plotting
 from calibration_pipeline.addresses import without_credentials
-from calibration_pipeline.calibration.recalibration import scored_races
-from calibration_pipeline.scenarios.joining import join_seasons
-from calibration_pipeline.verification import joint_events, metric_table, reliability, verdicts
+from calibration_pipeline.verification.event_files import judged_events
 
-from .calibration import (
-    own_races_of_every_season,
-    own_recalibrated_races,
-    own_scenarios_of_every_season,
-)
-from .events import judged_events
-from .metadata import OWNERS, boundary, plot, plotted_scores, rows, table
-from .partitions import ARCHETYPE_PARTITIONS
+from .calibration import outcomes_alone
+from .metadata import OWNERS, boundary, bullets, numbers, plot, rows, table
+from .partitions import ARCHETYPE_PARTITIONS, archetype_of
+from .provenance import depends_on
 from .settings import Settings
 
 GROUP = "verification"
-ENSEMBLES = {
-    "scenario_ensemble": own_scenarios_of_every_season,
-    "recalibrated_ensemble": own_recalibrated_races,
-}
-OUTCOMES = {"race_results": own_races_of_every_season, **ENSEMBLES}
+FORECASTS = {"recalibrated_forecast": outcomes_alone}
 SHOWN_COLUMNS = (
     "forecast",
     "event",
@@ -49,21 +39,22 @@ SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
     owners=OWNERS,
     code_version="3",
     io_manager_key="parquet",
-    ins=ENSEMBLES,
-    metadata=boundary("calibration_metrics"),
+    ins=FORECASTS,
+    metadata=boundary("calibration_metrics") | depends_on("seed"),
 )
 def calibration_metrics(
-    context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    scenario_ensemble: dict[str, xr.Dataset],
-    recalibrated_ensemble: xr.Dataset,
+    archetype_races: xr.DataTree,
+    recalibrated_forecast: xr.Dataset,
     backtest: xr.Dataset,
 ) -> dg.Output[pl.DataFrame]:
-    """Score raw and recalibrated forecasts beside baselines, with race-clustered intervals."""
-    ensembles = judged_ensembles(
-        list(scenario_ensemble.values()), recalibrated_ensemble, context.partition_key
-    )
-    metrics = metric_table.score_backtest(backtest, ensembles, settings.seed)
+    """Scores of raw and recalibrated forecasts beside baselines, with race-clustered intervals."""
+    from calibration_pipeline import figures, plotting
+    from calibration_pipeline.calibration.recalibration import scored_forecasts
+    from calibration_pipeline.verification import metric_table
+
+    forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
+    metrics = metric_table.score_backtest(backtest, forecasts, settings.seed)
     figure, ax = figures.figure_axes()
     plotting.draw_coverage(ax, metrics.filter(quantity="coverage"))
     shown = metrics.filter(pl.col("quantity").is_in(["crps", "log_score", "coverage", "head_to_head_slope"]))
@@ -72,7 +63,7 @@ def calibration_metrics(
         metrics,
         metadata={
             **rows(metrics),
-            **plotted_scores(metrics),
+            **numbers(metric_table.headline_scores(metrics)),
             "seed": settings.seed,
             "coverage": plot(figure),
             "scores": table(shown.select(columns), 40),
@@ -87,21 +78,22 @@ def calibration_metrics(
     owners=OWNERS,
     code_version="2",
     io_manager_key="parquet",
-    ins=ENSEMBLES,
-    metadata=boundary("calibration_curves"),
+    ins=FORECASTS,
+    metadata=boundary("calibration_curves") | depends_on("seed"),
 )
 def calibration_curves(
-    context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    scenario_ensemble: dict[str, xr.Dataset],
-    recalibrated_ensemble: xr.Dataset,
+    archetype_races: xr.DataTree,
+    recalibrated_forecast: xr.Dataset,
     backtest: xr.Dataset,
 ) -> dg.Output[pl.DataFrame]:
-    """Hold predicted probabilities of binary events against how often they happened, with isotonic fits."""
-    ensembles = judged_ensembles(
-        list(scenario_ensemble.values()), recalibrated_ensemble, context.partition_key
-    )
-    curves = reliability.calibration_curves(backtest, ensembles, settings.seed)
+    """Predicted probabilities of binary events against how often they happened, with isotonic fits."""
+    from calibration_pipeline import figures, plotting
+    from calibration_pipeline.calibration.recalibration import scored_forecasts
+    from calibration_pipeline.verification import reliability
+
+    forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
+    curves = reliability.calibration_curves(backtest, forecasts, settings.seed)
     plots = {}
     for event in SHOWN_EVENTS:
         figure, panels = figures.figure_pair()
@@ -117,30 +109,31 @@ def calibration_curves(
     owners=OWNERS,
     code_version="3",
     io_manager_key="parquet",
-    ins=OUTCOMES,
-    metadata=boundary("joint_event_validation"),
+    ins=FORECASTS,
+    metadata=boundary("joint_event_validation") | depends_on("seed", "events"),
 )
 def joint_event_validation(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    scenario_ensemble: dict[str, xr.Dataset],
-    recalibrated_ensemble: xr.Dataset,
+    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, recalibrated_forecast: xr.Dataset
 ) -> dg.Output[pl.DataFrame]:
-    """Hold predicted probabilities of joint events, as "led a lap and top 10", against results."""
-    ensembles = judged_ensembles(
-        list(scenario_ensemble.values()), recalibrated_ensemble, context.partition_key
+    """Predicted probabilities of joint events, as "led a lap and top 10", against results."""
+    from calibration_pipeline import figures, plotting
+    from calibration_pipeline.calibration.archetype_races import results_table
+    from calibration_pipeline.calibration.recalibration import scored_forecasts
+    from calibration_pipeline.verification import joint_events
+
+    events, skipped = joint_events.validate_events(
+        scored_forecasts(archetype_races, recalibrated_forecast),
+        results_table(archetype_races),
+        judged_events(settings.events),
+        settings.seed,
     )
-    results = pl.concat(race_results.values())
-    chosen = judged_events(settings.events)
-    events, skipped = joint_events.validate_events(ensembles, results, chosen, settings.seed)
     figure, ax = figures.figure_axes(height=figures.rows_height(max(events["event"].n_unique(), 2)))
     plotting.draw_joint_events(ax, events)
     return dg.Output(
         events,
         metadata={
             **rows(events),
-            "skipped": "; ".join(f"{event}: {why}" for event, why in skipped.items()) or "none",
+            "skipped": bullets([f"{event}: {why}" for event, why in skipped.items()]),
             "events_of": without_credentials(settings.events or "the default ones"),
             "seed": settings.seed,
             "joint_events": plot(figure),
@@ -164,22 +157,13 @@ def verdict(
     calibration_metrics: pl.DataFrame,
     joint_event_validation: pl.DataFrame,
 ) -> dg.Output[pl.DataFrame]:
-    """Rule whether the archetype's forecasts can be trusted, with the lines of evidence that decide it."""
+    """Ruling whether the archetype's forecasts can be trusted, with the lines of evidence that decide it."""
+    from calibration_pipeline.verification import verdicts
+
     n_calibrated = int((backtest["n_calibration_races"] > 0).sum())
-    ruling = verdicts.judge(context.partition_key, calibration_metrics, joint_event_validation, n_calibrated)
-    frame = verdicts.verdict_table(ruling)
+    archetype = archetype_of(context.partition_key)
+    ruling = verdicts.judge(archetype, calibration_metrics, joint_event_validation, n_calibrated)
     return dg.Output(
-        frame,
-        metadata={
-            "verdict": ruling.verdict,
-            "evidence": dg.MetadataValue.md("\n".join(f"- {line}" for line in ruling.evidence)),
-        },
+        verdicts.verdict_table(ruling),
+        metadata={"verdict": ruling.verdict, "evidence": bullets(ruling.evidence)},
     )
-
-
-def judged_ensembles(
-    raw: Sequence[xr.Dataset], recalibrated: xr.Dataset, archetype: str
-) -> dict[str, xr.Dataset]:
-    """Return the archetype's ensembles by forecast, of the races that the backtest scores."""
-    forecasts = {"raw": join_seasons(raw, archetype), "recalibrated": recalibrated}
-    return {forecast: scored_races(ensemble) for forecast, ensemble in forecasts.items()}

@@ -1,6 +1,7 @@
-"""What in the store is not as the runs recorded it. It reads, and changes nothing."""
+"""Verification of the store against what the runs recorded. It reads, and changes nothing."""
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import dagster as dg
@@ -8,10 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from upath import UPath
 
-from .contracts import place
+from calibration_pipeline.schemas.contracts import place
+from calibration_pipeline.stored_files import file_version
+
+from .finished_races import REPORT
+from .instance import home_folder, open_instance, prepare_home
 from .settings import Settings
-from .storage import stored_partitions
-from .upkeep import Upkeep
+from .staleness import Lineage, data_version, latest_record
+from .storage import ParquetIOManager, ReportIOManager, stored_partitions
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
@@ -31,36 +36,77 @@ class Findings(NamedTuple):
     differences: list[str]
 
 
-def verify_store(defs: dg.Definitions, instance: dg.DagsterInstance) -> Findings:
-    """Hold every file of the source's store against what the runs recorded.
+def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterInstance) -> Findings:
+    """Compare every file of the source's store with what the runs recorded, and name what is stale.
 
     Parameters
     ----------
     defs : dagster.Definitions
-        Their setting `store` says where the files are.
+    settings : Settings
+        Their `store` says where the files are.
     instance : dagster.DagsterInstance
         Where the runs are recorded.
     """
-    upkeep = Upkeep(defs, instance)
-    settings: Settings = (defs.resources or {})["settings"]
+    lineage = Lineage(defs.resolve_asset_graph(), settings, instance)
     store = settings.store_path
     found = {str(path): path for path in sorted(store.rglob("*")) if path.is_file()}
     differences: list[str] = []
     of_assets: set[str] = set()
-    for key in upkeep.graph.toposorted_asset_keys:
-        name, manager = key.to_user_string(), upkeep.manager_of(key)
-        for partition in _partitions(upkeep, key, store):
-            files = {str(file) for file in manager.files_of(manager.path_of(name, partition))}
-            is_recorded = bool(upkeep.tags(key, partition))
-            if not is_recorded and not files & found.keys():
+    for asset in lineage.keys:
+        current = set(lineage.partitions(asset))
+        for partition in _partitions(lineage, asset, store):
+            files = {str(file) for file in lineage.manager(asset).files_of(lineage.path(asset, partition))}
+            record = lineage.record(asset, partition)
+            if record is None and not files & found.keys():
                 continue
             of_assets |= files
-            if fault := upkeep.fault(key, partition):
-                differences.append(fault)
-            elif not is_recorded:
-                differences.append(f"{place(name, partition)} is recorded by no run")
+            fault = lineage.file_fault(asset, partition, record)
+            if reason := fault or (lineage.stale_reason(asset, partition) if partition in current else None):
+                differences.append(reason)
+            elif record is None:
+                differences.append(f"{place(asset, partition)} is recorded by no run")
     differences += [_stranger(found[name]) for name in sorted(found.keys() - of_assets)]
     return Findings(len(found), differences)
+
+
+def check_digests(
+    store: UPath, prefix: Sequence[str], assets: Iterable[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Compare stored files with the SHA-256 that the runs recorded.
+
+    Parameters
+    ----------
+    store : UPath
+        Folder or address of a source's and series' assets.
+    prefix : sequence of str
+        Source and series.
+    assets : iterable of str
+
+    Returns
+    -------
+    damaged : dict
+        Asset → a message, of those with a file that differs.
+    unknown : list of str
+        Assets with a file that no run in DAGSTER_HOME recorded.
+    """
+    damaged: dict[str, str] = {}
+    unknown: list[str] = []
+    if not (home_folder() / "dagster.yaml").exists():
+        return {}, list(assets)
+    prepare_home()
+    with open_instance() as instance:
+        for asset in assets:
+            manager = ReportIOManager(store) if asset == REPORT else ParquetIOManager(store)
+            for partition in stored_partitions(store / asset) or [None]:
+                record = latest_record(instance, dg.AssetKey([*prefix, asset]), partition)
+                version = file_version(manager.files_of(manager.path_of(asset, partition)))
+                if record is None:
+                    unknown.append(asset)
+                elif data_version(record) != version:
+                    damaged[asset] = (
+                        f"{place(asset, partition)} is not what was stored: run --update repairs it"
+                    )
+    return damaged, sorted(set(unknown))
 
 
 def print_findings(console: Console, store: UPath, findings: Findings) -> None:
@@ -72,12 +118,12 @@ def print_findings(console: Console, store: UPath, findings: Findings) -> None:
     console.print(f"{findings.n_files} files in {escape(str(store))}: {told}.", highlight=False)
 
 
-def _partitions(upkeep: Upkeep, key: dg.AssetKey, store: UPath) -> list[str] | list[None]:
-    """Return the partitions that are stored or were recorded, of whatever source; also earlier settings'."""
-    if upkeep.graph.get(key).partitions_def is None:
+def _partitions(lineage: Lineage, asset: str, store: UPath) -> list[str] | list[None]:
+    """Return the partitions that are stored or were recorded, also those of earlier settings."""
+    if lineage.graph.get(lineage.keys[asset]).partitions_def is None:
         return [None]
-    stored = stored_partitions(store / key.to_user_string()).keys()
-    return sorted(stored | upkeep.instance.get_materialized_partitions(key))
+    recorded = lineage.instance.get_materialized_partitions(lineage.keys[asset])
+    return sorted(stored_partitions(store / asset).keys() | recorded)
 
 
 def _stranger(path: UPath) -> str:

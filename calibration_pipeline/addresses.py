@@ -2,15 +2,23 @@
 
 import re
 
+from upath import UPath
+
 
 def without_credentials(text: str) -> str:
     """Return `text` without users, passwords and queries of addresses in it.
 
+    Of an address with "?" before "@" nothing is left: a password may have the one, or a query the other.
+
     >>> without_credentials("https://user:secret@feed.example/a?token=1 is down")
     'https://feed.example/a is down'
+    >>> without_credentials("'https://feed.example/a?token=it's' and https://feed.example?token=a@b")
+    "'https://feed.example/a' and https://"
     """
-    without_users = re.sub(r"(?<=://)[^/\s]*@", "", text)
-    return re.sub(r"(://[^\s?'\"]*)\?[^\s'\"]*", r"\1", without_users)
+    plain = re.sub(r"(?<=://)[^/?\s]*\?[^/\s]*@[^\s'\"]*", "", text)
+    without_users = re.sub(r"(?<=://)[^/\s]*@", "", plain)
+    # A quote ends a query unless the query goes on behind it.
+    return re.sub(r"(://[^\s?'\"]*)\?(?:[^\s'\"]|['\"]+(?=[\w%&=~+-]))*", r"\1", without_users)
 
 
 def has_credentials(address: str) -> bool:
@@ -25,3 +33,46 @@ def has_credentials(address: str) -> bool:
 def tellable_cause(error: BaseException, address: str) -> BaseException | None:
     """Return `error` as the cause of another, None where it may repeat an address that has credentials."""
     return None if has_credentials(address) else error
+
+
+def is_on_the_web(address: str) -> bool:
+    """Return whether an address begins with `http://` or `https://`.
+
+    >>> is_on_the_web("HTTPS://feed.example"), is_on_the_web("s3://bucket/prefix")
+    (True, False)
+    """
+    return address.lower().startswith(("http://", "https://"))
+
+
+def split_query(address: str) -> tuple[str, str]:
+    """Return an address without a slash at its end, and its query with the "?" before it.
+
+    Only web addresses have a query; it is empty where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the address is empty, or on the web and cannot be split.
+
+    Examples
+    --------
+    >>> split_query("https://feed.example/cacher/?token=1"), split_query("/data/feed/")
+    (('https://feed.example/cacher', '?token=1'), ('/data/feed', ''))
+    """
+    base, query = address.strip(), ""
+    if is_on_the_web(base):
+        if "#" in base or re.search(r"\s", base):
+            raise ValueError("it must have neither '#' nor a space: write %23 and %20")
+        if without_credentials(base).endswith("://"):
+            raise ValueError("it must have a host, and no '?' before '@': write %3F and %40")
+        base, mark, query = base.partition("?")
+        query = mark + query if query else ""
+    base = base.rstrip("/")
+    if not base:
+        raise ValueError("it must not be empty")
+    return base, query
+
+
+def is_local(path: UPath) -> bool:
+    """Return whether a path is on this machine's disks, and not in an object store."""
+    return path.protocol in ("", "file", "local")

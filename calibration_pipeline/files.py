@@ -1,8 +1,23 @@
 """Writing files so that nobody ever reads half of one."""
 
+import errno
+import glob
 import os
-import threading
+import uuid
+from contextlib import suppress
 from pathlib import Path
+
+SUFFIX = ".tmp"
+LEFTOVER_AGE_S = 3600.0
+FREE = "free some space there and try again"
+PERMIT = "make it writable and try again"
+REMEDIES = {
+    errno.ENOSPC: FREE,
+    errno.EDQUOT: FREE,
+    errno.EROFS: PERMIT,
+    errno.EACCES: PERMIT,
+    errno.EPERM: PERMIT,
+}
 
 
 def checked_target(output_path: str | os.PathLike[str]) -> Path:
@@ -20,10 +35,49 @@ def checked_target(output_path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path` and rename, replacing what is there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    """Write a file so that a reader sees the old content or the new, and after a power failure too.
+
+    The content is written beside `path`, synced to the disk and renamed; folders are created. Leftovers of
+    killed writers of the same path are removed once they are an hour old.
+
+    Raises
+    ------
+    OSError
+        If the file or its folder cannot be written; the message names it and the remedy. `path` is as it was.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{SUFFIX}")
     try:
-        part.write_bytes(content)
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            _remove_leftovers(path, os.fstat(file.fileno()).st_mtime)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        folder = error.filename if error.filename != str(beside) else None
+        raise unwritable(folder or path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError) -> OSError:
+    """Return an error of the same type and number that names the file and the remedy in one line.
+
+    >>> str(unwritable("a.csv", OSError(errno.ENOSPC, "No space left on device")))
+    "[Errno 28] No space left on device (free some space there and try again): 'a.csv'"
+    """
+    if error.errno is None:
+        return type(error)(f"{error}: {str(path)!r}")
+    remedy = REMEDIES.get(error.errno)
+    reason = f"{error.strerror} ({remedy})" if remedy else error.strerror
+    return OSError(error.errno, reason, str(path))
+
+
+def _remove_leftovers(path: Path, now: float) -> None:
+    """Remove old leftovers; `now` and the times of the leftovers are by the clock of the file system."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
+        with suppress(FileNotFoundError):
+            if now - leftover.stat().st_mtime > LEFTOVER_AGE_S:
+                leftover.unlink()

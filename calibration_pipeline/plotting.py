@@ -5,11 +5,12 @@ The raw and the recalibrated forecast look the same in every picture. One pictur
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.figures import ARCHETYPE_STYLES, BLACK, FORECAST_STYLES, GREY, SKY, Style
@@ -26,6 +27,8 @@ from calibration_pipeline.series import (
     say_no_races,
 )
 
+LABEL_STRIP = 0.09
+"""Share of the axes' height above, and below, the intervals of slopes, in which a label stands."""
 Drawing = Callable[[Axes, pl.DataFrame], Axes]
 """What every `draw_...` function is."""
 
@@ -243,7 +246,8 @@ def draw_joint_events(ax: Axes, joint_events: pl.DataFrame) -> Axes:
     for row, event, about_dependence in events.select("row", "event", "about_dependence").iter_rows():
         text, color = (event, BLACK) if about_dependence else (f"{event} *", GREY)
         across = ax.get_yaxis_transform()
-        ax.text(0.01, row - 0.24, text, va="bottom", color=color, fontsize="small", transform=across)
+        look: dict[str, Any] = {"va": "bottom", "color": color, "fontsize": "small", "parse_math": False}
+        ax.text(0.01, row - 0.24, text, transform=across, **look)
     ax.set(yticks=[], xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.85))
     ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     legend_below(ax, 3)
@@ -274,21 +278,26 @@ def draw_slope_by_season(ax: Axes, slopes: pl.DataFrame) -> Axes:
     for offset, (style, part) in dodged(parts, 0.12):
         draw_points(ax, part["season"].to_numpy() + offset, part, style, label=style.label, line=True)
     first, last = int(slopes["season"].min()), int(slopes["season"].max())  # type: ignore[arg-type]
-    bottom, top = ax.get_ylim()
-    ax.set(xlim=(first - 0.5, last + 0.5), ylim=(min(bottom, 0.75), max(top, 1.35)))
+    bottom, top = _slope_limits(slopes)
+    ax.set(xlim=(first - 0.5, last + 0.5), ylim=(bottom, top))
     ax.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 8)))
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
+    linear = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])  # has no tick below 1 where the axis is long
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if top > 4 * bottom else linear)
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    for height, side, meaning in (
-        (0.98, "top", "above 1: too cautious"),
-        (0.02, "bottom", "below 1: too sure"),
-    ):
-        ax.text(
-            0.99, height, meaning, ha="right", va=side, color=GREY, fontsize="small", transform=ax.transAxes
-        )
+    look: dict[str, Any] = {"ha": "right", "va": "center", "color": GREY, "fontsize": "small"}
+    ax.text(0.99, 1 - LABEL_STRIP / 2, "above 1: too cautious", transform=ax.transAxes, **look)
+    ax.text(0.99, LABEL_STRIP / 2, "below 1: too sure", transform=ax.transAxes, **look)
     legend_below(ax, 2)
     return ax
+
+
+def _slope_limits(slopes: pl.DataFrame) -> tuple[float, float]:
+    """Return limits of a logarithmic axis that leave a strip above and below all intervals for labels."""
+    values = np.concatenate([slopes["estimate"].to_numpy(), *interval_ends(slopes), [0.75, 1.35]])
+    lowest, highest = np.nanmin(values), np.nanmax(values)
+    strip = (highest / lowest) ** (LABEL_STRIP / (1 - 2 * LABEL_STRIP))
+    return float(lowest / strip), float(highest * strip)
 
 
 def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
@@ -326,7 +335,7 @@ def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
             transform=ax.get_yaxis_transform(),
         )
     ax.text(1.01, -0.8, "Win", va="bottom", fontsize="small", transform=ax.get_yaxis_transform())
-    ax.set_yticks(rows, forecast["driver"].to_list(), fontsize="small")
+    ax.set_yticks(rows, forecast["driver"].to_list(), fontsize="small", parse_math=False)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(0, min(1.0, 1.08 * max(0.05, largest(forecast, "top10"))))
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))

@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+WORD = 64
+"""Bits of a word of `are_permutations`."""
+
 
 def rank(values: ArrayLike) -> NDArray[np.intp]:
     """Rank along the last axis: 1 for the smallest, equal values in their order.
@@ -25,6 +28,49 @@ def rank(values: ArrayLike) -> NDArray[np.intp]:
     places = np.empty_like(order)
     np.put_along_axis(places, order, np.arange(1, order.shape[-1] + 1), axis=-1)
     return places
+
+
+def are_permutations(position: NDArray[np.integer], n_cars: ArrayLike) -> bool:
+    """Whether the cars of every race have the positions 1..n, each once, in every scenario.
+
+    Each position sets one bit of a 64-bit word. n cars set n different bits only if no position occurs twice.
+    The function works race by race, so that its memory does not grow with the number of races.
+
+    Parameters
+    ----------
+    position : ndarray of int, shape (n_races, ..., width)
+        Positions; the cars come first, then padding, which must be 0.
+    n_cars : array_like of int, shape (n_races,)
+        Cars of each race.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> are_permutations(np.array([[[2, 1, 0], [1, 2, 0]]]), [2])
+    True
+    >>> are_permutations(np.array([[[2, 1, 0], [2, 2, 0]]]), [2])
+    False
+    """
+    return all(
+        0 <= n <= places.shape[-1] and not places[..., n:].any() and _is_permuted(places[..., :n], n)
+        for places, n in zip(position, np.asarray(n_cars).tolist(), strict=True)
+    )
+
+
+def _is_permuted(places: NDArray[np.integer], n: int) -> bool:
+    """Whether the last axis of `places`, of length n, holds each of 1..n."""
+    one = np.uint64(1)
+    for first in range(0, n + 1, WORD):
+        shift = places - first if first else places
+        # A shift below 0 becomes a very large one; NumPy shifts by WORD or more to 0.
+        bits = np.left_shift(one, shift, dtype=np.uint64, casting="unsafe")
+        wanted = sum(1 << (place - first) for place in range(max(first, 1), min(first + WORD, n + 1)))
+        if (np.bitwise_or.reduce(bits, axis=-1) != np.uint64(wanted)).any():
+            return False
+    return True
 
 
 def first_to_last(order: NDArray) -> NDArray[np.intp]:

@@ -25,18 +25,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one_process(_no_settings_from_outside: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let whole runs have one process: other tests run beside them."""
-    monkeypatch.setenv("CALIBRATION_PROCESSES", "1")
-
-
-@pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return an empty project folder that settings, store and instance are kept in."""
     monkeypatch.setattr("assets.settings.project_folder", lambda: tmp_path)
     monkeypatch.setattr("assets.instance.project_folder", lambda: tmp_path)
     monkeypatch.setattr("assets.resources.project_folder", lambda: tmp_path)
-    # Processes of a run know of none of that.
+    # Worker processes know of none of that.
+    monkeypatch.setenv("CALIBRATION_EXECUTOR", "in_process")
     monkeypatch.setenv("CALIBRATION_STORE", str(tmp_path / "data" / "store"))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     return tmp_path

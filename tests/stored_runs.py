@@ -21,11 +21,12 @@ def make(folder: Path, command: list[str]) -> Path:
 def point_at(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for module in ("settings", "instance", "resources"):
         patch.setattr(f"assets.{module}.project_folder", lambda: folder)
-    patch.setenv("CALIBRATION_STORE", str(folder / "data" / "store"))  # processes of a run know of no patch
+    patch.setenv("CALIBRATION_EXECUTOR", "in_process")  # worker processes know of no patch
+    patch.setenv("CALIBRATION_STORE", str(folder / "data" / "store"))
     patch.setenv("DAGSTER_HOME", str(folder / "home"))
 
 
 def copied(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, folder, dirs_exist_ok=True)
     point_at(folder, patch)
-    return folder / "data" / "store" / "simulated"
+    return folder / "data" / "store" / "simulated" / "cup"

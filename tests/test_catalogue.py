@@ -9,13 +9,14 @@ import pytest
 from clusters import BUCKET, object_store
 from upath import UPath
 
-from assets.catalogue import TABLES, ask, catalogue, create_views, stored_tables
+from assets.catalogue import catalogue
 from assets.cli import main
-from assets.contracts import BOUNDARIES
 from assets.settings import Settings
 from assets.storage import ParquetIOManager
-from assets.stored_files import write_atomically
+from calibration_pipeline.schemas.contracts import BOUNDARIES
 from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sql import TABLES, ask, create_views, stored_tables
+from calibration_pipeline.stored_files import write_atomically
 from calibration_pipeline.tracks import compile_constraints
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "sql.md"
@@ -39,8 +40,8 @@ def fill(store: UPath, results: pl.DataFrame) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path, results: pl.DataFrame) -> UPath:
-    fill(UPath(tmp_path / "store" / "simulated"), results)
-    return UPath(tmp_path / "store" / "simulated")
+    fill(UPath(tmp_path / "store" / "simulated" / "cup"), results)
+    return UPath(tmp_path / "store" / "simulated" / "cup")
 
 
 def test_a_view_holds_all_partitions(store: UPath, results: pl.DataFrame) -> None:
@@ -55,7 +56,7 @@ def test_only_so_many_rows_are_returned(store: UPath) -> None:
 
 
 def test_an_object_store_is_asked_alike(results: pl.DataFrame) -> None:
-    store = UPath("memory://catalogue-test/simulated")
+    store = UPath("memory://catalogue-test/simulated/cup")
     fill(store, results)
     assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
 
@@ -67,7 +68,7 @@ def test_a_real_object_store_is_asked_alike_and_no_other(
     with object_store(tmp_path) as reach:
         for name, value in reach.items():
             monkeypatch.setenv(name, value)
-        store = UPath(f"s3://{BUCKET}/store/simulated")
+        store = UPath(f"s3://{BUCKET}/store/simulated/cup")
         fill(store, results)
         assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
         with pytest.raises(ValueError, match="disabled by configuration"):
@@ -143,7 +144,7 @@ def test_a_damaged_table_is_named_and_the_others_are_answered(store: UPath) -> N
 def test_the_asset_holds_views_with_described_columns(
     store: UPath, tmp_path: Path, results: pl.DataFrame
 ) -> None:
-    made = catalogue(Settings(store=str(store.parent)))
+    made = catalogue(Settings(store=str(store.parents[1])), calibration_report=store)
     assert f"| race_results | {2 * results.height} |" in made.metadata["views"].value
     (tmp_path / "catalogue.duckdb").write_bytes(made.value)
     with duckdb.connect(tmp_path / "catalogue.duckdb", read_only=True) as connection:
@@ -160,7 +161,7 @@ def test_the_asset_holds_views_with_described_columns(
 def test_the_asset_names_tables_that_cannot_be_read(store: UPath) -> None:
     (store / "verdict.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"must be materialized again: verdict: .*verdict\.parquet"):
-        catalogue(Settings(store=str(store.parent)))
+        catalogue(Settings(store=str(store.parents[1])), calibration_report=store)
 
 
 def test_views_of_an_empty_store_are_none(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_views_of_an_empty_store_are_none(tmp_path: Path) -> None:
 
 
 def test_the_command_answers_lists_and_refuses(store: UPath, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--store", str(store.parent)]
+    options = ["--store", str(store.parents[1])]
     assert main(["sql", *options, "SELECT count(*) AS cars FROM race_results WHERE round = 1"]) == 0
     assert "cars" in capsys.readouterr().out
     assert main(["sql", *options, "FROM race_results"]) == 0

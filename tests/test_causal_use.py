@@ -13,6 +13,7 @@ from scipy.stats import norm
 from seasons import without_laps
 
 from calibration_pipeline.scenarios import SkeletonNarrative
+from calibration_pipeline.scenarios.history import fold_history
 from calibration_pipeline.scenarios.narrative import move_on_grid
 from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
 from calibration_pipeline.scenarios.pins import effective_sample_size, resample
@@ -26,7 +27,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "forecasts.md"
 def race() -> tuple[pl.DataFrame, xr.Dataset]:
     """Features of one race at a superspeedway, and the network fitted before it."""
     features, results = without_laps([2022])
-    network = fit_networks(features, results, 2022, 12, seed=1)
+    network = fit_networks(fold_history(features, results, 2022, 12), 12, seed=1)
     wild = features.filter(pl.col("archetype") == "superspeedway", pl.col("round") > 12)
     return wild.filter(pl.col("race_order") == wild["race_order"].min()), network
 

@@ -7,23 +7,25 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 import xarray as xr
 from clusters import start
+from made_up_tables import RESULTS_COLUMNS, write_results
 
 from assets.cli import main
 from assets.definitions import build_defs
+from assets.jobs import WAVES
 from assets.log import log_to
-from assets.plan import needing_more
 from assets.settings import load_settings
+from assets.staleness import Lineage
+from assets.tasks import all_tasks, without_missing_inputs
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.schemas.contracts import place
 
 ROOT = Path(__file__).parents[1]
 REAL_FEED = ROOT.parent / "shared" / "data" / "nascar_feed_2020_2021.zip"
@@ -69,17 +71,6 @@ def test_wrong_setting_gets_one_line_and_exit_code_2(
     assert not (project / ".dagster_home").exists()
 
 
-RESULTS_COLUMNS = ("season", "round", "track_id", "driver", "car_number", "team", "make", "start_position",
-    "finish_position", "laps_completed", "laps_led", "status")  # fmt: skip
-
-
-def write_results(path: Path, seasons: Sequence[int], rounds: int) -> None:
-    """Write a table of simulated results, the first races of each season."""
-    source = SimulatedSource(seasons, compile_constraints())
-    results = pl.concat([source.load_season(season).race_results for season in seasons])
-    results.filter(pl.col("round") <= rounds).select(RESULTS_COLUMNS).write_csv(path)
-
-
 def test_tables_have_the_seasons_that_are_in_them(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = project / "mine.csv"
     write_results(table, [2022, 2023], 2)
@@ -88,7 +79,7 @@ def test_tables_have_the_seasons_that_are_in_them(project: Path, capsys: pytest.
     assert "2022-2023" in capsys.readouterr().out
     assert main(["run", *tables, "--select", "+driver_features"]) == 0
     assert "Seasons 2022-2023 of tables" in capsys.readouterr().out
-    stored = pl.read_parquet(project / "data" / "store" / "tables" / "race_results" / "2023.parquet")
+    stored = pl.read_parquet(project / "data" / "store" / "tables" / "cup" / "race_results" / "2023.parquet")
     assert stored["race_order"].unique().sort().to_list() == [202301, 202302]
     assert main(["run", *tables, "--seasons", "2021"]) == 1
     assert f"Season 2021 is not in {table}; it has 2022, 2023" in capsys.readouterr().err
@@ -136,22 +127,49 @@ def test_a_local_feed_has_the_seasons_that_are_in_it(
     assert "2020-2021" in capsys.readouterr().out
 
 
+def touch(store: Path, asset: str, suffix: str, *partitions: str) -> None:
+    """Make empty files of an asset's partitions; of the asset itself where there are none."""
+    for path in [store / asset / partition for partition in partitions] or [store / asset]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(suffix).touch()
+
+
 def test_an_archetype_alone_skips_what_needs_all_until_they_are_there(project: Path) -> None:
-    defs = build_defs(load_settings())
-    lacking = needing_more(defs, ["intermediate"])
-    assert {key.to_user_string() for key in lacking} == {
-        "pooled_posterior",
-        "model_comparison",
-        "calibration_report",
-        "catalogue",
-    }
-    assert set(lacking.values()) == {"calibration_posterior of road_course, short_track, superspeedway"}
-    folder = project / "data" / "store" / "simulated" / "calibration_posterior"
-    folder.mkdir(parents=True)
-    for archetype in ARCHETYPES:
-        (folder / f"{archetype}.nc").touch()
-    assert needing_more(defs, ["intermediate"]) == {}
-    assert needing_more(defs, []) == {}
+    settings = load_settings()
+    last_waves = WAVES[-2:]
+
+    def lacking() -> dict[str, str]:
+        found = {}
+        for wave in last_waves:
+            tasks = all_tasks(lineage, wave, wanted)
+            found |= without_missing_inputs(lineage, tasks)[1]
+        return {asset: place(*read) for asset, read in found.items()}
+
+    store = project / "data" / "store" / "simulated" / "cup"
+    seasons = map(str, settings.season_list)
+    for asset in ("race_results", "lap_aggregates", "driver_features"):
+        touch(store, asset, ".parquet", *map(str, settings.season_list))
+    touch(store, "causal_network", ".nc", *seasons)
+    touch(store, "calibration_posterior", ".nc", "intermediate/network")
+    with dg.DagsterInstance.ephemeral() as instance:
+        lineage = Lineage(build_defs(settings).resolve_asset_graph(), settings, instance)
+        assets = [name for wave in last_waves for job in wave for name in job.assets]
+        wanted = {(asset, partition) for asset in assets for partition in lineage.partitions(asset)}
+        report = {
+            "calibration_report": "model_comparison [network]",
+            "catalogue": "calibration_report",
+        }
+        for asset in ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"):
+            touch(store, asset, ".nc" if asset == "race_forecast" else ".parquet")
+        assert lacking() == {
+            "pooled_posterior": "calibration_posterior [road_course|network]",
+            "model_comparison": "pooled_posterior [network]",
+            **report,
+        }
+        touch(store, "calibration_posterior", ".nc", *(f"{archetype}/network" for archetype in ARCHETYPES))
+        assert lacking() == report
+        touch(store, "model_comparison", ".parquet", "network")
+        assert lacking() == {}
 
 
 def test_unknown_archetype_and_asset_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
@@ -178,7 +196,7 @@ def test_report_says_when_there_is_none(project: Path, capsys: pytest.CaptureFix
 
 def test_report_prints_the_newest(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for age, source in ((100, "simulated"), (0, "nascar_feed")):
-        folder = project / "data" / "store" / source
+        folder = project / "data" / "store" / source / "cup"
         folder.mkdir(parents=True)
         for suffix in (".html", ".md"):
             page = folder / f"calibration_report{suffix}"
@@ -188,7 +206,7 @@ def test_report_prints_the_newest(project: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "[report] of nascar_feed" in out
     assert "of simulated" not in out
-    assert "nascar_feed/calibration_report.html" in out.replace("\n", "")
+    assert "nascar_feed/cup/calibration_report.html" in out.replace("\n", "")
 
 
 def test_run_tells_progress_and_stores(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +219,8 @@ def test_run_tells_progress_and_stores(project: Path, capsys: pytest.CaptureFixt
     ):
         assert line in out
     assert "DEBUG" not in out
-    stored = project / "data" / "store" / "simulated" / "race_results" / "2025.parquet"
+    assert "Report:" not in out
+    stored = project / "data" / "store" / "simulated" / "cup" / "race_results" / "2025.parquet"
     assert pl.read_parquet(stored)["season"].unique().to_list() == [2025]
     assert (project / ".dagster_home" / "dagster.yaml").exists()
 
@@ -211,7 +230,7 @@ def test_failure_names_asset_partition_and_cause_and_keeps_what_was_there(
 ) -> None:
     feed = project / "feed"
     feed.mkdir()
-    earlier = project / "data" / "store" / "nascar_feed" / "race_results" / "2021.parquet"
+    earlier = project / "data" / "store" / "nascar_feed" / "cup" / "race_results" / "2021.parquet"
     earlier.parent.mkdir(parents=True)
     earlier.write_bytes(b"the last good version")
     code = main(["run", "--source", "nascar_feed", "--feed-url", str(feed), "--seasons", "2021"])
@@ -245,7 +264,7 @@ def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_nobody_reads_any_more_ends_with_its_processes(project: Path) -> None:
-    words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--processes", "2"]
+    words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--executor", "process_pool"]
     process = start(words, {"DAGSTER_HOME": str(project / "home")}, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -257,21 +276,19 @@ def test_a_run_that_nobody_reads_any_more_ends_with_its_processes(project: Path)
 
 
 @pytest.mark.soak
-@pytest.mark.usefixtures("one_process")
 def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = project / "mine.csv"
     write_results(table, [2022, 2023], 14)
     options = ["--source", "tables", "--results", str(table), "--scenarios", "200", "--fold-races", "7"]
     assert main(["run", *options]) == 0
     assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
-    report = project / "data" / "store" / "tables" / "calibration_report.md"
+    report = project / "data" / "store" / "tables" / "cup" / "calibration_report.md"
     said = report.read_text().replace("\\", "")
     assert table.name in said
     assert str(table) not in said
 
 
 @pytest.mark.soak
-@pytest.mark.usefixtures("one_process")
 def test_one_archetype_on_a_fresh_store_says_what_it_skips(
     project: Path,  # noqa: ARG001
     capsys: pytest.CaptureFixture[str],
@@ -279,13 +296,14 @@ def test_one_archetype_on_a_fresh_store_says_what_it_skips(
     options = ["--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "intermediate"]
     assert main(["run", *options]) == 0
     out = capsys.readouterr().out.replace("\n", "")
-    assert "skipped: pooled_posterior, model_comparison, calibration_report" in out
+    assert "skipped: pooled_posterior; there is no calibration_posterior [road_course|network]" in out
+    assert "skipped: model_comparison; there is no pooled_posterior [network]" in out
+    assert "skipped: calibration_report; there is no model_comparison [network]" in out
     assert "race_forecast" in out
-    assert "verdict [intermediate]" in out
+    assert "verdict [intermediate|network]" in out
 
 
 @pytest.mark.real
-@pytest.mark.usefixtures("one_process")
 @pytest.mark.skipif(not REAL_FEED.exists(), reason=f"optional real seasons are absent: {REAL_FEED}")
 def test_two_real_seasons_end_in_a_report_of_four_archetypes(
     project: Path, capsys: pytest.CaptureFixture[str]
@@ -294,15 +312,15 @@ def test_two_real_seasons_end_in_a_report_of_four_archetypes(
     options = ["--source", "nascar_feed", "--seasons", "2020,2021", "--feed-url", str(REAL_FEED)]
     assert main(["run", *options, "--scenarios", "300"]) == 0
     assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
-    store = project / "data" / "store" / "nascar_feed"
+    store = project / "data" / "store" / "nascar_feed" / "cup"
     n_scored = 0
     for archetype in ARCHETYPES:
-        backtest = xr.open_dataset(store / "backtest" / f"{archetype}.nc", engine="h5netcdf").load()
+        backtest = xr.open_dataset(store / "backtest" / archetype / "network.nc", engine="h5netcdf").load()
         n_scored += backtest.sizes["race"]
         assert set(backtest["season"].values.tolist()) == {2021}
         assert (backtest["calibration_as_of"] < backtest["race_order"]).all()
         kept = backtest.isel(race=backtest["n_calibration_races"].values == 0)
         assert kept["raw"].equals(kept["recalibrated"].rename("raw"))
-        fit = xr.open_datatree(store / "calibration_posterior" / f"{archetype}.nc", engine="h5netcdf")
+        fit = xr.open_datatree(store / "calibration_posterior" / archetype / "network.nc", engine="h5netcdf")
         assert float(convergence_by_fold(fit)["r_hat"].max()) < 1.05
     assert n_scored == 35

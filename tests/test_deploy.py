@@ -1,5 +1,6 @@
 """The files of `deploy/`: what can be checked of them without a cluster or a container engine."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from dagster import DagsterInstance
 from dagster._core.instance import InstanceRef
 
+from assets.instance import DEFAULT_CONFIG
 from assets.settings import ENV_PREFIX, Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -34,6 +37,13 @@ AMOUNTS = closed({"cpu": TEXT, "memory": TEXT})
 RESOURCES = closed({"requests": AMOUNTS, "limits": AMOUNTS})
 DAYS = {"anyOf": [WHOLE, closed(dict.fromkeys(("skipped", "success", "failure", "started"), WHOLE),
         "skipped", "success", "failure", "started")]}  # fmt: skip
+MONITORING = (
+    "startTimeoutSeconds",
+    "cancelTimeoutSeconds",
+    "maxRuntimeSeconds",
+    "pollIntervalSeconds",
+    "freeSlotsAfterRunEndSeconds",
+)
 # The parts of the chart's values.schema.json (as in its schema/charts) that the file uses.
 CHART = closed(
     {
@@ -89,14 +99,17 @@ CHART = closed(
         ),
         "generatePostgresqlPasswordSecret": {"const": False},
         "dagsterWebserver": closed({"service": closed({"type": {"const": "ClusterIP"}, "port": WHOLE})}),
-        "dagsterDaemon": closed({"enabled": {"const": True}, "runMonitoring": {"type": "object"}}),
-        "concurrency": closed(
+        # The chart's schema takes any keys of these two; its template for dagster.yaml reads these.
+        "dagsterDaemon": closed(
             {
-                "enabled": FLAG,
-                "pools": closed({"defaultLimit": WHOLE, "granularity": {"enum": ["run", "op"]}}),
-                "runs": closed({"maxConcurrentRuns": WHOLE}),
+                "enabled": {"const": True},
+                "runMonitoring": closed({"enabled": FLAG, **dict.fromkeys(MONITORING, WHOLE)}, *MONITORING),
+                "runRetries": closed(
+                    {"enabled": FLAG, "maxRetries": WHOLE, "retryOnAssetOrOpFailure": FLAG}, "enabled"
+                ),
             }
         ),
+        "concurrency": closed({"enabled": {"const": True}, "runs": closed({"maxConcurrentRuns": WHOLE})}),
         "retention": closed(
             {
                 "enabled": FLAG,
@@ -142,14 +155,74 @@ def test_compose_opens_the_ui_on_loopback_alone_and_holds_no_password() -> None:
     assert str(server["grpc_server"]["port"]) in (DEPLOY / "Dockerfile").read_text()
 
 
+def read_instance(config: Path, folder: Path) -> InstanceRef:
+    """Read an instance's configuration as Dagster does, which refuses keys that it does not know."""
+    shutil.copy(config, folder / "dagster.yaml")
+    return InstanceRef.from_dir(str(folder))
+
+
 def test_composes_instance_is_one_that_dagster_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_PASSWORD", "not a secret")
-    shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
-    ref = InstanceRef.from_dir(str(tmp_path))
+    ref = read_instance(DEPLOY / "dagster.yaml", tmp_path)
     assert ref.storage_data is not None
     assert ref.storage_data.class_name == "DagsterPostgresStorage"
     assert "not a secret" not in str(ref)
     assert ref.settings["telemetry"] == {"enabled": False}
+
+
+SHARED = {
+    "concurrency": {"runs": {"max_concurrent_runs": 2}},
+    "run_monitoring": {
+        "enabled": True,
+        "start_timeout_seconds": 300,
+        "cancel_timeout_seconds": 180,
+        "max_runtime_seconds": 14_400,
+        "poll_interval_seconds": 60,
+        "free_slots_after_run_end_seconds": 60,
+    },
+    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
+}
+"""Queue, monitoring and retries of runs in every configuration: a killed run leaves the queue."""
+
+
+@pytest.mark.parametrize("config", [DEFAULT_CONFIG, DEPLOY / "dagster.yaml"], ids=["default", "compose"])
+def test_queue_monitoring_and_retries_are_those_of_every_configuration(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", "not a secret")
+    settings = read_instance(config, tmp_path).settings
+    assert {name: settings[name] for name in SHARED} == SHARED
+
+
+def test_instance_runs_queue_monitoring_and_retries_as_configured(tmp_path: Path) -> None:
+    """The default configuration, and the same keys as the chart writes them into dagster.yaml."""
+    read_instance(DEFAULT_CONFIG, tmp_path)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        queue = instance.get_concurrency_config().run_queue_config
+        assert queue is not None
+        assert queue.max_concurrent_runs == 2
+        assert instance.get_concurrency_config().pool_config.default_pool_limit is None
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_start_timeout_seconds == 300
+        assert instance.run_monitoring_max_runtime_seconds == 14_400
+        assert instance.run_retries_enabled
+        assert instance.get_settings("run_retries")["max_retries"] == 2
+
+
+def test_the_charts_values_have_the_same_queue_monitoring_and_retries() -> None:
+    values = read("kubernetes/values.yaml")
+    daemon = values["dagsterDaemon"]
+    runs = {snake_case(key): value for key, value in values["concurrency"]["runs"].items()}
+    assert {
+        "concurrency": {"runs": runs},
+        "run_monitoring": {snake_case(key): value for key, value in daemon["runMonitoring"].items()},
+        "run_retries": {snake_case(key): value for key, value in daemon["runRetries"].items()},
+    } == SHARED
+
+
+def snake_case(key: str) -> str:
+    """Return the key of dagster.yaml that the chart writes for a key of its values."""
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
 
 
 def test_the_image_copies_what_exists() -> None:

@@ -1,6 +1,7 @@
 """Events as text: the parser, the user's file, and the command line."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.cli import main
-from assets.events import judged_events, read_events
 from assets.settings import SettingsError, load_settings
-from assets.storage import NetCDFIOManager, ParquetIOManager
+from assets.storage import NetCDFIOManager
+from calibration_pipeline.calibration.archetype_races import join_archetype_races
+from calibration_pipeline.scenarios.history import fold_history
+from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.schemas.frames import LapAggregates
 from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.verification.event_files import judged_events, read_events
 from calibration_pipeline.verification.event_text import LANGUAGE, LONGEST_TEXT, parse_event, parse_events
 from calibration_pipeline.verification.events import (
     Event,
@@ -260,7 +266,7 @@ def test_an_event_that_is_none_and_a_store_without_scenarios(
     assert "did you mean 'top'" in capsys.readouterr().err
     assert main(["events", "top(5)"]) == 1
     error = capsys.readouterr().err
-    assert str(project / "data" / "store" / "simulated") in error
+    assert str(project / "data" / "store" / "simulated" / "cup") in error
     assert "calibration-pipeline run" in error
 
 
@@ -313,25 +319,41 @@ def seasons() -> tuple[pl.DataFrame, xr.Dataset]:
     return results, ensemble
 
 
-def store(project: Path, asset: str, name: str, value: pl.DataFrame | xr.Dataset) -> None:
-    manager = ParquetIOManager() if isinstance(value, pl.DataFrame) else NetCDFIOManager()
-    path = project / "data" / "store" / "simulated" / asset / f"{name}{manager.extension}"
+@pytest.fixture(scope="module")
+def joined(seasons: tuple[pl.DataFrame, xr.Dataset]) -> Callable[[list[int], pl.DataFrame], xr.DataTree]:
+    """Return a function that joins scenarios of some seasons, which no network drew, with results."""
+    results, ensemble = seasons
+    features = build_driver_features(entry_list(results), results, LapAggregates.empty())
+    no_networks = fit_networks(fold_history(features.clear(), results, 2022, None), None, seed=1)
+
+    def join(years: list[int], race_results: pl.DataFrame) -> xr.DataTree:
+        parts = [ensemble.isel(race=ensemble["season"].values == year) for year in years]
+        return join_archetype_races(parts, race_results, features, [no_networks], "intermediate", years)
+
+    return join
+
+
+def store(project: Path, asset: str, value: xr.Dataset | xr.DataTree) -> Path:
+    """Store an asset's partition of intermediate tracks, and return its path."""
+    path = project / "data" / "store" / "simulated" / "cup" / asset / "intermediate" / "network.nc"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(manager.serialise(value))
+    path.write_bytes(NetCDFIOManager().serialise(value))
+    return path
 
 
 def test_an_event_is_judged_on_what_is_stored(
-    project: Path, capsys: pytest.CaptureFixture[str], seasons: tuple[pl.DataFrame, xr.Dataset]
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    seasons: tuple[pl.DataFrame, xr.Dataset],
+    joined: Callable[[list[int], pl.DataFrame], xr.DataTree],
 ) -> None:
     results, ensemble = seasons
-    for season in (2022, 2023):
-        store(project, "race_results", str(season), results.filter(season=season))
-        of_season = ensemble.isel(race=ensemble["season"].values == season)
-        store(project, "scenario_ensemble", str(season), of_season)
-    store(project, "recalibrated_ensemble", "intermediate", ensemble)
+    store(project, "archetype_races", joined([2022, 2023], results))
+    store(project, "recalibrated_forecast", ensemble)
 
     assert main(["events", "top(10)"]) == 0
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if "Intermediate" in line]
+    of_season = ensemble.isel(race=ensemble["season"].values == 2023)
     size = of_season["field_size"].values
     assert row[1:4] == [f"{10 * size.size / size.sum():.3f}"] * 3
     assert row[-2:] == [str(size.sum()), str(size.size)]
@@ -339,12 +361,19 @@ def test_an_event_is_judged_on_what_is_stored(
     assert main(["events", "led(1)"]) == 0
     assert "Intermediate: not judged, laps_led is absent from the ensemble." in capsys.readouterr().out
 
-    # A run of later seasons alone: the earlier scenarios are not its own, and its first season is not scored.
-    store(project, "recalibrated_ensemble", "intermediate", of_season)
+    # A run of later seasons alone: its first season is not scored.
+    store(project, "archetype_races", joined([2023], results))
+    stored = store(project, "recalibrated_forecast", of_season)
     assert main(["events", "top(10)"]) == 0
     assert "Intermediate: not judged, there are no races." in capsys.readouterr().out
 
-    store(project, "recalibrated_ensemble", "intermediate", ensemble)
-    store(project, "race_results", "2023", results.filter(season=2022))
+    stored.write_bytes(stored.read_bytes()[:100])
     assert main(["events", "top(10)"]) == 1
-    assert "results must have every car of the ensemble" in capsys.readouterr().err
+    assert "recalibrated_forecast [intermediate|network] cannot be read" in capsys.readouterr().err
+
+
+def test_a_forecast_is_joined_with_the_results_of_all_its_cars(
+    seasons: tuple[pl.DataFrame, xr.Dataset], joined: Callable[[list[int], pl.DataFrame], xr.DataTree]
+) -> None:
+    with pytest.raises(ValueError, match="race_results must have every car of the ensembles"):
+        joined([2022, 2023], seasons[0].filter(season=2022))

@@ -1,28 +1,27 @@
-"""Executors: the same values from one process, several, and a Dask cluster of which a worker is killed."""
+"""Executors: equal values in process, in a pool and on Dask; a killed worker or command leaves nothing."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from clusters import BUCKET, ROOT, command, dask_cluster, object_store, start
+from clusters import BUCKET, command, dask_cluster, object_store, start
 from stored import assert_same_values
 from upath import UPath
 
+from assets.commands import UNFINISHED
 from assets.instance import DEFAULT_CONFIG
 from assets.settings import SettingsError, load_settings
 
 # Two short seasons up to their networks, or further up to the scores of one archetype.
 OPTIONS = ["run", "--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "road_course"]
 NETWORKS, SCORES = "causal_network", "calibration_metrics"
-LAST_PARTITION = {NETWORKS: "2025", SCORES: "road_course"}
+LAST_PARTITION = {NETWORKS: "2025", SCORES: "road_course|network"}
 ENDED_S = 400.0
 
 
@@ -37,43 +36,54 @@ def in_process(last: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the store of a run in one process."""
     folder = tmp_path_factory.mktemp("in_process")
     command(
-        [*OPTIONS, "--select", f"+{last}"],
+        [*OPTIONS, "--select", f"+{last}", "--executor", "in_process"],
         {"CALIBRATION_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")},
     )
-    return folder / "store" / "simulated"
+    return folder / "store" / "simulated" / "cup"
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("last", [SCORES], indirect=True)
-def test_multiprocess_gives_the_same_values(in_process: Path, tmp_path: Path) -> None:
-    """The last steps again, each in a process of its own; progress is told as ever."""
-    store = tmp_path / "store"
-    shutil.copytree(in_process.parent, store)
-    remade = ("calibration_posterior", "recalibrated_ensemble", "backtest", "calibration_metrics")
-    for asset in remade:
-        (store / "simulated" / asset).joinpath(
-            "road_course" + (".parquet" if "metrics" in asset else ".nc")
-        ).unlink()
-    env = {"CALIBRATION_STORE": str(store), "DAGSTER_HOME": str(tmp_path / "home")}
-    out = command([*OPTIONS, "--select", ",".join(remade), "--executor", "multiprocess"], env)
-    for asset in remade:
-        assert f"✓ {asset} [road_course]" in out
+@pytest.mark.server
+@pytest.mark.parametrize("last", [NETWORKS], indirect=True)
+def test_a_pool_of_processes_gives_the_same_values(in_process: Path, last: str, tmp_path: Path) -> None:
+    env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(tmp_path / "home")}
+    out = command([*OPTIONS, "--select", f"+{last}", "--processes", "2"], env)
+    assert f"✓ {last} [{LAST_PARTITION[last]}]" in out
     assert "DEBUG" not in out
-    assert_same_values(UPath(store / "simulated"), in_process)
+    assert_same_values(UPath(tmp_path / "store" / "simulated" / "cup"), in_process)
 
 
-def started(home: Path, step: str, partition: str) -> list[int]:
-    """Return the processes in which a step of a partition was started, in order."""
+def step_processes(home: Path, step: str, partition: str) -> list[int]:
+    """Return the processes in which a step of a partition started, in order."""
     with dg.DagsterInstance.from_config(str(home)) as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": partition}))
         events = [
             record.event_log_entry.dagster_event
-            for run in runs
+            for run in reversed(runs)
             for record in instance.get_records_for_run(
                 run.run_id, of_type=dg.DagsterEventType.STEP_START
             ).records
         ]
     return [event.pid for event in events if event and event.step_key == step and event.pid]
+
+
+def wait_for_step(run: subprocess.Popen, home: Path, step: str, partition: str) -> int:
+    """Return the process in which a step starts, as soon as it does."""
+    end = time.monotonic() + ENDED_S
+    while not (found := step_processes(home, step, partition)):
+        assert run.poll() is None, run.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    return found[-1]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a DAGSTER_HOME whose storage is there before others open it."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copy(DEFAULT_CONFIG, folder / "dagster.yaml")
+    assert not step_processes(folder, NETWORKS, "2025")
+    return folder
 
 
 @pytest.fixture
@@ -91,23 +101,14 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     indirect=True,
 )
 def test_dask_gives_the_same_values_though_a_worker_is_killed(
-    in_process: Path, last: str, tmp_path: Path, bucket: dict[str, str]
+    in_process: Path, last: str, tmp_path: Path, home: Path, bucket: dict[str, str]
 ) -> None:
     """Two workers fill an object store; the one that fits the last network is killed meanwhile."""
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(DEFAULT_CONFIG, home / "dagster.yaml")
-    assert not started(home, "causal_network", "2025")  # and the storage is there before others open it
     env = {**bucket, "DAGSTER_HOME": str(home), "CALIBRATION_STORE": f"s3://{BUCKET}/mine"}
     with dask_cluster(tmp_path, bucket) as (address, workers):
         run = start([*OPTIONS, "--select", f"+{last}", "--executor", "dask", "--dask-address", address], env)
         try:
-            end = time.monotonic() + ENDED_S
-            while not started(home, "causal_network", "2025"):
-                assert run.poll() is None, run.communicate()[0]
-                assert time.monotonic() < end
-                time.sleep(0.5)
-            (victim,) = started(home, "causal_network", "2025")
+            victim = wait_for_step(run, home, NETWORKS, "2025")
             assert victim in [worker.pid for worker in workers]
             os.kill(victim, signal.SIGKILL)
             out, _ = run.communicate(timeout=ENDED_S)
@@ -115,29 +116,33 @@ def test_dask_gives_the_same_values_though_a_worker_is_killed(
             run.kill()
     assert run.returncode == 0, out
     (survivor,) = [worker.pid for worker in workers if worker.pid != victim]
-    assert started(home, "causal_network", "2025") == [victim, survivor]
+    assert step_processes(home, NETWORKS, "2025") == [victim, survivor]
     assert f"✓ {last} [{LAST_PARTITION[last]}]" in out
     assert "testing-secret" not in out
-    store = UPath(f"s3://{BUCKET}/mine/simulated")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        statuses = sorted(one.status.value for one in instance.get_runs(dg.RunsFilter(job_name="scenarios")))
+    assert statuses == ["FAILURE", "SUCCESS", "SUCCESS"]
+    store = UPath(f"s3://{BUCKET}/mine/simulated/cup")
     assert_same_values(store, in_process)
     if last == SCORES:
         judged = command(["events", "top(5) & running"], env)
         assert "Road course" in judged
-        there = {"CALIBRATION_STORE": str(in_process.parent)}
+        there = {"CALIBRATION_STORE": str(in_process.parents[1])}
         assert judged == command(["events", "top(5) & running"], there)
 
 
 @pytest.mark.server
-def test_the_report_is_found_in_an_object_store(bucket: dict[str, str]) -> None:
-    env = {**bucket, "CALIBRATION_STORE": f"s3://{BUCKET}/reports"}
+def test_the_report_is_found_in_an_object_store(bucket: dict[str, str], tmp_path: Path) -> None:
+    env = {**bucket, "CALIBRATION_STORE": f"s3://{BUCKET}/reports", "DAGSTER_HOME": str(tmp_path / "home")}
     for source in ("tables", "simulated"):
-        page = UPath(f"s3://{BUCKET}/reports/{source}/calibration_report.html")
+        page = UPath(f"s3://{BUCKET}/reports/{source}/cup/calibration_report.html")
         page.write_bytes(b"<html>")
         page.with_suffix(".md").write_bytes(f"the report of {source}".encode())
-        time.sleep(1.1)  # modification times are told in seconds
+        time.sleep(1.1)  # modification times have whole seconds
     out = command(["report"], env)
     assert "the report of simulated" in out
-    assert f"s3://{BUCKET}/reports/simulated/calibration_report.html" in out
+    assert "was not verified" in out
+    assert f"s3://{BUCKET}/reports/simulated/cup/calibration_report.html" in out
 
 
 @pytest.mark.server
@@ -154,7 +159,7 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_dask_needs_an_address_and_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=r"CALIBRATION_DASK_ADDRESS .*executor dask submits to it"):
+    with pytest.raises(SettingsError, match=r"CALIBRATION_DASK_ADDRESS .*executor dask needs it"):
         load_settings({"executor": "dask"})
     assert load_settings({"executor": "dask", "dask_address": "tcp://127.0.0.1:8786"}).processes == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
@@ -162,18 +167,47 @@ def test_dask_needs_an_address_and_its_packages(monkeypatch: pytest.MonkeyPatch)
         load_settings({"executor": "dask", "dask_address": "tcp://127.0.0.1:8786"})
 
 
-def test_what_the_fork_server_loads_starts_neither_jax_nor_threads_that_a_fork_loses() -> None:
-    """Processes forked after JAX's start hang; arrays in a preloaded module would start it."""
-    code = (
-        "import importlib, threading\n"
-        "from assets.pool import PRELOADED\n"
-        "for name in PRELOADED: importlib.import_module(name)\n"
-        "from jax._src import xla_bridge\n"
-        "assert not xla_bridge.backends_are_initialized()\n"
-        "assert threading.active_count() == 1, threading.enumerate()\n"
-        "from pathlib import Path\n"
-        "print(*(thread.read_text().strip() for thread in Path('/proc/self/task').glob('*/comm')))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not re.findall(r"polars-\d+|tokio\S*|async-executor\S*", done.stdout), "polars' pools are started"
+def processes_of(home: Path) -> list[int]:
+    """Return the processes whose environment names this DAGSTER_HOME."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"DAGSTER_HOME={home}".encode() in environment.split(b"\0"):
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are listed by /proc")
+def test_a_killed_command_leaves_no_process_and_no_blocked_pipe(tmp_path: Path, home: Path) -> None:
+    """Whoever reads the command's output sees its end at once; its dead run is ended by the next command."""
+    env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(home)}
+    run = start([*OPTIONS, "--select", f"+{NETWORKS}"], env)
+    wait_for_step(run, home, NETWORKS, "2025")
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=30)
+    end = time.monotonic() + 30
+    while left := processes_of(home):
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.2)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    command(["run", "--select", "track_constraints"], env)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_command_with_a_message(tmp_path: Path, home: Path) -> None:
+    env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(home)}
+    run = start([*OPTIONS, "--select", f"+{NETWORKS}"], env)
+    os.kill(wait_for_step(run, home, NETWORKS, "2025"), signal.SIGKILL)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "A worker process died" in out
+    assert "Traceback" not in out
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))

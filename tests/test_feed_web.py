@@ -4,15 +4,18 @@ import asyncio
 import gzip
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
+import traceback
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +38,23 @@ GZIP = {"Content-Encoding": "gzip"}
 
 @dataclass
 class Answer:
-    """What the server says; `pause` comes before the headers, `between` between the bytes of the body."""
+    """What the server says: `wait_s` and `pause` before the headers, `between_s` between the body's bytes."""
 
     body: bytes = b"{}"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     declared: int | None = -1
+    wait_s: float = 0.0
     pause: bool = False
     stop_at: int | None = None
     between_s: float | None = None
 
 
 class Feed(ThreadingHTTPServer):
-    """Documents by path, with ETags; answers that are set once or for good go before them."""
+    """Documents by path, with ETags; answers that are set once or for good go before them.
+
+    What is asked without the query that the feed wants is refused.
+    """
 
     daemon_threads = True
 
@@ -56,6 +63,8 @@ class Feed(ThreadingHTTPServer):
         self.documents: dict[str, bytes] = {}
         self.once: dict[str, list[Answer]] = {}
         self.always: dict[str, Answer] = {}
+        self.query = ""
+        self.arrived: Callable[[float], Any] = lambda _: None
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.is_over = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -91,9 +100,13 @@ class Handler(BaseHTTPRequestHandler):
     server: Feed
 
     def do_GET(self) -> None:
+        self.server.arrived(time.monotonic())
         headers = dict(self.headers)
-        self.server.asked.append((self.path, headers))
-        answer = self.server.answer(self.path, headers)
+        path, mark, query = self.path.partition("?")
+        self.server.asked.append((path, headers))
+        allowed = mark + query == self.server.query
+        answer = self.server.answer(path, headers) if allowed else Answer(b"no token", 403)
+        self.server.is_over.wait(answer.wait_s)
         if answer.pause:
             self.server.is_over.wait(10)
             return
@@ -339,18 +352,136 @@ def test_credentials_are_sent_and_never_told(feed: Feed, caplog: pytest.LogCaptu
         NascarFeedSource(url, TRACKS, limits=QUICK).finished_races(2021)
     assert feed.url in str(error.value)
     assert "secret" not in str(error.value) + caplog.text + reader.base_url + reader.url("x")
-    with pytest.raises(SourceError, match=r"must have no '\?'") as error:
-        FeedReader("https://feed.example/a?token=secret")
-    assert "secret" not in str(error.value)
 
 
-def test_requests_are_spaced(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+SECRET = "a%2Fsecret's=="  # noqa: S105
+
+
+def test_a_query_goes_with_every_request_and_into_no_message_and_no_file(
+    feed: Feed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed.query = f"?v=1&token={SECRET}"
+    feed.once[RACES] = [
+        Answer(status=503),
+        Answer(status=302, headers={"Location": "/moved.json"}),
+    ]
+    feed.put("/moved.json", json.loads(feed.documents[RACES]))
+    url = f"{feed.url}/{feed.query}"
+    source = NascarFeedSource(url, TRACKS, tmp_path, QUICK)
+    assert source.load_season(2021).counts["races"] == 2
+    assert feed.paths[:3] == [RACES, RACES, "/moved.json"]
+    assert list(source.finished_races(2021)) == [1, 3]
+    (cache,) = tmp_path.iterdir()
+    assert not [path for path in cache.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    logged = caplog.text + FeedReader(url, limits=QUICK).url("x") + "".join(map(str, cache.rglob("*")))
+    assert "HTTP 503" in logged
+    assert "token" not in logged
+    assert FeedReader(feed.url, tmp_path)._cache.folder == cache  # type: ignore[union-attr]
+
+
+def no_http(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")
+
+
+def hang_up(handler: Handler) -> None:
+    handler.connection.close()
+
+
+@pytest.mark.parametrize("fault", [no_http, hang_up])
+def test_a_failed_request_s_query_is_in_none_of_its_causes(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Handler], None]
+) -> None:
+    monkeypatch.setattr(Handler, "do_GET", fault)
+    with pytest.raises(SourceError) as error:
+        FeedReader(f"{feed.url}/?token={SECRET}", limits=QUICK).read_json(RACES[1:])
+    assert "cannot be read" in str(error.value)
+    assert "secret" not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://feed.example/a?token=secret#part", "neither '#' nor a space"),
+        ("https://feed.example/a?token=1 secret", "neither '#' nor a space"),
+        ("https://someone:1?secret@feed.example/a", "no '\\?' before '@'"),
+        ("https://feed.example?token=1@secret", "no '\\?' before '@'"),
+        ("https://?secret", "must have a host"),
+        (" / ", "must not be empty"),
+    ],
+)
+def test_an_address_that_cannot_be_split_is_refused_and_not_repeated(url: str, message: str) -> None:
+    with pytest.raises(SourceError, match=f"The feed's base URL cannot be used: .*{message}") as error:
+        FeedReader(url)
+    assert "secret" not in "".join(traceback.format_exception(error.value))
+
+
+def test_requests_are_spaced(feed: Feed) -> None:
     times: list[float] = []
-    answer = feed.answer
-    monkeypatch.setattr(feed, "answer", lambda *asked: (times.append(time.monotonic()), answer(*asked))[1])
+    feed.arrived = times.append
     NascarFeedSource(feed.url, TRACKS, limits=replace(QUICK, spacing_s=0.15)).load_season(2021)
     assert len(times) == 5
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.15
+
+
+READER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from calibration_pipeline.sources.feed_reader import FeedReader
+from calibration_pipeline.sources.feed_web import WebLimits
+
+url, cache, season, spacing_s = sys.argv[1:]
+reader = FeedReader(url, Path(cache), replace(WebLimits(), spacing_s=float(spacing_s)))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    reader.read_json(f"{season}/{number}.json")
+"""
+
+
+def arrivals(feed: Feed, cache: Path, n_processes: int, spacing_s: float) -> list[float]:
+    """Return when ten requests of each process arrived, in order; the processes share a cache."""
+    times: list[float] = []
+    feed.arrived = times.append
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, feed.url, str(cache), str(2001 + season), str(spacing_s)],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for season in range(n_processes)
+    ]
+    try:
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "ready\n"
+        for reader in readers:
+            assert reader.stdin is not None
+            reader.stdin.write("go\n")
+            reader.stdin.flush()
+        assert [reader.wait(120) for reader in readers] == [0] * n_processes
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.communicate()
+    return sorted(times)
+
+
+@pytest.mark.server
+def test_two_processes_ask_no_more_often_than_one(feed: Feed, tmp_path: Path) -> None:
+    """The feed takes its time to answer: what rests between requests must wait for the answer, too."""
+    answer_s, spacing_s = 0.15, 0.15
+    for season, number in product((2001, 2002), range(10)):
+        feed.always[f"/{season}/{number}.json"] = Answer(wait_s=answer_s)
+    alone = arrivals(feed, tmp_path / "alone", 1, spacing_s)
+    together = arrivals(feed, tmp_path / "together", 2, spacing_s)
+    assert len(together) == 2 * len(alone) == 20
+    assert min(later - earlier for earlier, later in pairwise(together)) >= answer_s + spacing_s
+    rate_alone, rate_together = [(len(t) - 1) / (t[-1] - t[0]) for t in (alone, together)]
+    assert rate_together < 1.5 * rate_alone
 
 
 def test_readers_that_share_a_cache_rest_one_after_the_other(feed: Feed, tmp_path: Path) -> None:
@@ -370,7 +501,7 @@ def test_where_turns_cannot_be_taken_a_warning_tells_so(
 ) -> None:
     (tmp_path / "cache").write_text("no folder")
     assert FeedReader(feed.url, tmp_path / "cache", QUICK).read_json(RACES[1:])
-    assert ".turn cannot be written, so that others may ask at the same time" in caplog.text
+    assert ".turn cannot be locked: other processes may ask at the same time" in caplog.text
 
 
 def test_final_documents_are_asked_for_once_and_others_only_for_changes(feed: Feed, tmp_path: Path) -> None:
@@ -388,7 +519,7 @@ def test_final_documents_are_asked_for_once_and_others_only_for_changes(feed: Fe
     ((path, headers),) = feed.asked
     assert path == RACES
     assert headers["If-None-Match"]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_change_is_seen_and_a_race_that_is_followed_becomes_final(feed: Feed, tmp_path: Path) -> None:
@@ -451,7 +582,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
     (tmp_path / "file").write_text("no folder")
     source = NascarFeedSource(feed.url, TRACKS, tmp_path / "file", QUICK)
     assert source.load_season(2021).counts["races"] == 2
-    assert any("cannot be kept" in line for line in caplog.messages)
+    assert any(re.search("cannot be kept, .*/file/.*/2021", line) for line in caplog.messages)
 
 
 def test_a_final_document_that_cannot_be_used_is_asked_for_again(feed: Feed, tmp_path: Path) -> None:

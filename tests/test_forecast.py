@@ -8,15 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from assets.contracts import validate
 from scipy import stats
 from upath import UPath
 
 from assets.cli import main
-from assets.contracts import validate
-from assets.forecast import NONE_ANNOUNCED, forecast_notes, next_race
+from assets.forecast import next_race
+from calibration_pipeline.calibration.next_race import NONE_ANNOUNCED, forecast_notes
 from assets.settings import Settings
 from assets.storage import NetCDFIOManager, ParquetIOManager
-from assets.stored_files import write_atomically
 from calibration_pipeline.calibration.coming import (
     FITS,
     SCENARIOS_A_FIT,
@@ -37,6 +37,7 @@ from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.networks import fit_networks
 from calibration_pipeline.sources.base import SeasonData
 from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.stored_files import write_atomically
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS

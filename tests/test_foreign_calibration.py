@@ -24,6 +24,7 @@ from calibration_pipeline.ranking import rank
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 from calibration_pipeline.scenarios.recovery import NO_INCIDENT_LOGIT, recover_utilities
 from calibration_pipeline.schemas.datasets import Backtest
+from calibration_pipeline.verification.baselines import shares_beaten
 
 
 def slope_interval(fit: xr.DataTree) -> tuple[float, float]:
@@ -125,7 +126,8 @@ def test_without_running_all_classified_cars_count() -> None:
     fit = fit_archetype(blind, one.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
     new = rerank_races(blind, draw_recalibrations(fit, blind, N_SCENARIOS, 1), 1)
-    backtest = build_backtest(blind, new, one.results, fit)
+    results = one.results.join(shares_beaten(one.results), on=["race_id", "driver_id"])
+    backtest = build_backtest(blind, new, results, fit)
     Backtest.validate(backtest, lazy=True)
     late = backtest["season"].values == SEASONS[1]
     assert (backtest["raw"].values[late] != backtest["recalibrated"].values[late]).any()

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from assets import properties
 from assets.cli import main
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.summaries import finish_chances
+from calibration_pipeline.verification import properties
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "overconfident_simulator.py"
 
@@ -71,7 +71,7 @@ def test_the_example_ends_in_a_report(project: Path, capsys: pytest.CaptureFixtu
     runpy.run_path(str(EXAMPLE))["main"]([str(path), *seasons])
     assert main(["run", "--seasons", "2024,2025", "--ensembles", str(path)]) == 0
     assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
-    store = project / "data" / "store" / "simulated"
+    store = project / "data" / "store" / "simulated" / "cup"
     own = xr.open_dataset(path, engine="h5netcdf").load()
     for season in (2024, 2025):
         stored = xr.open_dataset(store / "scenario_ensemble" / f"{season}.nc", engine="h5netcdf").load()

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.networks import fit_networks
 from calibration_pipeline.schemas.frames import JointEventTable, LapAggregates
@@ -502,7 +503,8 @@ def test_real_retirements_come_together_and_the_network_knows():
     seasons = []
     for season in (2018, 2019, 2020):
         past = pl.col("season") <= season
-        network = fit_networks(features.filter(past), results.filter(past), season, None, seed=1)
+        history = fold_history(features.filter(past), results.filter(past), season, None)
+        network = fit_networks(history, None, seed=1)
         drawn = simulate_races(features.filter(season=season), network, None, 2000, 1)
         seasons.append(drawn.assign_coords(archetype=("race", ["intermediate"] * drawn.sizes["race"])))
     ensemble = join_seasons(seasons, "intermediate")

@@ -32,6 +32,7 @@ from calibration_pipeline.calibration.walk_forward import PARAMETERS, fit_archet
 from calibration_pipeline.scenarios.plackett_luce import log_probability
 from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
+from calibration_pipeline.verification.baselines import shares_beaten
 
 N_CARS, N_SCENARIOS = 20, 40
 SEASONS = [2021, 2022]
@@ -336,7 +337,8 @@ def test_a_fit_to_no_race_is_the_prior():
 
 def test_backtest_meets_its_contract(overconfident):
     ensemble, results, fit = overconfident
-    backtest = build_backtest(ensemble, ensemble, results, fit)
+    with_shares = results.join(shares_beaten(results), on=["race_id", "driver_id"])
+    backtest = build_backtest(ensemble, ensemble, with_shares, fit)
     Backtest.validate(backtest, lazy=True)
     np.testing.assert_array_equal(backtest["raw"].values, backtest["recalibrated"].values)
     scored = scored_races(backtest)

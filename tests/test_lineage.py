@@ -7,10 +7,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.lineage import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS, column_lineage
+from assets.metadata import column_lineage
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
+from calibration_pipeline.telemetry.column_sources import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS
 from calibration_pipeline.tracks import compile_constraints
 
 KEYS = {"race_id", "season", "round", "race_order", "driver_id"}
@@ -111,10 +112,12 @@ def test_features_are_those_that_follow(found: dict[str, set[str]]) -> None:
 
 def test_lineage_names_every_parent_of_a_column() -> None:
     lineage = column_lineage(
-        {"laps": {"pace": ["time", "flag"]}}, {"laps": ["race_id"], "results": ["race_id"]}
+        dg.AssetKey(["simulated", "cup", "features"]),
+        {"laps": {"pace": ["time", "flag"]}},
+        {"laps": ["race_id"], "results": ["race_id"]},
     )
     deps = lineage["dagster/column_lineage"].deps_by_column
-    laps, results = dg.AssetKey("laps"), dg.AssetKey("results")
+    laps, results = (dg.AssetKey(["simulated", "cup", name]) for name in ("laps", "results"))
     assert set(deps["pace"]) == {dg.TableColumnDep(laps, "time"), dg.TableColumnDep(laps, "flag")}
     assert set(deps["race_id"]) == {
         dg.TableColumnDep(laps, "race_id"),

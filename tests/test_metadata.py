@@ -1,14 +1,19 @@
-"""Metadata: the numbers that the UI plots over materializations."""
+"""Metadata: the numbers that the UI plots over materializations, and tables and lists of escaped text."""
 
+import math
+
+import numpy as np
 import polars as pl
+import pytest
+from rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
-from assets.metadata import plotted_convergence, plotted_scores
+from assets.metadata import bullets, number, plotted_convergence, plotted_scores, table
 
 
 def test_scores_are_named_by_quantity_level_and_forecast() -> None:
     metrics = pl.DataFrame(
         [
-            ("crps", "", "", "raw", 5.0),
+            ("crps", "", "", "raw", 5.012345),
             ("crps", "", "", "recalibrated", 4.9),
             ("crps", "", "", "climatology", 6.0),
             ("crps_skill", "", "climatology", "raw", 0.2),
@@ -18,7 +23,7 @@ def test_scores_are_named_by_quantity_level_and_forecast() -> None:
         schema=["quantity", "level", "reference", "forecast", "estimate"],
         orient="row",
     )
-    assert plotted_scores(metrics) == {"crps_raw": 5.0, "crps_recalibrated": 4.9, "coverage_80_raw": 0.78}
+    assert plotted_scores(metrics) == {"crps_raw": 5.012, "crps_recalibrated": 4.9, "coverage_80_raw": 0.78}
     assert plotted_scores(metrics.clear()) == {}
 
 
@@ -27,8 +32,8 @@ def test_convergence_is_the_worst_of_all_fits() -> None:
         {
             "fold": ["2023", "2023", "latest"],
             "parameter": ["a", "b", "a"],
-            "r_hat": [1.001, 1.02, 1.0],
-            "ess_bulk": [900.0, 800.0, 1200.0],
+            "r_hat": [1.001, 1.0204321, 1.0],
+            "ess_bulk": [900.0, 800.0123, 1200.0],
             "ess_tail": [700.0, 950.0, 1100.0],
             "divergences": [3, 3, 1],
         }
@@ -40,3 +45,46 @@ def test_convergence_is_the_worst_of_all_fits() -> None:
         "divergences": 4.0,
     }
     assert plotted_convergence(convergence.clear()) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.123456, 0.1235),
+        (-1234567.8, -1235000.0),
+        (1.23456e-7, 1.235e-7),
+        (0.5, 0.5),
+        (0.0, 0.0),
+        (math.inf, math.inf),
+        (np.float32(0.1), 0.1),
+        (123456789, 123456789),
+        (np.int64(123456), 123456),
+    ],
+)
+def test_numbers_have_at_most_four_significant_digits(value: float, shown: float) -> None:
+    assert number(value) == shown
+    assert type(number(value)) is type(shown)
+    assert math.isnan(number(math.nan))
+
+
+def test_texts_in_tables_are_displayed_as_they_are_written() -> None:
+    texts = HOSTILE + ORDINARY
+    shown = RenderedMarkdown(table(pl.DataFrame({"driver": texts, "win": 0.123456}), len(texts)).value)
+    assert shown.elements <= {"table", "thead", "tbody", "tr", "th", "td", "code"}
+    assert (shown.addresses, shown.bare_links) == ([], [])
+    cells = [cell for cell in shown.text.split("\n") if cell]
+    assert cells == ["driver", "win", *(cell for text in texts for cell in (on_one_line(text), "0.1235"))]
+
+
+def test_a_table_shows_nothing_for_null_and_the_first_rows_only() -> None:
+    frame = pl.DataFrame({"a|b": [None, "x", "y"], "n": [1, 2, 3]})
+    assert table(frame, 2).value == "| a\\|b | n |\n| --- | --- |\n|  | 1 |\n| x | 2 |"
+
+
+def test_texts_in_lists_are_displayed_as_they_are_written() -> None:
+    texts = HOSTILE + ORDINARY
+    shown = RenderedMarkdown(bullets(texts).value)
+    assert shown.elements <= {"ul", "li", "code"}
+    assert (shown.addresses, shown.bare_links) == ([], [])
+    assert [line for line in shown.text.split("\n") if line] == [on_one_line(text) for text in texts]
+    assert bullets([]).value == "nothing"

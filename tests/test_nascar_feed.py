@@ -466,7 +466,7 @@ def test_the_web_is_asked_once_for_what_is_final(tmp_path: Path, server: str) ->
         "/2021/1/3/weekend-feed.json",
         "/2021/1/3/lap-times.json",
     }
-    assert not list((tmp_path / "cache").rglob("*.part"))
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
 @pytest.mark.server

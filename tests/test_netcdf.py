@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from assets.netcdf import read_netcdf
+from calibration_pipeline.netcdf import read_netcdf
 
 EVERYTHING = xr.Dataset(
     {

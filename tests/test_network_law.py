@@ -15,6 +15,7 @@ from seasons import without_laps
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.ensemble import draw_race, simulate_races
+from calibration_pipeline.scenarios.history import fold_history
 from calibration_pipeline.scenarios.network import NOTHING_CHANGED, Parameters
 from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
 from calibration_pipeline.scenarios.plackett_luce import log_probability
@@ -140,7 +141,7 @@ def check_races(ensemble: xr.Dataset) -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_scenarios_of_every_archetype_are_races(season):
     features, results = season
-    network = fit_networks(features, results, 2022, 12, seed=1)
+    network = fit_networks(fold_history(features, results, 2022, 12), 12, seed=1)
     for archetype in ARCHETYPES:
         of_kind = features.filter(pl.col("archetype") == str(archetype), pl.col("round") > 12)
         race = of_kind.filter(pl.col("race_order") == of_kind["race_order"].max())
@@ -152,7 +153,7 @@ def test_a_hundred_thousand_scenarios_of_every_archetype_are_races(season):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_draws_races(season, name):
     features, results = season
-    network = fit_networks(features, results, 2022, 18, seed=1, structure=VARIANTS[name])
+    network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=VARIANTS[name])
     last = features.filter(race_order=features["race_order"].max())
     ensemble = simulate_races(last, network, 18, 2000, seed=2)
     check_races(ensemble)
@@ -164,7 +165,9 @@ def test_every_variant_draws_races(season, name):
 def test_cut_edges_carry_nothing(season):
     features, results = season
     cut = frozenset({("team_effect", "running_order"), ("chaos", "incident"), ("driver", "running_order")})
-    network = fit_networks(features, results, 2022, 18, seed=1, structure=Structure(cut=cut))
+    network = fit_networks(
+        fold_history(features, results, 2022, 18), 18, seed=1, structure=Structure(cut=cut)
+    )
     assert (network["team_scale"] == 0).all()
     assert (network["chaos_scale"] == 0).all()
     weight = network["pace_weight"].mean(("fold", "draw", "archetype"))
@@ -175,7 +178,7 @@ def test_cut_edges_carry_nothing(season):
 def test_archetypes_share_what_is_cut_from_them(season):
     features, results = season
     structure = Structure(cut=frozenset({("archetype", "incident"), NO_DAMAGE}))
-    network = fit_networks(features, results, 2022, 18, seed=1, structure=structure)
+    network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=structure)
     intercept = network["incident_intercept"]
     np.testing.assert_allclose(intercept, intercept.mean("archetype").broadcast_like(intercept), rtol=1e-5)
     assert (network["damage_intercept"] == NEVER).all()

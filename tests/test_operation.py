@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from assets.races import RACES_TAG
 from hollow_assets import Hollow
 from test_cli import write_results
 from test_races import write_table
@@ -20,7 +21,6 @@ from upath import UPath
 
 from assets.definitions import build_defs
 from assets.instance import prepare_home
-from assets.races import RACES_TAG
 from assets.settings import Settings
 from assets.storage import ParquetIOManager
 
@@ -143,7 +143,7 @@ def test_a_new_season_in_the_source_reaches_the_report_without_a_command(
     }
     command = [sys.executable, "-m", "assets.cli", "run"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    report = store / "tables" / "calibration_report.md"
+    report = store / "tables" / "cup" / "calibration_report.md"
     before = report.read_text()
     assert "202308" not in before
 

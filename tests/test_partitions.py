@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import xarray as xr
-from test_races import write_table
+from made_up_tables import write_table
 
 from assets.cli import main
 from assets.partitions import earlier_and_own_seasons, season_partitions, seasons_of
@@ -59,7 +59,7 @@ def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_ar
     options = ["--source", "tables", "--results", str(table), "--seasons", f"{THIS_YEAR - 1}-"]
     assert main(["run", *options, "--scenarios", "100", "--select", "+scenario_ensemble"]) == 0
     assert f"scenario_ensemble [{THIS_YEAR}]" in capsys.readouterr().out
-    store = project / "data" / "store" / "tables"
+    store = project / "data" / "store" / "tables" / "cup"
     heights = {
         (name, season): pl.read_parquet(store / name / f"{season}.parquet").height
         for name in ("race_results", "lap_aggregates", "driver_features")

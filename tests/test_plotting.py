@@ -318,6 +318,69 @@ def test_slopes_are_in_order_of_season_and_archetype():
     assert list(ax.get_xticks()) == [2020, 2021]
 
 
+def long_slopes(seasons: int, width: float, last_width: float) -> pl.DataFrame:
+    """Slopes of all archetypes, whose log intervals have half a width, the last season's another."""
+    widths = np.full((len(ARCHETYPES), seasons), width)
+    widths[:, -1] = last_width
+    estimate = 0.9 + 0.1 * np.sin(np.arange(widths.size))
+    return pl.DataFrame(
+        {
+            "archetype": np.repeat([str(archetype) for archetype in ARCHETYPES], seasons),
+            "season": np.tile(np.arange(2026 - seasons, 2026), len(ARCHETYPES)),
+            "estimate": estimate,
+            "lower": estimate * np.exp(-widths.ravel()),
+            "upper": estimate * np.exp(widths.ravel()),
+        }
+    )
+
+
+@pytest.mark.parametrize("height", [3.4, 4.2, 4.6])
+@pytest.mark.parametrize(
+    "slopes",
+    [
+        slopes_frame(),
+        long_slopes(1, 0.3, 0.3),
+        long_slopes(3, 0.05, 0.08),
+        long_slopes(6, 0.2, 1.2),
+        long_slopes(12, 0.25, 0.7),
+        long_slopes(40, 0.4, 3.0),
+        long_slopes(4, 0.2, 0.5).with_columns(lower=pl.lit(None), upper=pl.lit(None)),
+    ],
+)
+def test_no_slope_interval_crosses_a_label(slopes, height):
+    figure, ax = figures.figure_axes(height=height)
+    plotting.draw_slope_by_season(ax, slopes)
+    figure.draw_without_rendering()
+    labels = [text.get_window_extent() for text in ax.texts]
+    assert len(labels) == 2
+    assert not any(label.overlaps(other) for label, other in zip(labels, labels[::-1], strict=True))
+    intervals = [path for drawn in ax.collections for path in drawn.get_paths()]
+    series = [drawn.get_path() for drawn in ax.lines if drawn.get_transform() is ax.transData]
+    lines = [path.transformed(ax.transData) for path in intervals + series]
+    assert len(lines) > len(slopes)
+    assert not [line for label in labels for line in lines if line.intersects_bbox(label, filled=False)]
+    assert all(ax.bbox.x0 <= label.x0 and label.x1 <= ax.bbox.x1 for label in labels)
+    assert all(ax.bbox.y0 <= label.y0 and label.y1 <= ax.bbox.y1 for label in labels)
+
+
+def test_slopes_far_below_1_have_a_tick_below_1():
+    ax = plotting.draw_slope_by_season(new_axes(), long_slopes(6, 0.2, 1.2))
+    bottom, top = ax.get_ylim()
+    ticks = [tick for tick in ax.get_yticks() if bottom <= tick <= top]
+    assert min(ticks) < 1 < max(ticks)
+
+
+def test_names_are_no_formulas():
+    """Test that a dollar sign, which starts a formula in Matplotlib, is drawn as it is."""
+    forecast = forecast_frame().with_columns(driver=pl.Series(["$x^$", "A$AP$_", r"$\frac$"]))
+    events = events_frame().with_columns(event=pl.lit("$^$"))
+    for draw, frame in (
+        (plotting.draw_finish_distribution, forecast),
+        (plotting.draw_joint_events, events),
+    ):
+        assert figures.figure_png(draw(new_axes(), frame).figure).startswith(PNG_SIGNATURE)
+
+
 def test_finish_distribution_puts_the_likeliest_winner_on_top():
     ax = plotting.draw_finish_distribution(new_axes(), forecast_frame())
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["Fast", "Middling", "Slow"]

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from clusters import command
 
-from assets.provenance import LIBRARIES, STAMP
+from assets.provenance import LIBRARIES
+from calibration_pipeline.netcdf import STAMP
 from calibration_pipeline.tracks import compile_constraints
 
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
@@ -35,7 +36,7 @@ def stored_twice(folder: Path, arguments: list[str]) -> tuple[dict[str, bytes], 
 
 def stored(folder: Path, arguments: list[str], env: Mapping[str, str]) -> dict[str, bytes]:
     command(arguments, env)
-    store = folder / "store" / "simulated"
+    store = folder / "store" / "simulated" / "cup"
     return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*.*"))}
 
 
@@ -56,7 +57,9 @@ def test_two_fresh_processes_store_the_same_files_to_the_bit(tmp_path: Path) -> 
 def test_arrays_say_what_they_were_made_with_and_not_when_or_where(tmp_path: Path) -> None:
     first, second = stored_twice(tmp_path, SMALL)
     assert different(first, second) == []
-    with xr.open_dataset(tmp_path / "1" / "store" / "simulated" / "simulated_truth" / "2025.nc") as file:
+    with xr.open_dataset(
+        tmp_path / "1" / "store" / "simulated" / "cup" / "simulated_truth" / "2025.nc"
+    ) as file:
         said = {name: file.attrs[name] for name in STAMP}
     settings = {"fold_races": None, "network": "full", "scenarios": 2000, "seed": 42, "source": "simulated"}
     assert json.loads(said.pop("settings")) == settings

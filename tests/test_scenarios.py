@@ -26,8 +26,8 @@ from calibration_pipeline.scenarios.fit import (
     fit_posterior,
     forgetting,
 )
-from calibration_pipeline.scenarios.folds import fold_name, folds_of_season
-from calibration_pipeline.scenarios.history import History, build_history, join_history
+from calibration_pipeline.scenarios.folds import fold_name, open_fold
+from calibration_pipeline.scenarios.history import History, build_history, fold_history, join_history
 from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
 from calibration_pipeline.scenarios.plackett_luce import log_probability, log_probability_narrow, rank_columns
@@ -58,7 +58,7 @@ def season() -> tuple[pl.DataFrame, pl.DataFrame]:
 @pytest.fixture(scope="module")
 def network(season) -> xr.Dataset:
     features, results = season
-    return fit_networks(features, results, 2023, FOLD_RACES, seed=1)
+    return fit_networks(fold_history(features, results, 2023, FOLD_RACES), FOLD_RACES, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +152,17 @@ def test_a_shared_effect_of_one_team_cancels():
     assert float(got) == pytest.approx(float(plain), rel=1e-4)
 
 
-def test_folds_are_named_in_order_and_include_the_coming_race():
-    frame = pl.DataFrame({"season": [2021] * 4, "round": [1, 12, 13, 36]})
-    names = frame.select(fold_name(pl.col("season"), pl.col("round"), 12)).to_series().to_list()
-    assert names == ["2021-1", "2021-1", "2021-2", "2021-3"]
-    assert folds_of_season(pl.Series(range(1, 37)), 2021, 12) == ["2021-1", "2021-2", "2021-3", "2021-4"]
-    assert folds_of_season(pl.Series(range(1, 37)), 2021, 3) == [f"2021-{i}" for i in range(1, 14)]
-    assert folds_of_season(pl.Series(range(1, 15)), 2021, None) == ["2021-1"]
-    assert folds_of_season(pl.Series([], dtype=pl.Int64), 2021, 12) == ["2021-1"]
+def test_folds_are_named_in_order_and_the_open_fold_is_that_of_the_next_race():
+    def names(rounds: list[int], fold_races: int | None) -> list[str]:
+        frame = pl.DataFrame({"season": [2021] * len(rounds), "round": rounds})
+        return frame.select(fold_name(pl.col("season"), pl.col("round"), fold_races)).to_series().to_list()
+
+    assert names([1, 12, 13, 36], 12) == ["2021-1", "2021-1", "2021-2", "2021-3"]
+    assert list(dict.fromkeys(names([*range(1, 37)], 3))) == [f"2021-{i}" for i in range(1, 13)]
+    assert open_fold(pl.Series(range(1, 37)), 2021, 12) == "2021-4"
+    assert open_fold(pl.Series(range(1, 37)), 2021, 3) == "2021-13"
+    assert open_fold(pl.Series(range(1, 15)), 2021, None) == "2021-1"
+    assert open_fold(pl.Series([], dtype=pl.Int64), 2021, 12) == "2021-1"
     with pytest.raises(ValueError, match="fold_races must be at least 1"):
         fold_name(pl.col("season"), pl.col("round"), 0)
 
@@ -186,11 +189,12 @@ def test_later_races_do_not_change_a_fit(season, network):
         running=pl.col("running") & ~later,
         finish_position=flipped.otherwise("finish_position"),
     )
-    again = fit_networks(features, others, 2023, FOLD_RACES, seed=1)
+    again = fit_networks(fold_history(features, others, 2023, FOLD_RACES), FOLD_RACES, seed=1)
     kept = ["2023-1", "2023-2", "2023-3"]
     xr.testing.assert_identical(again.sel(fold=kept), network.sel(fold=kept))
     assert not again.sel(fold="2023-4").equals(network.sel(fold="2023-4"))
-    none = fit_networks(features.filter(~later), results.filter(~later), 2023, FOLD_RACES, seed=1)
+    before = fold_history(features.filter(~later), results.filter(~later), 2023, FOLD_RACES)
+    none = fit_networks(before, FOLD_RACES, seed=1)
     xr.testing.assert_identical(none, network.sel(fold=kept))
 
 
@@ -199,10 +203,10 @@ def test_all_folds_of_a_season_are_fitted_by_one_compiled_function(season, caplo
     fresh = Structure(cut=frozenset({("track", "n_cautions")}))
     begun = [frame.filter(pl.col("race_order") < 202302) for frame in season]
     with jax.log_compiles():
-        fit_networks(*begun, 2023, FOLD_RACES, 1, fresh)
+        fit_networks(fold_history(*begun, 2023, FOLD_RACES), FOLD_RACES, 1, fresh)
         assert "Compiling" in caplog.text
         caplog.clear()
-        fit_networks(*season, 2023, FOLD_RACES, 1, fresh)
+        fit_networks(fold_history(*season, 2023, FOLD_RACES), FOLD_RACES, 1, fresh)
     assert "Compiling" not in caplog.text
 
 
@@ -227,10 +231,11 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
 
 def test_the_first_season_has_no_network_for_its_first_fold(season):
     features, results = season
-    first = fit_networks(features.filter(season=2022), results.filter(season=2022), 2022, FOLD_RACES, seed=1)
-    assert "2022-1" not in first["fold"].values
+    first = fold_history(features.filter(season=2022), results.filter(season=2022), 2022, FOLD_RACES)
+    assert "2022-1" not in fit_networks(first, FOLD_RACES, seed=1)["fold"].values
     alone = features.filter((pl.col("season") == 2022) & (pl.col("round") <= 12))
-    empty = fit_networks(alone.filter(round=99), results, 2022, FOLD_RACES, seed=1)
+    none_has_run = fold_history(alone.filter(round=99), results, 2022, FOLD_RACES)
+    empty = fit_networks(none_has_run, FOLD_RACES, seed=1)
     assert empty.sizes["fold"] == 0
     nothing = simulate_races(alone, empty, FOLD_RACES, 10, seed=1)
     assert nothing.sizes["race"] == 0

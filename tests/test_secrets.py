@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import functools
+import json
 import shutil
 import sqlite3
 import threading
@@ -20,8 +21,13 @@ from postgres_server import PASSWORD, binaries, postgres
 
 from assets.cli import main
 from assets.instance import POSTGRES_VARIABLE
-from assets.secrets import secret_addresses, with_secrets, without_secrets
-from assets.settings import SettingsError, load_settings
+from assets.settings import (
+    SettingsError,
+    export_credentials,
+    from_public_json,
+    load_settings,
+    to_public_json,
+)
 from calibration_pipeline.scenarios.foreign import read_ensemble
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.base import SourceError
@@ -129,7 +135,7 @@ def test_steps_in_processes_of_their_own_are_given_the_credentials_and_record_no
     address = feed.replace(f"{USER}:{WORD}@", "")
     cache = ROOT / "data" / "feed_cache" / sha256(address.encode()).hexdigest()[:16]
     try:
-        run = start([*SEASON, "--executor", "multiprocess", "--feed-url", feed], env)
+        run = start([*SEASON, "--executor", "process_pool", "--feed-url", feed], env)
         printed, _ = run.communicate(timeout=900)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
@@ -143,7 +149,7 @@ def test_the_database_s_password_is_told_nowhere(tmp_path: Path) -> None:
     env = {**SECRETS, "CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(tmp_path / "home")}
     with postgres() as address:
         env[POSTGRES_VARIABLE] = address
-        run = start(["run", "--select", "track_constraints", "--executor", "multiprocess", "--verbose"], env)
+        run = start(["run", "--select", "track_constraints", "--executor", "process_pool", "--verbose"], env)
         printed, _ = run.communicate(timeout=900)
     assert run.returncode == 0, printed
     assert told(tmp_path, printed) == []
@@ -174,14 +180,16 @@ def test_settings_travel_without_credentials_and_are_completed_from_the_environm
     settings = load_settings(
         {"source": "tables", "results": f"{ADDRESS}.csv", "laps": f"{ADDRESS}.csv?token={WORD}"}
     )
-    recorded = without_secrets(settings)
-    assert WORD not in str(recorded)
-    assert recorded["results"] == recorded["laps"] == "https://127.0.0.1:1/a.csv"
-    for name, value in secret_addresses(settings).items():
-        monkeypatch.setenv(name, value)
-    assert with_secrets(recorded) == settings
+    recorded = to_public_json(settings)
+    assert WORD not in recorded
+    public = json.loads(recorded)
+    assert public["results"] == public["laps"] == "https://127.0.0.1:1/a.csv"
+    for name in ("CALIBRATION_RESULTS", "CALIBRATION_LAPS"):
+        monkeypatch.setenv(name, "")  # so that the variables are removed after the test
+    export_credentials(settings)
+    assert from_public_json(recorded) == settings
     monkeypatch.setenv("CALIBRATION_RESULTS", f"https://{USER}:{WORD}@elsewhere/a.csv")
-    assert with_secrets(recorded).results == "https://127.0.0.1:1/a.csv"
+    assert from_public_json(recorded).results == "https://127.0.0.1:1/a.csv"
 
 
 def test_addresses_are_told_without_credentials_whatever_is_wrong_with_them(project: Path) -> None:  # noqa: ARG001

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.settings import Settings, SettingsError, load_settings, origins, parse_seasons
-from assets.settings_page import settings_page
+from assets.settings import Settings, SettingsError, load_settings, origins
+from benchmarks.settings_page import settings_page
 from calibration_pipeline.scenarios.structure import VARIANTS
+from calibration_pipeline.seasons import parse_seasons
 
 
 def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +20,7 @@ def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -
     assert settings.source == "simulated"
     assert (settings.scenarios, settings.seed, settings.fold_races) == (2000, 42, None)
     assert settings.season_list == [2022, 2023, 2024, 2025]
-    assert str(settings.store_path) == str(project / "data" / "store" / "simulated")
+    assert str(settings.store_path) == str(project / "data" / "store" / "simulated" / "cup")
     assert set(origins().values()) == {"default"}
 
 
@@ -78,7 +79,7 @@ def test_sources_never_share_a_folder(project: Path) -> None:  # noqa: ARG001
 def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
     path = load_settings({"store": "memory://bucket/calibration"}).store_path
     assert path.protocol == "memory"
-    assert path.name == "simulated"
+    assert path.parts[-2:] == ("simulated", "cup")
 
 
 @pytest.mark.parametrize(
@@ -177,4 +178,4 @@ def test_every_variant_of_the_network_can_be_set_and_no_other():
 
 def test_page_of_settings_is_that_of_the_code() -> None:
     page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_page(), "make docs/settings.md anew: python -m assets.settings_page"
+    assert page == settings_page(), "make docs/settings.md anew: python -m benchmarks.settings_page"

@@ -11,7 +11,6 @@ import pytest
 import xarray as xr
 from upath import UPath
 
-from assets.contracts import ContractError, column_schema, validate
 from assets.storage import (
     LEFT_OUT,
     NetCDFIOManager,
@@ -19,8 +18,9 @@ from assets.storage import (
     io_managers,
     stored_value,
 )
-from assets.stored_files import write_atomically
+from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
 from calibration_pipeline.schemas.frames import LapTelemetry
+from calibration_pipeline.stored_files import write_atomically
 
 LAPS = pl.DataFrame(
     {
@@ -311,10 +311,10 @@ def test_an_input_need_not_hold_what_it_leaves_out(tmp_path: Path) -> None:
 
 
 def test_column_schema_has_types_and_descriptions() -> None:
-    columns = {column.name: column for column in column_schema("lap_telemetry").columns}
+    columns = {column.name: column for column in declared_columns("lap_telemetry")}
     assert columns["lap_time_s"].description == "Lap time, s; null if not timed"
-    assert columns["lap_time_s"].constraints.nullable
+    assert columns["lap_time_s"].nullable
     assert set(columns) == set(LapTelemetry.to_schema().columns)
-    variables = {column.name: column.type for column in column_schema("scenario_ensemble").columns}
+    variables = {column.name: column.type for column in declared_columns("scenario_ensemble")}
     assert variables["finish_position"] == "int16 (race, scenario, driver)"
     assert "race_order" in variables

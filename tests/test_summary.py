@@ -3,8 +3,8 @@
 import polars as pl
 from rich.console import Console
 
-from assets.summary import print_summary, summary_rows
 from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.terminal.summary import print_summary, summary_rows
 from calibration_pipeline.verification.verdicts import Verdict
 
 METRICS = pl.DataFrame(
@@ -30,15 +30,9 @@ def test_table_fits_a_terminal_and_names_the_report() -> None:
     verdict = Verdict(Archetype.SUPERSPEEDWAY, "trust after recalibration", ["Within the limits."])
     rows = summary_rows([verdict], METRICS, CONVERGENCE)
     console = Console(width=80, record=True, quiet=False)
-    print_summary(console, {"calibration_report": {"summary": rows, "path": "store/report.html"}})
+    print_summary(console, rows, "store/report.html")
     text = console.export_text()
     assert "Superspeedway" in text
     assert "recalibrated" in text
     assert "Report: store/report.html" in text
     assert "…" not in text
-
-
-def test_a_run_without_report_prints_nothing() -> None:
-    console = Console(record=True)
-    print_summary(console, {"race_results": {}})
-    assert console.export_text() == ""

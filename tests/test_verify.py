@@ -139,13 +139,13 @@ def test_an_object_store_is_verified_alike(tmp_path: Path, monkeypatch: pytest.M
             monkeypatch.setenv(name, value)
         env = {**reach, "DAGSTER_HOME": str(home), "CALIBRATION_STORE": f"s3://{BUCKET}/mine"}
         command(SMALL, env)
-        assert "11 files in s3://calibration/mine/simulated: all as recorded." in command(VERIFY, env)
-        spoilt = UPath(f"s3://{BUCKET}/mine/simulated/race_results/2024.parquet")
+        assert "11 files in s3://calibration/mine/simulated/cup: all as recorded." in command(VERIFY, env)
+        spoilt = UPath(f"s3://{BUCKET}/mine/simulated/cup/race_results/2024.parquet")
         spoilt.write_bytes(spoilt.read_bytes()[:200])
-        UPath(f"s3://{BUCKET}/mine/simulated/notes.txt").write_bytes(b"")
+        UPath(f"s3://{BUCKET}/mine/simulated/cup/notes.txt").write_bytes(b"")
         run = start(VERIFY, env)
         out, _ = run.communicate(timeout=120)
     assert run.returncode == 1, out
     assert "race_results [2024] cannot be read from" in out
-    assert "s3://calibration/mine/simulated/notes.txt is of no asset" in out
+    assert "s3://calibration/mine/simulated/cup/notes.txt is of no asset" in out
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in out

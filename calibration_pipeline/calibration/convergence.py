@@ -7,7 +7,6 @@ localization, doi:10.1214/20-BA1221.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import arviz as az
 import numpy as np
 import polars as pl
 import xarray as xr
@@ -98,6 +97,8 @@ def convergence_group(fits: Mapping[str, tuple[Samples, int]]) -> xr.Dataset:
 
 
 def _convergence_table(draws: Draws) -> pl.DataFrame:
+    import arviz as az  # imported late: code that only reads stored diagnostics does not need it
+
     n_chains, n_draws = draws.posterior.sizes["chain"], draws.posterior.sizes["draw"]
     arrays = {
         str(name): values.values.reshape(n_chains, n_draws, -1).astype(np.float64)

@@ -6,11 +6,14 @@ or has joined them. Here they all become `Draws`. What is made of draws belongs 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from numpyro.infer import MCMC
+
+if TYPE_CHECKING:
+    from numpyro.infer import MCMC
 
 type Samples = MCMC | xr.DataTree | Mapping[str, ArrayLike]
 """An MCMC object, a DataTree with a group `posterior`, or arrays (chain, draw, ...), (draw, ...) by name."""
@@ -64,14 +67,14 @@ def read_draws(mcmc_samples: Samples) -> Draws:
     """
     if isinstance(mcmc_samples, xr.DataTree):
         return _from_tree(mcmc_samples)
-    if isinstance(mcmc_samples, MCMC):
+    if not isinstance(mcmc_samples, Mapping):
         extra = mcmc_samples.get_extra_fields(group_by_chain=True)
         return _from_mapping({**mcmc_samples.get_samples(group_by_chain=True), **_only_diverging(extra)})
     return _from_mapping(mcmc_samples)
 
 
 def posterior_group(
-    mcmc: MCMC, dims: Mapping[str, tuple[str, ...]], coords: Mapping[str, Sequence[object]]
+    mcmc: "MCMC", dims: Mapping[str, tuple[str, ...]], coords: Mapping[str, Sequence[object]]
 ) -> xr.Dataset:
     """Return the draws of a fit's parameters as ArviZ names things.
 
@@ -93,7 +96,7 @@ def posterior_group(
     )
 
 
-def sample_stats_group(mcmc: MCMC) -> xr.Dataset:
+def sample_stats_group(mcmc: "MCMC") -> xr.Dataset:
     """Return what the sampler says of itself, as ArviZ names things: variables (chain, draw)."""
     fields = {name: np.asarray(v) for name, v in mcmc.get_extra_fields(group_by_chain=True).items()}
     stats = {

@@ -1,4 +1,4 @@
-"""Applying a latent fit: what changes in each race's scenarios, and the backtest that comes of it."""
+"""Applying a latent fit: the change of each race's scenarios, the recalibrated forecast, the backtest."""
 
 from typing import Any
 
@@ -6,10 +6,13 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
+from calibration_pipeline.calibration.archetype_races import network_field, raw_forecast
 from calibration_pipeline.calibration.race_curves import observe
+from calibration_pipeline.calibration.reranking import rerank_races
+from calibration_pipeline.scenarios.ensemble import draw_races
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.verification.baselines import align_shares, shares_beaten
+from calibration_pipeline.verification.baselines import align_shares
 
 
 def draw_recalibrations(
@@ -43,6 +46,34 @@ def draw_recalibrations(
         for race, fold, season in labels
         if fold in fitted
     }
+
+
+def recalibrate(races: xr.DataTree, fit: xr.DataTree, seed: int) -> xr.Dataset:
+    """Return the recalibrated forecast of an archetype's races.
+
+    Races are drawn again from the networks that drew them. The cars of a user's own scenarios, which no
+    network drew, are ranked again. Races of a fold without a fit keep the raw scenarios.
+
+    Parameters
+    ----------
+    races : xarray.DataTree
+        `ArchetypeRaces`.
+    fit : xarray.DataTree
+        `CalibrationPosterior`.
+    seed : int
+
+    Returns
+    -------
+    xarray.Dataset
+        `ScenarioEnsemble` of the same races and cars.
+    """
+    raw = raw_forecast(races)
+    changes = draw_recalibrations(fit, raw, raw.sizes["scenario"], seed)
+    if not (raw["network_as_of"].values > 0).all():
+        return rerank_races(raw, changes, seed)
+    labels = raw.drop_dims("scenario").drop_vars("network_as_of").coords.to_dataset()
+    network = races["network"].to_dataset()
+    return draw_races(labels, network_field(races), network, raw.sizes["scenario"], seed, changes)[0]
 
 
 def coming_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | None:
@@ -97,7 +128,7 @@ def _draw(posterior: xr.Dataset, n_scenarios: int, rng: np.random.Generator) -> 
 
 
 def build_backtest(
-    raw: xr.Dataset, recalibrated: xr.Dataset, race_results: pl.DataFrame, fit: xr.DataTree
+    raw: xr.Dataset, recalibrated: xr.Dataset, results: pl.DataFrame, fit: xr.DataTree
 ) -> xr.Dataset:
     """Set the out-of-sample probabilities, raw and recalibrated, beside what happened.
 
@@ -105,9 +136,9 @@ def build_backtest(
     ----------
     raw, recalibrated : xarray.Dataset
         `ScenarioEnsemble` of the same races of one archetype.
-    race_results : polars.DataFrame
-        `RaceResults` of at least these races; what drivers beat in any earlier race of them is put beside
-        each car, for the Bradley-Terry baseline.
+    results : polars.DataFrame
+        What happened to at least these cars (race_id, driver_id, finish_position, running), and
+        `share_beaten` as `baselines.shares_beaten` returns it, for the Bradley-Terry baseline.
     fit : xarray.DataTree
         `CalibrationPosterior`: what its folds saw is put beside each race.
 
@@ -124,8 +155,9 @@ def build_backtest(
         finish = ensemble["finish_position"].values
         variables[name] = (place, finish_probabilities(finish, field_size))
         variables[f"{name}_head_to_head"] = (pair, head_to_head(finish, field_size))
-    variables["finish_position"] = (("race", "driver"), observe(raw, race_results).finish_position)
-    variables["share_beaten"] = (("race", "driver"), align_shares(raw, shares_beaten(race_results)))
+    variables["finish_position"] = (("race", "driver"), observe(raw, results).finish_position)
+    shares = results.select("race_id", "driver_id", "share_beaten")
+    variables["share_beaten"] = (("race", "driver"), align_shares(raw, shares))
     walk = fit["walk_forward"].to_dataset()
     seen = {
         name: dict(zip(walk["fold"].values.tolist(), walk[name].values.tolist(), strict=True))
@@ -142,3 +174,17 @@ def build_backtest(
 def scored_races(backtest: xr.Dataset) -> xr.Dataset:
     """Keep the races that are judged: those of every season but the first, where all is still burning in."""
     return backtest.isel(race=backtest["season"].values > backtest["season"].values.min(initial=9999))
+
+
+def scored_forecasts(races: xr.DataTree, recalibrated: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Return the raw and the recalibrated forecast of the races that are judged.
+
+    Parameters
+    ----------
+    races : xarray.DataTree
+        `ArchetypeRaces`.
+    recalibrated : xarray.Dataset
+        `ScenarioEnsemble` of the same races.
+    """
+    forecasts = {"raw": raw_forecast(races), "recalibrated": recalibrated}
+    return {name: scored_races(forecast) for name, forecast in forecasts.items()}

@@ -1,6 +1,5 @@
 """What plots, checks and reports show of an archetype's fits, as frames."""
 
-import arviz as az
 import numpy as np
 import polars as pl
 import xarray as xr
@@ -91,6 +90,8 @@ def identification(fit: xr.DataTree) -> pl.DataFrame:
         Betancourt and Vasishth 2021, https://doi.org/10.1037/met0000275): near 0 the posterior is the prior;
         informed, whether it is at least `INFORMED`.
     """
+    import arviz as az  # imported late: code that only reads stored diagnostics does not need it
+
     after = _scalar_draws(fit["posterior"].to_dataset())
     before = _scalar_draws(fit["prior"].to_dataset())
     draws = np.array(list(after.values()))
@@ -162,3 +163,18 @@ def predictive_checks(fit: xr.DataTree) -> pl.DataFrame:
                 }
             )
     return pl.DataFrame(rows, schema=PREDICTIVE_CHECKS)
+
+
+def worst_convergence(convergence: pl.DataFrame) -> dict[str, float]:
+    """Return the worst diagnostics of all fits; nothing where there is no fit.
+
+    Parameters
+    ----------
+    convergence : polars.DataFrame
+        As `convergence_by_fold` returns it.
+    """
+    worst = convergence.select(
+        worst_r_hat=pl.max("r_hat"), least_ess_bulk=pl.min("ess_bulk"), least_ess_tail=pl.min("ess_tail")
+    ).row(0, named=True)
+    known = {name: value for name, value in worst.items() if value is not None}
+    return {**known, "divergences": int(convergence.unique("fold")["divergences"].sum())} if known else {}

@@ -1,8 +1,8 @@
 """The report as Markdown: the HTML page's twin, section by section, for terminals, diffs and code hosts."""
 
-import re
 from collections.abc import Iterator, Sequence
 
+from calibration_pipeline.escaping import escape_cell, escape_text
 from calibration_pipeline.report.blocks import (
     Block,
     Bullets,
@@ -17,8 +17,6 @@ from calibration_pipeline.report.blocks import (
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.document import VerdictLine, build_document
 from calibration_pipeline.report.words import VERDICTS
-
-SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
 
 def render_markdown(content: ReportContent, figures: str | None = None) -> str:
@@ -37,37 +35,21 @@ def render_markdown(content: ReportContent, figures: str | None = None) -> str:
     str
     """
     document = build_document(content)
-    parts = [f"# {escape(document.title)}", escape(document.question)]
+    parts = [f"# {escape_text(document.title)}", escape_text(document.question)]
     parts.append("\n".join(_verdict(line) for line in document.verdicts))
-    parts += [escape(note) for note in document.notes]
+    parts += [escape_text(note) for note in document.notes]
     parts.append(_table(document.summary))
     for section in document.sections:
         badge = f" ({VERDICTS[section.verdict].badge.lower()})" if section.verdict else ""
-        parts.append(f"## {escape(section.heading)}{badge}")
+        parts.append(f"## {escape_text(section.heading)}{badge}")
         parts += [text for block in section.blocks for text in render_block(block, figures)]
     return "\n\n".join(parts) + "\n"
 
 
-def escape(text: str) -> str:
-    r"""Return `text` so that Markdown shows it as it is, on one line.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-
-    Examples
-    --------
-    >>> escape("a|b <i>")
-    'a\\|b \\<i\\>'
-    """
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
-
-
 def _verdict(line: VerdictLine) -> str:
-    reason = f" {escape(line.reason)}" if line.reason else ""
+    reason = f" {escape_text(line.reason)}" if line.reason else ""
     badge = VERDICTS[line.verdict].badge
-    return f"- **{escape(line.label)}: {badge.lower()}.** {escape(line.meaning)}{reason}"
+    return f"- **{escape_text(line.label)}: {badge.lower()}.** {escape_text(line.meaning)}{reason}"
 
 
 def render_block(block: Block, figures: str | None) -> Iterator[str]:
@@ -82,18 +64,20 @@ def render_block(block: Block, figures: str | None) -> Iterator[str]:
     """
     match block:
         case Text():
-            yield escape(block.text)
+            yield escape_text(block.text)
         case Bullets():
-            yield "\n".join(f"- {escape(item)}" for item in block.items)
+            yield "\n".join(f"- {escape_text(item)}" for item in block.items)
         case Definitions():
-            yield "\n".join(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in block.items)
+            yield "\n".join(
+                f"- **{escape_text(term)}**: {escape_text(meaning)}" for term, meaning in block.items
+            )
         case References():
-            yield "\n".join(f"- {escape(work)}, <{address}>" for work, address in block.items)
+            yield "\n".join(f"- {escape_text(work)}, <{address}>" for work, address in block.items)
         case Table():
             yield _table(block)
         case Gallery():
             if block.summary:
-                yield f"**{escape(block.summary)}**"
+                yield f"**{escape_text(block.summary)}**"
             yield from (_picture(picture, figures) for picture in block.pictures)
 
 
@@ -101,21 +85,21 @@ def _table(table: Table) -> str:
     rule = ["---" if index < table.n_text else "---:" for index in range(len(table.columns))]
     width = len(table.columns)
     rows = [_group(row, width) if len(row) == 1 < width else _cells(row) for row in table.rows]
-    lines = [[escape(name) for name in table.columns], rule, *rows]
+    lines = [[escape_cell(name) for name in table.columns], rule, *rows]
     grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{escape(table.caption)}**\n\n{grid}"
+    return f"**{escape_text(table.caption)}**\n\n{grid}"
 
 
 def _cells(row: Sequence[Cell]) -> list[str]:
-    return [escape(f"{cell.text} ({cell.small})" if cell.small else cell.text) for cell in row]
+    return [escape_cell(f"{cell.text} ({cell.small})" if cell.small else cell.text) for cell in row]
 
 
 def _group(row: Sequence[Cell], width: int) -> list[str]:
     """Return the line that names the rows below it."""
-    return [f"**{escape(row[0].text)}**", *[""] * (width - 1)]
+    return [f"**{escape_cell(row[0].text)}**", *[""] * (width - 1)]
 
 
 def _picture(picture: Picture, figures: str | None) -> str:
     if figures is None:
-        return f"*Figure: {escape(picture.alt)}*"
-    return f"![{escape(picture.alt)}]({figures}/{picture.key}.png)\n\n{escape(picture.caption)}"
+        return f"*Figure: {escape_text(picture.alt)}*"
+    return f"![{escape_text(picture.alt)}]({figures}/{picture.key}.png)\n\n{escape_text(picture.caption)}"

@@ -9,8 +9,9 @@ import polars as pl
 from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.convergence import Convergence
+from calibration_pipeline.escaping import escape_text
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Picture, Section, Table, Text
-from calibration_pipeline.report.markdown import escape, render_block
+from calibration_pipeline.report.markdown import render_block
 from calibration_pipeline.report.numbers import number, percent
 from calibration_pipeline.series import count
 from calibration_pipeline.verification.arrays import EventError
@@ -62,7 +63,7 @@ def notebook_report(
     ]
     parts = ["# Calibration report"]
     for section in sections:
-        parts.append(f"## {escape(section.heading)}")
+        parts.append(f"## {escape_text(section.heading)}")
         parts += [text for block in section.blocks for text in render_block(block, ".")]
     pictures = {f"{picture.key}.png": picture.draw() for group in galleries.values() for picture in group}
     return "\n\n".join(parts) + "\n", pictures

@@ -69,44 +69,20 @@ def first_race_order(fold: str, fold_races: int | None) -> int:
     return 100 * season + 1 + (block - 1) * (fold_races or 0)
 
 
-def coming_fold_start(race_order: int, fold_races: int | None) -> int:
-    """`race_order` at which the fold begins to which the race after one belongs.
-
-    Parameters
-    ----------
-    race_order : int
-        The last race that has run of its season.
-    fold_races : int or None
-
-    Examples
-    --------
-    >>> coming_fold_start(202111, 12), coming_fold_start(202112, 12), coming_fold_start(202112, None)
-    (202101, 202113, 202101)
-    """
-    season, round_ = divmod(race_order, 100)
-    return 100 * season + 1 + (0 if fold_races is None else round_ // fold_races * fold_races)
-
-
-def folds_of_season(rounds: pl.Series, season: int, fold_races: int | None) -> list[str]:
-    """Folds that races of a season belong to, and the fold of the race after its last, in time.
-
-    The last is there because the race that comes next must find its fit made.
+def open_fold(rounds: pl.Series, season: int, fold_races: int | None) -> str:
+    """Fold of the race that follows the last one that has run of a season.
 
     Parameters
     ----------
     rounds : polars.Series
-        Rounds of the season that have run.
+        Rounds of the season that have run, maybe none.
     season : int
     fold_races : int or None
 
     Examples
     --------
-    >>> folds_of_season(pl.Series([1, 2, 12]), 2021, 12)
-    ['2021-1', '2021-2']
-    >>> folds_of_season(pl.Series(range(1, 37)), 2021, 4)[-2:]
-    ['2021-9', '2021-10']
+    >>> open_fold(pl.Series([1, 2, 12]), 2021, 12), open_fold(pl.Series(range(1, 37)), 2021, 4)
+    ('2021-2', '2021-10')
     """
-    coming = int(rounds.max() or 0) + 1  # type: ignore[arg-type]
-    frame = pl.DataFrame({"season": season, "round": [*rounds.sort().to_list(), coming]})
-    names = frame.select(fold_name(pl.col("season"), pl.col("round"), fold_races)).to_series()
-    return names.unique(maintain_order=True).to_list()
+    following = int(rounds.max() or 0) + 1  # type: ignore[arg-type]
+    return str(pl.select(fold_name(pl.lit(season), pl.lit(following), fold_races)).item())

@@ -1,4 +1,4 @@
-"""What the network's fit reads of earlier races: fields, running orders, incidents, cautions, laps."""
+"""Earlier races as the network's fit reads them: fields, running orders, incidents, cautions, laps."""
 
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from calibration_pipeline.scenarios.covariates import (
     race_slots,
     spread,
 )
+from calibration_pipeline.scenarios.folds import first_race_order, open_fold
 from calibration_pipeline.scenarios.network import DAMAGE_SHARE
 
 RACES_MULTIPLE = 512
@@ -75,6 +76,43 @@ def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataF
     race_laps = pl.col("laps_completed").max().over("race_id")
     damage = pl.col("running") & (pl.col("laps_completed") < (1 - DAMAGE_SHARE) * race_laps)
     return race_slots(joined.with_columns(damage=damage))
+
+
+def fold_history(
+    features: pl.DataFrame, race_results: pl.DataFrame, season: int, fold_races: int | None
+) -> pl.DataFrame:
+    """Races before a season's open fold, to which the race that follows its last one belongs.
+
+    The networks of the season are fitted to these races alone: a race within the open fold changes no row.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        `DriverFeatures` of the season and of all before it.
+    race_results : polars.DataFrame
+        `RaceResults` of the same races.
+    season : int
+    fold_races : int or None
+        Races in a fold, None for a season.
+
+    Returns
+    -------
+    polars.DataFrame
+        `FoldHistory`: the columns of `join_history` and `open_fold_start`, the race_order at which the open
+        fold begins.
+
+    Raises
+    ------
+    ValueError
+        If a car of the features has no result.
+    """
+    start = first_race_order(
+        open_fold(features.filter(season=season)["round"], season, fold_races), fold_races
+    )
+    before = pl.col("race_order") < start
+    return join_history(features.filter(before), race_results).with_columns(
+        open_fold_start=pl.lit(start, pl.Int64)
+    )
 
 
 def build_history(slots: pl.DataFrame, width: int) -> History:

@@ -3,7 +3,22 @@
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 import xarray as xr
+
+
+def races_of[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
+    """Return the races of an archetype.
+
+    Parameters
+    ----------
+    value : polars.DataFrame or xarray.Dataset
+        With a column, or a coordinate along `race`, called archetype.
+    archetype : str
+    """
+    if isinstance(value, pl.DataFrame):
+        return value.filter(archetype=archetype)
+    return value.isel(race=value["archetype"].values == archetype)
 
 
 def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
@@ -25,7 +40,7 @@ def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
     ValueError
         If ensembles that have races of the archetype differ in their number of scenarios.
     """
-    chosen = [one.isel(race=one["archetype"].values == archetype) for one in ensembles]
+    chosen = [races_of(ensemble, archetype) for ensemble in ensembles]
     parts = [one for one in chosen if one.sizes["race"]] or chosen[:1]
     scenarios = {one.sizes["scenario"] for one in parts}
     if len(scenarios) > 1:

@@ -12,8 +12,8 @@ import xarray as xr
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, padded_width
 from calibration_pipeline.scenarios.fit import PARAMETER_DRAWS, fit_posterior, forgetting
-from calibration_pipeline.scenarios.folds import first_race_order, folds_of_season
-from calibration_pipeline.scenarios.history import build_history, join_history
+from calibration_pipeline.scenarios.folds import first_race_order, fold_name
+from calibration_pipeline.scenarios.history import build_history
 from calibration_pipeline.scenarios.network import Parameters
 from calibration_pipeline.scenarios.outcome_tables import QUANTILES, outcome_tables
 from calibration_pipeline.scenarios.structure import FULL, Structure
@@ -53,22 +53,14 @@ NETWORK_COORDINATES: dict[str, Any] = {
 
 
 def fit_networks(
-    features: pl.DataFrame,
-    race_results: pl.DataFrame,
-    season: int,
-    fold_races: int | None,
-    seed: int,
-    structure: Structure = FULL,
+    history: pl.DataFrame, fold_races: int | None, seed: int, structure: Structure = FULL
 ) -> xr.Dataset:
-    """Fit the causal network of every fold of a season, and of the race after its last.
+    """Fit the causal network of every fold of a season, its open fold included.
 
     Parameters
     ----------
-    features : polars.DataFrame
-        `DriverFeatures` of the season and of all before it.
-    race_results : polars.DataFrame
-        `RaceResults` of the same races.
-    season : int
+    history : polars.DataFrame
+        `FoldHistory` of the season.
     fold_races : int or None
         Races in a fold, None for a season.
     seed : int
@@ -81,13 +73,10 @@ def fit_networks(
         Parameters with dims (fold, draw, ...) and the coordinates network_as_of and n_races (fold): the last
         race that a fold's fit saw, and how many. A fold without earlier races has no fit.
     """
-    slots = structure.seen(join_history(features, race_results))
-    rounds = slots.filter((pl.col("season") == season) & (pl.col("slot") == 0))["round"]
-    folds = folds_of_season(rounds, season, fold_races)
-    starts = {fold: first_race_order(fold, fold_races) for fold in folds}
-    starts = {fold: start for fold, start in starts.items() if (slots["race_order"] < start).any()}
-    if not starts:
+    if history.is_empty():
         return _no_networks()
+    slots = structure.seen(history)
+    starts = _fold_starts(history, fold_races)
 
     def fit(start: int) -> xr.Dataset:
         return _fit_fold(slots, start, seed, structure)
@@ -97,6 +86,19 @@ def fit_networks(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         fits += pool.map(fit, others)
     return xr.concat(fits, dim=xr.Variable("fold", list(starts)), coords="different", compat="equals")
+
+
+def _fold_starts(history: pl.DataFrame, fold_races: int | None) -> dict[str, int]:
+    """Return the race_order at which each fold of the season begins, of folds with earlier races, in time."""
+    open_fold_start = history["open_fold_start"][0]
+    season, first_round = divmod(open_fold_start, 100)
+    rounds = [*history.filter(season=season)["round"].unique().sort(), first_round]
+    names = pl.DataFrame({"round": rounds}).select(
+        fold_name(pl.lit(season), pl.col("round"), fold_races).alias("fold")
+    )
+    starts = {fold: first_race_order(fold, fold_races) for fold in names["fold"].unique(maintain_order=True)}
+    first_known = int(history["race_order"].min())  # type: ignore[arg-type]
+    return {fold: start for fold, start in starts.items() if start > first_known}
 
 
 def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) -> xr.Dataset:

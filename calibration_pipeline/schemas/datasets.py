@@ -11,6 +11,8 @@ import xarray as xr
 from pandera import check
 from pandera.typing.xarray import Coordinate
 
+from calibration_pipeline.ranking import are_permutations
+
 RACE = ("race",)
 CAR = ("race", "driver")
 RACE_SCENARIO = ("race", "scenario")
@@ -109,12 +111,8 @@ class ScenarioEnsemble(Races):
 
     @check("finish_position", error="finish_position must be a permutation of 1..n in every scenario")
     def finish_is_a_permutation(cls, finish_position: xr.DataArray) -> bool:
-        """Each place is taken once in every scenario (padding is 0)."""
-        ranked = np.sort(finish_position.values, axis=-1)
-        width = ranked.shape[-1]
-        n = finish_position["field_size"].values[:, None, None]
-        expected = np.clip(np.arange(1, width + 1)[None, None, :] - (width - n), 0, None)
-        return bool((ranked == expected).all())
+        """Each position is taken once in every scenario; padding is 0."""
+        return are_permutations(finish_position.values, finish_position["field_size"].values)
 
 
 class FinishProbabilities(Races):
@@ -299,3 +297,38 @@ class PooledPosterior(pa.DataTreeModel):
     posterior: PooledParameters
     sample_stats: SampleStats
     convergence: FitConvergence
+
+
+class CarResults(pa.DatasetModel):
+    """What happened to the cars of an archetype's races; 0 and False in padding."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    finish_position: np.int16 = pa.Field(dims=CAR, ge=0, description="Official finish")
+    running: np.bool_ = pa.Field(dims=CAR, description="Running at the finish")
+    laps_led: np.int16 = pa.Field(dims=CAR, ge=-1, description="Laps led, -1 where not known")
+    share_beaten: np.float64 = pa.Field(
+        dims=CAR, ge=0, lt=1, description="Mean share of the field that the driver beat in earlier races"
+    )
+
+
+class RaceCovariates(pa.DatasetModel):
+    """Covariates that the causal network reads of an archetype's races; 0 in padding."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    pace: np.float32 = pa.Field(dims=(*CAR, "pace_covariate"), description="Centred within the race")
+    incident: np.float32 = pa.Field(dims=(*CAR, "incident_covariate"), description="Of retiring")
+    start_score: np.float32 = pa.Field(dims=CAR, description="Normal score of the grid")
+    car: np.bool_ = pa.Field(dims=CAR, description="Whether the slot holds a car")
+    team: np.int32 = pa.Field(dims=CAR, ge=0, description="Number of the team within the race")
+    archetype: np.int32 = pa.Field(dims=RACE, ge=0, description="Index of the archetype")
+    scheduled_laps: np.int32 = pa.Field(dims=RACE, ge=1, description="Laps that were scheduled")
+    caution: np.float32 = pa.Field(dims=RACE, description="Log of the track's caution rate, centred")
+
+
+class ArchetypeRaces(pa.DataTreeModel):
+    """One archetype's races of all seasons: raw forecasts beside results, covariates and networks."""
+
+    forecast: ScenarioEnsemble
+    results: CarResults
+    field: RaceCovariates
+    network: CausalNetwork

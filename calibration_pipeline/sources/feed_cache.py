@@ -85,11 +85,10 @@ class FeedCache:
         validators = {name: value for name, value in document.validators.items() if _is_sane(value)}
         said = _Label(sha256=sha256, final=document.final, validators=validators)
         try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(copy, document.content)
             write_atomically(label, said.model_dump_json().encode())
         except OSError as error:
-            logger.warning("%s cannot be kept: %s", copy, error)
+            logger.warning("A document of the feed cannot be kept, and is asked for again: %s", error)
 
     def distrust(self, path: str) -> None:
         """Ask for the document at `path` again although it is final."""

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import fsspec
 from fsspec.core import url_to_fs
 
-from calibration_pipeline.addresses import tellable_cause, without_credentials
+from calibration_pipeline.addresses import is_on_the_web, split_query, tellable_cause, without_credentials
 from calibration_pipeline.sources.base import MissingDocumentError, SourceError
 from calibration_pipeline.sources.feed_cache import FeedCache, KeptDocument
 from calibration_pipeline.sources.feed_web import WebClient, WebLimits, too_large
@@ -34,7 +34,8 @@ class FeedReader:
     ----------
     base_url : str
         `https://…`, a folder, a zip (`zip://::/path.zip`, or the path of a `.zip` file): anything that
-        fsspec opens.
+        fsspec opens. The query of a web address, as in `https://…?token=…`, is a credential: it goes with
+        every request, and into no message.
     cache_dir : Path, optional
         Folder for copies of documents; used for the web only. Readers that share it ask by turns.
     limits : WebLimits, optional
@@ -43,17 +44,16 @@ class FeedReader:
     Raises
     ------
     SourceError
-        If `base_url` is empty, or on the web and has a query or no host.
+        If `base_url` is empty, or on the web and not to be split into address and query.
     """
 
     def __init__(self, base_url: str, cache_dir: Path | None = None, limits: WebLimits | None = None) -> None:
-        self._address = base_url.strip().rstrip("/")
-        if not self._address:
-            raise SourceError("The feed's base URL must not be empty.")
+        try:
+            self._address, self._query = split_query(base_url)
+        except ValueError as error:
+            raise SourceError(f"The feed's base URL cannot be used: {error}.") from None
         self.base_url = without_credentials(self._address)
-        self.is_remote = self._address.lower().startswith(("http://", "https://"))
-        if self.is_remote and ("?" in self._address or "#" in self._address):
-            raise SourceError(f"The feed's base URL {self.base_url} must have no '?' and no '#'.")
+        self.is_remote = is_on_the_web(self._address)
         self._limits = limits or WebLimits()
         key = hashlib.sha256(self.base_url.encode()).hexdigest()[:16]
         self._cache = FeedCache(cache_dir / key) if cache_dir is not None and self.is_remote else None
@@ -117,7 +117,9 @@ class FeedReader:
         if kept is not None and kept.final and final:
             return _parse(kept.content, where)
         try:
-            answer = self._web.get(f"{self._address}/{path}", kept.validators if kept is not None else {})
+            answer = self._web.get(
+                f"{self._address}/{path}{self._query}", kept.validators if kept is not None else {}
+            )
         except MissingDocumentError as error:
             if kept is None or self._cache is None:
                 raise

@@ -1,7 +1,7 @@
 """A polite and patient reader of documents on the web: limits on time, size, redirects and rate.
 
 Everything a server says is untrusted. Time is limited by the event loop's time-outs, requests are spaced by
-sleeping before each, one reader at a time: no clock is read.
+sleeping before each, and clients of one server take turns: no clock is read.
 """
 
 import asyncio
@@ -11,19 +11,21 @@ import random
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from io import BufferedWriter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from fsspec.asyn import get_loop, sync
 
 from calibration_pipeline.addresses import tellable_cause, without_credentials
 from calibration_pipeline.sources.base import MissingDocumentError, SourceError
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ MISSING_STATUS = (403, 404, 410)
 REDIRECTS = (301, 302, 303, 307, 308)
 NOT_MODIFIED = 304
 HEADERS = {"User-Agent": "calibration-pipeline", "Accept": "application/json", "Accept-Encoding": "gzip"}
+# The characters of an address that needs no encoding: RFC 3986, appendix A.
+ENCODED = re.compile(r"(?:[\w.~:/?@!$&'()*+,;=\[\]-]|%[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
 # What is sent back to ask whether a document has changed, by the header that it came with.
 VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
@@ -99,8 +103,9 @@ class WebClient:
     limits : WebLimits
         How long, how much and how often.
     turn : Path, optional
-        A file that clients of one server share, in whatever processes: they rest one after the other, so
-        that together they ask no more often than one. Where it cannot be written, a warning tells so.
+        Lock file that clients of one server share, also of other processes. A client holds the lock for a
+        document, from the rest before its first request to its last byte: together the clients ask no more
+        often than one of them would. Where the lock cannot be taken, a warning says so.
     """
 
     def __init__(self, limits: WebLimits, turn: Path | None = None) -> None:
@@ -132,7 +137,9 @@ class WebClient:
         """
         import_aiohttp()
         self._trouble = ""
-        return sync(get_loop(), self._get, url, dict(validators))
+        # The lock is waited for in the caller's thread: the event loop needs its own threads to find hosts.
+        with _locked(self._turn):
+            return sync(get_loop(), self._get, url, dict(validators))
 
     async def _get(self, url: str, validators: dict[str, str]) -> WebDocument | None:
         await self._rest()
@@ -141,7 +148,7 @@ class WebClient:
                 return await self._try_again_and_again(url, validators)
         except TimeoutError as error:
             reason = f"it took longer than {self._limits.total_s:g} s in all{self._trouble}"
-            raise _unreadable(url, reason) from error
+            raise _unreadable(url, reason) from tellable_cause(error, url)
 
     async def _try_again_and_again(self, url: str, validators: dict[str, str]) -> WebDocument | None:
         limits = self._limits
@@ -176,13 +183,15 @@ class WebClient:
         except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
             raise _unreadable(url, _reason(error)) from tellable_cause(error, url)
         except aiohttp.ConnectionTimeoutError as error:
-            raise _PassingError(f"no connection within {self._limits.connect_s:g} s") from error
+            reason = f"no connection within {self._limits.connect_s:g} s"
+            raise _PassingError(reason) from tellable_cause(error, url)
         except aiohttp.SocketTimeoutError as error:
-            raise _PassingError(f"no answer, or no more of it, for {self._limits.read_s:g} s") from error
+            reason = f"no answer, or no more of it, for {self._limits.read_s:g} s"
+            raise _PassingError(reason) from tellable_cause(error, url)
         except aiohttp.ClientPayloadError as error:
-            raise _PassingError(f"the answer is cut short ({_reason(error)})") from error
+            raise _PassingError(f"the answer is cut short ({_reason(error)})") from tellable_cause(error, url)
         except (aiohttp.ClientError, OSError, zlib.error) as error:
-            raise _PassingError(_reason(error)) from error
+            raise _PassingError(_reason(error)) from tellable_cause(error, url)
 
     async def _follow(self, aiohttp: ModuleType, url: str, validators: dict[str, str]) -> WebDocument | None:
         """Ask, going where redirects lead within the host."""
@@ -196,7 +205,8 @@ class WebClient:
             for hop in range(limits.max_redirects + 1):
                 if hop:
                     await self._rest()
-                async with session.get(target, headers=conditions, allow_redirects=False) as response:
+                asked = _as_written(target)
+                async with session.get(asked, headers=conditions, allow_redirects=False) as response:
                     if response.status not in REDIRECTS:
                         return await self._answer(url, response, has_copy=bool(validators))
                     target = _redirected(url, target, response.headers.get("Location", ""))
@@ -239,27 +249,23 @@ class WebClient:
         return bytes(content)
 
     async def _rest(self) -> None:
-        with _opened(self._turn) as turn:
-            if turn is not None:
-                await asyncio.to_thread(fcntl.flock, turn, fcntl.LOCK_EX)
-            await asyncio.sleep(self._limits.spacing_s)
+        await asyncio.sleep(self._limits.spacing_s)
 
 
 @contextmanager
-def _opened(turn: Path | None) -> Iterator[BufferedWriter | None]:
-    """Open the file; its lock goes when it is closed."""
-    if turn is None:
-        yield None
-        return
-    try:
-        turn.parent.mkdir(parents=True, exist_ok=True)
-        file = turn.open("wb")
-    except OSError as error:
-        logger.warning("%s cannot be written, so that others may ask at the same time: %s", turn, error)
-        yield None
-        return
-    with file:
-        yield file
+def _locked(turn: Path | None) -> Iterator[None]:
+    """Hold the lock of the file `turn`; closing the file releases it, as the end of its process does."""
+    with ExitStack() as stack:
+        if turn is not None:
+            try:
+                turn.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(turn.open("wb"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                logger.warning(
+                    "%s cannot be locked: other processes may ask at the same time (%s).", turn, error
+                )
+        yield
 
 
 def import_aiohttp() -> ModuleType:
@@ -276,6 +282,20 @@ def too_large(url: str, most: int) -> SourceError:
     return SourceError(
         f"{without_credentials(url)} is too large: a document must have at most {most:,} bytes, decompressed."
     )
+
+
+def _as_written(url: str) -> "str | URL":
+    """Return an address whose query is sent as it is; of a string, aiohttp decodes "%2F" and the like.
+
+    A signature in a query may not survive that.
+    """
+    from yarl import URL
+
+    try:
+        URL(url)
+    except ValueError:  # which aiohttp then names
+        return url
+    return URL(url, encoded=True) if ENCODED.fullmatch(url) else url
 
 
 def _unreadable(url: str, reason: str) -> SourceError:
@@ -309,6 +329,8 @@ def _redirected(url: str, at: str, location: str) -> str:
     old_user, new_user = old.netloc.rpartition("@")[0], new.netloc.rpartition("@")[0]
     if old_user and not new_user:
         new = new._replace(netloc=f"{old_user}@{new.netloc}")
+    if not new.query:
+        new = new._replace(query=urlsplit(url).query)
     return new.geturl()
 
 

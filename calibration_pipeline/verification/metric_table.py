@@ -39,6 +39,7 @@ SMALLER, LARGER, NOMINAL, NEITHER = (
     "nominal is best",
     "for comparison",
 )
+HEADLINES = ("crps", "log_score", "coverage", "head_to_head_slope")
 QUANTITIES = {
     "crps": (SMALLER, "sum over places of (F - 1{y <= k})^2, places (Epstein 1969)"),
     "fair_crps": (SMALLER, "CRPS of the scenarios less sum F (1 - F) / (S - 1), places (Ferro 2014)"),
@@ -297,3 +298,24 @@ def _expected(cases: Cases, forecast: str, finish: NDArray, seed: int) -> dict[K
         key = Key(forecast, "brier_miscalibration_expected", event.name)
         rows[key] = Scored(estimate, float(shown.std(ddof=1) / np.sqrt(shown.size)))
     return rows
+
+
+def headline_scores(metrics: pl.DataFrame) -> dict[str, float]:
+    """Return the main scores of the raw and recalibrated forecast, by quantity, level and forecast.
+
+    Parameters
+    ----------
+    metrics : polars.DataFrame
+        `MetricTable`.
+    """
+    chosen = metrics.filter(
+        pl.col("quantity").is_in(HEADLINES)
+        & pl.col("forecast").is_in(["raw", "recalibrated"])
+        & (pl.col("reference") == "")
+        & pl.col("estimate").is_not_null()
+    )
+    names = pl.concat_str(
+        "quantity", pl.col("level").str.replace(" %", "").replace("", None), "forecast",
+        separator="_", ignore_nulls=True,
+    )  # fmt: skip
+    return dict(chosen.select(names, "estimate").iter_rows())

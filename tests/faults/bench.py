@@ -14,20 +14,20 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from assets.contracts import place
+from assets.plan import select_assets
+from assets.upkeep import Upkeep
 from clusters import ROOT
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from feed_layout import write_entries, write_feed
 from stored import assert_same_values, views
 
-from assets.contracts import place
 from assets.definitions import build_defs
-from assets.plan import select_assets
 from assets.settings import Settings
 from assets.storage import io_managers
-from assets.stored_files import content_version
-from assets.upkeep import Upkeep
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.stored_files import content_version
 from calibration_pipeline.tracks import compile_constraints
 
 SEASONS = (2024, 2025)
@@ -80,7 +80,7 @@ class Bench:
 
     @property
     def store(self) -> Path:
-        return self.folder / "store" / "nascar_feed"
+        return self.folder / "store" / "nascar_feed" / "cup"
 
     @cached_property
     def environment(self) -> dict[str, str]:

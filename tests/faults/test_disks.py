@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from assets.contracts import place
 from bench import ALL, ARCHETYPE, TO_FEATURES, TO_NETWORK, Bench, ended, in_the_soak_alone
 from ledger import Ledger
 from stored import content, empty, flip, truncate
-
-from assets.contracts import place
 
 SEED = 20261127
 MIB = 2**20
@@ -72,7 +71,8 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(
             bench.assert_readable()
             filler.unlink()
             assert done.code == 1, done.out
-            assert "No space left on device" in done.out
+            assert "No space left on device (free some space there and try again)" in done.out
+            assert str(bench.store) in done.out.partition("No space left on device")[2]
             bench.update(*narrowed(bench))
             bench.assert_mended(undisturbed)
         ledger.enter("full disk", "store", 1, "ended in a line that names it")

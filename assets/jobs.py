@@ -1,0 +1,93 @@
+"""The jobs: a whole run is a few waves of jobs, in this order.
+
+A wave is stored as a whole before the next begins. The jobs of a wave read nothing of each other, and each
+run of a job has one partition. The command, the UI, the schedules and the sensor use these jobs.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+
+class Job(NamedTuple):
+    """A job: the assets of one partitions definition that are materialized together."""
+
+    name: str
+    assets: tuple[str, ...]
+    description: str
+
+
+INGEST = Job(
+    "ingest",
+    ("lap_telemetry", "race_results", "simulated_truth", "lap_aggregates"),
+    "Reads a season's results and laps from the source, and aggregates the laps.",
+)
+NEXT_RACE = Job(
+    "forecast",
+    ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"),
+    "Forecasts the next race.",
+)
+WAVES: tuple[tuple[Job, ...], ...] = (
+    (Job("tracks", ("track_constraints",), "Compiles the track catalogue."),),
+    (INGEST,),
+    (Job("features", ("driver_features",), "Builds the features of a season's cars from earlier races."),),
+    (
+        Job(
+            "scenarios",
+            ("fold_history", "causal_network", "scenario_ensemble"),
+            "Fits a season's causal networks and draws its scenarios.",
+        ),
+    ),
+    (Job("slices", ("archetype_races",), "Joins an archetype's forecasts and results over all seasons."),),
+    (
+        Job(
+            "archetypes",
+            (
+                "calibration_posterior",
+                "recalibrated_forecast",
+                "backtest",
+                "calibration_metrics",
+                "calibration_curves",
+                "joint_event_validation",
+                "verdict",
+                "report_pictures",
+            ),
+            "Calibrates, scores and judges the forecasts of an archetype.",
+        ),
+    ),
+    (
+        Job(
+            "pooled",
+            ("pooled_posterior", "model_comparison"),
+            "Fits all archetypes of a forecaster together.",
+        ),
+        NEXT_RACE,
+    ),
+    (Job("report", ("calibration_report", "catalogue"), "Writes the report and the catalogue of views."),),
+)
+
+
+def build_jobs(assets: Iterable[dg.AssetsDefinition]) -> dict[str, Any]:
+    """Return the jobs by name, over those of their assets that are in the graph.
+
+    Parameters
+    ----------
+    assets : iterable of dagster.AssetsDefinition
+    """
+    keys = {key.path[-1]: key for asset in assets for key in asset.keys}
+    return {
+        job.name: dg.define_asset_job(
+            job.name,
+            selection=dg.AssetSelection.assets(*(keys[name] for name in job.assets if name in keys)),
+            description=job.description,
+        )
+        for wave in WAVES
+        for job in wave
+    }
+
+
+def job_of(names: Collection[str]) -> Job:
+    """Return the job that materializes assets, which must be of one job."""
+    (job,) = {job for wave in WAVES for job in wave if set(names) & set(job.assets)}
+    return job

@@ -1,0 +1,103 @@
+"""The tasks of a wave: which assets one run materializes for which partition."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from .jobs import Job
+from .staleness import Lineage, Partition
+
+
+class Task(NamedTuple):
+    """Assets of a job that one run materializes for one partition."""
+
+    job: Job
+    assets: tuple[str, ...]
+    partition: str | None
+
+
+def all_tasks(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Partition]) -> list[Task]:
+    """Return a task for each partition of the wave's jobs, with the wanted assets."""
+    tasks = []
+    for job in wave:
+        assets = [name for name in job.assets if name in lineage.keys]
+        for partition in lineage.partitions(assets[0]):
+            names = [name for name in assets if (name, partition) in wanted]
+            tasks += [Task(job, with_inseparable(lineage, names), partition)] if names else []
+    return tasks
+
+
+def without_missing_inputs(
+    lineage: Lineage, tasks: Collection[Task]
+) -> tuple[list[Task], dict[str, Partition]]:
+    """Leave out the assets whose inputs are neither stored nor materialized by the same run.
+
+    Returns
+    -------
+    tasks : list of Task
+    missing : dict
+        Asset that is left out → an input partition that it lacks.
+    """
+    possible = []
+    lacking: dict[str, Partition] = {}
+    for task in tasks:
+        assets: list[str] = []
+        for asset in task.assets:
+            own = {(name, task.partition) for name in assets}
+            missing = [read for read in lineage.missing_inputs(asset, task.partition) if read not in own]
+            if missing:
+                lacking[asset] = missing[0]
+            else:
+                assets.append(asset)
+        possible += [task._replace(assets=tuple(assets))] if assets else []
+    return possible, lacking
+
+
+def stale_tasks(
+    lineage: Lineage, wave: Sequence[Job], selected: Collection[Partition] | None = None
+) -> dict[Task, dict[str, str]]:
+    """Return the runs of a wave that stale partitions need, each with asset → reason.
+
+    Parameters
+    ----------
+    lineage : Lineage
+    wave : sequence of Job
+    selected : collection of Partition, optional
+        Partitions to look at; all by default.
+    """
+    tasks: dict[Task, dict[str, str]] = {}
+    for job in wave:
+        by_partition: dict[str | None, dict[str, str]] = {}
+        for asset in (name for name in job.assets if name in lineage.keys):
+            for partition in lineage.partitions(asset):
+                if selected is not None and (asset, partition) not in selected:
+                    continue
+                if reason := lineage.stale_reason(asset, partition):
+                    by_partition.setdefault(partition, {})[asset] = reason
+        for partition, reasons in by_partition.items():
+            tasks[Task(job, with_inseparable(lineage, reasons), partition)] = reasons
+    return tasks
+
+
+def with_inseparable(lineage: Lineage, assets: Collection[str]) -> tuple[str, ...]:
+    """Return assets and those that their step materializes with them and cannot leave out, in graph order."""
+    together = {
+        key.path[-1]
+        for asset in assets
+        for key in lineage.graph.get(lineage.keys[asset]).execution_set_asset_keys
+    }
+    return tuple(name for name in lineage.keys if name in together)
+
+
+def blocked_by(lineage: Lineage, task: Task, failed: Mapping[Partition, str]) -> str | None:
+    """Return the message of a failed check on something that a run would load, None if there is none.
+
+    Parameters
+    ----------
+    lineage : Lineage
+    task : Task
+    failed : mapping
+        As `Lineage.failed_checks` returns it.
+    """
+    own = {(asset, task.partition) for asset in task.assets}
+    loaded = (read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition))
+    return next((failed[read] for read in loaded if read in failed and read not in own), None)

@@ -1,0 +1,170 @@
+"""The report's content, assembled from the stored tables, fits and forecasts of the archetypes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.calibration.inference import TARGET_ACCEPT
+from calibration_pipeline.calibration.summaries import (
+    convergence_by_fold,
+    identification,
+    predictive_checks,
+    slope_by_season,
+)
+from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.numbers import number
+from calibration_pipeline.verification.events import Event
+from calibration_pipeline.verification.reliability import pit_ecdf
+from calibration_pipeline.verification.verdicts import read_verdict
+
+
+class Evidence(NamedTuple):
+    """What is stored of each archetype, in the order of archetypes."""
+
+    fits: Mapping[Archetype, xr.DataTree]
+    verdicts: Mapping[Archetype, pl.DataFrame]
+    metrics: Mapping[Archetype, pl.DataFrame]
+    joint_events: Mapping[Archetype, pl.DataFrame]
+    curves: Mapping[Archetype, pl.DataFrame]
+    backtests: Mapping[Archetype, xr.Dataset]
+
+
+class NextRaceForecast(NamedTuple):
+    """The forecast of the next race: scenarios of one race or none, its tables and notes."""
+
+    ensemble: xr.Dataset
+    chances: pl.DataFrame
+    events: pl.DataFrame
+    notes: Sequence[str]
+
+
+def assemble_content(
+    evidence: Evidence,
+    comparison: pl.DataFrame,
+    forecast: NextRaceForecast,
+    judged_events: Iterable[Event],
+    provenance: Mapping[str, str],
+    versions: Mapping[str, str],
+    seed: int,
+) -> ReportContent:
+    """Assemble the report's content.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    comparison : polars.DataFrame
+        `ModelComparison`.
+    forecast : NextRaceForecast
+    judged_events : iterable of Event
+        Events that were to be judged.
+    provenance : mapping of str to str
+        Where data and settings come from; it names the source as "Source".
+    versions : mapping of str to str
+        Package → version.
+    seed : int
+    """
+    fits, backtests = evidence.fits, evidence.backtests
+    convergence = pl.concat(
+        convergence_by_fold(fit).select(pl.lit(name).alias("archetype"), pl.all())
+        for name, fit in fits.items()
+    )
+    events = pl.concat(evidence.joint_events.values())
+    scored = [int(races["race_order"].max()) for races in backtests.values() if races.sizes["race"]]
+    race = forecast.ensemble.isel(race=0) if forecast.ensemble.sizes["race"] else None
+    return ReportContent(
+        title="Can the simulated races be trusted?",
+        source=provenance["Source"],
+        verdicts=[read_verdict(frame) for frame in evidence.verdicts.values()],
+        metrics=pl.concat(evidence.metrics.values()),
+        joint_events=events,
+        skipped_events=_skipped(events, judged_events),
+        curves=pl.concat(evidence.curves.values()),
+        pit=pl.concat(pit_ecdf(backtest, seed) for backtest in backtests.values()),
+        slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
+        convergence=convergence,
+        identification=pl.concat(identification(fit) for fit in fits.values()),
+        predictive_checks=pl.concat(predictive_checks(fit) for fit in fits.values()),
+        fits={str(name): fit for name, fit in fits.items()},
+        comparison=comparison,
+        forecast=None if forecast.chances.is_empty() else forecast.chances,
+        forecast_events=forecast.events,
+        forecast_title="" if race is None else _race_title(race),
+        forecast_archetype="" if race is None else str(race["archetype"].item()),
+        forecast_notes=list(forecast.notes),
+        provenance={
+            **provenance,
+            "Last race scored": str(max(scored)) if scored else "none",
+            "Best calibration by leave-one-out": _best_model(comparison),
+            **_sampling(fits, convergence),
+            **versions,
+        },
+    )
+
+
+def shown_address(address: str | None, otherwise: str) -> str:
+    """Return an address for others to read: a local file's name, or host and path without credentials.
+
+    Examples
+    --------
+    >>> shown_address("https://user:secret@feed.example/cacher?token=1", "none")
+    'https://feed.example/cacher'
+    >>> shown_address("/home/me/cup.csv", "none"), shown_address(None, "none")
+    ('cup.csv', 'none')
+    """
+    if address is None:
+        return otherwise
+    if "://" not in address:
+        return PurePath(address).name
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return package → its installed version."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed, run from its folder"
+    return versions
+
+
+def _skipped(events: pl.DataFrame, judged_events: Iterable[Event]) -> dict[str, str]:
+    """Return the events that were judged nowhere; the assets' metadata hold the reasons."""
+    judged = set(events["event"])
+    reason = "what it needs is not known, or there are no races"
+    return {str(event): reason for event in judged_events if str(event) not in judged}
+
+
+def _race_title(race: xr.Dataset) -> str:
+    kind = parse_archetype(str(race["archetype"].item())).label.lower()
+    return f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()} ({kind})"
+
+
+def _best_model(comparison: pl.DataFrame) -> str:
+    return str(comparison.row(0, named=True)["model"]) if comparison.height else "none"
+
+
+def _sampling(fits: Mapping[Archetype, xr.DataTree], convergence: pl.DataFrame) -> dict[str, str]:
+    """Return how the posteriors were sampled, and the worst of their diagnostics."""
+    if not fits:
+        return {}
+    attributes = next(iter(fits.values())).attrs
+    chains = (str(attributes[name]) for name in ("n_chains", "n_warmup", "n_samples"))
+    r_hat, bulk, tail = convergence.select(pl.max("r_hat"), pl.min("ess_bulk", "ess_tail")).row(0)
+    by_fit = convergence.group_by("archetype", "fold").agg(pl.max("divergences"))
+    return {
+        "NUTS chains, warm-up, draws a chain": ", ".join(chains),
+        "NUTS target acceptance": str(TARGET_ACCEPT),
+        "Fits": str(by_fit.height),
+        "Worst R-hat of all fits": number(r_hat),
+        "Least ESS, bulk and tail": f"{number(bulk, 0)} and {number(tail, 0)}",
+        "Divergences": str(by_fit["divergences"].sum()),
+    }

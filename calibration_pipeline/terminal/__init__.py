@@ -1,0 +1,1 @@
+"""Tables on the terminal, drawn with Rich from stored values."""

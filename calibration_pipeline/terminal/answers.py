@@ -1,0 +1,59 @@
+"""Questions in SQL on the terminal: which tables there are, and what they answer."""
+
+from collections.abc import Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from upath import UPath
+
+from calibration_pipeline.schemas.contracts import BOUNDARIES
+from calibration_pipeline.sql import ask, stored_tables
+
+MOST_ROWS = 200
+
+
+def print_tables(console: Console, store: UPath) -> None:
+    """Print which tables are stored, and what their columns are."""
+    for name in stored_tables(store):
+        about = (BOUNDARIES[name].__doc__ or "").strip().splitlines()[0]
+        console.print(f"[bold]{name}[/]: {escape(about)}", highlight=False)
+        columns = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+        for column, declared in BOUNDARIES[name].to_schema().columns.items():
+            columns.add_row(f"  {column}", str(declared.dtype), escape(declared.description or ""))
+        console.print(columns)
+
+
+def print_answer(console: Console, store: UPath, question: str, damaged: Mapping[str, str]) -> None:
+    """Print the answer to a question in SQL.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    store : UPath
+        Folder or object-store address of a source's and series' assets.
+    question : str
+    damaged : mapping
+        Tables that must not be read → the reason.
+
+    Raises
+    ------
+    ValueError
+        If the question is refused.
+    """
+    answer = ask(store, question, MOST_ROWS + 1, damaged)
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in answer.columns:
+        grid.add_column(escape(column), overflow="fold")
+    for row in answer.rows[:MOST_ROWS]:
+        grid.add_row(*(_cell(value) for value in row))
+    console.print(grid)
+    if len(answer.rows) > MOST_ROWS:
+        console.print(f"Only the first {MOST_ROWS} rows are shown: add LIMIT, or aggregate.", highlight=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else escape(str(value))

@@ -1,0 +1,75 @@
+"""Joint events on the terminal: the event language, and an event judged on stored forecasts."""
+
+from collections.abc import Iterable
+
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from calibration_pipeline.addresses import without_credentials
+from calibration_pipeline.verification.event_files import read_events
+from calibration_pipeline.verification.event_text import LANGUAGE
+from calibration_pipeline.verification.events import Event
+
+COLUMNS = ("Kind of track", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
+
+
+def print_language(console: Console, address: str | None) -> None:
+    """Print what events are made of, the default ones and those of the setting `events`."""
+    from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+
+    configured = read_events(address) if address else {}
+    told = without_credentials(address or "")
+    sections = {
+        "Events are made of (k, m: whole numbers from 1; a, b: events)": [
+            (form, meaning) for form, _, meaning in LANGUAGE
+        ],
+        "Default events": [(str(event), "") for event in DEFAULT_EVENTS],
+        f"Events of {told}" if address else "Events of your own: none, --events names their file": [
+            (str(event), name) for name, event in configured.items()
+        ],
+    }
+    for title, rows in sections.items():
+        console.print(Text(title))
+        table = Table.grid(padding=(0, 2))
+        for expression, text in rows:
+            table.add_row(Text(f"  {expression}"), Text(text))
+        console.print(table)
+        console.print()
+
+
+def print_judged(
+    console: Console, event: Event, judged_events: Iterable[tuple[str, pl.DataFrame, str]]
+) -> None:
+    """Print how often an event is predicted and how often it happened, by archetype.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    event : Event
+    judged_events : iterable of tuple
+        Archetype's label, its `JointEventTable`, and why there are no rows.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=True)
+    reasons = []
+    for label, judged, reason in judged_events:
+        if reason:
+            reasons.append(f"{label}: not judged, {reason}.")
+            continue
+        raw, recalibrated = (
+            judged.filter(forecast=forecast).row(0, named=True) for forecast in ("raw", "recalibrated")
+        )
+        interval = "-" if raw["lower"] is None else f"{raw['lower']:.2f} to {raw['upper']:.2f}"
+        shares = [f"{value:.3f}" for value in (raw["predicted"], recalibrated["predicted"], raw["observed"])]
+        z = ", ".join("-" if row["z"] is None else f"{row['z']:+.1f}" for row in (raw, recalibrated))
+        table.add_row(label, *shares, interval, z, str(raw["n_cases"]), str(raw["n_races"]))
+    title = f"{event}: predicted and observed share of the cases, in races that no fit had seen"
+    console.print(title, highlight=False, markup=False)
+    if table.row_count:
+        console.print(table)
+    for reason in reasons:
+        console.print(reason, highlight=False, markup=False)

@@ -1,0 +1,66 @@
+"""The forecast of the next race on the terminal: chances of every car, and joint events."""
+
+from collections.abc import Sequence
+
+import polars as pl
+import xarray as xr
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+CHANCES = {"win": "Win %", "top5": "Top 5 %", "top10": "Top 10 %", "dnf": "Out %"}
+SMALL = 0.095
+"""Chances below it are shown to a tenth of a percent."""
+DRIVER_WIDTH = 16
+
+
+def print_forecast(
+    console: Console,
+    forecast: xr.Dataset,
+    chances: pl.DataFrame,
+    events: pl.DataFrame,
+    notes: Sequence[str],
+) -> None:
+    """Print the forecast of the next race, or why there is none.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    forecast : xarray.Dataset
+        `ScenarioEnsemble` of one race or none.
+    chances, events : polars.DataFrame
+        `ForecastChances` and `ForecastEvents`.
+    notes : sequence of str
+        What must be known to read it.
+    """
+    if forecast.sizes["race"] == 0:
+        console.print(notes[0], highlight=False)
+        return
+    race = forecast.isel(race=0)
+    title = f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()}"
+    console.print(f"[bold]{title}[/]", highlight=False)
+    intervals = "Chances with their 90 % intervals over the calibration; finish: median, central 80 %."
+    for note in (*notes, intervals):
+        console.print(note, highlight=False)
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
+    for heading in ("", *CHANCES.values(), "Finish"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for car in chances.iter_rows(named=True):
+        ends = [(car[name], car[f"{name}_lower"], car[f"{name}_upper"]) for name in CHANCES]
+        finish = f"{car['finish_median']} ({car['finish_lower']}-{car['finish_upper']})"
+        grid.add_row(car["driver"], str(car["start_position"]), *(_chance(*end) for end in ends), finish)
+    console.print(grid)
+    joint = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for heading in ("Joint event", "Per", "%"):
+        joint.add_column(heading, no_wrap=True)
+    for row in events.iter_rows(named=True):
+        joint.add_row(row["event"], row["about"], _chance(row["predicted"], row["lower"], row["upper"]))
+    console.print(joint)
+
+
+def _chance(estimate: float | None, lower: float | None, upper: float | None) -> str:
+    if estimate is None:
+        return "-"
+    text = f"{100 * estimate:.{1 if estimate < SMALL else 0}f}"
+    return text if lower is None or upper is None else f"{text} ({100 * lower:.0f}-{100 * upper:.0f})"

@@ -1,0 +1,32 @@
+"""Tables of results as a user has them, for tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
+
+TABLE_COLUMNS = ("season", "round", "track", "driver", "start_position", "finish_position", "laps_completed")
+TRACKS = ("daytona", "phoenix", "talladega", "bristol")
+RESULTS_COLUMNS = (
+    "season", "round", "track_id", "driver", "car_number", "team", "make", "start_position",
+    "finish_position", "laps_completed", "laps_led", "status",
+)  # fmt: skip
+
+
+def write_table(path: Path, races: dict[int, int]) -> None:
+    """Write a table with the first races of each season, two cars each."""
+    lines = [",".join(TABLE_COLUMNS)]
+    for season, rounds in races.items():
+        for i in range(rounds):
+            lines += [f"{season},{i + 1},{TRACKS[i]},{car},{n},{n},200" for n, car in ((1, "Ann"), (2, "Bo"))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_results(path: Path, seasons: Sequence[int], rounds: int) -> None:
+    """Write a table of simulated results, the first races of each season."""
+    source = SimulatedSource(seasons, compile_constraints())
+    results = pl.concat([source.load_season(season).race_results for season in seasons])
+    results.filter(pl.col("round") <= rounds).select(RESULTS_COLUMNS).write_csv(path)

@@ -1,0 +1,277 @@
+"""The sensor: a wave a tick, news of the source, attempts that wait, and what a failed check stops."""
+
+import datetime
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from made_up_tables import write_table
+
+from assets import sensors
+from assets.definitions import build_defs
+from assets.finished_races import CHECK, REPORT, missing_races
+from assets.jobs import WAVES
+from assets.sensors import ATTEMPTS, SENSOR
+from assets.settings import Settings
+from calibration_pipeline.sources.base import describe_missing
+from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.tracks import compile_constraints
+
+
+@pytest.fixture
+def table(project: Path) -> Path:
+    path = project / "mine.csv"
+    write_table(path, {2022: 1})
+    return path
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+class Watched:
+    """A code location that was loaded once, whose sensor ticks; requests are executed at once."""
+
+    def __init__(self, table: Path, instance: dg.DagsterInstance) -> None:
+        self.settings = Settings(source="tables", results=str(table), store=str(table.parent / "store"))
+        self.defs = build_defs(self.settings)
+        self.repository = self.defs.get_repository_def()
+        self.instance = instance
+        self.cursor: str | None = None
+        self.launched: set[str] = set()
+
+    def tick(self) -> dg.SensorResult | dg.SkipReason:
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor, repository_def=self.repository)
+        answer = self.repository.get_sensor_def(SENSOR)(context)
+        assert isinstance(answer, dg.SensorResult | dg.SkipReason)
+        if isinstance(answer, dg.SensorResult):
+            self.cursor = answer.cursor
+        return answer
+
+    def requests(self) -> list[dg.RunRequest]:
+        """Tick, and return the requests whose run key is new, as the daemon launches them."""
+        answer = self.tick()
+        assert isinstance(answer, dg.SensorResult), answer
+        return [one for one in answer.run_requests or [] if one.run_key not in self.launched]
+
+    def skipped(self) -> str:
+        answer = self.tick()
+        if isinstance(answer, dg.SkipReason):
+            return str(answer.skip_message)
+        assert not answer.run_requests
+        return str(answer.skip_reason and answer.skip_reason.skip_message)
+
+    def execute(self, request: dg.RunRequest) -> bool:
+        self.launched.add(str(request.run_key))
+        return (
+            build_defs(self.settings)  # as in a process of its own, which reads the source anew
+            .resolve_job_def(str(request.job_name))
+            .execute_in_process(
+                partition_key=request.partition_key,
+                asset_selection=request.asset_selection,
+                tags=dict(request.tags),
+                instance=self.instance,
+                raise_on_error=False,
+            )
+            .success
+        )
+
+    def until(self, job: str) -> list[tuple[str, str | None]]:
+        """Execute wave after wave until a job of that name is requested; return the runs before it."""
+        runs = []
+        for _ in WAVES:
+            requests = self.requests()
+            if not requests or job in {request.job_name for request in requests}:
+                return runs
+            for request in requests:
+                assert self.execute(request)
+                runs.append((str(request.job_name), request.partition_key))
+        raise AssertionError(f"still requesting: {runs}")
+
+
+@pytest.fixture
+def ingested(table: Path, instance: dg.DagsterInstance) -> Watched:
+    """Return a location whose tracks and first season are stored."""
+    watched = Watched(table, instance)
+    assert watched.until("features") == [("tracks", None), ("ingest", "2022")]
+    return watched
+
+
+def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
+    (features,) = ingested.requests()
+    assert (features.job_name, features.partition_key) == ("features", "2022")
+    assert features.tags["calibration/source"] == "tables"
+    assert features.tags["calibration/seasons"] == "2022-2022"
+    assert not any("lock" in name or "/" in value for name, value in features.tags.items())
+    assert ingested.execute(features)
+    (scenarios,) = ingested.requests()
+    assert scenarios.job_name == "scenarios"
+
+
+def test_a_race_is_ingested_once_and_only_its_season(table: Path, ingested: Watched) -> None:
+    write_table(table, {2022: 2})
+    (new,) = ingested.requests()
+    assert (new.job_name, new.partition_key) == ("ingest", "2022")
+    assert {key.path[-1] for key in new.asset_selection or ()} == {"lap_telemetry", "race_results"}
+    assert ingested.execute(new)
+    assert ingested.requests()[0].job_name == "features"
+    assert json.loads(ingested.cursor or "")["known"] == {"2022": [202201, 202202]}
+
+
+def test_a_partition_whose_run_failed_is_requested_again_only_after_a_change(
+    table: Path, instance: dg.DagsterInstance
+) -> None:
+    watched = Watched(table, instance)
+    watched.until("features")
+    (request,) = watched.requests()
+    results = watched.settings.store_path / "race_results" / "2022.parquet"
+    whole = results.read_bytes()
+    results.unlink()
+    assert not watched.execute(request)
+    results.write_bytes(whole)
+    assert watched.requests() == []
+    write_table(table, {2022: 2})
+    (ingest,) = watched.requests()
+    assert watched.execute(ingest)
+    (again,) = watched.requests()
+    assert again.job_name == "features"
+    assert watched.execute(again)
+
+
+def test_a_failed_blocking_check_stops_the_runs_downstream(ingested: Watched) -> None:
+    key = dg.AssetKey(["tables", "cup", "race_results"])
+    evaluation = dg.AssetCheckEvaluation(key, "contract", False, {}, blocking=True, partition="2022")
+    ingested.instance.report_runless_asset_event(evaluation)
+    assert ingested.requests() == []
+    assert ingested.execute(dg.RunRequest(job_name="ingest", partition_key="2022"))
+    assert ingested.requests()[0].job_name == "features"
+
+
+def test_nothing_is_requested_while_a_run_of_the_source_is_in_progress(ingested: Watched) -> None:
+    job = ingested.defs.resolve_job_def("features")
+    started = dg.DagsterRunStatus.STARTED
+    run = ingested.instance.create_run_for_job(job, status=started)
+    assert ingested.skipped() == "1 runs of tables are in progress."
+    ingested.instance.report_run_failed(run)
+    assert ingested.requests()[0].job_name == "features"
+    of_another = build_defs(Settings(seasons="2024")).resolve_job_def("features")
+    ingested.instance.create_run_for_job(
+        of_another,
+        status=started,
+        asset_selection=frozenset({dg.AssetKey(["simulated", "cup", "driver_features"])}),
+    )
+    assert ingested.requests()
+
+
+def test_a_source_that_is_down_is_named_and_asked_again(table: Path, ingested: Watched) -> None:
+    for request in ingested.requests():
+        ingested.execute(request)
+    known, content = json.loads(ingested.cursor or "")["known"], table.read_text()
+    table.unlink()
+    assert re.search(r"The source could not be asked; .*mine.csv does not exist", ingested.skipped())
+    assert json.loads(ingested.cursor or "").get("known", known) == known
+    table.write_text(content)
+    assert ingested.requests()
+
+
+def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(table: Path, ingested: Watched) -> None:
+    ingested.until("scenarios")
+    write_table(table, {2022: 2})
+    good, keys = table.read_text(), set()
+    for _ in range(ATTEMPTS):
+        (request,) = ingested.requests()
+        keys.add(request.run_key)
+        table.write_text(good.replace("Ann,1,1,200", "Ann,1,2,2000"))
+        assert not ingested.execute(request)
+        table.write_text(good)
+    assert len(keys) == ATTEMPTS
+    answer = ingested.tick()
+    assert isinstance(answer, dg.SensorResult)
+    assert "ingest" not in {request.job_name for request in answer.run_requests or []}
+
+
+def test_a_race_that_was_left_out_is_ingested_again_later(
+    ingested: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A race counts as run before its results are there: the ingest succeeds without it."""
+
+    class Early(TablesSource):
+        def finished_races(self, season: int) -> dict[int, str]:
+            return {**super().finished_races(season), 202209: "2022 race 9 (darlington)"}
+
+    early = Early(str(ingested.settings.results), None, compile_constraints())
+    monkeypatch.setattr(sensors, "build_source", lambda _settings: early)
+    assert ingested.execute(ingested.requests()[0])
+    waiting = {request.job_name for request in ingested.requests()}
+    assert "ingest" not in waiting, "the next attempt waits for an hour"
+    monkeypatch.setattr(sensors, "FIRST_WAIT", datetime.timedelta(0))
+    for _ in range(ATTEMPTS - 1):
+        (request,) = ingested.requests()
+        assert request.job_name == "ingest"
+        assert ingested.execute(request)
+    assert "ingest" not in {request.job_name for request in ingested.requests()}
+
+
+def test_a_new_season_waits_for_its_partition(table: Path, ingested: Watched) -> None:
+    """Where the code server cannot be asked to load its definitions again, the tick says what to do."""
+    before = ingested.cursor
+    write_table(table, {2022: 1, 2023: 2})
+    assert re.search(r"Season 2023 is new .* Reload the code location", ingested.skipped())
+    assert ingested.cursor == before
+    reloaded = Watched(table, ingested.instance)
+    reloaded.cursor = before
+    (request,) = reloaded.requests()
+    assert (request.job_name, request.partition_key) == ("ingest", "2023")
+
+
+def test_the_report_is_overdue_once_for_each_race_that_finished_since(table: Path, ingested: Watched) -> None:
+    write_table(table, {2022: 3})
+    answer = ingested.tick()
+    assert isinstance(answer, dg.SensorResult)
+    (event,) = answer.asset_events
+    assert isinstance(event, dg.AssetCheckEvaluation)
+    assert (event.check_name, event.passed, event.severity) == (CHECK, False, dg.AssetCheckSeverity.WARN)
+    assert event.asset_key == dg.AssetKey(["tables", "cup", REPORT])
+    assert event.description == (
+        "2 finished races are not in the results: 2022 race 2 (phoenix), 2022 race 3 (talladega)."
+    )
+    once = ingested.tick()
+    assert isinstance(once, dg.SensorResult)
+    assert not once.asset_events
+
+
+def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
+    table: Path, ingested: Watched
+) -> None:
+    finished = {2022: {202201: "2022 race 1 (daytona)", 202299: "another"}}
+    assert missing_races(ingested.settings, finished) == {2022: {202299: "another"}}
+    assert describe_missing({}) == "Every finished race is in the results."
+    check = dg.AssetCheckKey(dg.AssetKey(["tables", "cup", REPORT]), CHECK)
+    job = dg.Definitions(
+        asset_checks=[one for one in ingested.defs.asset_checks or [] if check in one.check_keys],
+        jobs=[dg.define_asset_job("judge", selection=dg.AssetSelection.checks(check))],
+        resources={"settings": ingested.settings.model_copy(update={"seasons": "2022"})},
+    ).resolve_job_def("judge")
+    for rounds, passed in ((1, True), (2, False)):
+        write_table(table, {2022: rounds})
+        (evaluation,) = job.execute_in_process(instance=ingested.instance).get_asset_check_evaluations()
+        assert evaluation.passed is passed
+        assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    table.unlink()
+    (unknown,) = job.execute_in_process(instance=ingested.instance).get_asset_check_evaluations()
+    assert not unknown.passed
+    assert "Cannot tell: the source could not be asked. " in str(unknown.description)
+
+
+def test_sensor_and_schedules_run_by_themselves_only_where_a_setting_says_so(table: Path) -> None:
+    for automation in (False, True):
+        defs = build_defs(Settings(source="tables", results=str(table), automation=automation))
+        schedules = [defs.resolve_schedule_def(name) for name in ("after_race_weekend", "every_morning")]
+        statuses = {schedule.default_status.value for schedule in schedules}
+        statuses |= {defs.get_repository_def().get_sensor_def(SENSOR).default_status.value}
+        assert statuses == {"RUNNING" if automation else "STOPPED"}

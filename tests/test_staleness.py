@@ -1,0 +1,199 @@
+"""Staleness: what a partition really read, on which settings it depends, and what makes it stale."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from made_up_tables import write_table
+from stored_runs import SMALL, copied, make
+
+from assets import telemetry
+from assets.cache import ValueCache
+from assets.cli import main
+from assets.definitions import build_defs
+from assets.instance import open_instance, prepare_home
+from assets.provenance import DEPENDS_ON
+from assets.settings import Settings, load_settings
+from benchmarks.settings_page import dependents
+from assets.staleness import Lineage
+
+ASSETS = Path(__file__).parents[1] / "assets"
+NAMES = {"fold_length": "fold_races", "season_list": "seasons", "feed_url": "source", "results": "source"}
+"""Attributes of the settings → the names that assets declare."""
+NOT_IN_VALUES = {"store_path", "key_prefix"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a store and an instance: two seasons, their features and their truth."""
+    return make(tmp_path_factory.mktemp("small"), SMALL)
+
+
+@pytest.fixture
+def instance(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    copied(small, tmp_path, monkeypatch)
+    prepare_home()
+    with open_instance() as one:
+        yield one
+
+
+def lineage(instance: dg.DagsterInstance, **options: object) -> Lineage:
+    settings = load_settings({"seasons": "2024,2025", **options})
+    return Lineage(build_defs(settings).resolve_asset_graph(), settings, instance)
+
+
+def stale(lineage: Lineage) -> dict[tuple[str, str | None], str]:
+    """Return the stored partitions that are stale, with the reasons."""
+    parts = [(asset, partition) for asset in lineage.keys for partition in lineage.partitions(asset)]
+    reasons = {part: lineage.stale_reason(*part) for part in parts if lineage.path(*part).exists()}
+    return {part: reason for part, reason in reasons.items() if reason}
+
+
+def functions_with_settings(module: ast.Module) -> dict[str, set[str]]:
+    """Return function → the attributes of its parameter `settings` that it reads, helpers included."""
+    functions = {node.name: node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)}
+
+    def read(node: ast.FunctionDef) -> set[str]:
+        names = {
+            one.attr
+            for one in ast.walk(node)
+            if isinstance(one, ast.Attribute)
+            and isinstance(one.value, ast.Name)
+            and one.value.id == "settings"
+        }
+        called = {
+            one.func.id
+            for one in ast.walk(node)
+            if isinstance(one, ast.Call) and isinstance(one.func, ast.Name) and one.func.id in functions
+        }
+        return names.union(*(read(functions[name]) for name in called - {node.name}))
+
+    return {name: read(node) for name, node in functions.items()}
+
+
+def test_assets_declare_the_settings_that_their_functions_read() -> None:
+    """Whatever else an asset declares, it depends on through `source` or the tracks."""
+    defs = build_defs(Settings())
+    modules = [functions_with_settings(ast.parse(path.read_text())) for path in sorted(ASSETS.glob("*.py"))]
+    read = {name: attributes for functions in modules for name, attributes in functions.items()}
+    checked = 0
+    for asset in defs.resolve_asset_graph().assets_defs:
+        if not asset.keys:
+            continue
+        attributes = read[asset.op.name.rpartition("__")[2]] - NOT_IN_VALUES
+        wanted = {NAMES.get(name, name) for name in attributes if name not in ("source", "ensembles", "laps")}
+        for spec in asset.specs:
+            declared = set(spec.metadata.get(DEPENDS_ON, ()))
+            missing = wanted - declared - ({"seed"} if "source" in declared else set())
+            assert not missing, f"{spec.key.to_user_string()} reads {missing}"
+            checked += 1
+    assert checked == 26
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"seed": 7}, "seed was 42, is 7"), ({"seasons": "2023-2025"}, "first_season was 2024, is 2023")],
+)
+def test_changed_settings_make_stale_what_depends_on_them_and_are_named(
+    instance: dg.DagsterInstance, options: dict[str, object], message: str
+) -> None:
+    assert stale(lineage(instance)) == {}
+    found = stale(lineage(instance, **options))
+    of_source = {"lap_telemetry", "race_results", "simulated_truth"}
+    assert {asset for asset, _ in found if "settings" in found[asset, _]} == of_source
+    assert all(reason.endswith(message) for reason in found.values() if "settings" in reason)
+
+
+@pytest.mark.parametrize("options", [{"scenarios": 500}, {"network": "ordinary"}, {"fold_races": 5}])
+def test_settings_of_later_assets_leave_seasons_and_features_up_to_date(
+    instance: dg.DagsterInstance, options: dict[str, object]
+) -> None:
+    assert stale(lineage(instance, **options)) == {}
+
+
+def test_every_setting_has_assets_that_depend_on_it() -> None:
+    found = dependents()
+    assert found["network"] == ["causal_network", *FORECAST, "calibration_report"]
+    assert "fold_history" in found["fold_races"]
+    assert set(found["events"]) == {"joint_event_validation", *FORECAST, "calibration_report"}
+    assert {"race_results", "calibration_posterior", "pooled_posterior"} <= set(found["seed"])
+    assert "archetype_races" not in {asset for assets in found.values() for asset in assets}
+
+
+FORECAST = ("forecast_chances", "forecast_events", "forecast_scenarios", "race_forecast")
+
+
+def test_an_input_that_is_gone_or_new_makes_stale(instance: dg.DagsterInstance) -> None:
+    one_season = stale(lineage(instance, seasons="2025"))
+    assert one_season["driver_features", "2025"].endswith(
+        "read another version of lap_aggregates [2024], race_results [2024]"
+    )
+
+
+def test_the_version_that_counts_is_the_one_that_was_read(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results are replaced while features are computed from what was there before."""
+    there = lineage(instance)
+    results = there.path("race_results", "2025")
+    build = telemetry.build_driver_features
+
+    def replace_meanwhile(entries: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
+        if entries["season"][0] == 2025:
+            results.write_bytes(there.path("race_results", "2024").read_bytes())
+        return build(entries, *others)
+
+    there.path("driver_features", "2025").unlink()
+    monkeypatch.setattr(telemetry, "build_driver_features", replace_meanwhile)
+    assert main([*SMALL[:3], "--select", "driver_features"]) == 0
+    reason = lineage(instance).stale_reason("driver_features", "2025")
+    assert reason == "driver_features [2025] read another version of race_results [2025]"
+
+
+def test_content_that_is_written_again_unchanged_makes_nothing_stale(instance: dg.DagsterInstance) -> None:
+    before = lineage(instance).record("race_results", "2024")
+    assert main([*SMALL[:3], "--select", "race_results,lap_telemetry"]) == 0
+    after = lineage(instance).record("race_results", "2024")
+    assert before is not None
+    assert after is not None
+    assert after.storage_id > before.storage_id
+    assert stale(lineage(instance)) == {}
+
+
+def test_another_schema_version_is_named(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = lineage(instance)
+    for module in ("staleness", "storage"):
+        monkeypatch.setattr(f"assets.{module}.SCHEMA_VERSION", "999")
+    monkeypatch.setattr("assets.storage._cache", ValueCache())
+    assert there.stale_reason("driver_features", "2024") == (
+        "driver_features [2024] is stored with schema version 2, this program reads 999: "
+        "materialize it again."
+    )
+
+
+def test_sources_on_one_instance_do_not_see_each_other(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """Partitions, checks, records and updates; the same seasons in both."""
+    table = tmp_path / "mine.csv"
+    write_table(table, {2024: 2, 2025: 2})
+    options = ["--source", "tables", "--results", str(table)]
+    assert stale(lineage(instance, source="tables", results=str(table))) == {}
+    assert main(["run", "--update", *options, "--select", "+driver_features"]) == 0
+    assert stale(lineage(instance)) == {}
+    assert stale(lineage(instance, source="tables", results=str(table))) == {}
+    for source in ("simulated", "tables"):
+        key = dg.AssetKey([source, "cup", "driver_features"])
+        assert instance.get_materialized_partitions(key) == {"2024", "2025"}
+        check = dg.AssetCheckKey(dg.AssetKey([source, "cup", "race_results"]), "contract")
+        history = instance.event_log_storage.get_asset_check_execution_history(check, limit=10)
+        assert {record.partition for record in history} == {"2024", "2025"}
+    write_table(table, {2024: 2, 2025: 3})
+    assert main(["run", "--update", *options, "--select", "+driver_features"]) == 0
+    runs = instance.get_runs(dg.RunsFilter(tags={"calibration/source": "tables"}))
+    assert len(runs) > 0
+    assert all(key.path[0] == "tables" for run in runs for key in run.asset_selection or ())
+    assert stale(lineage(instance)) == {}

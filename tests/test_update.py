@@ -1,0 +1,240 @@
+"""`run --update` materializes what is missing, damaged or stale, and nothing else."""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import polars as pl
+import pytest
+from made_up_tables import write_table
+from stored import content, empty, flip, truncate
+from stored_runs import SMALL, copied, make
+
+from assets.cli import main
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.schemas.contracts import BOUNDARIES
+
+WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a store and an instance: seasons, their features and their truth."""
+    return make(tmp_path_factory.mktemp("made"), SMALL)
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the store of a copy of it all, at which settings and instance point."""
+    return copied(made, tmp_path, monkeypatch)
+
+
+def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
+    """Update, and return what was made, as progress tells it."""
+    capsys.readouterr()
+    assert main([*command, "--update"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    made = [" ".join(line.split()[1:-2]).partition(" [") for line in lines if line.startswith("  ✓")]
+    return {asset + bracket + rest for assets, bracket, rest in made for asset in assets.split(", ")}
+
+
+def name(path: str) -> str:
+    """Return how progress names the asset and partition of a file."""
+    asset, *partition = Path(path).with_suffix("").parts
+    return f"{asset} [{'|'.join(partition)}]" if partition else asset
+
+
+def test_where_all_is_well_nothing_is_made(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*.*")}
+    assert main([*SMALL, "--update"]) == 0
+    assert "Everything is there, and up to date." in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    "lost", ["track_constraints.parquet", "race_results/2024.parquet", "simulated_truth/2024.nc"]
+)
+def test_a_deleted_file_alone_is_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    """What reads it is left alone: the values are the same as before."""
+    before = content(store)
+    (store / lost).unlink()
+    assert remade(capsys, SMALL) == {name(lost)}
+    assert content(store) == before
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "spoil"),
+    [
+        ("simulated_truth/2025.nc", truncate),
+        ("simulated_truth/2025.nc", flip),
+        ("race_results/2025.parquet", flip),
+        ("race_results/2025.parquet", empty),
+    ],
+)
+def test_a_spoilt_file_is_named_and_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str], spoilt: str, spoil: Callable[[bytes], bytes]
+) -> None:
+    before = content(store)
+    (store / spoilt).write_bytes(spoil((store / spoilt).read_bytes()))
+    assert remade(capsys, SMALL) == {name(spoilt)}
+    assert content(store) == before
+
+
+def test_what_reads_a_spoilt_file_names_it_in_a_line_and_stores_nothing(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = store / "driver_features" / "2025.parquet"
+    before = features.read_bytes()
+    spoilt = store / "race_results" / "2024.parquet"
+    spoilt.write_bytes(truncate(spoilt.read_bytes()))
+    assert main(["run", "--seasons", "2024,2025", "--select", "driver_features"]) == 1
+    error = capsys.readouterr().err
+    assert f"race_results [2024] cannot be read from {spoilt}" in error
+    assert "Traceback" not in error
+    assert features.read_bytes() == before
+
+
+def test_another_schema_version_is_named_and_made_again(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = store / "lap_aggregates" / "2024.parquet"
+    before = lost.read_bytes()
+    frame = pl.read_parquet(lost)
+    frame.write_parquet(lost, metadata={"schema_version": "1"})
+    assert remade(capsys, SMALL) == {"lap_aggregates [2024]"}
+    assert lost.read_bytes() == before
+
+
+def test_what_reads_a_changed_value_is_made_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The source has corrected a season: its readers follow, others do not."""
+    table, store = project / "mine.csv", project / "data" / "store" / "tables" / "cup"
+    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
+    write_table(table, {2022: 2, 2023: 2})
+    assert main(command) == 0
+    earlier = content(store)
+    table.write_text(table.read_text().replace("2023,1,daytona,Ann,1,1", "2023,1,daytona,Cy,1,1"))
+    assert main([*command[:-1], "race_results"]) == 0
+    assert remade(capsys, command) == {"driver_features [2023]"}
+    changed = {path for path, data in content(store).items() if data != earlier[path]}
+    assert changed == {"race_results/2023.parquet", "driver_features/2023.parquet"}
+    assert remade(capsys, command) == set()
+
+
+def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = content(store)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "another_home"))
+    (store / "driver_features" / "2024.parquet").unlink()
+    assert remade(capsys, SMALL) == {"driver_features [2024]"}
+    assert content(store) == before
+
+
+def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = project / "mine.csv"
+    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
+    season_2023 = {"lap_telemetry [2023]", "race_results [2023]"}
+    write_table(table, {2022: 2, 2023: 1})
+    assert main(command) == 0
+    assert remade(capsys, command) == set()
+    write_table(table, {2022: 2, 2023: 3})
+    assert remade(capsys, command) == {*season_2023, "driver_features [2023]"}
+    assert remade(capsys, command) == set()
+    write_table(table, {2022: 2, 2023: 3, 2024: 1})
+    assert {f"{name} [2024]" for name in ("race_results", "driver_features")} <= remade(capsys, command)
+    assert remade(capsys, command) == set()
+
+
+def test_where_the_source_cannot_tell_of_new_races_the_rest_is_kept_up(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = project / "mine.csv"
+    command = ["run", "--source", "tables", "--results", str(table), "--seasons", "2022"]
+    command += ["--select", "+driver_features"]
+    write_table(table, {2022: 2})
+    assert main(command) == 0
+    table.write_text("nothing that a table holds")
+    (project / "data" / "store" / "tables" / "cup" / "driver_features" / "2022.parquet").unlink()
+    assert main([*command, "--update"]) == 0
+    out = capsys.readouterr().out
+    assert "it is not known whether races of 2022 have finished since: " in out
+    assert str(table) in out.replace("\n", "")
+    assert "✓ driver_features [2022]" in out
+
+
+@pytest.fixture(scope="module")
+def told() -> io.StringIO:
+    """Return what the run that made `whole` has printed."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, told: io.StringIO) -> Path:
+    """Return a folder with all that a run makes."""
+    with redirect_stdout(told):
+        return make(tmp_path_factory.mktemp("whole"), WHOLE)
+
+
+@pytest.fixture
+def whole_store(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return copied(whole, tmp_path, monkeypatch)
+
+
+@pytest.mark.soak
+def test_a_whole_run_ends_with_table_and_report(whole: Path, told: io.StringIO) -> None:
+    out = told.getvalue()
+    for archetype in ARCHETYPES:
+        assert f"\n{archetype.label}" in out
+    report = whole / "data" / "store" / "simulated" / "cup" / "calibration_report.html"
+    assert str(report) in out.replace("\n", "")
+    assert "<html" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.soak
+def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
+    whole_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All at once, of the last season and of one archetype; the report stays as it was."""
+    before = content(whole_store)
+    kinds = {path.partition("/")[0]: path for path in sorted(before) if "superspeedway" not in path}
+    kinds["catalogue"] = "catalogue.duckdb"
+    lost = {path for path in kinds.values() if not path.endswith(".md")}
+    assert {name(path).split()[0] for path in lost} >= {*BOUNDARIES, "calibration_report"}
+    for path in lost:
+        (whole_store / path).unlink()
+    assert remade(capsys, WHOLE) == {name(path) for path in lost}
+    assert content(whole_store) == before
+    assert remade(capsys, WHOLE) == set()
+
+
+@pytest.mark.soak
+def test_what_comes_together_is_made_again_together(
+    whole_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was killed between the files of the next race leaves some of them."""
+    before = content(whole_store)
+    (whole_store / "forecast_chances.parquet").unlink()
+    coming = {"race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"}
+    assert remade(capsys, WHOLE) >= coming
+    assert content(whole_store) == before
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("whole_store")
+def test_changed_scenarios_reach_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """More scenarios a race: every archetype's numbers follow; networks and features do not."""
+    more = [*WHOLE[:-1], "120"]
+    made_again = remade(capsys, more)
+    assert {"scenario_ensemble [2024]", "scenario_ensemble [2025]"} <= made_again
+    assert {f"calibration_posterior [{archetype}|network]" for archetype in ARCHETYPES} <= made_again
+    assert "calibration_report" in made_again
+    assert not any(
+        name.startswith(("causal_network", "driver_features", "race_"))
+        for name in made_again - {"race_forecast"}
+    )
+    assert remade(capsys, more) == set()

@@ -1,0 +1,90 @@
+"""Worker processes: what they set up before JAX starts, and what the fork server loads for them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = """
+from assets.worker import prepare_jax
+
+prepare_jax()
+prepare_jax()
+import jax
+
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hits" in name else None)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+assert jax.jit(lambda x: x + 1)(1) == 2
+print(jax.local_device_count(), len(hits), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def run(program: str, home: Path, **variables: str) -> list[str]:
+    """Run a program in a new process and return the words that it prints."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**kept, "DAGSTER_HOME": str(home), **variables},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_process_uses_the_programs_that_an_earlier_one_compiled(tmp_path: Path) -> None:
+    first, second = run(PROGRAM, tmp_path), run(PROGRAM, tmp_path)
+    assert first[:2] == ["4", "0"]
+    assert second[0] == "4"
+    assert int(second[1]) > 0
+    assert second[2] == first[2]
+    assert Path(first[2]).parent == tmp_path / "compiled"
+
+
+def test_entries_that_a_killed_process_left_empty_are_compiled_again(tmp_path: Path) -> None:
+    folder = Path(run(PROGRAM, tmp_path)[2])
+    entries = sorted(folder.iterdir())
+    for entry in entries:
+        entry.write_bytes(b"")
+    assert run(PROGRAM, tmp_path)[1] == "0"
+    assert sorted(folder.iterdir()) == entries
+    assert all(entry.stat().st_size for entry in entries)
+
+
+def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
+    own = str(tmp_path / "own")
+    assert run(PROGRAM, tmp_path, JAX_COMPILATION_CACHE_DIR=own)[2] == own
+    assert not (tmp_path / "compiled").exists()
+
+
+def test_loading_the_definitions_imports_neither_jax_nor_numpyro_nor_arviz(tmp_path: Path) -> None:
+    """The UI, the daemon and the command load them first."""
+    program = (
+        "import sys\n"
+        "from assets.definitions import build_defs\n"
+        "from assets.settings import Settings\n"
+        "build_defs(Settings()).get_repository_def()\n"
+        "print(*{'jax', 'jaxlib', 'numpyro', 'arviz', 'matplotlib'} & set(sys.modules))\n"
+    )
+    assert run(program, tmp_path, PYTHONWARNINGS="ignore") == []
+
+
+def test_the_fork_server_starts_neither_jax_nor_threads_that_a_fork_loses(tmp_path: Path) -> None:
+    """Processes forked after JAX's start hang; arrays in a preloaded module would start it."""
+    program = (
+        "import importlib, threading\n"
+        "from assets.worker import PRELOADED\n"
+        "for name in PRELOADED: importlib.import_module(name)\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "assert threading.active_count() == 1, threading.enumerate()\n"
+        "from pathlib import Path\n"
+        "print(*(thread.read_text().strip() for thread in Path('/proc/self/task').glob('*/comm')))\n"
+    )
+    threads = " ".join(run(program, tmp_path, PYTHONWARNINGS="ignore"))
+    assert not re.findall(r"polars-\d+|tokio\S*|async-executor\S*", threads), "polars' pools are started"
