@@ -13,7 +13,8 @@ from pathlib import Path
 
 import dagster as dg
 
-COMMAND_TAG = "calibration/command"
+from .worker import COMMAND_TAG
+
 MAX_RETRIES_TAG = "dagster/max_retries"
 LOCKS = "locks"
 UNFINISHED = [

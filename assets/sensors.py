@@ -19,6 +19,7 @@ import dagster as dg
 from calibration_pipeline.addresses import is_on_the_web
 from calibration_pipeline.sources.base import SourceError
 
+from .commands import UNFINISHED
 from .finished_races import Races, evaluate_missing, missing_races
 from .jobs import INGEST, WAVES
 from .resources import build_source, run_tags, with_seasons
@@ -38,13 +39,7 @@ SEASONS_ASKED = 2
 RACES_TAG = "calibration/races"
 STALE_TAG = "calibration/stale"
 """Tag of a run: a digest of the reasons for it. A run with the same digest is not requested again."""
-IN_PROGRESS = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+IN_PROGRESS = [dg.DagsterRunStatus.QUEUED, *UNFINISHED]
 
 type Tick = dg.SensorResult | dg.SkipReason
 

@@ -6,7 +6,7 @@ there now, and keeps no state. So content that is written again unchanged makes 
 makes stale only the partitions that read something that it changed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -104,18 +104,20 @@ class Lineage:
         """Return the record of a partition's last materialization."""
         return latest_record(self.instance, self.keys[asset], partition)
 
-    def stale_reason(self, asset: str, partition: str | None) -> str | None:
+    def stale_reason(self, asset: str, partition: str | None, except_for: Collection[str] = ()) -> str | None:
         """Return why a partition must be materialized again, None if it is up to date.
 
         Parameters
         ----------
         asset : str
         partition : str or None
+        except_for : collection of str
+            Names of input partitions whose version does not count.
         """
         record = self.record(asset, partition)
         return (
             self.file_fault(asset, partition, record)
-            or (record and self._outdated(asset, partition, record))
+            or (record and self._outdated(asset, partition, record, except_for))
             or self._missing_races(asset, partition)
         )
 
@@ -171,7 +173,9 @@ class Lineage:
         message = next((evaluation.description for evaluation in evaluations), "see the UI")
         return f"{where}: check {info.check_key.name} failed: {message}"
 
-    def _outdated(self, asset: str, partition: str | None, record: dg.EventLogRecord) -> str | None:
+    def _outdated(
+        self, asset: str, partition: str | None, record: dg.EventLogRecord, except_for: Collection[str]
+    ) -> str | None:
         """Return why a partition whose file is whole is outdated, None if it is not."""
         where = place(asset, partition)
         if _tags(record).get(CODE_VERSION_TAG, "") != (self.graph.get(self.keys[asset]).code_version or ""):
@@ -182,7 +186,7 @@ class Lineage:
         present = self.input_versions(asset, partition)
         wanted = {place(*read) for read, _ in self.inputs(asset, partition)}
         differing = {name for name, version in present.items() if recorded.get(name) != version}
-        if changes := sorted(differing | (recorded.keys() - wanted)):
+        if changes := sorted((differing | (recorded.keys() - wanted)) - set(except_for)):
             more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             return f"{where} read another version of {', '.join(changes[:SHOWN])}{more}"
         return None

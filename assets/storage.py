@@ -73,7 +73,7 @@ class StoredManager(dg.IOManager):
 
     extension = ""
     has_contract = True
-    """Whether values are validated; a value without a contract is read as bytes."""
+    """Whether values have a contract that validates them."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class StoredManager(dg.IOManager):
             data = self.stored_bytes(path)
             version = content_version(data)
             if not self.has_contract:
-                return data, version
+                return self.deserialise(data, asset, None, ())[0], version
             key = (asset, version, archetype, frozenset(left_out))
             if (cached := _cache.get(key)) is not None:
                 return cached, version
@@ -301,6 +301,10 @@ class ReportIOManager(StoredManager):
         """Return the files of both forms."""
         return path, path.with_suffix(".md")
 
+    def deserialise(self, data: bytes, *_: object) -> tuple[str, None]:
+        """Return both forms as one text."""
+        return data.decode(), None
+
 
 class CatalogueIOManager(StoredManager):
     """The catalogue of views, a DuckDB file."""
@@ -313,20 +317,15 @@ class CatalogueIOManager(StoredManager):
         write_atomically(path, value)
         return value
 
+    def deserialise(self, data: bytes, *_: object) -> tuple[bytes, None]:
+        """Return the file's content."""
+        return data, None
+
 
 def io_managers(
     root: UPath, made_with: Mapping[str, str] | None = None, settings: Mapping[str, Any] | None = None
 ) -> dict[str, StoredManager]:
-    """Return the managers by the key under which assets ask for them.
-
-    Parameters
-    ----------
-    root : UPath
-    made_with : mapping, optional
-        What `provenance.provenance` returns.
-    settings : mapping, optional
-        What `provenance.setting_values` returns.
-    """
+    """Return the managers by the key under which assets ask for them; parameters as in `NetCDFIOManager`."""
     inputs = InputVersions()
     return {
         "parquet": ParquetIOManager(root, inputs, settings),

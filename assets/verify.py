@@ -51,6 +51,7 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
     store = settings.store_path
     found = {str(path): path for path in sorted(store.rglob("*")) if path.is_file()}
     differences: list[str] = []
+    faulty: set[str] = set()
     of_assets: set[str] = set()
     for asset in lineage.keys:
         current = set(lineage.partitions(asset))
@@ -61,7 +62,9 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
                 continue
             of_assets |= files
             fault = lineage.file_fault(asset, partition, record)
-            if reason := fault or (lineage.stale_reason(asset, partition) if partition in current else None):
+            faulty |= {place(asset, partition)} if fault else set()
+            stale = partition in current and lineage.stale_reason(asset, partition, except_for=faulty)
+            if reason := fault or stale:
                 differences.append(reason)
             elif record is None:
                 differences.append(f"{place(asset, partition)} is recorded by no run")

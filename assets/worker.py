@@ -24,6 +24,7 @@ from .settings import from_public_json
 if TYPE_CHECKING:
     import dagster as dg
 
+COMMAND_TAG = "calibration/command"
 PRELOADED = [
     "assets.definitions",
     "calibration_pipeline.calibration.next_race",
@@ -73,7 +74,8 @@ def materialize(work: Work) -> bool:
     with _one_run_at_a_time, _synchronous_dask():
         os.environ["DAGSTER_HOME"] = work.home
         prepare_jax()
-        defs, instance = _definitions(work.settings), _instance(work.home)
+        defs = _definitions(work.settings, work.tags.get(COMMAND_TAG, ""))
+        instance = _instance(work.home)
         keys = {key.path[-1]: key for key in defs.resolve_asset_graph().get_all_asset_keys()}
         result = defs.resolve_job_def(work.job).execute_in_process(
             instance=instance,
@@ -130,8 +132,8 @@ def initialize_worker(log_file: str) -> None:
     threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
-@functools.cache
-def _definitions(settings: str) -> "dg.Definitions":
+@functools.lru_cache(maxsize=1)
+def _definitions(settings: str, command: str) -> "dg.Definitions":  # noqa: ARG001  # a source reads once
     from .definitions import build_defs
 
     return build_defs(from_public_json(settings))

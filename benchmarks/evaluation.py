@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.ensemble import simulate_races
+from calibration_pipeline.scenarios.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.networks import fit_networks
@@ -113,7 +114,7 @@ def walk_networks(
         if path and path.exists():
             networks[season] = xr.load_dataset(path, engine="h5netcdf")
             continue
-        networks[season] = fit_networks(*data, season, None, seed, structure)
+        networks[season] = fit_networks(fold_history(*data, season, None), None, seed, structure)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             networks[season].to_netcdf(path, engine="h5netcdf")

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -112,22 +113,24 @@ def open_graph(page: Page, address: str) -> None:
 
 
 def open_partition(page: Page, address: str, asset: str, partition: str) -> None:
-    """Open a partition of an asset, and wait for its metadata."""
-    page.goto(f"{address}/assets/{asset}?view=partitions&partition={partition}")
+    """Open a partition of an asset, source and series before its name, and wait for its metadata."""
+    page.goto(f"{address}/assets/{asset}?view=partitions&partition={quote(partition)}")
     page.get_by_text("Metadata", exact=True).first.wait_for()
 
 
 def main() -> None:
     """Take the pictures."""
     hear_interrupts()
-    report = Path(str(load_settings().store_path / "calibration_report.html"))
+    settings = load_settings()
+    report = Path(str(settings.store_path / "calibration_report.html"))
+    posterior = "/".join([*settings.key_prefix, "calibration_posterior"])
     with serve_ui() as address, open_browser() as browser:
         page = browser.new_page(viewport=SIZE)
         graph = browser.new_page(viewport=GRAPH_SIZE)
         open_graph(graph, address)
         graph.wait_for_timeout(8000)  # until the state of every asset is drawn
         graph.screenshot(path=IMAGES / "ui_graph.png", clip=WITHOUT_NAVIGATION)
-        open_partition(page, address, "calibration_posterior", "intermediate")
+        open_partition(page, address, posterior, "intermediate|network")
         page.wait_for_timeout(1000)
         page.screenshot(path=IMAGES / "ui_partition.png")
         page.goto(report.as_uri())

@@ -46,6 +46,9 @@ CLOCK_AND_ENVIRONMENT = {
 }
 
 
+PUBLIC_IN_SPITE_OF_ITS_NAME = {"os._exit", "task._replace"}
+
+
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -156,6 +159,32 @@ def test_nothing_is_pickled_or_evaluated() -> None:
     assert offenders(MODULES, dangers) == {}
 
 
+def private_api(tree: ast.Module) -> set[str]:
+    """Private modules of Dagster that are imported or named, and underscore attributes of other objects."""
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    modules |= {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    private = {name for name in modules if re.match(r"dagster(\.\w+)*\._|dagster_shared", name)}
+    attributes = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id not in ("self", "cls")
+        and re.match(r"_[a-z]", node.attr)
+    }
+    return private | (attributes - PUBLIC_IN_SPITE_OF_ITS_NAME)
+
+
+def test_nothing_private_of_dagster_is_used() -> None:
+    """Test that an update of Dagster moves nothing that is used here."""
+    assert offenders(sorted((ROOT / "assets").rglob("*.py")), private_api) == {}
+
+
 def test_every_asset_is_stored_by_a_manager_of_ours(tmp_path: Path) -> None:
     """Test that no value falls to Dagster's default manager, which pickles."""
     settings = Settings(source="simulated", store=str(tmp_path))
@@ -200,6 +229,10 @@ def test_rules_see_what_they_forbid() -> None:
     )
     assert dangers(hidden) == {"os.system", "shell=", "yaml.load", "allow_pickle=", "extractall"}
     assert [name for name, _ in public(tree)] == ["f"]
+    inside = ast.parse(
+        "from dagster._core.x import y\nname = 'dagster._core.z'\npool._processes\nself._own\n"
+    )
+    assert private_api(inside) == {"dagster._core.x", "dagster._core.z", "pool._processes"}
 
 
 def documented_graph() -> tuple[dict[str, str], set[tuple[str, str]]]:
@@ -227,10 +260,8 @@ def test_asset_graph_is_the_documented_one(tmp_path: Path) -> None:
     settings = Settings(source="simulated", store=str(tmp_path))
     graph = build_defs(settings).resolve_asset_graph()
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    groups = {node.key.to_user_string(): node.group_name for node in nodes}
-    edges = {
-        (parent.to_user_string(), node.key.to_user_string()) for node in nodes for parent in node.parent_keys
-    }
+    groups = {node.key.path[-1]: node.group_name for node in nodes}
+    edges = {(parent.path[-1], node.key.path[-1]) for node in nodes for parent in node.parent_keys}
     documented_groups, documented_edges = documented_graph()
     assert groups == documented_groups
     assert edges == documented_edges
@@ -241,7 +272,7 @@ def test_real_seasons_have_no_known_truth(tmp_path: Path) -> None:
 
     def names(source: str) -> set[str]:
         graph = build_defs(Settings(source=source, store=str(tmp_path))).resolve_asset_graph()
-        return {key.to_user_string() for key in graph.get_all_asset_keys()}
+        return {key.path[-1] for key in graph.get_all_asset_keys()}
 
     assert names("simulated") - names("nascar_feed") == {"simulated_truth"}
     assert names("nascar_feed") <= names("simulated")

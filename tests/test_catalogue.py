@@ -181,4 +181,4 @@ def test_the_command_answers_lists_and_refuses(store: UPath, capsys: pytest.Capt
     assert main(["sql", *options, "DROP VIEW race_results"]) == 1
     assert "Only queries are answered" in capsys.readouterr().err
     assert main(["sql", "--store", str(store / "elsewhere")]) == 1
-    assert "calibration-pipeline run makes them" in capsys.readouterr().err
+    assert "calibration-pipeline run stores them" in capsys.readouterr().err

@@ -413,7 +413,11 @@ def test_coverage_is_held_against_its_level() -> None:
 def test_descriptions_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test that the UI, which renders the description of an evaluation as Markdown, displays it as it is."""
     hostile = Property(
-        ("race_results",), "holds", WARN, "It holds.", lambda _: Finding(False, "![x](http://a.b/c)", {})
+        ("race_results",),
+        "holds",
+        "It holds.",
+        lambda _: Finding(False, "![x](http://a.b/c)", {}),
+        blocks=False,
     )
     monkeypatch.setattr("assets.checks.PROPERTIES", (hostile,))
     evaluation = check_stored(tmp_path, "race_results", results())["holds"]
@@ -470,7 +474,11 @@ def test_errors_block_what_follows_and_warnings_do_not(
     downstream: bool,
 ) -> None:
     required = Property(
-        ("lap_aggregates",), "holds", severity, "It holds.", lambda _: Finding(False, "Not so.", {})
+        ("lap_aggregates",),
+        "holds",
+        "It holds.",
+        lambda _: Finding(False, "Not so.", {}),
+        blocks=severity == ERROR,
     )
     monkeypatch.setattr("assets.checks.PROPERTIES", (required,))
 

@@ -45,7 +45,8 @@ def test_definitions_are_valid_and_listed(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_launch_makes_an_assets_partition(tmp_path: Path) -> None:
-    dg(tmp_path, "launch", "--assets", "track_constraints")
-    dg(tmp_path, "launch", "--assets", "lap_telemetry,race_results", "--partition", "2025")
+    dg(tmp_path, "launch", "--assets", "simulated/cup/track_constraints")
+    season = "simulated/cup/lap_telemetry,simulated/cup/race_results"
+    dg(tmp_path, "launch", "--assets", season, "--partition", "2025")
     stored = pl.read_parquet(tmp_path / "store" / "simulated" / "cup" / "race_results" / "2025.parquet")
     assert stored["season"].unique().to_list() == [2025]

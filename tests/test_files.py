@@ -11,9 +11,8 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from assets import stored_files
 from assets.storage import ParquetIOManager
-from calibration_pipeline import files
+from calibration_pipeline import files, stored_files
 from calibration_pipeline.sources.feed_cache import FeedCache, KeptDocument
 
 WRITERS: dict[str, Callable[[Path, bytes], None]] = {

@@ -8,13 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
-from assets.contracts import validate
 from scipy import stats
 from upath import UPath
 
 from assets.cli import main
 from assets.forecast import next_race
-from calibration_pipeline.calibration.next_race import NONE_ANNOUNCED, forecast_notes
+from assets.partitions import archetype_partition
 from assets.settings import Settings
 from assets.storage import NetCDFIOManager, ParquetIOManager
 from calibration_pipeline.calibration.coming import (
@@ -28,13 +27,16 @@ from calibration_pipeline.calibration.coming import (
     recalibration_of_each_fit,
     scenario_table,
 )
+from calibration_pipeline.calibration.next_race import NONE_ANNOUNCED, forecast_notes
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.grids import draw_grids, fit_grid_strength, simulate_without_grid
+from calibration_pipeline.scenarios.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.network import Recalibration
 from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.sources.base import SeasonData
 from calibration_pipeline.sources.simulated import SimulatedSource
 from calibration_pipeline.stored_files import write_atomically
@@ -82,7 +84,8 @@ class World:
         }
         features = pl.concat(self.features.values())
         self.networks = {
-            year: fit_networks(features, every_result, int(year), FOLD, SEED) for year in self.results
+            year: fit_networks(fold_history(features, every_result, int(year), FOLD), FOLD, SEED)
+            for year in self.results
         }
         self.raw = join_seasons(
             [
@@ -107,7 +110,7 @@ class World:
             lap_aggregates=self.laps,
             driver_features=self.features_before,
             causal_network=self.networks,
-            calibration_posterior=fits,
+            calibration_posterior={archetype_partition(archetype): fit for archetype, fit in fits.items()},
         )
         return {output.output_name: output for output in outputs}
 
@@ -307,7 +310,7 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     options = ["forecast", "--store", str(tmp_path)]
     assert main(options) == 1
     assert "calibration-pipeline run makes one" in capsys.readouterr().err
-    store = UPath(tmp_path / "simulated")
+    store = UPath(tmp_path / "simulated" / "cup")
 
     def keep(outputs: dict[str, dg.Output]) -> None:
         write_atomically(

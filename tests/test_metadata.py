@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 from rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
-from assets.metadata import bullets, number, plotted_convergence, plotted_scores, table
+from assets.metadata import bullets, number, numbers, table
+from calibration_pipeline.calibration.summaries import worst_convergence
+from calibration_pipeline.verification.metric_table import headline_scores
 
 
 def test_scores_are_named_by_quantity_level_and_forecast() -> None:
@@ -23,8 +25,12 @@ def test_scores_are_named_by_quantity_level_and_forecast() -> None:
         schema=["quantity", "level", "reference", "forecast", "estimate"],
         orient="row",
     )
-    assert plotted_scores(metrics) == {"crps_raw": 5.012, "crps_recalibrated": 4.9, "coverage_80_raw": 0.78}
-    assert plotted_scores(metrics.clear()) == {}
+    assert numbers(headline_scores(metrics)) == {
+        "crps_raw": 5.012,
+        "crps_recalibrated": 4.9,
+        "coverage_80_raw": 0.78,
+    }
+    assert headline_scores(metrics.clear()) == {}
 
 
 def test_convergence_is_the_worst_of_all_fits() -> None:
@@ -38,13 +44,13 @@ def test_convergence_is_the_worst_of_all_fits() -> None:
             "divergences": [3, 3, 1],
         }
     )
-    assert plotted_convergence(convergence) == {
+    assert numbers(worst_convergence(convergence)) == {
         "worst_r_hat": 1.02,
         "least_ess_bulk": 800.0,
         "least_ess_tail": 700.0,
         "divergences": 4.0,
     }
-    assert plotted_convergence(convergence.clear()) == {}
+    assert worst_convergence(convergence.clear()) == {}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from calibration_pipeline.seasons import parse_seasons
 
 
 def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CALIBRATION_STORE")
+    for name in ("STORE", "EXECUTOR"):
+        monkeypatch.delenv(f"CALIBRATION_{name}")
     settings = load_settings()
     assert settings.source == "simulated"
     assert (settings.scenarios, settings.seed, settings.fold_races) == (2000, 42, None)

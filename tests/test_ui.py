@@ -16,6 +16,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[1]
 RUN_MS = 300_000
+PREFIX = "simulated/cup"
 
 
 @pytest.fixture(scope="module")
@@ -67,36 +68,38 @@ def test_graph_shows_the_way_from_laps_to_the_report(page, address: str) -> None
     for asset in ("lap_telemetry", "lap_aggregates", "driver_features", "calibration_report"):
         page.get_by_text(asset, exact=True).first.wait_for()
     page.set_viewport_size(SIZE)
-    page.goto(f"{address}/assets/calibration_report?view=lineage&lineageScope=upstream&lineageDepth=20")
+    page.goto(
+        f"{address}/assets/{PREFIX}/calibration_report?view=lineage&lineageScope=upstream&lineageDepth=20"
+    )
     page.get_by_text("lap_telemetry", exact=True).first.wait_for()
-    page.goto(f"{address}/assets/lap_telemetry?view=lineage&lineageScope=downstream&lineageDepth=20")
+    page.goto(f"{address}/assets/{PREFIX}/lap_telemetry?view=lineage&lineageScope=downstream&lineageDepth=20")
     page.get_by_text("calibration_report", exact=True).first.wait_for()
 
 
 def test_an_archetype_shows_its_numbers_checks_and_pictures(page, address: str) -> None:
     from benchmarks.screenshots import open_partition
 
-    open_partition(page, address, "calibration_posterior", "intermediate")
+    open_partition(page, address, f"{PREFIX}/calibration_posterior", "intermediate|network")
     for entry in ("worst_r_hat", "seed", "identification"):
         page.get_by_text(entry, exact=True).first.wait_for()
     page.locator("tr", has_text="trace_ranks").get_by_text("Show Markdown").click()
     picture = page.locator("img[alt=plot]").first
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 100
-    page.goto(f"{address}/assets/calibration_posterior?view=checks")
+    page.goto(f"{address}/assets/{PREFIX}/calibration_posterior?view=checks")
     page.get_by_text("r_hat", exact=True).first.click()
     page.get_by_text("must be below 1.05; the worst is").first.wait_for()
 
 
 def test_columns_are_described(page, address: str) -> None:
-    page.goto(f"{address}/assets/driver_features?view=overview")
+    page.goto(f"{address}/assets/{PREFIX}/driver_features?view=overview")
     page.get_by_text("Deviation from running_form on this archetype, shrunk").first.wait_for()
 
 
 def test_one_partition_is_materialized_by_hand(page, address: str) -> None:
     from benchmarks.screenshots import open_partition
 
-    open_partition(page, address, "lap_aggregates", "2025")
+    open_partition(page, address, f"{PREFIX}/lap_aggregates", "2025")
     page.get_by_role("button", name="Materialize").first.click()
     page.get_by_role("button", name="Launch 1 run").click()
     launched = page.get_by_text(re.compile("Launched run [0-9a-f]{8}")).first.inner_text()

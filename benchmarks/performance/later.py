@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import dagster._time
 
-from assets import automation, ingest, resources, settings
+from assets import ingest, resources, schedules, settings
 from benchmarks.performance.pipeline_run import LATER
 
 
@@ -34,7 +34,7 @@ def _now() -> datetime.datetime:
 
 
 if seconds_later():
-    for module in (automation, ingest, resources, settings):
+    for module in (ingest, resources, schedules, settings):
         if hasattr(module, "datetime"):
             module.datetime = SimpleNamespace(**{**vars(datetime), "date": Date})  # type: ignore[attr-defined]
     dagster._time._mockable_get_current_datetime = _now

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from assets import pool
+from assets import worker
 from assets.cli import main
 from benchmarks.performance.timing import answer
 
@@ -68,7 +68,7 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
         if LATER in os.environ:
             from benchmarks.performance.later import seconds_later
 
-            pool.PRELOADED.append(seconds_later.__module__)
+            worker.PRELOADED.append(seconds_later.__module__)
             later = seconds_later()
         code = main(["run", "--store", str(store), *chosen])
         wall = time.perf_counter() - started

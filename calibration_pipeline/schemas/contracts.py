@@ -10,7 +10,7 @@ import polars as pl
 import xarray as xr
 from pandera.errors import SchemaError, SchemaErrors
 
-from calibration_pipeline.schemas import datasets, forecasts, frames
+from calibration_pipeline.schemas import datasets, forecasts, frames, histories
 
 SHOWN_FAILURES = 3
 SHOWN_CASES = 3
@@ -22,7 +22,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "lap_aggregates": frames.LapAggregates,
     "simulated_truth": datasets.SimulatedTruth,
     "driver_features": frames.DriverFeatures,
-    "fold_history": frames.FoldHistory,
+    "fold_history": histories.FoldHistory,
     "causal_network": datasets.CausalNetwork,
     "scenario_ensemble": datasets.ScenarioEnsemble,
     "archetype_races": datasets.ArchetypeRaces,

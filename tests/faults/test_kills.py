@@ -25,22 +25,28 @@ STEPS = {
     "season": (f"lap_telemetry/{SEASON}.parquet", f"race_results/{SEASON}.parquet"),
     "lap_aggregates": (f"lap_aggregates/{SEASON}.parquet",),
     "driver_features": (f"driver_features/{SEASON}.parquet",),
-    "causal_network": (f"causal_network/{SEASON}.nc",),
-    "scenario_ensemble": (f"scenario_ensemble/{SEASON}.nc",),
-    "calibration_posterior": (f"calibration_posterior/{ARCHETYPE}.nc",),
-    "recalibrated_ensemble": (f"recalibrated_ensemble/{ARCHETYPE}.nc",),
-    "backtest": (f"backtest/{ARCHETYPE}.nc",),
-    "joint_event_validation": (f"joint_event_validation/{ARCHETYPE}.parquet",),
-    "calibration_curves": (f"calibration_curves/{ARCHETYPE}.parquet",),
-    "calibration_metrics": (f"calibration_metrics/{ARCHETYPE}.parquet",),
-    "verdict": (f"verdict/{ARCHETYPE}.parquet",),
-    "report_pictures": (f"report_pictures/{ARCHETYPE}.parquet",),
+    "fold_history": (f"fold_history/{SEASON}.parquet",),
+    **{name: (f"{name}/{SEASON}.nc",) for name in ("causal_network", "scenario_ensemble")},
+    **{
+        name: (f"{name}/{ARCHETYPE}/network.nc",)
+        for name in ("archetype_races", "calibration_posterior", "recalibrated_forecast", "backtest")
+    },
+    **{
+        name: (f"{name}/{ARCHETYPE}/network.parquet",)
+        for name in (
+            "joint_event_validation",
+            "calibration_curves",
+            "calibration_metrics",
+            "verdict",
+            "report_pictures",
+        )
+    },
     "next_race": (
         "race_forecast.nc",
         *(f"forecast_{one}.parquet" for one in ("chances", "events", "scenarios")),
     ),
-    "pooled_posterior": ("pooled_posterior.nc",),
-    "model_comparison": ("model_comparison.parquet",),
+    "pooled_posterior": ("pooled_posterior/network.nc",),
+    "model_comparison": ("model_comparison/network.parquet",),
     "calibration_report": ("calibration_report.*",),
     "catalogue": ("catalogue.duckdb",),
 }
@@ -160,13 +166,13 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
 def test_a_run_that_is_killed_with_new_values_leaves_nothing_stale(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
-    """The feed corrects a season. However far the run came that reads it, the update tells what is behind."""
+    """The feed corrects a season. However far the run came that reads it, the update names what is stale."""
     draw = random.Random(f"{SEED} corrected")  # noqa: S311
     corrected = bench.copied(tmp_path / "corrected", CALIBRATION_FEED_URL=str(tmp_path / "feed"))
     correct(undisturbed.feed, tmp_path / "feed")
     ingest = ("--select", "race_results,lap_telemetry")
     assert corrected.run(*ingest).code == 0
-    assert "is older than" in corrected.update("--select", "+driver_features").out
+    assert "read another version of" in corrected.update("--select", "+driver_features").out
     for n in range(4):
         victim = bench.copied(tmp_path / f"victim{n}", CALIBRATION_FEED_URL=str(tmp_path / "feed"))
         written = victim.store / "race_results" / f"{SEASONS[0]}.parquet"
@@ -181,14 +187,14 @@ def test_a_run_that_is_killed_with_new_values_leaves_nothing_stale(
         behind = victim.unlike_records()
         assert victim.run(*ingest, "--update").code == 0
         assert victim.run(*ingest).code == 0
-        told = victim.update("--select", "+driver_features").out
-        assert "driver_features [2024] is older than" in told
+        out = victim.update("--select", "+driver_features").out
+        assert "driver_features [2024] read another version of race_results [2024]" in out
         for name in ("race_results", "lap_telemetry", "lap_aggregates", "driver_features"):
             for season in SEASONS:
                 file = f"{name}/{season}.parquet"
                 assert (victim.store / file).read_bytes() == (corrected.store / file).read_bytes(), file
         ledger.enter(
-            "SIGKILL", "a corrected season, at its write", 1, "died; the update told what was behind"
+            "SIGKILL", "a corrected season, at its write", 1, "died; the update named what was stale"
         )
         ledger.say(f"not recorded when killed: {', '.join(sorted(behind)) or 'nothing'}")
 
@@ -209,31 +215,21 @@ def correct(feed: Path, target: Path) -> None:
 
 
 @in_the_soak_alone
-def test_a_killed_fit_gives_its_place_in_the_pool_back(bench: Bench, ledger: Ledger) -> None:
-    """The chain above relies on it; here it is told alone: the run of the killed command is ended."""
-    bench.lose(f"calibration_posterior/{ARCHETYPE}.nc")
-    assert kill(bench, "calibration_posterior", after(0.5)) == "calibration_posterior"
-    done = bench.update("--archetypes", ARCHETYPE, "--select", "calibration_posterior")
-    assert "waiting" not in done.out
-    ledger.enter("SIGKILL", "the place in pool `mcmc`", 1, "the next run ended the dead one and took it")
-
-
-@in_the_soak_alone
 @pytest.mark.parametrize(
-    ("lost", "options", "where"),
+    ("lost", "where"),
     [
-        ("driver_features/*.parquet", ("--executor", "multiprocess"), "executor multiprocess, the command"),
-        ("causal_network/*.nc", (), "networks of seasons side by side, the command"),
-        ("calibration_posterior/*.nc", (), "kinds of track side by side, the command"),
+        ("driver_features/*.parquet", "features of seasons side by side, the command"),
+        ("causal_network/*.nc", "networks of seasons side by side, the command"),
+        ("calibration_posterior/*/*.nc", "archetypes side by side, the command"),
     ],
 )
 def test_nothing_of_a_killed_run_goes_on_in_other_processes(
-    bench: Bench, ledger: Ledger, lost: str, options: tuple[str, ...], where: str
+    bench: Bench, ledger: Ledger, lost: str, where: str
 ) -> None:
     """The processes of the pool end with the command."""
     bench.lose(lost)
     before = databases(bench)
-    process = bench.start("--update", *options)
+    process = bench.start("--update")
     while process.poll() is None and not any(
         kind == "STEP_START" for one in databases(bench) - before for _, kind, _ in events(one)
     ):
@@ -251,7 +247,7 @@ def test_nothing_of_a_killed_run_goes_on_in_other_processes(
 @in_the_soak_alone
 def test_an_interrupted_run_ends_with_all_its_processes(bench: Bench, ledger: Ledger) -> None:
     """The command alone is interrupted, as by `kill -INT`; its processes hear of it from nobody else."""
-    bench.lose("calibration_posterior/*.nc")
+    bench.lose("calibration_posterior/*/*.nc")
     before = databases(bench)
     process = bench.start("--update", before=["env", "--default-signal=INT"])
     while process.poll() is None and len(databases(bench) - before) < 2:
@@ -264,7 +260,7 @@ def test_an_interrupted_run_ends_with_all_its_processes(bench: Bench, ledger: Le
     assert_all_end(bench)
     bench.assert_readable()
     bench.update()
-    ledger.enter("SIGINT", "kinds of track side by side, the command", 1, "its processes ended with it")
+    ledger.enter("SIGINT", "archetypes side by side, the command", 1, "its processes ended with it")
 
 
 def assert_all_end(bench: Bench) -> None:

@@ -252,7 +252,7 @@ def events_toml(data: bytes) -> None:
 
 OPTIONS: tuple[Any, ...] = (
     "", " ", "0", "-1", "1e3", "true", "2020-", "2020-2021", "2020,2021", "9999", "٢٠٢٠", "2020-2019",
-    "simulated", "tables", "nascar_feed", "dask", "multiprocess", "~", "~nobody/x", "s3://bucket", "://",
+    "simulated", "tables", "nascar_feed", "dask", "process_pool", "~", "~nobody/x", "s3://bucket", "://",
     "memory://a", "http://[", "ftp://u:p@h/a", "file:///nowhere", "a\x00b", "/", ".", "a" * 5000, "é",
     "\udc80", "%", "$HOME", "tcp://127.0.0.1:1", "unknown-scheme://a", "memory://a.toml", "abfs://x", "zip://a::b",
 )  # fmt: skip

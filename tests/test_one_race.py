@@ -1,0 +1,166 @@
+"""One new race: the command and the daemon materialize the same partitions, those that lineage asks for."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from made_up_tables import write_results
+
+from assets.cli import main
+from assets.definitions import build_defs
+from assets.instance import open_instance, prepare_home
+from assets.jobs import INGEST, WAVES
+from assets.partitions import upstream_partitions
+from assets.sensors import SENSOR
+from assets.settings import Settings, load_settings
+from assets.staleness import Lineage
+from calibration_pipeline.archetypes import ARCHETYPES
+
+SEASONS = [2024, 2025]
+RACES = 8
+Partition = tuple[str, str | None]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a table, a store and an instance: a whole run of two short seasons."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_results(folder / "mine.csv", SEASONS, RACES)
+    with settings_of(folder, folder / "mine.csv"):
+        assert main(["run"]) == 0
+    return folder
+
+
+@contextmanager
+def settings_of(folder: Path, table: Path) -> Iterator[Settings]:
+    """Point settings and instance at a folder, and at a table of results."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "CALIBRATION_SOURCE": "tables",
+            "CALIBRATION_RESULTS": table,
+            "CALIBRATION_SEASONS": "2024,2025",
+            "CALIBRATION_SCENARIOS": "100",
+            "CALIBRATION_FOLD_RACES": "4",
+            "CALIBRATION_EXECUTOR": "in_process",
+            "CALIBRATION_STORE": folder / "store",
+            "DAGSTER_HOME": folder / "home",
+        }.items():
+            patch.setenv(name, str(value))
+        prepare_home()
+        yield load_settings()
+
+
+def add_race(table: Path) -> None:
+    """Append the next race of the last season to the table."""
+    write_results(table, SEASONS, RACES + 1)
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if not line.startswith(f"{SEASONS[0]},{RACES + 1},")))
+
+
+def versions(lineage: Lineage) -> dict[Partition, str | None]:
+    return {
+        (asset, partition): lineage.version(asset, partition)
+        for asset in lineage.keys
+        for partition in lineage.partitions(asset)
+    }
+
+
+def records(lineage: Lineage) -> dict[Partition, int]:
+    parts = [(asset, partition) for asset in lineage.keys for partition in lineage.partitions(asset)]
+    return {part: record.storage_id for part in parts if (record := lineage.record(*part))}
+
+
+def materialized_since(lineage: Lineage, before: dict[Partition, int]) -> set[Partition]:
+    return {part for part, record in records(lineage).items() if record != before.get(part)}
+
+
+def asked_for_by_lineage(
+    lineage: Lineage, before: dict[Partition, str | None], after: dict[Partition, str | None]
+) -> set[Partition]:
+    """Return what was ingested, and each partition that reads a partition whose content has changed."""
+    changed = {part for part, version in after.items() if before[part] != version}
+    found = {(asset, "2025") for asset in ("lap_telemetry", "race_results")}
+    graph = lineage.graph
+    for asset, partition in after:
+        key = lineage.keys[asset]
+        reads = {
+            (parent.path[-1], read)
+            for parent in graph.get(key).parent_keys
+            for read in upstream_partitions(graph, parent, key, partition)
+        }
+        if reads & changed:
+            found.add((asset, partition))
+    return found
+
+
+def update(folder: Path, table: Path) -> set[Partition]:
+    """Bring a copy up to date by the command; return what was materialized."""
+    with settings_of(folder, table) as settings, open_instance() as instance:
+        lineage = Lineage(build_defs(settings).resolve_asset_graph(), settings, instance)
+        before, content = records(lineage), versions(lineage)
+        add_race(table)
+        assert main(["run", "--update"]) == 0
+        done = materialized_since(lineage, before)
+        assert done == asked_for_by_lineage(lineage, content, versions(lineage))
+        assert all(lineage.stale_reason(*part) is None for part in content)
+    return done
+
+
+def tick_until_quiet(folder: Path, table: Path) -> tuple[set[Partition], int]:
+    """Bring a copy up to date by the sensor; return what was materialized, and by how many runs."""
+    with settings_of(folder, table) as settings, open_instance() as instance:
+        defs = build_defs(settings)
+        repository = defs.get_repository_def()
+        lineage = Lineage(defs.resolve_asset_graph(), settings, instance)
+        before = records(lineage)
+        add_race(table)
+        cursor, n_runs, reports, jobs = None, 0, 0, []
+        for _ in range(3 * len(WAVES)):
+            context = dg.build_sensor_context(instance, cursor=cursor, repository_def=repository)
+            answer = repository.get_sensor_def(SENSOR)(context)
+            assert isinstance(answer, dg.SensorResult)
+            cursor = answer.cursor
+            for request in answer.run_requests or ():
+                jobs.append(request.job_name)
+                n_runs += 1
+                reports += lineage.keys["calibration_report"] in (request.asset_selection or ())
+                job = build_defs(settings).resolve_job_def(str(request.job_name))
+                assert job.execute_in_process(
+                    instance=instance,
+                    partition_key=request.partition_key,
+                    asset_selection=request.asset_selection,
+                    tags=dict(request.tags),
+                ).success
+            if not answer.run_requests:
+                break
+        else:
+            raise AssertionError(f"the sensor never becomes quiet: {jobs}")
+        order = [job.name for wave in WAVES for job in wave]
+        assert [order.index(str(name)) for name in jobs] == sorted(order.index(str(name)) for name in jobs)
+        assert jobs.count(INGEST.name) == 1
+        assert reports == 1
+        return materialized_since(lineage, before), n_runs
+
+
+@pytest.mark.slow
+def test_command_and_daemon_materialize_what_lineage_asks_for(whole: Path, tmp_path: Path) -> None:
+    by_command, by_daemon = tmp_path / "command", tmp_path / "daemon"
+    for folder in (by_command, by_daemon):
+        shutil.copytree(whole, folder)
+    table = whole / "mine.csv"
+    done = update(by_command, table)
+    write_results(table, SEASONS, RACES)
+    ticked, n_runs = tick_until_quiet(by_daemon, table)
+    assert done == ticked
+    archetypes = {partition for asset, partition in done if asset == "calibration_posterior"}
+    assert len(archetypes) == 1, "only the archetype that raced"
+    assert {partition for asset, partition in done if asset == "verdict"} <= archetypes
+    assert {asset for asset, partition in done if partition == "2024"} == set()
+    assert ("causal_network", "2025") not in done, "the race lies within a fold"
+    slices = {partition for asset, partition in done if asset == "archetype_races"}
+    assert slices == {f"{archetype}|network" for archetype in ARCHETYPES}
+    assert ("calibration_report", None) in done
+    assert n_runs < len(done), "a run materializes the assets of a job together"
