@@ -35,7 +35,7 @@ SETTING_OPTIONS = {
     "fold-races": "races per fold; by default a season where history is long enough",
     "store": "folder or object-store address that holds the assets",
     "seed": "seed of every random draw",
-    "automation": "true: schedule and sensors run without being switched on in the UI",
+    "automation": "true: schedules and sensor run without being switched on in the UI",
     "executor": "where runs are executed: process_pool, in_process or dask",
     "processes": "worker processes of executor process_pool",
     "dask-address": "with executor dask: address of the scheduler, e.g. tcp://10.0.0.5:8786",
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
     events = commands.add_parser(
         "events",
-        help="tell what joint events are made of, or judge one on what is stored",
+        help="list the language of joint events, or judge one on what is stored",
         epilog=EVENT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser(
         "verify",
-        help="hold what is stored against what the runs recorded",
+        help="compare what is stored with what the runs recorded",
         description=VERIFY_TEXT,
         epilog=VERIFY_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -257,7 +257,8 @@ def _ui(settings: "Settings", options: argparse.Namespace) -> int:
 
 def _report(settings: "Settings", options: argparse.Namespace) -> None:
     from .finished_races import REPORT
-    from .settings import store_root
+    from .instance import RecordsError
+    from .settings import SettingsError, store_root
     from .verify import check_digests
 
     root = store_root(settings.store)
@@ -265,7 +266,8 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
     if not pages:
         raise CommandError(f"There is no report in {root} yet: calibration-pipeline run writes one.")
     newest = pages[-1]
-    damaged, unknown = check_digests(newest.parent, newest.parent.parts[-2:], [REPORT])
+    with _reported(SettingsError, RecordsError):
+        damaged, unknown = check_digests(newest.parent, newest.parent.parts[-2:], [REPORT])
     if damaged:
         raise CommandError(f"{damaged[REPORT]}.")
     if unknown:
@@ -339,9 +341,12 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
     if options.question is None:
         print_tables(_console(), store)
         return
+    from .instance import RecordsError
+    from .settings import SettingsError
     from .verify import check_digests
 
-    damaged, unknown = check_digests(store, settings.key_prefix, tables)
+    with _reported(SettingsError, RecordsError):
+        damaged, unknown = check_digests(store, settings.key_prefix, tables)
     if unknown:
         _warn(f"Not verified, no run in DAGSTER_HOME recorded them: {', '.join(unknown)}.")
     with _reported(ValueError):

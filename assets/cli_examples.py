@@ -1,4 +1,4 @@
-"""What the commands' `--help` says beyond their options."""
+"""Texts and examples of the commands' `--help`."""
 
 RUN_EXAMPLES = """\
 examples:
@@ -7,7 +7,7 @@ examples:
   calibration-pipeline run --source tables --results cup.csv --laps laps.parquet --seasons 2020-2023
   calibration-pipeline run --source nascar_feed --feed-url feed.zip   the timing feed's files
   calibration-pipeline run --select +scenario_ensemble                up to the scenarios
-  calibration-pipeline run --update                                   new races, and what is out of date
+  calibration-pipeline run --update                                   new races, and stale partitions
 """
 EVENT_EXAMPLES = """\
 examples:
@@ -22,14 +22,15 @@ examples:
   calibration-pipeline sql "SELECT track_id, avg(n_cautions) FROM race_results GROUP BY ALL ORDER BY 2 DESC"
 """
 VERIFY_TEXT = """\
-Hold every stored file against the SHA-256 that the run recorded which wrote it, and name what differs: files
-that are changed, missing, damaged or of another schema version, that no run recorded, or that are left over.
-It reads and changes nothing. Exit code 0 where all is as recorded, else 1.
+Compare every stored file with the SHA-256 that its run recorded, and name each difference: files that are
+changed, missing, damaged, left over, of another schema version or recorded by no run; and partitions that are
+stale, for their code, settings or inputs have changed. It reads and changes nothing. Exit code 0 where all is
+as recorded, else 1.
 """
 VERIFY_EXAMPLES = """\
 examples:
   calibration-pipeline verify                                the store of the settings in force
   calibration-pipeline verify --source tables --results cup.parquet
   calibration-pipeline verify --store s3://bucket/prefix && echo sound
-  calibration-pipeline run --update                          make what differs again
+  calibration-pipeline run --update                          materialize what differs
 """

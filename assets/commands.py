@@ -46,12 +46,7 @@ def living_command(instance: dg.DagsterInstance) -> Iterator[Mapping[str, str]]:
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Record as failed the runs of this host's commands that died.
-
-    Parameters
-    ----------
-    instance : dagster.DagsterInstance
-    """
+    """Record as failed the runs of this host's commands that died."""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if _is_dead(instance, run.tags.get(COMMAND_TAG, "")):
             instance.report_run_failed(run, "The process of this run died.")

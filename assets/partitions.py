@@ -3,6 +3,7 @@
 A mapping to the past is the only way in which one season's asset reads another season.
 """
 
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -120,7 +121,16 @@ def upstream_partitions(
     own, upstream = graph.get(child).partitions_def, graph.get(parent).partitions_def
     if upstream is None:
         return [None]
+    return list(_mapped(graph.get_partition_mapping(child, parent), own, upstream, partition))
+
+
+@functools.cache  # Dagster takes up to 20 ms, and every asset of a season reads others in the same way
+def _mapped(
+    mapping: dg.PartitionMapping,
+    own: dg.PartitionsDefinition | None,
+    upstream: dg.PartitionsDefinition,
+    partition: str | None,
+) -> list[str]:
     subset = own.subset_with_partition_keys([partition]) if own and partition else None
-    mapping = graph.get_partition_mapping(child, parent)
     read = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, own, upstream)
     return sorted(read.partitions_subset.get_partition_keys())

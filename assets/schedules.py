@@ -26,11 +26,6 @@ def with_freshness(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsD
     """Return an asset that is overdue on Monday noon if it was not materialized since the race weekend.
 
     Only the assets of a running season have such a deadline, and never the track catalogue.
-
-    Parameters
-    ----------
-    asset : dagster.AssetsDefinition
-    settings : Settings
     """
     if not is_running(settings) or any(key.path[-1] == "track_constraints" for key in asset.keys):
         return asset

@@ -109,7 +109,7 @@ class Settings(BaseSettings):
 
     automation: bool = Field(
         default=False,
-        description="true or false: whether schedule and sensors run without being switched on in the UI",
+        description="true or false: whether schedules and sensor run without being switched on in the UI",
     )
 
     executor: Literal["process_pool", "in_process", "dask"] = Field(

@@ -87,10 +87,9 @@ class Lineage:
             for read in upstream_partitions(self.graph, parent, key, partition):
                 yield (parent.path[-1], read), may_be_missing
 
-    def input_versions(self, asset: str, partition: str | None) -> dict[str, str]:
-        """Return the versions of the stored partitions that a partition would load, by their names."""
-        versions = {place(*read): self.version(*read) for read, _ in self.inputs(asset, partition)}
-        return {name: version for name, version in versions.items() if version is not None}
+    def input_versions(self, asset: str, partition: str | None) -> dict[str, str | None]:
+        """Return the versions of the partitions that a partition would load, by name; None if not stored."""
+        return {place(*read): self.version(*read) for read, _ in self.inputs(asset, partition)}
 
     def missing_inputs(self, asset: str, partition: str | None) -> list[Partition]:
         """Return the input partitions that a partition needs and that are not stored."""
@@ -184,9 +183,8 @@ class Lineage:
             return f"{where} was materialized with other settings: {changed}"
         recorded = _metadata(record, READ)
         present = self.input_versions(asset, partition)
-        wanted = {place(*read) for read, _ in self.inputs(asset, partition)}
-        differing = {name for name, version in present.items() if recorded.get(name) != version}
-        if changes := sorted((differing | (recorded.keys() - wanted)) - set(except_for)):
+        differing = {name for name, version in present.items() if version and recorded.get(name) != version}
+        if changes := sorted((differing | (recorded.keys() - present.keys())) - set(except_for)):
             more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             return f"{where} read another version of {', '.join(changes[:SHOWN])}{more}"
         return None

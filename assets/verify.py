@@ -13,7 +13,7 @@ from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.stored_files import file_version
 
 from .finished_races import REPORT
-from .instance import home_folder, open_instance, prepare_home
+from .instance import home_folder, open_records, prepare_home
 from .settings import Settings
 from .staleness import Lineage, data_version, latest_record
 from .storage import ParquetIOManager, ReportIOManager, stored_partitions
@@ -97,7 +97,7 @@ def check_digests(
     if not (home_folder() / "dagster.yaml").exists():
         return {}, list(assets)
     prepare_home()
-    with open_instance() as instance:
+    with open_records() as instance:
         for asset in assets:
             manager = ReportIOManager(store) if asset == REPORT else ParquetIOManager(store)
             for partition in stored_partitions(store / asset) or [None]:

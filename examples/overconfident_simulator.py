@@ -3,8 +3,7 @@
     python examples/overconfident_simulator.py scenarios.nc
     calibration-pipeline run --ensembles scenarios.nc
 
-`docs/ensembles.md` walks through what the report then says. The part to learn from is `write`: the form in
-which a simulator of your own hands its scenarios over.
+`docs/ensembles.md` explains the report. `write` shows the form of the file, for a simulator of your own.
 """
 
 import argparse
@@ -28,7 +27,7 @@ def simulate(
     """Draw scenarios of one race: finish and running, both (scenario, car).
 
     Able cars finish ahead but for their luck. Any car may retire, in some races more than in others, and the
-    retired fill the last places.
+    retired fill the last positions.
     """
     shape = (n_scenarios, len(ability))
     luck = LUCK_KEPT * law["luck_scale"].item() * rng.standard_t(4, shape)
@@ -63,9 +62,9 @@ def write(races: dict[int, tuple[list[str], NDArray, NDArray]], path: Path) -> N
     driver_id = np.full((len(races), width), "", dtype="<U32")
     finish = np.zeros((len(races), n_scenarios, width), np.int16)
     running = np.zeros(finish.shape, bool)
-    for r, (drivers, places, still_running) in enumerate(races.values()):
+    for r, (drivers, positions, still_running) in enumerate(races.values()):
         driver_id[r, : len(drivers)] = drivers
-        finish[r, :, : len(drivers)] = places
+        finish[r, :, : len(drivers)] = positions
         running[r, :, : len(drivers)] = still_running
     outcome = ("race", "scenario", "driver")
     xr.Dataset(
@@ -77,7 +76,7 @@ def write(races: dict[int, tuple[list[str], NDArray, NDArray]], path: Path) -> N
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Simulate the races of the seasons, and the race that comes after them."""
+    """Simulate the races of the seasons, and the next race."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, help="file to write, .nc")
     parser.add_argument("--first", type=int, default=2022, help="first season")

@@ -16,6 +16,7 @@ from assets.forecast import next_race
 from assets.partitions import archetype_partition
 from assets.settings import Settings
 from assets.storage import NetCDFIOManager, ParquetIOManager
+from calibration_pipeline.calibration.archetype_races import join_archetype_races
 from calibration_pipeline.calibration.coming import (
     FITS,
     SCENARIOS_A_FIT,
@@ -28,7 +29,7 @@ from calibration_pipeline.calibration.coming import (
     scenario_table,
 )
 from calibration_pipeline.calibration.next_race import NONE_ANNOUNCED, forecast_notes
-from calibration_pipeline.calibration.recalibration import draw_recalibrations
+from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
 from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.scenarios.ensemble import simulate_races
 from calibration_pipeline.scenarios.grids import draw_grids, fit_grid_strength, simulate_without_grid
@@ -87,13 +88,11 @@ class World:
             year: fit_networks(fold_history(features, every_result, int(year), FOLD), FOLD, SEED)
             for year in self.results
         }
-        self.raw = join_seasons(
-            [
-                simulate_races(self.features[year], self.networks[year], FOLD, SCENARIOS, SEED)
-                for year in self.results
-            ],
-            KIND,
-        )
+        self.ensembles = [
+            simulate_races(self.features[year], self.networks[year], FOLD, SCENARIOS, SEED)
+            for year in self.results
+        ]
+        self.raw = join_seasons(self.ensembles, KIND)
         self.fit = fit_archetype(self.raw, every_result, KIND, [2023, 2024], **QUICK)
         before = self.raw.isel(race=(self.raw["race_order"] < 202425).values)
         self.fit_before = fit_archetype(before, every_result, KIND, [2023, 2024], **QUICK)
@@ -137,6 +136,28 @@ def test_the_coming_race_gets_the_scenarios_that_the_backtest_scored(
     for name in ("finish_position", "running", "laps_led", "n_cautions"):
         np.testing.assert_array_equal(forecast[name].values, scored[name].values)
     assert int(forecast["network_as_of"][0]) < int(forecast["race_order"][0])
+
+
+def test_the_recalibrated_forecast_of_joined_races_is_the_one_drawn_season_by_season(world: World) -> None:
+    """The tree of an archetype's races holds all that their scenarios are drawn from."""
+    races = join_archetype_races(
+        world.ensembles,
+        pl.concat(world.results.values()),
+        pl.concat(world.features.values()),
+        list(world.networks.values()),
+        KIND,
+        [2023, 2024],
+    )
+    recalibrated = recalibrate(validate(races, "archetype_races"), world.fit, SEED)
+    changes = draw_recalibrations(world.fit, world.raw, SCENARIOS, SEED)
+    by_season = [
+        simulate_races(world.features[year], world.networks[year], FOLD, SCENARIOS, SEED, changes)
+        for year in world.results
+    ]
+    expected = join_seasons(by_season, KIND)
+    for name in ("race", "fold", "driver_id", "finish_position", "running", "laps_led", "n_cautions"):
+        np.testing.assert_array_equal(recalibrated[name].values, expected[name].values)
+    assert not recalibrated["finish_position"].equals(world.raw["finish_position"])
 
 
 def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: dict[str, dg.Output]) -> None:

@@ -35,6 +35,7 @@ from calibration_pipeline.scenarios.posterior import network_posterior, order_lo
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.scenarios.stints import STINTS, share_out
 from calibration_pipeline.scenarios.structure import FULL, Structure
+from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
 
 FOLD_RACES = 12
@@ -176,6 +177,18 @@ def test_networks_are_fitted_before_their_folds(network):
     """Every fold's fit saw a race before the fold, and none in it."""
     as_of = dict(zip(network["fold"].values, network["network_as_of"].values, strict=True))
     assert as_of == {"2023-1": 202236, "2023-2": 202312, "2023-3": 202324, "2023-4": 202336}
+
+
+def test_a_race_within_the_open_fold_changes_no_history(season):
+    """Networks are fitted again only when a fold has closed."""
+
+    def after(last_round: int) -> pl.DataFrame:
+        has_run = (pl.col("season") < 2023) | (pl.col("round") <= last_round)
+        return fold_history(*(frame.filter(has_run) for frame in season), 2023, FOLD_RACES)
+
+    assert validate(after(13), "fold_history").equals(after(23))
+    assert after(23)["race_order"].max() == 202312
+    assert after(24)["race_order"].max() == 202324
 
 
 def test_later_races_do_not_change_a_fit(season, network):

@@ -16,6 +16,7 @@ from assets.storage import (
     NetCDFIOManager,
     ParquetIOManager,
     io_managers,
+    stored_partitions,
     stored_value,
 )
 from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
@@ -95,6 +96,20 @@ def materialize(root: UPath, value: object, kind: type, name: str, key: str) -> 
         return dg.materialize(
             [asset], instance=instance, resources=resources, partition_key="2021", raise_on_error=False
         )
+
+
+@pytest.mark.parametrize("root", ["disk", "memory://partitions"])
+def test_partitions_of_two_dimensions_are_files_in_folders(tmp_path: Path, root: str) -> None:
+    base = UPath(tmp_path if root == "disk" else root)
+    manager = NetCDFIOManager(base)
+    keys = ["road_course|network", "short_track|network"]
+    paths = [manager.path_of("verdict", key) for key in keys]
+    assert paths == [base / "verdict" / key.split("|")[0] / "network.nc" for key in keys]
+    for path in paths:
+        write_atomically(path, b"stored")
+    (paths[0].parent / ".network.nc.0123.tmp").write_bytes(b"half")
+    assert stored_partitions(base / "verdict") == dict(zip(keys, paths, strict=True))
+    assert stored_partitions(base / "backtest") == {}
 
 
 @pytest.mark.parametrize("root", ["disk", "memory://storage"])

@@ -77,7 +77,8 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
         steps = step_times(later)
     made: dict[str, dict[str, float]] = {}
     for step, start, end in steps:
-        known = made.setdefault(step.removesuffix("_checks"), {"seconds": 0.0, "peak": 0, "partitions": 0})
+        name = step.removesuffix("_checks").rpartition("__")[2]  # checks are named with source and series
+        known = made.setdefault(name, {"seconds": 0.0, "peak": 0, "partitions": 0})
         known["seconds"] += end - start
         known["peak"] = max(known["peak"], memory.peak(start, end))
         known["partitions"] += 1
