@@ -7,7 +7,7 @@ import polars as pl
 import xarray as xr
 from cachetools import LRUCache
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 128 * 2**20
 
 
 class ValueCache:

@@ -39,11 +39,11 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             "Fits a season's causal networks and draws its scenarios.",
         ),
     ),
-    (Job("slices", ("archetype_races",), "Joins an archetype's forecasts and results over all seasons."),),
     (
         Job(
             "archetypes",
             (
+                "archetype_races",
                 "calibration_posterior",
                 "recalibrated_forecast",
                 "backtest",
@@ -53,7 +53,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
                 "verdict",
                 "report_pictures",
             ),
-            "Calibrates, scores and judges the forecasts of an archetype.",
+            "Joins, calibrates, scores and judges the forecasts of an archetype over all seasons.",
         ),
     ),
     (

@@ -26,7 +26,7 @@ from .selection import select_assets
 from .settings import Settings, to_public_json
 from .staleness import Lineage, Partition
 from .tasks import Task, all_tasks, blocked_by, stale_tasks, without_missing_inputs
-from .worker import Work, materialize
+from .worker import COMMAND_TAG, Work, load, materialize
 
 POLL_S, ENDING_S = 0.3, 10.0
 """Seconds between two looks at the runs, and that they may take to end when they are interrupted."""
@@ -93,6 +93,8 @@ def run(
         }
         with open_executor(settings) as executor:
             runs = _Runs(executor, to_public_json(settings), instance, tags, progress)
+            for _ in range(settings.processes if settings.executor == "process_pool" else 0):
+                executor.submit(load, runs.settings, tags[COMMAND_TAG])
             for wave in WAVES:
                 if update:
                     _update_wave(lineage, wave, wanted, runs)

@@ -15,19 +15,12 @@ from .storage import NetCDFIOManager, stored_partitions
 
 
 def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, pl.DataFrame, str]]:
-    """Judge an event on what is stored: for each archetype, its `JointEventTable` or why there is none.
-
-    Parameters
-    ----------
-    store : UPath
-        Folder of the source's and series' assets.
-    event : Event
-    seed : int
+    """Judge an event on the stored forecasts of each archetype.
 
     Yields
     ------
     tuple
-        Archetype, rows of raw and recalibrated, and the reason where there are no rows.
+        Archetype, rows of its `JointEventTable`, and the reason where there are no rows.
     """
     from calibration_pipeline.calibration.archetype_races import results_table
     from calibration_pipeline.calibration.recalibration import scored_forecasts

@@ -88,6 +88,12 @@ def materialize(work: Work) -> bool:
         return result.success
 
 
+def load(settings: str, command: str) -> None:
+    """Load what a run needs, before there is one. This is the first task of a worker process."""
+    prepare_jax()
+    _definitions(settings, command)
+
+
 def prepare_jax() -> None:
     """Set the environment that JAX reads when it is imported: devices, and the cache of compiled programs.
 
