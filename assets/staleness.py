@@ -92,12 +92,9 @@ class Lineage:
         return {place(*read): self.version(*read) for read, _ in self.inputs(asset, partition)}
 
     def missing_inputs(self, asset: str, partition: str | None) -> list[Partition]:
-        """Return the input partitions that a partition needs and that are not stored."""
-        return [
-            read
-            for read, may_be_missing in self.inputs(asset, partition)
-            if not may_be_missing and not self.path(*read).exists()
-        ]
+        """Return the input partitions that a partition needs and that are not stored, by name."""
+        needed = (read for read, may_be_missing in self.inputs(asset, partition) if not may_be_missing)
+        return sorted((read for read in needed if not self.path(*read).exists()), key=str)
 
     def record(self, asset: str, partition: str | None) -> dg.EventLogRecord | None:
         """Return the record of a partition's last materialization."""

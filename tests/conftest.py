@@ -22,6 +22,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests independent of the environment that they run in."""
     for name in [name for name in os.environ if name.startswith("CALIBRATION_")]:
         monkeypatch.delenv(name)
+    os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # of a run in this process
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_an_archetype_alone_skips_what_needs_all_until_they_are_there(project: P
             touch(store, asset, ".nc" if asset == "race_forecast" else ".parquet")
         assert lacking() == {
             "pooled_posterior": "calibration_posterior [road_course|network]",
-            "model_comparison": "pooled_posterior [network]",
+            "model_comparison": "calibration_posterior [road_course|network]",
             **report,
         }
         touch(store, "calibration_posterior", ".nc", *(f"{archetype}/network" for archetype in ARCHETYPES))
