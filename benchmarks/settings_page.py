@@ -1,4 +1,4 @@
-"""The page of settings in the documentation, made from the typed object: python -m benchmarks.settings_page."""
+"""The page of settings in the documentation, from the typed object: python -m benchmarks.settings_page."""
 
 from assets.definitions import build_defs
 from assets.provenance import DEPENDS_ON
@@ -8,7 +8,7 @@ PAGE = "docs/settings.md"
 HEAD = """\
 # Settings
 
-<!-- Made by `python -m benchmarks.settings_page`; a test holds it against the code. -->
+<!-- Written by `python -m benchmarks.settings_page`; a test holds it against the code. -->
 
 Every setting can be given as an option of a command (`--seasons 2020-2023`), in the environment
 (`CALIBRATION_SEASONS=2020-2023`) or in a file `.env` in the project's folder; the first of these that names

@@ -17,8 +17,8 @@ from assets.definitions import build_defs
 from assets.instance import open_instance, prepare_home
 from assets.provenance import DEPENDS_ON
 from assets.settings import Settings, load_settings
-from benchmarks.settings_page import dependents
 from assets.staleness import Lineage
+from benchmarks.settings_page import dependents
 
 ASSETS = Path(__file__).parents[1] / "assets"
 NAMES = {"fold_length": "fold_races", "season_list": "seasons", "feed_url": "source", "results": "source"}
