@@ -297,7 +297,7 @@ def test_one_archetype_on_a_fresh_store_says_what_it_skips(
     assert main(["run", *options]) == 0
     out = capsys.readouterr().out.replace("\n", "")
     assert "skipped: pooled_posterior; there is no calibration_posterior [road_course|network]" in out
-    assert "skipped: model_comparison; there is no pooled_posterior [network]" in out
+    assert "skipped: model_comparison; there is no calibration_posterior [road_course|network]" in out
     assert "skipped: calibration_report; there is no model_comparison [network]" in out
     assert "race_forecast" in out
     assert "verdict [intermediate|network]" in out
