@@ -176,7 +176,7 @@ def _reported(*errors: type[Exception], code: int = 1) -> Iterator[None]:
 
 
 def _warn(message: str) -> None:
-    from calibration_pipeline.addresses import without_credentials
+    from calibration_pipeline.io.addresses import without_credentials
 
     print(without_credentials(message), file=sys.stderr)  # noqa: T201
 
@@ -191,11 +191,11 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
     archetypes = [name for name in (options.archetypes or "").split(",") if name]
     from calibration_pipeline.archetypes import parse_archetype
 
-    from .executors import ExecutorError
     from .instance import RecordsError, prepare_home
     from .log import LOG_FILE, log_to
+    from .runner.executors import ExecutorError
+    from .runner.worker import start_fork_server
     from .settings import export_credentials
-    from .worker import start_fork_server
 
     with _reported(ValueError, code=2):
         for name in archetypes:
@@ -211,8 +211,8 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
     except OSError as error:
         raise CommandError(f"DAGSTER_HOME cannot be written: {error}") from error
     with log_to(log_file, verbose=options.verbose):
-        from .runner import RunError
-        from .selection import SelectionError
+        from .runner.run import RunError
+        from .runner.selection import SelectionError
 
         try:
             _materialize(settings, options.select, archetypes, update=options.update)
@@ -223,7 +223,7 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
 def _materialize(
     settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
 ) -> None:
-    from calibration_pipeline.seasons import span
+    from calibration_pipeline.sources.seasons import span
 
     console = _console()
     console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")
@@ -231,10 +231,10 @@ def _materialize(
     from calibration_pipeline.terminal.summary import print_summary
 
     from .definitions import build_defs
-    from .finished_races import REPORT
+    from .flow.report import stored_summary
     from .instance import open_records
-    from .report import stored_summary
-    from .runner import run
+    from .orchestration.finished_races import REPORT
+    from .runner.run import run
 
     with open_records() as instance:
         defs = build_defs(settings)
@@ -256,10 +256,10 @@ def _ui(settings: "Settings", options: argparse.Namespace) -> int:
 
 
 def _report(settings: "Settings", options: argparse.Namespace) -> None:
-    from .finished_races import REPORT
     from .instance import RecordsError
+    from .integrity import check_digests
+    from .orchestration.finished_races import REPORT
     from .settings import SettingsError, store_root
-    from .verify import check_digests
 
     root = store_root(settings.store)
     pages = sorted(root.glob(f"*/*/{REPORT}.html"), key=lambda page: page.stat().st_mtime)
@@ -282,7 +282,7 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
 
 def _local_copy(page: "UPath") -> Path:
     """Return the page itself, or a copy of it where it lies in an object store: browsers open files."""
-    from calibration_pipeline.addresses import is_local
+    from calibration_pipeline.io.addresses import is_local
 
     if is_local(page):
         return Path(str(page))
@@ -297,11 +297,11 @@ def _events(settings: "Settings", options: argparse.Namespace) -> None:
     if options.expression is None:
         print_language(_console(), settings.events)
         return
-    from calibration_pipeline.verification.event_text import parse_event
+    from calibration_pipeline.events.text import parse_event
 
     with _reported(ValueError, code=2):
         event = parse_event(options.expression)
-    from .stored_events import has_scenarios, judge_stored
+    from .storage.stored_forecasts import has_scenarios, judge_stored
 
     store = settings.store_path
     if not has_scenarios(store):
@@ -311,11 +311,11 @@ def _events(settings: "Settings", options: argparse.Namespace) -> None:
 
 
 def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
-    from calibration_pipeline.calibration.next_race import forecast_notes
+    from calibration_pipeline.forecast.next_race import forecast_notes
     from calibration_pipeline.schemas.contracts import ContractError
     from calibration_pipeline.terminal.next_race import print_forecast
 
-    from .forecast import read_forecast
+    from .flow.forecast import read_forecast
 
     store = settings.store_path
     try:
@@ -331,7 +331,7 @@ def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
 
 
 def _sql(settings: "Settings", options: argparse.Namespace) -> None:
-    from calibration_pipeline.sql import stored_tables
+    from calibration_pipeline.io.sql import stored_tables
     from calibration_pipeline.terminal.answers import print_answer, print_tables
 
     store = settings.store_path
@@ -342,8 +342,8 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
         print_tables(_console(), store)
         return
     from .instance import RecordsError
+    from .integrity import check_digests
     from .settings import SettingsError
-    from .verify import check_digests
 
     with _reported(SettingsError, RecordsError):
         damaged, unknown = check_digests(store, settings.key_prefix, tables)
@@ -356,8 +356,8 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
 def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
     from .definitions import build_defs
     from .instance import open_instance, prepare_home
+    from .integrity import print_findings, verify_store
     from .settings import SettingsError
-    from .verify import print_findings, verify_store
 
     with _reported(SettingsError, code=2):
         prepare_home()

@@ -5,25 +5,17 @@ from typing import Any
 
 import dagster as dg
 
-from . import (
-    calibration,
-    catalogue,
-    finished_races,
-    forecast,
-    ingest,
-    report,
-    scenarios,
-    telemetry,
-    verification,
-)
-from .checks import build_checks
-from .jobs import build_jobs
+from .asset_checks import every_finished_race
+from .asset_checks.stored_values import build_checks
+from .flow import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
+from .jax_environment import prepare_jax
+from .orchestration.finished_races import REPORT
+from .orchestration.jobs import build_jobs
+from .orchestration.schedules import build_schedules, with_freshness
+from .orchestration.sensors import keep_up_to_date
 from .partitions import narrow, seasons_of
 from .resources import build_resources, with_seasons
-from .schedules import build_schedules, with_freshness
-from .sensors import keep_up_to_date
 from .settings import Settings, load_settings
-from .worker import prepare_jax
 
 MODULES = [ingest, telemetry, scenarios, calibration, verification, forecast, report, catalogue]
 
@@ -45,10 +37,10 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         if isinstance(asset, dg.AssetsDefinition) and _is_known(asset, settings)
     ]
     jobs = build_jobs(assets)
-    last = dg.AssetKey([*settings.key_prefix, finished_races.REPORT])
+    last = dg.AssetKey([*settings.key_prefix, REPORT])
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*build_checks(assets), finished_races.build_check(last)],
+        asset_checks=[*build_checks(assets), every_finished_race.build_check(last)],
         jobs=list(jobs.values()),
         schedules=build_schedules(jobs, seasons, settings),
         sensors=[keep_up_to_date(as_set, jobs.values(), seasons, last)],

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration_pipeline.files import write_atomically
+from calibration_pipeline.io.files import write_atomically
 
 from .settings import ENV_PREFIX, SettingsError, project_folder
 
 if TYPE_CHECKING:
     import dagster as dg
 
+COMMAND_TAG = "calibration/command"
+"""Tag of the runs of a command: the name of that command."""
 DEFAULT_CONFIG = Path(__file__).with_name("dagster.yaml")
 POSTGRES_VARIABLE = f"{ENV_PREFIX}POSTGRES_URL"
 POSTGRES_SCHEME = "postgresql+psycopg2://"

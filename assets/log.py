@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from calibration_pipeline.addresses import without_credentials
+from calibration_pipeline.io.addresses import without_credentials
 
 LOG_FILE = "calibration.log"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -4,16 +4,16 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from calibration_pipeline.seasons import parse_seasons
 from calibration_pipeline.sources.base import Source, SourceError
-from calibration_pipeline.sources.nascar_feed import NascarFeedSource
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.seasons import parse_seasons
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 
-from .provenance import provenance, setting_values
 from .settings import Settings, SettingsError, project_folder
-from .storage import io_managers
+from .storage.io_managers import io_managers
+from .storage.provenance import provenance, setting_values
 
 FEED_CACHE = Path("data") / "feed_cache"
 

@@ -24,9 +24,10 @@ from benchmarks.evaluation import (
     shown,
     walk_networks,
 )
-from calibration_pipeline.scenarios.structure import EDGES, FULL, Structure
-from calibration_pipeline.verification.intervals import clustered_mean
-from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS, count_events
+from calibration_pipeline.events.counts import count_events
+from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.scenarios.network.structure import EDGES, FULL, Structure
+from calibration_pipeline.stats.intervals import clustered_mean
 
 
 def joint_log_score(ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> NDArray[np.float64]:

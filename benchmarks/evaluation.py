@@ -17,25 +17,25 @@ from scipy.stats import rankdata
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import observe
-from calibration_pipeline.scenarios.ensemble import simulate_races
-from calibration_pipeline.scenarios.history import fold_history
+from calibration_pipeline.scenarios.draw.ensemble import simulate_races
+from calibration_pipeline.scenarios.fit.by_fold import fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
-from calibration_pipeline.scenarios.network import Recalibration
-from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.scenarios.network.structure import FULL, Structure
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.scenarios.structure import FULL, Structure
 from calibration_pipeline.schemas.datasets import car_mask
 from calibration_pipeline.schemas.frames import LapAggregates
-from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.sources.tables.source import TablesSource
+from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_ratio
+from calibration_pipeline.telemetry.baselines import align_shares, bradley_terry, shares_beaten
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.baselines import align_shares, bradley_terry, shares_beaten
 from calibration_pipeline.verification.cases import (
     car_pairs,
     independent_head_to_head,
     start_order_probabilities,
 )
-from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification.scores import (
     coverage_probability,
     discrete_crps,

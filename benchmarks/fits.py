@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.evaluation import publish
 from benchmarks.simulators import SEASONS, World, finish_table, world
 from calibration_pipeline.archetypes import Archetype
-from calibration_pipeline.calibration.inference import use_host_devices
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.calibration.walk_forward import fit_archetype
+from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.models import run_mcmc_calibration
 
 RACES = (12, 36, 108)

@@ -24,8 +24,8 @@ from benchmarks.evaluation import (
     walk_networks,
 )
 from benchmarks.recalibration import draw_again
-from calibration_pipeline.calibration.inference import use_host_devices
-from calibration_pipeline.scenarios.structure import VARIANTS
+from calibration_pipeline.mcmc.nuts import use_host_devices
+from calibration_pipeline.scenarios.network.structure import VARIANTS
 from calibration_pipeline.verification.joint_events import validate_events
 
 SHOWN = {

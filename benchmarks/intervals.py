@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.simulated_races import EVENTS, LAWS, Field, Law, Scenarios, draw_fields, draw_races
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.verification.intervals import (
+from calibration_pipeline.stats.intervals import (
     Estimate,
     clustered_mean,
     clustered_ratio,

@@ -20,13 +20,13 @@ import polars as pl
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from calibration_pipeline.calibration.inference import use_host_devices
+from benchmarks.sbc import judge_ranks, latent_ranks, marginal_ranks, recover
 from calibration_pipeline.calibration.latent_plain import Fields
 from calibration_pipeline.calibration.race_curves import Reference
-from calibration_pipeline.calibration.sbc import judge_ranks, latent_ranks, marginal_ranks, recover
-from calibration_pipeline.figures import BLUE, GREY, VERMILION
+from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.models import run_mcmc_calibration
-from calibration_pipeline.scenarios.plackett_luce import rank_columns
+from calibration_pipeline.plots.figures import BLUE, GREY, VERMILION
+from calibration_pipeline.stats.plackett_luce import rank_columns
 
 HELD = (
     pl.col("truth")

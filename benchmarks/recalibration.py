@@ -17,7 +17,7 @@ from calibration_pipeline.calibration.race_curves import RACES_MULTIPLE, observe
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.walk_forward import MIN_CALIBRATION_RACES, fit_archetype
 from calibration_pipeline.models import predict_with_calibrated_model, run_mcmc_calibration
-from calibration_pipeline.scenarios.network import Recalibration
+from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 
 SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 2}

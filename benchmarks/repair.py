@@ -27,9 +27,9 @@ from benchmarks.evaluation import (
 )
 from benchmarks.recalibration import draw_again, map_tables
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.calibration.inference import use_host_devices
-from calibration_pipeline.scenarios.structure import FULL, VARIANTS
-from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_ratio
+from calibration_pipeline.mcmc.nuts import use_host_devices
+from calibration_pipeline.scenarios.network.structure import FULL, VARIANTS
+from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_ratio
 
 MAPS = ("latent", "marginal")
 UNDISTORTED = "undistorted"

@@ -19,9 +19,9 @@ import numpy as np
 from numpyro import handlers
 
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
-from calibration_pipeline.scenarios.ensemble import SCENARIO_BATCH, draw_race
-from calibration_pipeline.scenarios.network import NOTHING_CHANGED, Parameters, race_model
-from calibration_pipeline.scenarios.networks import DRAWN, NETWORK_COORDINATES, PARAMETER_DIMS
+from calibration_pipeline.scenarios.draw.ensemble import SCENARIO_BATCH, draw_race
+from calibration_pipeline.scenarios.fit.by_fold import DRAWN, NETWORK_COORDINATES, PARAMETER_DIMS
+from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED, Parameters, race_model
 
 REPEATS = 7
 

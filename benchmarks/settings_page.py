@@ -1,8 +1,8 @@
 """The page of settings in the documentation, from the typed object: python -m benchmarks.settings_page."""
 
 from assets.definitions import build_defs
-from assets.provenance import DEPENDS_ON
 from assets.settings import ENV_PREFIX, Settings, project_folder
+from assets.storage.provenance import DEPENDS_ON
 
 PAGE = "docs/settings.md"
 HEAD = """\

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from benchmarks.simulated_races import EVENTS, Field, Law, Scenarios, draw_fields, draw_races
-from calibration_pipeline.metrics import DEFAULT_LEVELS
-from calibration_pipeline.ranking import rank
-from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.verification.event_counts import Counts
-from calibration_pipeline.verification.independence import (
+from calibration_pipeline.events.counts import Counts
+from calibration_pipeline.events.independence import (
     N_SHUFFLES,
     about_dependence,
     dependent_cars,
     independent_cars,
     judge_independence,
 )
-from calibration_pipeline.verification.intervals import clustered_ratio, jackknife_interval
+from calibration_pipeline.metrics import DEFAULT_LEVELS
+from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
+from calibration_pipeline.stats.intervals import clustered_ratio, jackknife_interval
+from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.joint_events import p_values
 from calibration_pipeline.verification.scores import LOGIT_CLIP, coverage_probability, discrete_crps
 

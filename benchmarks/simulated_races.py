@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from calibration_pipeline.quadrature import gauss_hermite
-from calibration_pipeline.ranking import rank
-from calibration_pipeline.verification.events import Outcomes
-from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.events.language import Outcomes
+from calibration_pipeline.stats.quadrature import gauss_hermite
+from calibration_pipeline.stats.ranking import rank
 
 FIELD_SIZES = (36, 37, 38, 39, 40)
 CARS_A_TEAM, N_MAKES = 3, 3

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from benchmarks.evaluation import publish
 from benchmarks.recalibration import map_tables
 from calibration_pipeline.archetypes import Archetype
-from calibration_pipeline.calibration.inference import use_host_devices
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.calibration.walk_forward import fit_archetype
-from calibration_pipeline.ranking import rank
+from calibration_pipeline.mcmc.nuts import use_host_devices
+from calibration_pipeline.scenarios.log_strengths import recover_incidents, recover_utilities, running_order
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
-from calibration_pipeline.scenarios.recovery import recover_incidents, recover_utilities, running_order
+from calibration_pipeline.stats.ranking import rank
 
 N_CARS, N_SCENARIOS, SEASONS = 32, 1000, [2021, 2022]
 TEAM = np.arange(N_CARS) // 4

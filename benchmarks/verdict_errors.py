@@ -28,7 +28,7 @@ from benchmarks.simulated_forecasts import (
     true_values,
 )
 from benchmarks.simulated_races import LAWS, draw_races
-from calibration_pipeline.figures import GREEN, SKY, VERMILION, figure_axes
+from calibration_pipeline.plots.figures import GREEN, SKY, VERMILION, figure_axes
 from calibration_pipeline.schemas.frames import RULINGS
 from calibration_pipeline.verification.verdicts import judge
 

@@ -19,20 +19,23 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
-from calibration_pipeline.calibration import marginal
-from calibration_pipeline.calibration.convergence import Convergence, judge_convergence
-from calibration_pipeline.calibration.draws import Samples, read_draws
-from calibration_pipeline.calibration.marginal_predictive import (
+from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.events.language import Event, Outcomes, at_least, favourites, top
+from calibration_pipeline.io.files import checked_target, write_atomically
+from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.marginal.predictive import (
     map_parameters,
     race_log_likelihoods,
     replicate_finishes,
 )
-from calibration_pipeline.files import checked_target, write_atomically
+from calibration_pipeline.mcmc.convergence import Convergence, judge_convergence
+from calibration_pipeline.mcmc.draws import Samples, read_draws
 from calibration_pipeline.metrics import compute_all_metrics
 from calibration_pipeline.models import track_archetype_calibration_model
-from calibration_pipeline.report.notebook import Judged, notebook_report
+from calibration_pipeline.plots import charts as plotting
+from calibration_pipeline.plots import figures
+from calibration_pipeline.report.arrays import Judged, notebook_report
 from calibration_pipeline.verification.arrays import (
     PLACE,
     Variables,
@@ -40,8 +43,6 @@ from calibration_pipeline.verification.arrays import (
     one_race_curves,
     read_outcomes,
 )
-from calibration_pipeline.verification.events import Event, Outcomes, at_least, favourites, top
-from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
 from calibration_pipeline.verification.reliability import reliability_bins
 
 __all__ = [

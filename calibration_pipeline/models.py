@@ -21,16 +21,16 @@ from numpyro.infer import MCMC
 from scipy.stats import norm
 
 from calibration_pipeline.archetypes import parse_archetype
-from calibration_pipeline.calibration import marginal
-from calibration_pipeline.calibration.checks import (
+from calibration_pipeline.calibration.summaries import INFORMED
+from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.marginal.checks import (
     check_parameters,
     check_shapes,
     check_values,
     season_index,
 )
-from calibration_pipeline.calibration.inference import run_nuts
-from calibration_pipeline.calibration.sinkhorn import sinkhorn
-from calibration_pipeline.calibration.summaries import INFORMED
+from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.stats.sinkhorn import sinkhorn
 
 __all__ = [
     "compute_calibration_summary",
@@ -149,7 +149,7 @@ def run_mcmc_calibration(
         As in `track_archetype_calibration_model`.
     n_warmup, n_samples, n_chains : int
         Fewer than 500 draws a chain are logged as a warning. Chains run side by side where the process
-        called `calibration_pipeline.calibration.inference.use_host_devices` first.
+        called `calibration_pipeline.mcmc.nuts.use_host_devices` first.
     random_seed : int
 
     Returns

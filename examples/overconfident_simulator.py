@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 LUCK_KEPT = 0.4

@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import pytest
 
 from benchmarks.interrupts import hear_interrupts
-from calibration_pipeline.calibration.inference import use_host_devices
+from calibration_pipeline.mcmc.nuts import use_host_devices
 
 use_host_devices()
 hear_interrupts()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 TABLE_COLUMNS = ("season", "round", "track", "driver", "start_position", "finish_position", "laps_completed")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from calibration_pipeline.schemas.frames import LapAggregates
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from upath import UPath
 
-from calibration_pipeline.stored_files import content_version
+from calibration_pipeline.io.stored_files import content_version
 
 
 def content(folder: Path) -> dict[str, str]:

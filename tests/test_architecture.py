@@ -4,17 +4,69 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from assets.definitions import build_defs
 from assets.settings import Settings
-from assets.storage import io_managers
+from assets.storage.io_managers import io_managers
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "calibration_pipeline").rglob("*.py"))
 MODULES = LIBRARY + sorted((ROOT / "assets").rglob("*.py"))
-LONGEST_MODULE = 400
+LARGEST_PACKAGE = 12
+LIBRARY_LAYERS = tuple(
+    f"calibration_pipeline.{name}"
+    for name in (
+        "archetypes",
+        "stats",
+        "schemas",
+        "io",
+        "tracks",
+        "sources",
+        "telemetry",
+        "scenarios",
+        "forecasters",
+        "mcmc",
+        "calibration",
+        "marginal",
+        "models",
+        "events",
+        "forecast",
+        "metrics",
+        "verification",
+        "plots",
+        "report",
+        "terminal",
+        "diagnostics",
+    )
+)
+"""Packages of the library along the data flow: each imports only those before it."""
+ASSETS_LAYERS = tuple(
+    f"assets.{name}"
+    for name in (
+        "settings",
+        "log",
+        "instance",
+        "jax_environment",
+        "partitions",
+        "storage",
+        "resources",
+        "orchestration",
+        "flow",
+        "asset_checks",
+        "definitions",
+        "runner",
+        "integrity",
+        "webserver",
+        "cli_examples",
+        "cli",
+    )
+)
+"""Packages and modules of `assets`: each imports only those before it."""
 PICKLES = {"cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "pickle", "shelve"}
 DANGEROUS_FUNCTIONS = {
     "os.system",
@@ -206,10 +258,50 @@ def test_everything_public_says_what_it_is() -> None:
     assert offenders(MODULES, find) == {}
 
 
-def test_modules_are_rooms_one_can_see_across() -> None:
-    """Test that modules stay short."""
-    lengths = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in MODULES}
-    assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
+def layer_of(module: str, layers: tuple[str, ...]) -> int | None:
+    """Index of the layer that a dotted module belongs to; None for other packages."""
+    return next((i for i, name in enumerate(layers) if f"{module}.".startswith(f"{name}.")), None)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Dotted modules that a module imports, anywhere in it, relative imports resolved."""
+    package = path.relative_to(ROOT).parts[:-1]
+    modules: set[str] = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            modules |= {f"{base}.{alias.name}" for alias in node.names}
+    return modules
+
+
+@pytest.mark.parametrize("layers", [LIBRARY_LAYERS, ASSETS_LAYERS], ids=["library", "assets"])
+def test_imports_point_down(layers: tuple[str, ...]) -> None:
+    """Test that no module imports a layer above its own, so that packages form no circle."""
+    upward = []
+    for path in MODULES:
+        own = layer_of(".".join(path.relative_to(ROOT).with_suffix("").parts), layers)
+        for module in imported_modules(path) if own is not None else ():
+            other = layer_of(module, layers)
+            if other is not None and other > own:
+                upward.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert upward == []
+
+
+def test_every_package_has_a_layer() -> None:
+    """Test that the layers above name every module and package of both trees."""
+    layers = LIBRARY_LAYERS + ASSETS_LAYERS
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES]
+    without = [name for name in names if layer_of(name.removesuffix(".__init__"), layers) is None]
+    assert without == ["calibration_pipeline.__init__", "assets.__init__"]
+
+
+def test_packages_can_be_seen_at_a_glance() -> None:
+    """Test that no package has more than a dozen modules."""
+    sizes = Counter(path.parent for path in MODULES if path.name != "__init__.py")
+    assert {str(folder): n for folder, n in sizes.items() if n > LARGEST_PACKAGE} == {}
 
 
 def test_rules_see_what_they_forbid() -> None:

@@ -8,8 +8,9 @@ import xarray as xr
 from made_up_report import made_up_fit
 from matplotlib.figure import Figure
 
-from calibration_pipeline import arviz_pictures, figures
 from calibration_pipeline.calibration.walk_forward import thin
+from calibration_pipeline.plots import figures
+from calibration_pipeline.plots import posteriors as arviz_pictures
 
 OF_RACES = [
     arviz_pictures.draw_predictive_distribution,

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from assets.cache import ValueCache
+from assets.storage.cache import ValueCache
 
 
 def dataset(n: int = 1000) -> xr.Dataset:

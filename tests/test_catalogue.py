@@ -9,14 +9,14 @@ import pytest
 from clusters import BUCKET, object_store
 from upath import UPath
 
-from assets.catalogue import catalogue
 from assets.cli import main
+from assets.flow.catalogue import catalogue
 from assets.settings import Settings
-from assets.storage import ParquetIOManager
+from assets.storage.io_managers import ParquetIOManager
+from calibration_pipeline.io.sql import TABLES, ask, create_views, stored_tables
+from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.schemas.contracts import BOUNDARIES
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.sql import TABLES, ask, create_views, stored_tables
-from calibration_pipeline.stored_files import write_atomically
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "sql.md"

@@ -10,9 +10,9 @@ from numpyro import handlers
 from numpyro.ops.provenance import eval_provenance
 
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
-from calibration_pipeline.scenarios.graph import draw_graph
-from calibration_pipeline.scenarios.network import RELATIONS, Parameters, race_model
-from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS
+from calibration_pipeline.scenarios.fit.by_fold import NETWORK_COORDINATES, PARAMETER_DIMS
+from calibration_pipeline.scenarios.network.graph import draw_graph
+from calibration_pipeline.scenarios.network.model import RELATIONS, Parameters, race_model
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
 # What of the world each array of the field is made of.

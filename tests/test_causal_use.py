@@ -13,10 +13,10 @@ from scipy.stats import norm
 from seasons import without_laps
 
 from calibration_pipeline.scenarios import SkeletonNarrative
-from calibration_pipeline.scenarios.history import fold_history
-from calibration_pipeline.scenarios.narrative import move_on_grid
-from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
-from calibration_pipeline.scenarios.pins import effective_sample_size, resample
+from calibration_pipeline.scenarios.draw.narrative import move_on_grid
+from calibration_pipeline.scenarios.draw.pins import effective_sample_size, resample
+from calibration_pipeline.scenarios.fit.by_fold import DRAWN, fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
 
 N = 20_000

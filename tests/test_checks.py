@@ -12,9 +12,9 @@ import xarray as xr
 from made_up_report import joint_event_table, metric_table
 from upath import UPath
 
-from assets.checks import ERROR, PROPERTIES, WARN, Property, build_checks
+from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
 from assets.partitions import ARCHETYPE_PARTITIONS, archetype_partition, season_partitions
-from assets.storage import NetCDFIOManager, ParquetIOManager, stored_value
+from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager, stored_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
 from calibration_pipeline.verification import properties
@@ -419,7 +419,7 @@ def test_descriptions_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         lambda _: Finding(False, "![x](http://a.b/c)", {}),
         blocks=False,
     )
-    monkeypatch.setattr("assets.checks.PROPERTIES", (hostile,))
+    monkeypatch.setattr("assets.asset_checks.stored_values.PROPERTIES", (hostile,))
     evaluation = check_stored(tmp_path, "race_results", results())["holds"]
     assert evaluation.description == r"!\[x\](`http://a.b/c`)"
 
@@ -480,7 +480,7 @@ def test_errors_block_what_follows_and_warnings_do_not(
         lambda _: Finding(False, "Not so.", {}),
         blocks=severity == ERROR,
     )
-    monkeypatch.setattr("assets.checks.PROPERTIES", (required,))
+    monkeypatch.setattr("assets.asset_checks.stored_values.PROPERTIES", (required,))
 
     class Damaging(ParquetIOManager):
         def serialise(self, value: pl.DataFrame) -> bytes:

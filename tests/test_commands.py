@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.commands import COMMAND_TAG, MAX_RETRIES_TAG, end_dead_runs, living_command, unfinished_runs
-from assets.instance import DEFAULT_CONFIG
+from assets.instance import COMMAND_TAG, DEFAULT_CONFIG
+from assets.orchestration.commands import MAX_RETRIES_TAG, end_dead_runs, living_command, unfinished_runs
 
 
 @dg.op
@@ -45,7 +45,8 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSta
 def test_the_run_of_a_killed_command_is_ended(instance: dg.DagsterInstance) -> None:
     program = (
         "import dagster as dg, os, signal, sys\n"
-        "from assets.commands import COMMAND_TAG, living_command\n"
+        "from assets.orchestration.commands import living_command\n"
+        "from assets.instance import COMMAND_TAG\n"
         "with dg.DagsterInstance.from_config(sys.argv[1]) as instance, living_command(instance) as tags:\n"
         "    print(tags[COMMAND_TAG], flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration_pipeline.calibration.curves import (
+from calibration_pipeline.stats.chebyshev import (
     centre,
     centre_2d,
     chebyshev_nodes,
@@ -17,7 +17,7 @@ from calibration_pipeline.calibration.curves import (
     gaussian_summary,
     section,
 )
-from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
+from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 
 X = np.linspace(-2.2, 2.2, 101)
 BOX, BOX_Y = (-2.2, 2.2), (-2.5, 2.5)

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from assets.definitions import build_defs
-from assets.jobs import WAVES
+from assets.orchestration.jobs import WAVES
+from assets.orchestration.staleness import Lineage
+from assets.orchestration.tasks import all_tasks, with_inseparable
 from assets.partitions import (
     ARCHETYPE_PARTITIONS,
     archetype_partition,
@@ -16,10 +18,8 @@ from assets.partitions import (
     earlier_and_own_seasons,
     season_partitions,
 )
-from assets.selection import select_assets
+from assets.runner.selection import select_assets
 from assets.settings import Settings, load_settings
-from assets.staleness import Lineage
-from assets.tasks import all_tasks, with_inseparable
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 

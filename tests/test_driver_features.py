@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.frames import DriverFeatures, EntryList, LapAggregates, RaceResults
-from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.telemetry import (
     build_driver_features,
     check_availability,

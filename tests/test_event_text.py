@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 
 from assets.cli import main
 from assets.settings import SettingsError, load_settings
-from assets.storage import NetCDFIOManager
+from assets.storage.io_managers import NetCDFIOManager
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
-from calibration_pipeline.scenarios.history import fold_history
-from calibration_pipeline.scenarios.networks import fit_networks
-from calibration_pipeline.schemas.frames import LapAggregates
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.telemetry.features import build_driver_features, entry_list
-from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.event_files import judged_events, read_events
-from calibration_pipeline.verification.event_text import LANGUAGE, LONGEST_TEXT, parse_event, parse_events
-from calibration_pipeline.verification.events import (
+from calibration_pipeline.events.files import DEFAULT_EVENTS, judged_events, read_events
+from calibration_pipeline.events.language import (
     Event,
     at_least,
     both_teammates,
@@ -35,7 +28,13 @@ from calibration_pipeline.verification.events import (
     same_make,
     top,
 )
-from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+from calibration_pipeline.events.text import LANGUAGE, LONGEST_TEXT, parse_event, parse_events
+from calibration_pipeline.scenarios.fit.by_fold import fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
+from calibration_pipeline.schemas.frames import LapAggregates
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
 
 NUMBERS = st.integers(1, 40)
 

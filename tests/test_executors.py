@@ -14,8 +14,8 @@ from clusters import BUCKET, command, dask_cluster, object_store, start
 from stored import assert_same_values
 from upath import UPath
 
-from assets.commands import UNFINISHED
 from assets.instance import DEFAULT_CONFIG
+from assets.orchestration.commands import UNFINISHED
 from assets.settings import SettingsError, load_settings
 
 # Two short seasons up to their networks, or further up to the scores of one archetype.

@@ -8,8 +8,8 @@ from feed_layout import write_entries, write_feed
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.sources import SeasonData
-from calibration_pipeline.sources.nascar_feed import NascarFeedSource
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 ROUNDS = {2021: 6, 2022: 3}

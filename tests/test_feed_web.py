@@ -25,9 +25,9 @@ from test_nascar_feed import LAPS, TRACKS, lap_times, scheduled, weekend
 
 from calibration_pipeline.sources import SourceError
 from calibration_pipeline.sources.base import MissingDocumentError
-from calibration_pipeline.sources.feed_reader import FeedReader
-from calibration_pipeline.sources.feed_web import WebLimits, _redirected
-from calibration_pipeline.sources.nascar_feed import NascarFeedSource
+from calibration_pipeline.sources.nascar_feed.reader import FeedReader
+from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.web import WebLimits, _redirected
 
 RACES = "/2021/race_list_basic.json"
 QUICK = WebLimits(
@@ -428,8 +428,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from calibration_pipeline.sources.feed_reader import FeedReader
-from calibration_pipeline.sources.feed_web import WebLimits
+from calibration_pipeline.sources.nascar_feed.reader import FeedReader
+from calibration_pipeline.sources.web import WebLimits
 
 url, cache, season, spacing_s = sys.argv[1:]
 reader = FeedReader(url, Path(cache), replace(WebLimits(), spacing_s=float(spacing_s)))

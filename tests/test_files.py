@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from assets.storage import ParquetIOManager
-from calibration_pipeline import files, stored_files
-from calibration_pipeline.sources.feed_cache import FeedCache, KeptDocument
+from assets.storage.io_managers import ParquetIOManager
+from calibration_pipeline.io import files, stored_files
+from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
 
 WRITERS: dict[str, Callable[[Path, bytes], None]] = {
     "library": files.write_atomically,

@@ -12,12 +12,15 @@ from scipy import stats
 from upath import UPath
 
 from assets.cli import main
-from assets.forecast import next_race
+from assets.flow.forecast import next_race
 from assets.partitions import archetype_partition
 from assets.settings import Settings
-from assets.storage import NetCDFIOManager, ParquetIOManager
+from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
-from calibration_pipeline.calibration.coming import (
+from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
+from calibration_pipeline.calibration.walk_forward import fit_archetype
+from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.forecast.chances import (
     FITS,
     SCENARIOS_A_FIT,
     chance_table,
@@ -28,22 +31,19 @@ from calibration_pipeline.calibration.coming import (
     recalibration_of_each_fit,
     scenario_table,
 )
-from calibration_pipeline.calibration.next_race import NONE_ANNOUNCED, forecast_notes
-from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
-from calibration_pipeline.calibration.walk_forward import fit_archetype
-from calibration_pipeline.scenarios.ensemble import simulate_races
-from calibration_pipeline.scenarios.grids import draw_grids, fit_grid_strength, simulate_without_grid
-from calibration_pipeline.scenarios.history import fold_history
+from calibration_pipeline.forecast.next_race import NONE_ANNOUNCED, forecast_notes
+from calibration_pipeline.io.stored_files import write_atomically
+from calibration_pipeline.scenarios.draw.ensemble import simulate_races
+from calibration_pipeline.scenarios.draw.grids import draw_grids, fit_grid_strength, simulate_without_grid
+from calibration_pipeline.scenarios.fit.by_fold import fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
-from calibration_pipeline.scenarios.network import Recalibration
-from calibration_pipeline.scenarios.networks import fit_networks
+from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.sources.base import SeasonData
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.stored_files import write_atomically
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
 
 SEED, SCENARIOS, FOLD = 42, 100, 12
 KIND = "intermediate"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from calibration_pipeline.scenarios.foreign import read_ensemble
-from calibration_pipeline.scenarios.foreign_files import check_cars
-from calibration_pipeline.scenarios.recovery import NO_INCIDENT_LOGIT
+from calibration_pipeline.forecasters.ensemble_files import check_cars
+from calibration_pipeline.forecasters.ensembles import read_ensemble
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
 
 S = 120

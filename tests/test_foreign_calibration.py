@@ -17,14 +17,15 @@ from benchmarks.simulators import (
 )
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.race_curves import observe, scenario_running_order, tabulate
-from calibration_pipeline.calibration.recalibration import build_backtest, draw_recalibrations
+from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank, rerank_races
 from calibration_pipeline.calibration.walk_forward import fit_archetype
-from calibration_pipeline.ranking import rank
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_utilities
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
-from calibration_pipeline.scenarios.recovery import NO_INCIDENT_LOGIT, recover_utilities
 from calibration_pipeline.schemas.datasets import Backtest
-from calibration_pipeline.verification.baselines import shares_beaten
+from calibration_pipeline.stats.ranking import rank
+from calibration_pipeline.telemetry.baselines import shares_beaten
+from calibration_pipeline.verification.backtest import build_backtest
 
 
 def slope_interval(fit: xr.DataTree) -> tuple[float, float]:

@@ -14,16 +14,16 @@ import polars as pl
 import pytest
 from test_foreign import entry_list, netcdf, parquet
 
-from calibration_pipeline import netcdf_probe
-from calibration_pipeline.netcdf_probe import refuse_unreadable
-from calibration_pipeline.scenarios.foreign import read_ensemble
+from calibration_pipeline.forecasters.ensembles import read_ensemble
+from calibration_pipeline.io import netcdf_probe
+from calibration_pipeline.io.netcdf_probe import refuse_unreadable
 from calibration_pipeline.sources import SourceError
 from calibration_pipeline.sources.base import MissingDocumentError
-from calibration_pipeline.sources.feed_reader import FeedReader
-from calibration_pipeline.sources.feed_web import WebLimits
-from calibration_pipeline.sources.nascar_feed import NascarFeedSource
-from calibration_pipeline.sources.tables import TablesSource
-from calibration_pipeline.sources.tables_reader import TableFile
+from calibration_pipeline.sources.nascar_feed.reader import FeedReader
+from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.tables.reader import TableFile
+from calibration_pipeline.sources.tables.source import TablesSource
+from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import compile_constraints
 
 RACES = "2021/race_list_basic.json"
@@ -108,7 +108,7 @@ def test_an_entry_that_lies_about_its_size_is_named(tmp_path: Path) -> None:
 def test_a_table_of_commas_is_refused_before_it_takes_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibration_pipeline.sources.tables_reader.MAX_CELLS", 100_000)
+    monkeypatch.setattr("calibration_pipeline.sources.tables.reader.MAX_CELLS", 100_000)
     header = b",".join(b"c%d" % i for i in range(900)) + b"\n"
     bomb = tmp_path / "bomb.csv.gz"
     bomb.write_bytes(gzip.compress(header + b"\n" * 1_000))
@@ -127,7 +127,7 @@ def test_a_table_of_commas_is_refused_before_it_takes_memory(
 def test_a_gzip_bomb_is_unpacked_no_further_than_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibration_pipeline.sources.tables_reader.MAX_BYTES", 3_000_000)
+    monkeypatch.setattr("calibration_pipeline.sources.tables.reader.MAX_BYTES", 3_000_000)
     bomb = tmp_path / "bomb.csv.gz"
     bomb.write_bytes(gzip.compress(b"0" * 30_000_000))
     with pytest.raises(SourceError, match="at most 3,000,000 bytes"):

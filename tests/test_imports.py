@@ -6,10 +6,10 @@ import sys
 HEAVY = {"arviz", "jax", "matplotlib", "numpyro"}
 """Each of them takes a second or more to import, in every process of a run."""
 LIGHT_MODULES = [
-    "assets.checks",
-    "assets.metadata",
+    "assets.asset_checks.stored_values",
+    "assets.flow.metadata",
     "calibration_pipeline.verification.properties",
-    "calibration_pipeline.calibration.convergence",
+    "calibration_pipeline.mcmc.convergence",
     "calibration_pipeline.calibration.summaries",
     "calibration_pipeline.schemas.contracts",
 ]

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from benchmarks.intervals import simulate
 from benchmarks.simulated_races import LAWS
-from calibration_pipeline.verification.intervals import (
+from calibration_pipeline.stats.intervals import (
     clustered_mean,
     clustered_ratio,
     clustered_share,

@@ -8,17 +8,9 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from calibration_pipeline.scenarios.ensemble import simulate_races
-from calibration_pipeline.scenarios.history import fold_history
-from calibration_pipeline.scenarios.joining import join_seasons
-from calibration_pipeline.scenarios.networks import fit_networks
-from calibration_pipeline.schemas.frames import JointEventTable, LapAggregates
-from calibration_pipeline.sources.tables import TablesSource
-from calibration_pipeline.telemetry.features import build_driver_features, entry_list
-from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.event_counts import Counts, count_cases, read_races
-from calibration_pipeline.verification.events import Outcomes
-from calibration_pipeline.verification.independence import (
+from calibration_pipeline.events.counts import Counts, count_cases, read_races
+from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.events.independence import (
     count_recoupled,
     dependent_cars,
     independent_cars,
@@ -26,20 +18,27 @@ from calibration_pipeline.verification.independence import (
     log_chances,
     log_scores,
 )
-from calibration_pipeline.verification.joint_events import (
-    DEFAULT_EVENTS,
+from calibration_pipeline.events.language import (
+    Outcomes,
     at_least,
     both_teammates,
     count,
     dnf,
     favourites,
-    joint_test,
     led,
     running,
     same_make,
     top,
-    validate_events,
 )
+from calibration_pipeline.scenarios.draw.ensemble import simulate_races
+from calibration_pipeline.scenarios.fit.by_fold import fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
+from calibration_pipeline.scenarios.joining import join_seasons
+from calibration_pipeline.schemas.frames import JointEventTable, LapAggregates
+from calibration_pipeline.sources.tables.source import TablesSource
+from calibration_pipeline.telemetry.features import build_driver_features, entry_list
+from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.verification.joint_events import joint_test, validate_events
 
 REAL_RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
 FIVE_CARS = Outcomes(

@@ -7,9 +7,6 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.convergence import judge_convergence
-from calibration_pipeline.calibration.curves import evaluate
-from calibration_pipeline.calibration.draws import read_draws
 from calibration_pipeline.calibration.latent import log_likelihood_by_race, summarise
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.race_curves import (
@@ -20,19 +17,21 @@ from calibration_pipeline.calibration.race_curves import (
     tabulate,
 )
 from calibration_pipeline.calibration.recalibration import (
-    build_backtest,
     coming_posterior,
     draw_recalibration,
     draw_recalibrations,
-    scored_races,
 )
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
 from calibration_pipeline.calibration.walk_forward import PARAMETERS, fit_archetype, gather_evidence
-from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.mcmc.convergence import judge_convergence
+from calibration_pipeline.mcmc.draws import read_draws
 from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
-from calibration_pipeline.verification.baselines import shares_beaten
+from calibration_pipeline.stats.chebyshev import evaluate
+from calibration_pipeline.stats.plackett_luce import log_probability
+from calibration_pipeline.telemetry.baselines import shares_beaten
+from calibration_pipeline.verification.backtest import build_backtest, scored_races
 
 N_CARS, N_SCENARIOS = 20, 40
 SEASONS = [2021, 2022]

@@ -10,7 +10,7 @@ from numpyro.infer import Predictive
 from numpyro.infer.util import log_likelihood
 from scipy.special import logsumexp
 
-from calibration_pipeline.calibration.curves import evaluate
+from benchmarks.sbc import gather
 from calibration_pipeline.calibration.latent import (
     MASS_OUTSIDE_LIMIT,
     log_likelihood_by_race,
@@ -19,9 +19,9 @@ from calibration_pipeline.calibration.latent import (
 )
 from calibration_pipeline.calibration.latent_plain import Fields, ReversePlackettLuce, plain_latent_model
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference, tabulate_orders
-from calibration_pipeline.calibration.sbc import gather
 from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces, tabulate_surfaces
-from calibration_pipeline.scenarios.plackett_luce import log_probability
+from calibration_pipeline.stats.chebyshev import evaluate
+from calibration_pipeline.stats.plackett_luce import log_probability
 
 N_RACES, N_CARS, N_SEASONS = 6, 16, 3
 

@@ -7,9 +7,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.metadata import column_lineage
+from assets.flow.metadata import column_lineage
 from calibration_pipeline.sources import SeasonData
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.telemetry.column_sources import AGGREGATE_COLUMNS, LAP_COLUMNS, RESULT_COLUMNS
 from calibration_pipeline.tracks import compile_constraints

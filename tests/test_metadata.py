@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
-from assets.metadata import bullets, number, numbers, table
+from assets.flow.metadata import bullets, number, numbers, table
 from calibration_pipeline.calibration.summaries import worst_convergence
 from calibration_pipeline.verification.metric_table import headline_scores
 

@@ -7,7 +7,7 @@ from made_up_races import Races
 
 from calibration_pipeline.metrics import compute_crps, compute_log_score
 from calibration_pipeline.schemas.frames import CalibrationCurves, MetricTable
-from calibration_pipeline.verification.baselines import bradley_terry
+from calibration_pipeline.telemetry.baselines import bradley_terry
 from calibration_pipeline.verification.cases import backtest_cases
 from calibration_pipeline.verification.metric_table import QUANTITIES, score_backtest
 from calibration_pipeline.verification.reliability import calibration_curves, pit_ecdf

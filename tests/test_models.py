@@ -16,10 +16,8 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
 from scipy.special import logsumexp
 
-from calibration_pipeline.calibration import curves, marginal
-from calibration_pipeline.calibration.inference import run_nuts, use_host_devices
-from calibration_pipeline.calibration.sinkhorn import sinkhorn
-from calibration_pipeline.calibration.whitening import whitened_effects, whitened_normal, whitened_walk
+from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
 from calibration_pipeline.models import (
     PRIOR_SD,
     compute_calibration_summary,
@@ -27,7 +25,10 @@ from calibration_pipeline.models import (
     run_mcmc_calibration,
     track_archetype_calibration_model,
 )
-from calibration_pipeline.quadrature import gauss_hermite
+from calibration_pipeline.stats import chebyshev as curves
+from calibration_pipeline.stats.quadrature import gauss_hermite
+from calibration_pipeline.stats.sinkhorn import sinkhorn
+from calibration_pipeline.stats.whitening import whitened_effects, whitened_normal, whitened_walk
 
 FEW = {"n_warmup": 150, "n_samples": 150, "n_chains": 2}
 

@@ -19,9 +19,9 @@ from polars.testing import assert_frame_equal
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
 from calibration_pipeline.sources.base import MissingDocumentError
-from calibration_pipeline.sources.feed_web import WebLimits
-from calibration_pipeline.sources.nascar_feed import COUNTS, NascarFeedSource
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.nascar_feed.source import COUNTS, NascarFeedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import compile_constraints
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

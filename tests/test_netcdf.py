@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from calibration_pipeline.netcdf import read_netcdf
+from calibration_pipeline.io.netcdf import read_netcdf
 
 EVERYTHING = xr.Dataset(
     {

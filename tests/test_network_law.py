@@ -14,12 +14,19 @@ from seasons import without_laps
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
-from calibration_pipeline.scenarios.ensemble import draw_race, simulate_races
-from calibration_pipeline.scenarios.history import fold_history
-from calibration_pipeline.scenarios.network import NOTHING_CHANGED, Parameters
-from calibration_pipeline.scenarios.networks import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
-from calibration_pipeline.scenarios.plackett_luce import log_probability
-from calibration_pipeline.scenarios.structure import EDGES, NEVER, NO_DAMAGE, NO_INCIDENT, VARIANTS, Structure
+from calibration_pipeline.scenarios.draw.ensemble import draw_race, simulate_races
+from calibration_pipeline.scenarios.fit.by_fold import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
+from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED, Parameters
+from calibration_pipeline.scenarios.network.structure import (
+    EDGES,
+    NEVER,
+    NO_DAMAGE,
+    NO_INCIDENT,
+    VARIANTS,
+    Structure,
+)
+from calibration_pipeline.stats.plackett_luce import log_probability
 
 TEST_FAILURE_RATE = 2e-5
 N = 40_000

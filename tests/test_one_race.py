@@ -12,11 +12,11 @@ from made_up_tables import write_results
 from assets.cli import main
 from assets.definitions import build_defs
 from assets.instance import open_instance, prepare_home
-from assets.jobs import INGEST, WAVES
+from assets.orchestration.jobs import INGEST, WAVES
+from assets.orchestration.sensors import SENSOR
+from assets.orchestration.staleness import Lineage
 from assets.partitions import upstream_partitions
-from assets.sensors import SENSOR
 from assets.settings import Settings, load_settings
-from assets.staleness import Lineage
 from calibration_pipeline.archetypes import ARCHETYPES
 
 SEASONS = [2024, 2025]

@@ -17,10 +17,10 @@ from made_up_tables import write_results, write_table
 
 from assets.definitions import build_defs
 from assets.instance import prepare_home
-from assets.provenance import setting_values
-from assets.sensors import RACES_TAG, SENSOR
+from assets.orchestration.sensors import RACES_TAG, SENSOR
 from assets.settings import Settings
-from assets.storage import ParquetIOManager
+from assets.storage.io_managers import ParquetIOManager
+from assets.storage.provenance import setting_values
 
 ROOT = Path(__file__).parents[1]
 LONGEST_S = 1800

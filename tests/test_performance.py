@@ -13,8 +13,8 @@ from benchmarks.performance import new_race, pipeline, samplers, scenarios, scor
 from benchmarks.performance.__main__ import PARTS
 from benchmarks.performance.page import Section, publish, put_section, table
 from benchmarks.performance.timing import TooSlowError, in_turn, measure_apart
-from calibration_pipeline.figures import figure_axes
-from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.plots.figures import figure_axes
+from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 
 ROOT = Path(__file__).parents[1]

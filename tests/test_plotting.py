@@ -8,9 +8,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibration_pipeline import figures, plotting
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.figures import FORECAST_STYLES
+from calibration_pipeline.plots import charts as plotting
+from calibration_pipeline.plots import figures
+from calibration_pipeline.plots.figures import FORECAST_STYLES
 
 RAW, RECALIBRATED = FORECAST_STYLES["raw"], FORECAST_STYLES["recalibrated"]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration_pipeline.ranking import are_permutations
+from calibration_pipeline.stats.ranking import are_permutations
 
 WIDTHS = [1, 2, 40, 63, 64, 65, 130]
 

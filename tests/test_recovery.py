@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration_pipeline.scenarios.plackett_luce import log_probability
-from calibration_pipeline.scenarios.recovery import recover_incidents, recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import recover_incidents, recover_utilities, running_order
+from calibration_pipeline.stats.plackett_luce import log_probability
 
 N_CARS = 30
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.proof import fields
-from calibration_pipeline.calibration.sbc import recover
+from benchmarks.sbc import recover
 
 N_REPLICATES = 40
 CELLS = [(0.7, 0.25, 0.5, 36), (1.4, 0.5, -0.5, 36), (1.0, 0.25, 0.0, 108)]

@@ -22,9 +22,9 @@ from calibration_pipeline.report import (
 )
 from calibration_pipeline.report.blocks import Bullets
 from calibration_pipeline.report.document import build_document
-from calibration_pipeline.report.joint import joint_event_blocks, joint_event_table
 from calibration_pipeline.report.numbers import estimate, number
-from calibration_pipeline.report.scores import GROUPS, metric_tables
+from calibration_pipeline.report.sections.joint import joint_event_blocks, joint_event_table
+from calibration_pipeline.report.sections.scores import GROUPS, metric_tables
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.verification.verdicts import Verdict
 

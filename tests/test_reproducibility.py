@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 from clusters import command
 
-from assets.provenance import LIBRARIES
-from calibration_pipeline.netcdf import STAMP
+from assets.storage.provenance import LIBRARIES
+from calibration_pipeline.io.netcdf import STAMP
 from calibration_pipeline.tracks import compile_constraints
 
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration_pipeline.calibration.reranking import draw_scores, rerank, rerank_races, shift_incidents
-from calibration_pipeline.scenarios.network import Recalibration
-from calibration_pipeline.scenarios.recovery import recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import recover_utilities, running_order
+from calibration_pipeline.scenarios.network.model import Recalibration
 
 
 @st.composite

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from benchmarks.proof import FAILURE_RATE, bell_forecasts, fields, judge
-from calibration_pipeline.calibration.sbc import judge_ranks, latent_ranks, marginal_ranks
+from benchmarks.sbc import judge_ranks, latent_ranks, marginal_ranks
 
 LATENT_SIMULATIONS = 100
 MARGINAL_SIMULATIONS = 80

@@ -18,25 +18,25 @@ from seasons import without_laps
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios import SkeletonNarrative
 from calibration_pipeline.scenarios.covariates import build_field, race_slots
-from calibration_pipeline.scenarios.ensemble import SCENARIO_BATCH, simulate_races
-from calibration_pipeline.scenarios.fit import (
+from calibration_pipeline.scenarios.draw.ensemble import SCENARIO_BATCH, simulate_races
+from calibration_pipeline.scenarios.fit.by_fold import DRAWN, fit_networks
+from calibration_pipeline.scenarios.fit.history import History, build_history, fold_history, join_history
+from calibration_pipeline.scenarios.fit.laplace import (
     _curvature,
     _parameter_layout,
     _potential_and_gradient,
     fit_posterior,
     forgetting,
 )
+from calibration_pipeline.scenarios.fit.posterior import network_posterior, order_log_likelihood
 from calibration_pipeline.scenarios.folds import fold_name, open_fold
-from calibration_pipeline.scenarios.history import History, build_history, fold_history, join_history
-from calibration_pipeline.scenarios.network import DAMAGE_SHARE
-from calibration_pipeline.scenarios.networks import DRAWN, fit_networks
-from calibration_pipeline.scenarios.plackett_luce import log_probability, log_probability_narrow, rank_columns
-from calibration_pipeline.scenarios.posterior import network_posterior, order_log_likelihood
+from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
+from calibration_pipeline.scenarios.network.stints import STINTS, share_out
+from calibration_pipeline.scenarios.network.structure import FULL, Structure
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.scenarios.stints import STINTS, share_out
-from calibration_pipeline.scenarios.structure import FULL, Structure
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
+from calibration_pipeline.stats.plackett_luce import log_probability, log_probability_narrow, rank_columns
 
 FOLD_RACES = 12
 # The chance that a goodness-of-fit test here fails although the code is right.

@@ -28,11 +28,11 @@ from assets.settings import (
     load_settings,
     to_public_json,
 )
-from calibration_pipeline.scenarios.foreign import read_ensemble
+from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.base import SourceError
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.sources.tables_reader import TableFile
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.sources.tables.reader import TableFile
 from calibration_pipeline.tracks import compile_constraints
 
 USER, WORD = "someone", "feed-password"

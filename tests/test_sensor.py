@@ -10,14 +10,14 @@ import dagster as dg
 import pytest
 from made_up_tables import write_table
 
-from assets import sensors
 from assets.definitions import build_defs
-from assets.finished_races import CHECK, REPORT, missing_races
-from assets.jobs import WAVES
-from assets.sensors import ATTEMPTS, SENSOR
+from assets.orchestration import sensors
+from assets.orchestration.finished_races import CHECK, REPORT, missing_races
+from assets.orchestration.jobs import WAVES
+from assets.orchestration.sensors import ATTEMPTS, SENSOR
 from assets.settings import Settings
 from calibration_pipeline.sources.base import describe_missing
-from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 
 

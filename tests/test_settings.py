@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from assets.settings import Settings, SettingsError, load_settings, origins
 from benchmarks.settings_page import settings_page
-from calibration_pipeline.scenarios.structure import VARIANTS
-from calibration_pipeline.seasons import parse_seasons
+from calibration_pipeline.scenarios.network.structure import VARIANTS
+from calibration_pipeline.sources.seasons import parse_seasons
 
 
 def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from polars.testing import assert_frame_equal
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.sources.simulation.laws import LAWS
-from calibration_pipeline.sources.simulation.race import run_race
+from calibration_pipeline.sources.simulated.laws import LAWS
+from calibration_pipeline.sources.simulated.race import run_race
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 SEASONS = (2020, 2021, 2022, 2023)

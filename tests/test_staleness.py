@@ -10,14 +10,14 @@ import pytest
 from made_up_tables import write_table
 from stored_runs import SMALL, copied, make
 
-from assets import telemetry
-from assets.cache import ValueCache
 from assets.cli import main
 from assets.definitions import build_defs
+from assets.flow import telemetry
 from assets.instance import open_instance, prepare_home
-from assets.provenance import DEPENDS_ON
+from assets.orchestration.staleness import Lineage
 from assets.settings import Settings, load_settings
-from assets.staleness import Lineage
+from assets.storage.cache import ValueCache
+from assets.storage.provenance import DEPENDS_ON
 from benchmarks.settings_page import dependents
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -77,7 +77,7 @@ def functions_with_settings(module: ast.Module) -> dict[str, set[str]]:
 def test_assets_declare_the_settings_that_their_functions_read() -> None:
     """Whatever else an asset declares, it depends on through `source` or the tracks."""
     defs = build_defs(Settings())
-    modules = [functions_with_settings(ast.parse(path.read_text())) for path in sorted(ASSETS.glob("*.py"))]
+    modules = [functions_with_settings(ast.parse(path.read_text())) for path in sorted(ASSETS.rglob("*.py"))]
     read = {name: attributes for functions in modules for name, attributes in functions.items()}
     checked = 0
     for asset in defs.resolve_asset_graph().assets_defs:
@@ -167,9 +167,9 @@ def test_another_schema_version_is_named(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = lineage(instance)
-    for module in ("staleness", "storage"):
+    for module in ("orchestration.staleness", "storage.io_managers"):
         monkeypatch.setattr(f"assets.{module}.SCHEMA_VERSION", "999")
-    monkeypatch.setattr("assets.storage._cache", ValueCache())
+    monkeypatch.setattr("assets.storage.io_managers._cache", ValueCache())
     assert there.stale_reason("driver_features", "2024") == (
         "driver_features [2024] is stored with schema version 2, this program reads 999: "
         "materialize it again."

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from upath import UPath
 
-from assets.storage import (
+from assets.storage.io_managers import (
     LEFT_OUT,
     NetCDFIOManager,
     ParquetIOManager,
@@ -19,9 +19,9 @@ from assets.storage import (
     stored_partitions,
     stored_value,
 )
+from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
 from calibration_pipeline.schemas.frames import LapTelemetry
-from calibration_pipeline.stored_files import write_atomically
 
 LAPS = pl.DataFrame(
     {

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources import SeasonData, SourceError, tables_reader
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.sources.tables import COUNTS, LAP_COUNTS, TablesSource
-from calibration_pipeline.sources.tables_columns import RESULTS
+from calibration_pipeline.sources import SeasonData, SourceError
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.sources.tables import reader as tables_reader
+from calibration_pipeline.sources.tables.columns import RESULTS
+from calibration_pipeline.sources.tables.source import COUNTS, LAP_COUNTS, TablesSource
 from calibration_pipeline.tracks import compile_constraints
 
 REAL_RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
@@ -551,7 +552,7 @@ def test_ten_years_of_real_races_are_read_whole() -> None:
 @needs_real_results
 @pytest.mark.skipif(not REAL_FEED.exists(), reason=f"optional real seasons are absent: {REAL_FEED}")
 def test_table_and_feed_agree_on_what_both_tell() -> None:
-    from calibration_pipeline.sources.nascar_feed import NascarFeedSource
+    from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 
     feed = NascarFeedSource(str(REAL_FEED), TRACKS)
     assert feed.seasons == (2020, 2021)

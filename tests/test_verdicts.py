@@ -12,7 +12,7 @@ from benchmarks.simulated_forecasts import make_forecast, make_world, metric_row
 from benchmarks.simulated_races import LAWS
 from benchmarks.verdict_errors import CASES, HEADER, draw, markdown, simulate
 from calibration_pipeline.schemas.frames import RULINGS, VerdictTable
-from calibration_pipeline.verification.intervals import clustered_mean, clustered_ratio
+from calibration_pipeline.stats.intervals import clustered_mean, clustered_ratio
 from calibration_pipeline.verification.scores import head_to_head_slope
 from calibration_pipeline.verification.verdicts import LIMITS, Ruling, judge, read_verdict, verdict_table
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
-from assets.worker import prepare_jax
+from assets.jax_environment import prepare_jax
 
 prepare_jax()
 prepare_jax()
@@ -78,7 +78,7 @@ def test_the_fork_server_starts_neither_jax_nor_threads_that_a_fork_loses(tmp_pa
     """Processes forked after JAX's start hang; arrays in a preloaded module would start it."""
     program = (
         "import importlib, threading\n"
-        "from assets.worker import PRELOADED\n"
+        "from assets.runner.worker import PRELOADED\n"
         "for name in PRELOADED: importlib.import_module(name)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"

@@ -8,13 +8,13 @@ from benchmarks.performance.problems import ARCHETYPE, latent_problem, marginal_
 from benchmarks.performance.scenarios import side_by_side
 from benchmarks.performance.timing import answer, in_turn
 from benchmarks.sampler import example_race
-from calibration_pipeline.calibration.inference import run_nuts, use_host_devices
+from benchmarks.sbc import gather
 from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
-from calibration_pipeline.calibration.sbc import gather
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
 from calibration_pipeline.models import run_mcmc_calibration
-from calibration_pipeline.scenarios.ensemble import draw_race
-from calibration_pipeline.scenarios.network import NOTHING_CHANGED
+from calibration_pipeline.scenarios.draw.ensemble import draw_race
+from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED
 
 PARTS = 8
 

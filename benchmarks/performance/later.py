@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import dagster._time
 
-from assets import ingest, resources, schedules, settings
+from assets import resources, settings
+from assets.flow import ingest
+from assets.orchestration import schedules
 from benchmarks.performance.pipeline_run import LATER
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 
 from benchmarks.performance.page import Section, machine, table
-from calibration_pipeline.sources.simulated import SimulatedSource
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from calibration_pipeline.figures import figure_png
+from calibration_pipeline.plots.figures import figure_png
 
 CPU_INFO = Path("/proc/cpuinfo")
 

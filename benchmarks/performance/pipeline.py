@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmarks.performance.page import Section, machine, table
 from benchmarks.performance.pipeline_run import LATER
 from benchmarks.performance.timing import KilledError, TooSlowError, measure_apart
-from calibration_pipeline.figures import figure_axes, rows_height
+from calibration_pipeline.plots.figures import figure_axes, rows_height
 
 SEASONS, SCENARIOS = (4, 13, 40), (1000, 10_000, 100_000)
 FIRST_SEASON = 2018

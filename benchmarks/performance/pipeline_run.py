@@ -9,8 +9,8 @@ import threading
 import time
 from pathlib import Path
 
-from assets import worker
 from assets.cli import main
+from assets.runner.run import worker
 from benchmarks.performance.timing import answer
 
 LATER = "BENCHMARK_YEARS_LATER"

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from pymc.math import logsumexp
 
 from benchmarks.performance.problems import LatentProblem, MarginalProblem
-from calibration_pipeline.calibration import curves, latent, marginal, surfaces
+from calibration_pipeline.calibration import latent, surfaces
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX
-from calibration_pipeline.quadrature import even_nodes
-from calibration_pipeline.scenarios.plackett_luce import slots_in_order
+from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.stats import chebyshev as curves
+from calibration_pipeline.stats.plackett_luce import slots_in_order
+from calibration_pipeline.stats.quadrature import even_nodes
 
 
 def _latent_parameters(n_seasons: int) -> tuple[Any, Any, Any]:

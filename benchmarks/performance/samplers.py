@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 
 from benchmarks.performance.page import Section, machine, table
 from benchmarks.performance.timing import TooSlowError, measure_apart, ratios, shown
-from calibration_pipeline.figures import BLUE, GREEN, ORANGE, VERMILION
+from calibration_pipeline.plots.figures import BLUE, GREEN, ORANGE, VERMILION
 
 NEEDED = ("pymc", "nutpie", "blackjax")
 OURS = "this project"

@@ -29,12 +29,12 @@ from benchmarks.performance.problems import (
     marginal_problem,
 )
 from benchmarks.performance.timing import answer
-from calibration_pipeline.calibration import marginal
-from calibration_pipeline.calibration.inference import TARGET_ACCEPT, run_nuts, use_host_devices
+from benchmarks.sbc import gather
 from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
 from calibration_pipeline.calibration.latent_plain import plain_latent_model
-from calibration_pipeline.calibration.sbc import gather
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT, run_nuts, use_host_devices
 from calibration_pipeline.models import run_mcmc_calibration, track_archetype_calibration_model
 
 OURS = "this project"

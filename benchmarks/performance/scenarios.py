@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from benchmarks.performance.page import Section, machine, table
 from benchmarks.performance.timing import in_turn, ratios, shown, spread
 from benchmarks.sampler import example_race, floor
-from calibration_pipeline.figures import BLUE, GREY, VERMILION, figure_axes
-from calibration_pipeline.scenarios import ensemble
-from calibration_pipeline.scenarios.network import NOTHING_CHANGED
+from calibration_pipeline.plots.figures import BLUE, GREY, VERMILION, figure_axes
+from calibration_pipeline.scenarios.draw import ensemble
+from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED
 
 CONTESTANTS = {"the network": BLUE, "its random numbers": GREY, "NumPy, `argsort`": VERMILION}
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from benchmarks.performance.page import Section, machine, table
 from benchmarks.performance.timing import in_turn, ratios, shown, spread
-from calibration_pipeline.figures import BLUE, GREY, figure_axes, rows_height
 from calibration_pipeline.metrics import compute_crps
-from calibration_pipeline.ranking import rank
+from calibration_pipeline.plots.figures import BLUE, GREY, figure_axes, rows_height
 from calibration_pipeline.scenarios.probabilities import place_counts
+from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.scores import discrete_crps
 
 TOLERANCE = 1e-10

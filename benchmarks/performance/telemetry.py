@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks.performance.page import Section, machine, table
 from benchmarks.performance.timing import KilledError, measure_apart, ratios, shown, spread
-from calibration_pipeline.figures import BLUE, ORANGE, VERMILION
+from calibration_pipeline.plots.figures import BLUE, ORANGE, VERMILION
 
 N_CARS, N_LAPS = 40, 250
 RACES_A_FILE = 36

@@ -1,1 +1,1 @@
-"""Calibration: tabulated likelihoods, inference, and what makes recalibrated tables coherent."""
+"""The latent calibration map: model, fits by fold, recalibrated forecasts, pooling."""

@@ -23,7 +23,7 @@ from calibration_pipeline.scenarios.covariates import (
 )
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
-from calibration_pipeline.verification.baselines import align_shares, shares_beaten
+from calibration_pipeline.telemetry.baselines import align_shares, shares_beaten
 
 UNREAD_OUTCOMES = ("laps_completed", "fastest_laps")
 """Outcomes of a scenario's cars that no fit, score or event reads."""

@@ -21,12 +21,12 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from calibration_pipeline.calibration.curves import evaluate
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
-from calibration_pipeline.calibration.race_noise import integrated_log_likelihood
 from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces
-from calibration_pipeline.calibration.whitening import whitened_effects, whitened_walk
 from calibration_pipeline.scenarios.covariates import AnyArray
+from calibration_pipeline.stats.chebyshev import evaluate
+from calibration_pipeline.stats.race_noise import integrated_log_likelihood
+from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
 PRIOR_SLOPE_MU = 0.3
 PRIOR_SLOPE_SIGMA = 0.25

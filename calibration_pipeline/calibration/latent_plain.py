@@ -24,7 +24,7 @@ from calibration_pipeline.calibration.latent import (
 )
 from calibration_pipeline.calibration.race_curves import Reference
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.plackett_luce import log_probability, slots_in_order
+from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 
 
 class Fields(NamedTuple):

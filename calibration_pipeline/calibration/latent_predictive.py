@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from calibration_pipeline.calibration.race_curves import Observed, Reference
-from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.datasets import car_mask
+from calibration_pipeline.stats.ranking import rank
 
 
 def observed_statistics(ensemble: xr.Dataset, observed: Observed) -> dict[str, NDArray]:

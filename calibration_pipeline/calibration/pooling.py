@@ -16,9 +16,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.convergence import LATEST, convergence_group
-from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
-from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.latent import (
     Evidence,
     log_likelihood_by_race,
@@ -28,6 +25,9 @@ from calibration_pipeline.calibration.latent import (
 from calibration_pipeline.calibration.race_curves import Reference, pad_races
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.calibration.walk_forward import log_likelihood, n_divergences, season_labels
+from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
+from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
+from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.schemas.frames import ModelComparison
 
 PARAMETERS: dict[str, tuple[str, ...]] = {

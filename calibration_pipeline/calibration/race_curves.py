@@ -15,12 +15,12 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from calibration_pipeline.calibration.curves import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
-from calibration_pipeline.quadrature import even_nodes, gauss_hermite
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.plackett_luce import log_probability, slots_in_order
-from calibration_pipeline.scenarios.recovery import running_order
+from calibration_pipeline.scenarios.log_strengths import running_order
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
+from calibration_pipeline.stats.chebyshev import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
+from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
+from calibration_pipeline.stats.quadrature import even_nodes, gauss_hermite
 
 RACES_MULTIPLE = 64
 REFERENCE_SCENARIOS = 32

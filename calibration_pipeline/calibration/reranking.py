@@ -21,10 +21,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
-from calibration_pipeline.quadrature import gauss_hermite
-from calibration_pipeline.ranking import first_to_last
-from calibration_pipeline.scenarios.network import Recalibration
-from calibration_pipeline.scenarios.recovery import recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import recover_utilities, running_order
+from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.stats.quadrature import gauss_hermite
+from calibration_pipeline.stats.ranking import first_to_last
 
 ORDER_OUTCOMES = ("laps_completed", "laps_led", "fastest_laps")
 """Outcomes of cars that no longer belong to them once the order has changed."""

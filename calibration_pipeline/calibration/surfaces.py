@@ -12,10 +12,10 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.ndimage import spline_filter1d
 
-from calibration_pipeline.calibration.curves import chebyshev_basis
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, RACES_MULTIPLE
-from calibration_pipeline.quadrature import even_nodes
 from calibration_pipeline.scenarios.covariates import AnyArray
+from calibration_pipeline.stats.chebyshev import chebyshev_basis
+from calibration_pipeline.stats.quadrature import even_nodes
 
 LARGEST_NOISE = 2.6
 STEP = 0.05

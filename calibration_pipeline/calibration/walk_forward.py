@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from numpyro.infer import MCMC, Predictive
 
 from calibration_pipeline.archetypes import Archetype
-from calibration_pipeline.calibration.convergence import LATEST, convergence_group
-from calibration_pipeline.calibration.draws import posterior_group, sample_stats_group
-from calibration_pipeline.calibration.inference import run_nuts
 from calibration_pipeline.calibration.latent import (
     MASS_OUTSIDE_LIMIT,
     Evidence,
@@ -38,6 +35,9 @@ from calibration_pipeline.calibration.race_curves import (
     tabulate,
 )
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
+from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
+from calibration_pipeline.mcmc.nuts import run_nuts
 
 MIN_CALIBRATION_RACES = 3
 PREDICTIVE_DRAWS = 100

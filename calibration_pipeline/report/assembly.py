@@ -10,16 +10,16 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
-from calibration_pipeline.calibration.inference import TARGET_ACCEPT
 from calibration_pipeline.calibration.summaries import (
     convergence_by_fold,
     identification,
     predictive_checks,
     slope_by_season,
 )
+from calibration_pipeline.events.language import Event
+from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import number
-from calibration_pipeline.verification.events import Event
 from calibration_pipeline.verification.reliability import pit_ecdf
 from calibration_pipeline.verification.verdicts import read_verdict
 

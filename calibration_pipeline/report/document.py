@@ -9,17 +9,17 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.report import words
 from calibration_pipeline.report.blocks import Cell, Gallery, Picture, Section, Table
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.fits import (
+from calibration_pipeline.report.numbers import UNKNOWN, estimate, number
+from calibration_pipeline.report.sections.fits import (
     closing_sections,
     comparison_section,
     convergence_section,
     skipped_section,
     slope_section,
 )
-from calibration_pipeline.report.next_race import forecast_section
-from calibration_pipeline.report.numbers import UNKNOWN, estimate, number
-from calibration_pipeline.report.parameters import identification_section
-from calibration_pipeline.report.tracks import track_section
+from calibration_pipeline.report.sections.next_race import forecast_section
+from calibration_pipeline.report.sections.parameters import identification_section
+from calibration_pipeline.report.sections.tracks import track_section
 from calibration_pipeline.verification.verdicts import Verdict
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from calibration_pipeline.escaping import escape_cell, escape_text
+from calibration_pipeline.io.escaping import escape_cell, escape_text
 from calibration_pipeline.report.blocks import (
     Block,
     Bullets,

@@ -8,8 +8,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibration_pipeline import arviz_pictures, figures, plotting
 from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.plots import charts as plotting
+from calibration_pipeline.plots import figures
+from calibration_pipeline.plots import posteriors as arviz_pictures
 from calibration_pipeline.report.blocks import Picture
 from calibration_pipeline.verification.cases import JUDGED
 

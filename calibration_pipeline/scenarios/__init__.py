@@ -6,14 +6,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibration_pipeline.scenarios.narrative import SkeletonNarrative
+    from calibration_pipeline.scenarios.draw.narrative import SkeletonNarrative
 
 __all__ = ["SkeletonNarrative"]
 
 
 def __getattr__(name: str) -> object:
     if name == "SkeletonNarrative":
-        from calibration_pipeline.scenarios.narrative import SkeletonNarrative
+        from calibration_pipeline.scenarios.draw.narrative import SkeletonNarrative
 
         return SkeletonNarrative
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

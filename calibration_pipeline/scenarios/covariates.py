@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.normal_scores import normal_score
+from calibration_pipeline.stats.normal_scores import normal_score
 
 type AnyArray = Any  # of NumPy or of JAX
 

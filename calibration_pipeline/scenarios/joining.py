@@ -3,22 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import polars as pl
 import xarray as xr
 
-
-def races_of[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
-    """Return the races of an archetype.
-
-    Parameters
-    ----------
-    value : polars.DataFrame or xarray.Dataset
-        With a column, or a coordinate along `race`, called archetype.
-    archetype : str
-    """
-    if isinstance(value, pl.DataFrame):
-        return value.filter(archetype=archetype)
-    return value.isel(race=value["archetype"].values == archetype)
+from calibration_pipeline.schemas.datasets import races_of
 
 
 def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:

@@ -1,1 +1,1 @@
-"""The contract of every boundary: `frames` (polars), `datasets` (xarray) and how they are checked."""
+"""Pandera contracts of every stored value."""

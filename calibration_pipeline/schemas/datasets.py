@@ -11,7 +11,7 @@ import xarray as xr
 from pandera import check
 from pandera.typing.xarray import Coordinate
 
-from calibration_pipeline.ranking import are_permutations
+from calibration_pipeline.stats.ranking import are_permutations
 
 RACE = ("race",)
 CAR = ("race", "driver")
@@ -332,3 +332,17 @@ class ArchetypeRaces(pa.DataTreeModel):
     results: CarResults
     field: RaceCovariates
     network: CausalNetwork
+
+
+def races_of[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
+    """Return the races of an archetype.
+
+    Parameters
+    ----------
+    value : polars.DataFrame or xarray.Dataset
+        With a column, or a coordinate along `race`, called archetype.
+    archetype : str
+    """
+    if isinstance(value, pl.DataFrame):
+        return value.filter(archetype=archetype)
+    return value.isel(race=value["archetype"].values == archetype)

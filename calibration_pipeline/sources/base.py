@@ -17,6 +17,10 @@ class MissingDocumentError(SourceError):
     """A source has no such document."""
 
 
+NAME_MARKS = r"\*|#|\([A-Za-z]{1,2}\)"
+"""Marks of drivers' names in public results: ineligible for points, rookie, play-off, another series."""
+
+
 @dataclass(frozen=True)
 class SeasonData:
     """A season as a source tells it.

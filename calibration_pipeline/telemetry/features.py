@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import polars as pl
 
-from calibration_pipeline.normal_scores import normal_score
 from calibration_pipeline.schemas.frames import DriverFeatures, EntryList
+from calibration_pipeline.stats.normal_scores import normal_score
 from calibration_pipeline.telemetry.history import past_mean, past_sums, with_clock
 
 # Half-lives, in races of the calendar.

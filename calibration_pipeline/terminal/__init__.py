@@ -1,1 +1,1 @@
-"""Tables on the terminal, drawn with Rich from stored values."""
+"""Tables and lines that the command prints."""

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from upath import UPath
 
+from calibration_pipeline.io.sql import ask, stored_tables
 from calibration_pipeline.schemas.contracts import BOUNDARIES
-from calibration_pipeline.sql import ask, stored_tables
 
 MOST_ROWS = 200
 

@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration_pipeline.addresses import without_credentials
-from calibration_pipeline.verification.event_files import read_events
-from calibration_pipeline.verification.event_text import LANGUAGE
-from calibration_pipeline.verification.events import Event
+from calibration_pipeline.events.files import read_events
+from calibration_pipeline.events.language import Event
+from calibration_pipeline.events.text import LANGUAGE
+from calibration_pipeline.io.addresses import without_credentials
 
 COLUMNS = ("Kind of track", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
 
 
 def print_language(console: Console, address: str | None) -> None:
     """Print what events are made of, the default ones and those of the setting `events`."""
-    from calibration_pipeline.verification.joint_events import DEFAULT_EVENTS
+    from calibration_pipeline.events.files import DEFAULT_EVENTS
 
     configured = read_events(address) if address else {}
     told = without_credentials(address or "")

@@ -1,1 +1,1 @@
-"""How good forecasts were: scores, reliability, joint events, their uncertainty, and verdicts."""
+"""Backtest, scores, intervals, reliability, joint events, verdicts."""

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from calibration_pipeline.ranking import rank
+from calibration_pipeline.events.language import Event, Outcomes
 from calibration_pipeline.scenarios.probabilities import head_to_head
-from calibration_pipeline.verification.events import Event, Outcomes
+from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.reliability import reliability_bins
 
 Variables = ArrayLike | Mapping[str, ArrayLike]

@@ -14,10 +14,10 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.ranking import rank
 from calibration_pipeline.schemas.datasets import car_mask
 from calibration_pipeline.schemas.frames import Table
-from calibration_pipeline.verification.baselines import bradley_terry
+from calibration_pipeline.stats.ranking import rank
+from calibration_pipeline.telemetry.baselines import bradley_terry
 
 JUDGED = ("raw", "recalibrated")
 START_KERNEL_WIDTH = 0.5

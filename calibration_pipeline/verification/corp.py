@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from calibration_pipeline.verification.intervals import CONFIDENCE
+from calibration_pipeline.stats.intervals import CONFIDENCE
 
 TIE_DECIMALS = 12
 """Forecasts that agree to so many decimals are tied: they differ by rounding, as sums of places do."""

@@ -1,6 +1,6 @@
 """Whether joint events happen as often as predicted, judged together, and what dependence is worth in them.
 
-The expressions themselves are in `events`, and can be imported from here; their counts are in `event_counts`.
+The expressions are in `events.language`, their counts in `events.counts`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,29 +13,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from calibration_pipeline.schemas.frames import JointEventTable
-from calibration_pipeline.verification.cases import JUDGED, table
-from calibration_pipeline.verification.event_counts import (
+from calibration_pipeline.events.counts import (
     Counts,
     Race,
     count_cases,
     count_events,
     read_races,
 )
-from calibration_pipeline.verification.events import (
-    Event,
-    Outcomes,
-    at_least,
-    both_teammates,
-    count,
-    dnf,
-    favourites,
-    led,
-    running,
-    same_make,
-    top,
-)
-from calibration_pipeline.verification.independence import (
+from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.events.independence import (
     about_dependence,
     count_recoupled,
     dependent_cars,
@@ -44,36 +30,11 @@ from calibration_pipeline.verification.independence import (
     log_scores,
     n_shuffles,
 )
-from calibration_pipeline.verification.intervals import Estimate, clustered_mean, clustered_share
+from calibration_pipeline.events.language import Event
+from calibration_pipeline.schemas.frames import JointEventTable
+from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_share
+from calibration_pipeline.verification.cases import JUDGED, table
 
-__all__ = [
-    "DEFAULT_EVENTS",
-    "Counts",
-    "Event",
-    "JointTest",
-    "Outcomes",
-    "at_least",
-    "both_teammates",
-    "count",
-    "count_events",
-    "dnf",
-    "favourites",
-    "joint_test",
-    "led",
-    "running",
-    "same_make",
-    "top",
-    "validate_events",
-]
-
-DEFAULT_EVENTS: tuple[Event, ...] = (
-    top(5) & running,
-    led(1) & top(10),
-    both_teammates(top(10)),
-    at_least(2, favourites(3), top(10)),
-    count(dnf) >= 8,
-    same_make(top(3)),
-)
 N_REPLICATES = 4000
 
 

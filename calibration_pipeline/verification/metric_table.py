@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.schemas.frames import FORECASTS, MetricTable
+from calibration_pipeline.stats.intervals import CONFIDENCE, Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification import scores
 from calibration_pipeline.verification.cases import (
     JUDGED,
@@ -24,7 +25,6 @@ from calibration_pipeline.verification.cases import (
 )
 from calibration_pipeline.verification.corp import corp_terms, fit_corp, refit_corp, refitted_miscalibration
 from calibration_pipeline.verification.finite import N_GROUPS, jackknife_error, leave_groups_out, with_counts
-from calibration_pipeline.verification.intervals import CONFIDENCE, Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification.multivariate import energy_score, variogram_score
 from calibration_pipeline.verification.reliability import (
     HEAD_TO_HEAD,

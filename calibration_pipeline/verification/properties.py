@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.calibration.convergence import ESS_GOOD, R_HAT_FAILS
+from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_FAILS
 
 COVERAGE_TOLERANCE = 0.10
 JOINT_EVENT_TOLERANCE = 0.10

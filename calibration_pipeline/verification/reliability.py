@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.schemas.frames import CalibrationCurves
+from calibration_pipeline.stats.intervals import CONFIDENCE, clustered_share
 from calibration_pipeline.verification.cases import (
     JUDGED,
     Cases,
@@ -21,7 +22,6 @@ from calibration_pipeline.verification.cases import (
     table,
 )
 from calibration_pipeline.verification.corp import Corp, count_successes, curve_rows, fit_corp, refit_corp
-from calibration_pipeline.verification.intervals import CONFIDENCE, clustered_share
 from calibration_pipeline.verification.scores import TOP_EVENTS, pit_bounds
 
 HEAD_TO_HEAD = "head to head"

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from calibration_pipeline.metrics import floored, kernel_log_density, pit_share
-from calibration_pipeline.verification.intervals import (
+from calibration_pipeline.stats.intervals import (
     Estimate,
     error_ratio,
     jackknife_interval,

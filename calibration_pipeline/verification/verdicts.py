@@ -19,8 +19,8 @@ from scipy.special import ndtri
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.schemas.frames import VerdictTable
+from calibration_pipeline.stats.intervals import student_t
 from calibration_pipeline.verification.cases import JUDGED, table
-from calibration_pipeline.verification.intervals import student_t
 
 ERROR_RATE = 0.05
 LIMITS: dict[tuple[str, str], tuple[float, float]] = {

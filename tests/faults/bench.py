@@ -19,13 +19,13 @@ from feed_layout import write_entries, write_feed
 from stored import assert_same_values, views
 
 from assets.definitions import build_defs
-from assets.selection import select_assets
+from assets.orchestration.staleness import Lineage, data_version
+from assets.runner.selection import select_assets
 from assets.settings import Settings
-from assets.staleness import Lineage, data_version
+from calibration_pipeline.io.stored_files import content_version
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.sources import SeasonData
-from calibration_pipeline.sources.simulated import SimulatedSource
-from calibration_pipeline.stored_files import content_version
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 SEASONS = (2024, 2025)

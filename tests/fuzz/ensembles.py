@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline import netcdf_probe
-from calibration_pipeline.scenarios import foreign_files
-from calibration_pipeline.scenarios.foreign import check_race
-from calibration_pipeline.scenarios.foreign_files import EnsembleError, open_ensemble
+from calibration_pipeline.forecasters import ensemble_files as foreign_files
+from calibration_pipeline.forecasters.ensemble_files import EnsembleError, open_ensemble
+from calibration_pipeline.forecasters.ensembles import check_race
+from calibration_pipeline.io import netcdf_probe
 from fuzz.choices import Choices, columns_of
 
 CARS = ["A", "B", "Ç"]

@@ -19,8 +19,9 @@ import fsspec
 import polars as pl
 
 from assets.settings import ENV_PREFIX, Settings, SettingsError, load_settings
+from calibration_pipeline.events.text import parse_event, parse_events
 from calibration_pipeline.sources.base import SourceError
-from calibration_pipeline.sources.feed_documents import (
+from calibration_pipeline.sources.nascar_feed.documents import (
     AnyWeekend,
     EntryWeekend,
     FinishedWeekend,
@@ -28,11 +29,10 @@ from calibration_pipeline.sources.feed_documents import (
     parse_document,
     parse_laps,
 )
-from calibration_pipeline.sources.feed_reader import _parse
-from calibration_pipeline.sources.nascar_feed import NascarFeedSource
-from calibration_pipeline.sources.tables import TablesSource
+from calibration_pipeline.sources.nascar_feed.reader import _parse
+from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
-from calibration_pipeline.verification.event_text import parse_event, parse_events
 from fuzz.choices import Choices, columns_of
 from fuzz.ensembles import NETCDF, PARQUET, ensembles_columns, ensembles_netcdf, ensembles_parquet
 

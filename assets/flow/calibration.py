@@ -1,0 +1,294 @@
+"""Group `calibration`: how far off the forecasts' sharpness is, and the recalibrated forecasts.
+
+JAX, NumPyro and ArviZ are imported inside the functions that compute.
+"""
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.io.addresses import without_credentials
+
+from ..partitions import (
+    ARCHETYPE_PARTITIONS,
+    FORECASTERS,
+    archetype_of,
+    archetypes_of_forecaster,
+    by_archetype,
+    every_season,
+)
+from ..settings import Settings
+from ..storage.io_managers import LEFT_OUT, OWN_ARCHETYPE
+from ..storage.provenance import depends_on
+from .metadata import OWNERS, boundary, number, numbers, plot, table
+
+GROUP = "calibration"
+of_every_season = dg.AssetIn(partition_mapping=every_season)
+own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
+scenarios_of_every_season = dg.AssetIn(
+    partition_mapping=every_season,
+    metadata={OWN_ARCHETYPE: True, LEFT_OUT: ["laps_completed", "fastest_laps"]},
+)
+outcomes_alone = dg.AssetIn(
+    metadata={LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
+)
+archetypes = dg.AssetIn(partition_mapping=archetypes_of_forecaster)
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"xarray", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    ins={
+        "race_results": of_every_season,
+        "driver_features": own_races_of_every_season,
+        "causal_network": of_every_season,
+        "scenario_ensemble": scenarios_of_every_season,
+    },
+    metadata=boundary("archetype_races"),
+)
+def archetype_races(
+    context: dg.AssetExecutionContext,
+    race_results: dict[str, pl.DataFrame],
+    driver_features: dict[str, pl.DataFrame],
+    causal_network: dict[str, xr.Dataset],
+    scenario_ensemble: dict[str, xr.Dataset],
+) -> dg.Output[xr.DataTree]:
+    """Races of the archetype over all seasons: raw forecasts beside results, joined once.
+
+    Everything that is computed for the archetype reads this asset and no season.
+    """
+    from calibration_pipeline.calibration.archetype_races import join_archetype_races
+
+    races = join_archetype_races(
+        list(scenario_ensemble.values()),
+        pl.concat(race_results.values()),
+        pl.concat(driver_features.values()),
+        list(causal_network.values()),
+        archetype_of(context.partition_key),
+        [int(season) for season in scenario_ensemble],
+    )
+    sizes = races["forecast"].sizes
+    return dg.Output(
+        races,
+        metadata={
+            "races": sizes["race"],
+            "scenarios": sizes["scenario"],
+            "seasons": ", ".join(scenario_ensemble),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"numpyro", "netcdf"},
+    owners=OWNERS,
+    code_version="4",
+    io_manager_key="netcdf",
+    metadata=boundary("calibration_posterior") | depends_on("seed"),
+)
+def calibration_posterior(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree
+) -> dg.Output[xr.DataTree]:
+    """Calibration of the forecasts' sharpness: a NUTS fit for every fold, and one for the next race.
+
+    Each fold's fit sees only the races before the fold.
+    """
+    from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
+    from calibration_pipeline.calibration.summaries import (
+        convergence_by_fold,
+        identification,
+        predictive_checks,
+        slope_by_season,
+        worst_convergence,
+    )
+    from calibration_pipeline.calibration.walk_forward import fit_archetype
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import posteriors as arviz_pictures
+
+    archetype = parse_archetype(archetype_of(context.partition_key))
+    fit = fit_archetype(
+        raw_forecast(archetype_races),
+        results_table(archetype_races),
+        archetype,
+        archetype_races.attrs["seasons"].tolist(),
+        seed=settings.seed,
+    )
+    slopes = slope_by_season(fit, str(archetype))
+    convergence = convergence_by_fold(fit)
+    figure, ax = figures.figure_axes()
+    plotting.draw_slope_by_season(ax, slopes)
+    return dg.Output(
+        fit,
+        metadata={
+            **numbers(worst_convergence(convergence)),
+            "next_slope": number(slopes["estimate"][-1]),
+            "races": int(fit.attrs["n_races"]),
+            "folds": fit["walk_forward"].sizes["fold"],
+            "seed": settings.seed,
+            "slope": plot(figure),
+            "mass_outside_table": number(float(fit.attrs["mass_outside_table"])),
+            "identification": table(identification(fit), 60),
+            "predictive_checks": table(predictive_checks(fit)),
+            "convergence": table(convergence, 60),
+            "trace_ranks": plot(arviz_pictures.draw_ranks(fit)),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"jax", "netcdf"},
+    owners=OWNERS,
+    code_version="2",
+    io_manager_key="netcdf",
+    metadata=boundary("recalibrated_forecast") | depends_on("seed", "ensembles"),
+)
+def recalibrated_forecast(
+    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, calibration_posterior: xr.DataTree
+) -> dg.Output[xr.Dataset]:
+    """Scenarios of the archetype's races, drawn with the sharpness and incidents of their fold's fit.
+
+    The cars of a user's own scenarios are ranked again instead. Races of folds without a fit keep the raw
+    scenarios.
+    """
+    from calibration_pipeline.calibration.recalibration import recalibrate
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.scenarios.summaries import finish_chances
+
+    ensemble = recalibrate(archetype_races, calibration_posterior, settings.seed)
+    chances = finish_chances(ensemble)
+    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
+    plotting.draw_finish_distribution(ax, chances)
+    return dg.Output(
+        ensemble,
+        metadata={
+            "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
+            "races": ensemble.sizes["race"],
+            "scenarios": ensemble.sizes["scenario"],
+            "seed": settings.seed,
+            "last_race": plot(figure),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"xarray", "netcdf"},
+    owners=OWNERS,
+    code_version="2",
+    io_manager_key="netcdf",
+    ins={"recalibrated_forecast": outcomes_alone},
+    metadata=boundary("backtest") | depends_on("seed"),
+)
+def backtest(
+    settings: dg.ResourceParam[Settings],
+    archetype_races: xr.DataTree,
+    recalibrated_forecast: xr.Dataset,
+    calibration_posterior: xr.DataTree,
+) -> dg.Output[xr.Dataset]:
+    """Probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
+    from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.verification.backtest import build_backtest, scored_races
+    from calibration_pipeline.verification.reliability import pit_ecdf
+
+    everything = build_backtest(
+        raw_forecast(archetype_races),
+        recalibrated_forecast,
+        results_table(archetype_races),
+        calibration_posterior,
+    )
+    scored = scored_races(everything)
+    calibrated = int((scored["n_calibration_races"] > 0).sum())
+    races = pl.DataFrame(
+        {
+            name: scored[name].values
+            for name in ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
+        }
+    )
+    figure, ax = figures.figure_axes()
+    plotting.draw_pit(ax, pit_ecdf(scored, settings.seed))
+    return dg.Output(
+        scored,
+        metadata={
+            "pit": plot(figure),
+            "races": scored.sizes["race"],
+            "races_recalibrated": calibrated,
+            "races_before_the_first_scored": everything.sizes["race"] - scored.sizes["race"],
+            "scored": table(races, 60),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=FORECASTERS,
+    kinds={"numpyro", "netcdf"},
+    owners=OWNERS,
+    code_version="4",
+    io_manager_key="netcdf",
+    ins={"calibration_posterior": archetypes},
+    metadata=boundary("pooled_posterior") | depends_on("seed", "seasons"),
+)
+def pooled_posterior(
+    settings: dg.ResourceParam[Settings], calibration_posterior: dict[str, xr.DataTree]
+) -> dg.Output[xr.DataTree]:
+    """Fit of all archetypes together, their slopes partially pooled."""
+    from calibration_pipeline.calibration.pooling import fit_pooled
+    from calibration_pipeline.calibration.summaries import (
+        convergence_by_fold,
+        slope_by_season,
+        worst_convergence,
+    )
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+
+    pooled = fit_pooled(by_archetype(calibration_posterior), settings.season_list, seed=settings.seed)
+    slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
+    convergence = convergence_by_fold(pooled)
+    figure, ax = figures.figure_axes()
+    plotting.draw_slope_by_season(ax, slopes)
+    return dg.Output(
+        pooled,
+        metadata={
+            **numbers(worst_convergence(convergence)),
+            "races": int(pooled.attrs["n_races"]),
+            "seed": settings.seed,
+            "slope": plot(figure),
+            "convergence": table(convergence, 60),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=FORECASTERS,
+    kinds={"arviz", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    ins={"calibration_posterior": archetypes},
+    metadata=boundary("model_comparison"),
+)
+def model_comparison(
+    calibration_posterior: dict[str, xr.DataTree], pooled_posterior: xr.DataTree
+) -> dg.Output[pl.DataFrame]:
+    """Comparison of raw, per-archetype and pooled calibration by leave-one-out, races as the units.
+
+    This describes; the walk-forward scores of `calibration_metrics` decide.
+    """
+    from calibration_pipeline.calibration.pooling import compare_calibrations
+
+    comparison = compare_calibrations(by_archetype(calibration_posterior), pooled_posterior)
+    return dg.Output(comparison, metadata={"comparison": table(comparison)})

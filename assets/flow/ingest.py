@@ -1,0 +1,111 @@
+"""Group `ingest`: the source's seasons and the compiled tracks, as tables."""
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.schemas.frames import LapTelemetry, RaceResults
+from calibration_pipeline.sources.base import SeasonData, Source
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
+
+from ..partitions import ALL_SEASONS
+from ..settings import Settings
+from ..storage.provenance import depends_on
+from .metadata import OWNERS, boundary, bullets, counts, rows, table
+
+GROUP = "ingest"
+NO_RACES_YET = "No race of the season has finished yet."
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    metadata=boundary("track_constraints") | depends_on("tracks"),
+)
+def track_constraints() -> dg.Output[pl.DataFrame]:
+    """Track catalogue by era: archetype, length and scheduled laps, known without racing."""
+    tracks = compile_constraints()
+    frame = tracks.to_frame()
+    by_archetype = frame.group_by("archetype").len("tracks").sort("archetype")
+    return dg.Output(
+        frame,
+        metadata={**rows(frame), "content_hash": tracks.content_hash, "archetypes": table(by_archetype)},
+    )
+
+
+@dg.multi_asset(
+    name="season",
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    can_subset=True,
+    deps=["track_constraints"],
+    outs={
+        "lap_telemetry": dg.AssetOut(
+            description="One row a car and lap: position, lap time, flag.",
+            io_manager_key="parquet",
+            kinds={"polars", "parquet"},
+            owners=OWNERS,
+            code_version="1",
+            is_required=False,
+            metadata=boundary("lap_telemetry") | depends_on("source", "tracks"),
+        ),
+        "race_results": dg.AssetOut(
+            description="One row a starter and race: grid, finish, laps led, how it ended.",
+            io_manager_key="parquet",
+            kinds={"polars", "parquet"},
+            owners=OWNERS,
+            code_version="2",
+            is_required=False,
+            metadata=boundary("race_results") | depends_on("source", "tracks"),
+        ),
+    },
+)
+def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) -> Iterator[dg.Output]:
+    """Read one season's points races from the source; races that are left out are counted and named.
+
+    This year's season is empty until its first race has finished.
+    """
+    year = int(context.partition_key)
+    waits = year == datetime.date.today().year and not source.finished_races(year)
+    data = _no_races() if waits else source.load_season(year)
+    metadata: dict[str, Any] = {
+        "source": source.name,
+        **counts(data.counts),
+        "left_out": bullets(data.left_out),
+    }
+    frames = {"lap_telemetry": data.lap_telemetry, "race_results": data.race_results}
+    for name, frame in frames.items():
+        if name in context.op_execution_context.selected_output_names:
+            yield dg.Output(frame, name, metadata={**rows(frame), **metadata, "sample": table(frame, 5)})
+
+
+def _no_races() -> SeasonData:
+    return SeasonData(RaceResults.empty(), LapTelemetry.empty(), {"races": 0}, [NO_RACES_YET])
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    deps=["track_constraints"],
+    kinds={"xarray", "netcdf"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="netcdf",
+    metadata=boundary("simulated_truth") | depends_on("source", "tracks"),
+)
+def simulated_truth(
+    context: dg.AssetExecutionContext,
+    source: dg.ResourceParam[SimulatedSource],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[xr.Dataset]:
+    """True parameters of a simulated season, to compare estimates with. No forecast reads it."""
+    truth = source.truth(int(context.partition_key))
+    return dg.Output(truth, metadata={"races": truth.sizes["race"], "seed": settings.seed})

@@ -1,0 +1,112 @@
+"""Metadata of assets as the UI shows them beside a value: plots, small tables, lists, counts.
+
+Nothing is computed here. Every text in Markdown is escaped, since names and messages come from a source.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from calibration_pipeline.io.escaping import escape_cell, escape_text
+from calibration_pipeline.schemas.contracts import declared_columns, value_type
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OWNERS = ["team:calibration"]
+SHOWN_ROWS = 12
+
+
+def boundary(asset: str) -> dict[str, Any]:
+    """Return an asset's static metadata: its columns or variables, from its contract."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.description,
+            dg.TableColumnConstraints(nullable=column.nullable)
+            if value_type(asset) is pl.DataFrame
+            else None,
+        )
+        for column in declared_columns(asset)
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
+    """Return a figure as the UI shows it, inline."""
+    from calibration_pipeline.plots import figures  # imported late: Matplotlib loads slowly
+
+    encoded = base64.b64encode(figures.figure_png(figure)).decode()
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
+
+
+def table(frame: pl.DataFrame, rows: int = SHOWN_ROWS) -> dg.MarkdownMetadataValue:
+    """Return the first rows of a frame as a Markdown table."""
+    head = frame.head(rows)
+    lines = [head.columns, *([_cell(value) for value in row] for row in head.iter_rows())]
+    written = ["| " + " | ".join(map(escape_cell, line)) + " |" for line in lines]
+    written.insert(1, "|" + " --- |" * head.width)
+    return dg.MetadataValue.md("\n".join(written))
+
+
+def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
+    """Return lines as a Markdown list; "nothing" where there are none."""
+    return dg.MetadataValue.md("\n".join(f"- {escape_text(line)}" for line in lines) or "nothing")
+
+
+def number(value: float) -> float:
+    """Return a number with at most four significant digits; integers stay as they are."""
+    return int(value) if isinstance(value, int | np.integer) else float(f"{value:.4g}")
+
+
+def rows(frame: pl.DataFrame) -> dict[str, Any]:
+    """Return the row count under the name that the UI plots over partitions."""
+    return {"dagster/row_count": frame.height}
+
+
+def counts(values: Mapping[str, int]) -> dict[str, dg.IntMetadataValue]:
+    """Return counts as metadata, one entry each."""
+    return {name: dg.MetadataValue.int(int(value)) for name, value in values.items()}
+
+
+def numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """Return numbers as metadata, which the UI plots over materializations; four significant digits each."""
+    return {name: number(value) for name, value in values.items()}
+
+
+def column_lineage(
+    asset: dg.AssetKey,
+    parents: Mapping[str, Mapping[str, Iterable[str]]],
+    passed_on: Mapping[str, Iterable[str]],
+) -> dict[str, dg.TableColumnLineage]:
+    """Return the metadata entry that draws a table's column lineage.
+
+    Parameters
+    ----------
+    asset : dagster.AssetKey
+        The table. Its parents have the same prefix.
+    parents : mapping
+        Parent asset → column → the parent's columns that it is computed from.
+    passed_on : mapping
+        Parent asset → columns that are the parent's own.
+    """
+    deps_by_column: dict[str, list[dg.TableColumnDep]] = {}
+    same = {parent: {name: (name,) for name in names} for parent, names in passed_on.items()}
+    for computed_from in (same, parents):
+        for parent, columns in computed_from.items():
+            key = dg.AssetKey([*asset.path[:-1], parent])
+            for column, sources in columns.items():
+                deps = [dg.TableColumnDep(key, source) for source in sources]
+                deps_by_column.setdefault(column, []).extend(deps)
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps_by_column)}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,182 @@
+"""Group `report`: the calibration report.
+
+Modules that need JAX or ArviZ are imported inside the functions that compute.
+"""
+
+from typing import cast
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.events.files import judged_events
+from calibration_pipeline.sources.base import Source
+from calibration_pipeline.terminal.summary import summary_rows
+from calibration_pipeline.tracks import compile_constraints
+
+from ..orchestration.finished_races import REPORT
+from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
+from ..settings import Settings
+from ..storage.io_managers import ALLOW_MISSING, PATH, SCHEMA_VERSION, Report
+from ..storage.provenance import depends_on
+from .metadata import OWNERS, boundary, rows, table
+
+GROUP = "report"
+SUMMARY = "summary"
+PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
+existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"matplotlib", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    metadata=boundary("report_pictures") | depends_on("seed"),
+)
+def report_pictures(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    calibration_metrics: pl.DataFrame,
+    joint_event_validation: pl.DataFrame,
+    calibration_curves: pl.DataFrame,
+    backtest: xr.Dataset,
+    calibration_posterior: xr.DataTree,
+) -> dg.Output[pl.DataFrame]:
+    """Pictures of the archetype in the report: reliability, coverage, joint events and its fit."""
+    from calibration_pipeline.report import archetype_pictures
+    from calibration_pipeline.verification.reliability import pit_ecdf
+
+    archetype = archetype_of(context.partition_key)
+    pictures = archetype_pictures(
+        parse_archetype(archetype),
+        calibration_metrics,
+        joint_event_validation,
+        calibration_curves,
+        pit_ecdf(backtest, settings.seed),
+        calibration_posterior,
+    )
+    frame = pl.DataFrame(
+        {"archetype": archetype, "picture": list(pictures), "png": list(pictures.values())},
+        schema_overrides={"png": pl.Binary},
+    )
+    return dg.Output(frame, metadata={**rows(frame), "pictures": ", ".join(pictures)})
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"html", "markdown"},
+    owners=OWNERS,
+    code_version="3",
+    io_manager_key="report",
+    metadata=depends_on(
+        "source", "tracks", "seasons", "fold_races", "network", "ensembles", "events", "scenarios", "seed"
+    ),
+    ins=dict.fromkeys(
+        (
+            "calibration_metrics",
+            "joint_event_validation",
+            "calibration_curves",
+            "verdict",
+            "report_pictures",
+            "backtest",
+            "calibration_posterior",
+        ),
+        existing_partitions,
+    ),
+)
+def calibration_report(
+    source: dg.ResourceParam[Source],
+    settings: dg.ResourceParam[Settings],
+    calibration_metrics: dict[str, pl.DataFrame],
+    joint_event_validation: dict[str, pl.DataFrame],
+    calibration_curves: dict[str, pl.DataFrame],
+    verdict: dict[str, pl.DataFrame],
+    report_pictures: dict[str, pl.DataFrame],
+    backtest: dict[str, xr.Dataset],
+    calibration_posterior: dict[str, xr.DataTree],
+    model_comparison: pl.DataFrame,
+    race_forecast: xr.Dataset,
+    forecast_chances: pl.DataFrame,
+    forecast_events: pl.DataFrame,
+) -> dg.Output[Report]:
+    """Report with a verdict per archetype and the evidence, as one page and its Markdown twin."""
+    from calibration_pipeline.forecast.next_race import forecast_notes
+    from calibration_pipeline.report import render_html, render_markdown
+    from calibration_pipeline.report.assembly import (
+        Evidence,
+        NextRaceForecast,
+        assemble_content,
+        package_versions,
+    )
+
+    evidence = Evidence(
+        by_archetype(calibration_posterior),
+        by_archetype(verdict),
+        by_archetype(calibration_metrics),
+        by_archetype(joint_event_validation),
+        by_archetype(calibration_curves),
+        by_archetype(backtest),
+    )
+    notes = forecast_notes(race_forecast)
+    content = assemble_content(
+        evidence,
+        model_comparison,
+        NextRaceForecast(race_forecast, forecast_chances, forecast_events, notes),
+        judged_events(settings.events),
+        _provenance(settings, source.name),
+        package_versions(PACKAGES),
+        settings.seed,
+    )
+    pictures = {
+        name: png
+        for frame in report_pictures.values()
+        for name, png in frame.select("picture", "png").iter_rows()
+    }
+    report = Report(render_html(content, pictures), render_markdown(content))
+    rulings = [{"archetype": str(one.archetype), "verdict": one.verdict} for one in content.verdicts]
+    return dg.Output(
+        report,
+        metadata={
+            SUMMARY: summary_rows(content.verdicts, content.metrics, content.convergence),
+            "verdicts": table(pl.DataFrame(rulings)),
+            "summary_page": dg.MetadataValue.md(report.markdown),
+        },
+    )
+
+
+def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[dict[str, str]], str]:
+    """Return the rows of the last report's summary, and the report's path.
+
+    Raises
+    ------
+    LookupError
+        If no run recorded a report.
+    """
+    event = instance.get_latest_materialization_event(dg.AssetKey([*settings.key_prefix, REPORT]))
+    if event is None or event.asset_materialization is None:
+        raise LookupError(f"No run recorded {REPORT}.")
+    metadata = event.asset_materialization.metadata
+    return cast("list[dict[str, str]]", metadata[SUMMARY].value), str(metadata[PATH].value)
+
+
+def _provenance(settings: Settings, source: str) -> dict[str, str]:
+    from calibration_pipeline.report.assembly import shown_address
+
+    address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(source)
+    seasons = settings.season_list
+    return {
+        "Source": source,
+        "Source address": shown_address(address, "none, simulated"),
+        "Seasons": f"{seasons[0]} to {seasons[-1]}",
+        "Races per fold": str(settings.fold_length or "a season"),
+        "Scenarios of": shown_address(settings.ensembles, f"the causal network ({settings.network})"),
+        "Joint events of": shown_address(settings.events, "the default ones"),
+        "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
+        "Seed": str(settings.seed),
+        "Track constraints, SHA-256": compile_constraints().content_hash,
+        "Schema version of stored files": SCHEMA_VERSION,
+    }

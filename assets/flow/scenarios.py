@@ -1,0 +1,144 @@
+"""Group `scenarios`: the causal network of each fold, and the races drawn from it.
+
+JAX and NumPyro are imported inside the functions that compute.
+"""
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.io.addresses import without_credentials
+
+from ..partitions import ALL_SEASONS, earlier_and_own_seasons
+from ..settings import Settings
+from ..storage.provenance import depends_on
+from .metadata import OWNERS, boundary, bullets, plot, table
+
+GROUP = "scenarios"
+of_earlier_and_own_seasons = dg.AssetIn(partition_mapping=earlier_and_own_seasons)
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    io_manager_key="parquet",
+    ins=dict.fromkeys(("race_results", "driver_features"), of_earlier_and_own_seasons),
+    metadata=boundary("fold_history") | depends_on("fold_races"),
+)
+def fold_history(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    race_results: dict[str, pl.DataFrame],
+    driver_features: dict[str, pl.DataFrame],
+) -> dg.Output[pl.DataFrame]:
+    """Races that the season's networks are fitted to: those before its open fold.
+
+    The open fold is that of the race after the season's last one. A race within it changes nothing here, so
+    that no network is fitted again.
+    """
+    from calibration_pipeline.scenarios.fit.history import fold_history as join_closed_folds
+
+    history = join_closed_folds(
+        pl.concat(driver_features.values()),
+        pl.concat(race_results.values()),
+        int(context.partition_key),
+        settings.fold_length,
+    )
+    return dg.Output(
+        history,
+        metadata={
+            "dagster/row_count": history.height,
+            "races": history["race_id"].n_unique(),
+            "fold_races": settings.fold_length or "a season",
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    kinds={"numpyro", "netcdf"},
+    owners=OWNERS,
+    code_version="2",
+    io_manager_key="netcdf",
+    metadata=boundary("causal_network") | depends_on("network", "fold_races", "seed"),
+)
+def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFrame) -> dg.Output[xr.Dataset]:
+    """Causal network of every fold of the season, fitted on the races before the fold.
+
+    The open fold's network is fitted as well. A fold without earlier races has no network: the first fold
+    only burns in.
+    """
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.scenarios.fit.by_fold import fit_networks
+    from calibration_pipeline.scenarios.network.graph import draw_graph
+    from calibration_pipeline.scenarios.network.structure import VARIANTS
+    from calibration_pipeline.scenarios.summaries import weight_estimates
+
+    network = fit_networks(fold_history, settings.fold_length, settings.seed, VARIANTS[settings.network])
+    folds = network["fold"].values.tolist()
+    fits = pl.DataFrame(
+        {"fold": folds, "races": network["n_races"].values, "as_of": network["network_as_of"].values}
+    )
+    figure, ax = figures.figure_axes()
+    plotting.draw_weights(ax, weight_estimates(network))
+    return dg.Output(
+        network,
+        metadata={
+            "folds": len(folds),
+            "seed": settings.seed,
+            "network": settings.network,
+            "fold_races": settings.fold_length or "a season",
+            "fits": table(fits),
+            "graph": dg.MetadataValue.md(f"```mermaid\n{draw_graph()}\n```"),
+            "pace_weights": plot(figure),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ALL_SEASONS,
+    kinds={"jax", "netcdf"},
+    owners=OWNERS,
+    code_version="2",
+    io_manager_key="netcdf",
+    metadata=boundary("scenario_ensemble") | depends_on("scenarios", "seed", "fold_races", "ensembles"),
+)
+def scenario_ensemble(
+    settings: dg.ResourceParam[Settings], driver_features: pl.DataFrame, causal_network: xr.Dataset
+) -> dg.Output[xr.Dataset]:
+    """Scenarios of every race of the season whose fold has a network, or a user's own scenarios."""
+    from calibration_pipeline.forecasters.ensembles import read_ensemble
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.scenarios.draw.ensemble import simulate_races
+    from calibration_pipeline.scenarios.summaries import finish_chances
+
+    folds = settings.fold_length
+    if settings.ensembles:
+        ensemble, left_out = read_ensemble(settings.ensembles, driver_features, folds)
+    else:
+        ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
+        left_out = []
+    chances = finish_chances(ensemble)
+    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
+    plotting.draw_finish_distribution(ax, chances)
+    outcomes = (str(name) for name in ensemble.data_vars if "scenario" in ensemble[name].dims)
+    return dg.Output(
+        ensemble,
+        metadata={
+            "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
+            "races": ensemble.sizes["race"],
+            "scenarios": ensemble.sizes["scenario"],
+            "widest_field": ensemble.sizes["driver"],
+            "seed": settings.seed,
+            "outcomes": ", ".join(outcomes),
+            "left_out": bullets(left_out),
+            "last_race": plot(figure),
+        },
+    )

@@ -1,0 +1,172 @@
+"""Group `verification`: scores of the forecasts on races that no fit had seen, and the verdict.
+
+Modules that need JAX are imported inside the functions that compute.
+"""
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.events.files import judged_events
+from calibration_pipeline.io.addresses import without_credentials
+
+from ..partitions import ARCHETYPE_PARTITIONS, archetype_of
+from ..settings import Settings
+from ..storage.provenance import depends_on
+from .calibration import outcomes_alone
+from .metadata import OWNERS, boundary, bullets, numbers, plot, rows, table
+
+GROUP = "verification"
+FORECASTS = {"recalibrated_forecast": outcomes_alone}
+SHOWN_COLUMNS = (
+    "forecast",
+    "event",
+    "predicted",
+    "observed",
+    "z",
+    "p_value",
+    "p_together",
+    "gain",
+    "n_races",
+)
+SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="3",
+    io_manager_key="parquet",
+    ins=FORECASTS,
+    metadata=boundary("calibration_metrics") | depends_on("seed"),
+)
+def calibration_metrics(
+    settings: dg.ResourceParam[Settings],
+    archetype_races: xr.DataTree,
+    recalibrated_forecast: xr.Dataset,
+    backtest: xr.Dataset,
+) -> dg.Output[pl.DataFrame]:
+    """Scores of raw and recalibrated forecasts beside baselines, with race-clustered intervals."""
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.verification import metric_table
+    from calibration_pipeline.verification.backtest import scored_forecasts
+
+    forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
+    metrics = metric_table.score_backtest(backtest, forecasts, settings.seed)
+    figure, ax = figures.figure_axes()
+    plotting.draw_coverage(ax, metrics.filter(quantity="coverage"))
+    shown = metrics.filter(pl.col("quantity").is_in(["crps", "log_score", "coverage", "head_to_head_slope"]))
+    columns = ("forecast", "quantity", "level", "estimate", "lower", "upper", "n_races")
+    return dg.Output(
+        metrics,
+        metadata={
+            **rows(metrics),
+            **numbers(metric_table.headline_scores(metrics)),
+            "seed": settings.seed,
+            "coverage": plot(figure),
+            "scores": table(shown.select(columns), 40),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="2",
+    io_manager_key="parquet",
+    ins=FORECASTS,
+    metadata=boundary("calibration_curves") | depends_on("seed"),
+)
+def calibration_curves(
+    settings: dg.ResourceParam[Settings],
+    archetype_races: xr.DataTree,
+    recalibrated_forecast: xr.Dataset,
+    backtest: xr.Dataset,
+) -> dg.Output[pl.DataFrame]:
+    """Predicted probabilities of binary events against how often they happened, with isotonic fits."""
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.verification import reliability
+    from calibration_pipeline.verification.backtest import scored_forecasts
+
+    forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
+    curves = reliability.calibration_curves(backtest, forecasts, settings.seed)
+    plots = {}
+    for event in SHOWN_EVENTS:
+        figure, panels = figures.figure_pair()
+        plotting.draw_reliability(panels, curves.filter(event=event))
+        plots[event.replace(" ", "_")] = plot(figure)
+    return dg.Output(curves, metadata={**rows(curves), "seed": settings.seed, **plots})
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="3",
+    io_manager_key="parquet",
+    ins=FORECASTS,
+    metadata=boundary("joint_event_validation") | depends_on("seed", "events"),
+)
+def joint_event_validation(
+    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, recalibrated_forecast: xr.Dataset
+) -> dg.Output[pl.DataFrame]:
+    """Predicted probabilities of joint events, as "led a lap and top 10", against results."""
+    from calibration_pipeline.calibration.archetype_races import results_table
+    from calibration_pipeline.plots import charts as plotting
+    from calibration_pipeline.plots import figures
+    from calibration_pipeline.verification import joint_events
+    from calibration_pipeline.verification.backtest import scored_forecasts
+
+    events, skipped = joint_events.validate_events(
+        scored_forecasts(archetype_races, recalibrated_forecast),
+        results_table(archetype_races),
+        judged_events(settings.events),
+        settings.seed,
+    )
+    figure, ax = figures.figure_axes(height=figures.rows_height(max(events["event"].n_unique(), 2)))
+    plotting.draw_joint_events(ax, events)
+    return dg.Output(
+        events,
+        metadata={
+            **rows(events),
+            "skipped": bullets([f"{event}: {why}" for event, why in skipped.items()]),
+            "events_of": without_credentials(settings.events or "the default ones"),
+            "seed": settings.seed,
+            "joint_events": plot(figure),
+            "events": table(events.select(SHOWN_COLUMNS), 40),
+        },
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    code_version="2",
+    io_manager_key="parquet",
+    metadata=boundary("verdict"),
+)
+def verdict(
+    context: dg.AssetExecutionContext,
+    backtest: xr.Dataset,
+    calibration_metrics: pl.DataFrame,
+    joint_event_validation: pl.DataFrame,
+) -> dg.Output[pl.DataFrame]:
+    """Ruling whether the archetype's forecasts can be trusted, with the lines of evidence that decide it."""
+    from calibration_pipeline.verification import verdicts
+
+    n_calibrated = int((backtest["n_calibration_races"] > 0).sum())
+    archetype = archetype_of(context.partition_key)
+    ruling = verdicts.judge(archetype, calibration_metrics, joint_event_validation, n_calibrated)
+    return dg.Output(
+        verdicts.verdict_table(ruling),
+        metadata={"verdict": ruling.verdict, "evidence": bullets(ruling.evidence)},
+    )

@@ -1,0 +1,1 @@
+"""Jobs, staleness, schedules and the sensor."""

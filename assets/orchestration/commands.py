@@ -1,0 +1,78 @@
+"""Commands that share an instance: each one's runs carry its name, and a dead command's runs are ended.
+
+Only Dagster's daemon notices that a run's process died. So each command locks a file for as long as it lives:
+the lock goes with the process, however it ends.
+"""
+
+import fcntl
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from ..instance import COMMAND_TAG
+
+MAX_RETRIES_TAG = "dagster/max_retries"
+LOCKS = "locks"
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@contextmanager
+def living_command(instance: dg.DagsterInstance) -> Iterator[Mapping[str, str]]:
+    """Yield the tags of this command's runs, by which other commands can tell whether it lives.
+
+    Parameters
+    ----------
+    instance : dagster.DagsterInstance
+        Its folder holds the lock. A daemon does not retry these runs: whoever runs the command does.
+    """
+    name = uuid.uuid4().hex[:12]
+    path = _lock(instance, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield {COMMAND_TAG: f"{socket.gethostname()}:{name}", MAX_RETRIES_TAG: "0"}
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Record as failed the runs of this host's commands that died."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+        if _is_dead(instance, run.tags.get(COMMAND_TAG, "")):
+            instance.report_run_failed(run, "The process of this run died.")
+
+
+def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> list[dg.DagsterRun]:
+    """Return the runs with these tags that have not ended."""
+    return list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=dict(tags))))
+
+
+def _lock(instance: dg.DagsterInstance, name: str) -> Path:
+    return Path(instance.root_directory).resolve() / LOCKS / name
+
+
+def _is_dead(instance: dg.DagsterInstance, command: str) -> bool:
+    """Whether nobody holds the lock of a command of this host; nothing is known of other hosts."""
+    host, _, name = command.partition(":")
+    if not name or host != socket.gethostname():
+        return False
+    path = _lock(instance, name)
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True

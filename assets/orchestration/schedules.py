@@ -1,0 +1,79 @@
+"""Schedules after race weekends and on mornings of a running season, and the freshness of its assets."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from ..resources import run_tags
+from ..settings import Settings
+from .jobs import INGEST, NEXT_RACE
+
+TIME_ZONE = "America/New_York"
+AFTER_RACE_WEEKENDS = "0 6 * * 1"
+DEADLINE = "0 12 * * 1"
+RACE_WEEKEND = datetime.timedelta(hours=36)
+EVERY_MORNING = "0 7 * * *"
+
+
+def is_running(settings: Settings) -> bool:
+    """Return whether the last season is this year's, so that races of it are still to come."""
+    return settings.season_list[-1] == datetime.date.today().year
+
+
+def with_freshness(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    """Return an asset that is overdue on Monday noon if it was not materialized since the race weekend.
+
+    Only the assets of a running season have such a deadline, and never the track catalogue.
+    """
+    if not is_running(settings) or any(key.path[-1] == "track_constraints" for key in asset.keys):
+        return asset
+    policy = dg.FreshnessPolicy.cron(
+        deadline_cron=DEADLINE, lower_bound_delta=RACE_WEEKEND, timezone=TIME_ZONE
+    )
+    return asset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
+
+
+def build_schedules(
+    jobs: Mapping[str, Any], seasons: dg.PartitionsDefinition, settings: Settings
+) -> list[dg.ScheduleDefinition]:
+    """Return the schedules: ingestion after race weekends, and the next race's forecast in a running season.
+
+    Parameters
+    ----------
+    jobs : mapping
+        Name → job.
+    seasons : dagster.PartitionsDefinition
+    settings : Settings
+    """
+    status = dg.DefaultScheduleStatus.RUNNING if settings.automation else dg.DefaultScheduleStatus.STOPPED
+    results = settings.store_path / "race_results"
+
+    @dg.schedule(
+        name="after_race_weekend",
+        job=jobs[INGEST.name],
+        cron_schedule=AFTER_RACE_WEEKENDS,
+        execution_timezone=TIME_ZONE,
+        description="Mondays, 6:00 in New York: ingests the last season again, with its official results.",
+        default_status=status,
+    )
+    def after_race_weekend() -> dg.RunRequest:
+        return dg.RunRequest(partition_key=seasons.get_partition_keys()[-1], tags=run_tags(settings))
+
+    @dg.schedule(
+        name="every_morning",
+        job=jobs[NEXT_RACE.name],
+        cron_schedule=EVERY_MORNING,
+        execution_timezone=TIME_ZONE,
+        description="Every morning of a running season: forecasts the next race with its newest entry list.",
+        default_status=status,
+    )
+    def every_morning() -> dg.RunRequest | dg.SkipReason:
+        if not is_running(settings):
+            return dg.SkipReason("No season is running.")
+        if not results.exists():
+            return dg.SkipReason("No season has been ingested yet.")
+        return dg.RunRequest(tags=run_tags(settings))
+
+    return [after_race_weekend, every_morning]

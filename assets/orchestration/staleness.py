@@ -1,0 +1,269 @@
+"""Staleness: why a stored partition must be materialized again.
+
+Every materialization records its file's SHA-256 (its data version), its code version, the versions of the
+inputs that it loaded and the settings that it depends on. `Lineage.stale_reason` compares these with what is
+there now, and keeps no state. So content that is written again unchanged makes nothing stale, and a race
+makes stale only the partitions that read something that it changed.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from upath import UPath
+
+from calibration_pipeline.io.stored_files import file_version
+from calibration_pipeline.schemas.contracts import ContractError, place
+
+from ..partitions import upstream_partitions
+from ..settings import Settings
+from ..storage.io_managers import (
+    ALLOW_MISSING,
+    READ,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SETTINGS,
+    StoredManager,
+    io_managers,
+)
+from ..storage.provenance import DEPENDS_ON, setting_values
+
+DATA_VERSION_TAG = "dagster/data_version"
+CODE_VERSION_TAG = "dagster/code_version"
+RECENT_EVALUATIONS = 500
+SHOWN = 3
+
+type Partition = tuple[str, str | None]
+"""Name of an asset and a partition key of it, None where it has no partitions."""
+
+
+class Lineage:
+    """The asset graph, its stored files and its records.
+
+    Parameters
+    ----------
+    graph : dagster's asset graph
+        As `dagster.Definitions.resolve_asset_graph` returns it.
+    settings : Settings
+        Say where the files are, and what values depend on.
+    instance : dagster.DagsterInstance
+        Holds the records of earlier materializations.
+    finished_races : mapping, optional
+        Season → race_id → label, as the source has them now; other seasons count as complete.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        finished_races: Mapping[int, Mapping[int, str]] | None = None,
+    ) -> None:
+        self.graph, self.settings, self.instance = graph, settings, instance
+        self.keys = {key.path[-1]: key for key in self.graph.toposorted_asset_keys}
+        self.finished_races = {str(season): races for season, races in (finished_races or {}).items()}
+        self._managers = io_managers(settings.store_path)
+        self._values = setting_values(settings)
+
+    def manager(self, asset: str) -> StoredManager:
+        """Return the IO manager of an asset."""
+        key = self.keys[asset]
+        return self._managers[self.graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)]
+
+    def path(self, asset: str, partition: str | None) -> UPath:
+        """Return where a partition is stored."""
+        return self.manager(asset).path_of(asset, partition)
+
+    def version(self, asset: str, partition: str | None) -> str | None:
+        """Return the data version of a stored partition, None if there is none."""
+        return file_version(self.manager(asset).files_of(self.path(asset, partition)))
+
+    def partitions(self, asset: str) -> Sequence[str | None]:
+        """Return the partitions of an asset; [None] where it has none."""
+        definition = self.graph.get(self.keys[asset]).partitions_def
+        return [None] if definition is None else [str(key) for key in definition.get_partition_keys()]
+
+    def inputs(self, asset: str, partition: str | None) -> Iterator[tuple[Partition, bool]]:
+        """Yield the input partitions that a partition loads, and whether each may be missing."""
+        key = self.keys[asset]
+        definition = self.graph.get(key).assets_def
+        for name, parent in definition.keys_by_input_name.items():
+            declared = definition.op.input_dict.get(name)  # none where an input only orders the assets
+            if parent.path[-1] not in self.keys or declared is None or declared.dagster_type.is_nothing:
+                continue
+            may_be_missing = bool((declared.metadata or {}).get(ALLOW_MISSING))
+            for read in upstream_partitions(self.graph, parent, key, partition):
+                yield (parent.path[-1], read), may_be_missing
+
+    def input_versions(self, asset: str, partition: str | None) -> dict[str, str | None]:
+        """Return the versions of the partitions that a partition would load, by name; None if not stored."""
+        return {place(*read): self.version(*read) for read, _ in self.inputs(asset, partition)}
+
+    def missing_inputs(self, asset: str, partition: str | None) -> list[Partition]:
+        """Return the input partitions that a partition needs and that are not stored, by name."""
+        needed = (read for read, may_be_missing in self.inputs(asset, partition) if not may_be_missing)
+        return sorted((read for read in needed if not self.path(*read).exists()), key=str)
+
+    def record(self, asset: str, partition: str | None) -> dg.EventLogRecord | None:
+        """Return the record of a partition's last materialization."""
+        return latest_record(self.instance, self.keys[asset], partition)
+
+    def stale_reason(self, asset: str, partition: str | None, except_for: Collection[str] = ()) -> str | None:
+        """Return why a partition must be materialized again, None if it is up to date.
+
+        Parameters
+        ----------
+        asset : str
+        partition : str or None
+        except_for : collection of str
+            Names of input partitions whose version does not count.
+        """
+        record = self.record(asset, partition)
+        return (
+            self.file_fault(asset, partition, record)
+            or (record and self._outdated(asset, partition, record, except_for))
+            or self._missing_races(asset, partition)
+        )
+
+    def file_fault(self, asset: str, partition: str | None, record: dg.EventLogRecord | None) -> str | None:
+        """Return what is wrong with a partition's file, None if nothing is.
+
+        It is missing, cannot be read, breaks its contract, has another schema version, or differs from what
+        was recorded. A file that no run recorded is kept if it can be read.
+
+        Parameters
+        ----------
+        asset : str
+        partition : str or None
+        record : dagster.EventLogRecord or None
+            Of its last materialization.
+        """
+        if record is not None:
+            recorded = (data_version(record), _metadata_text(record, SCHEMA))
+            if recorded == (self.version(asset, partition), SCHEMA_VERSION):
+                return None
+        try:
+            self.manager(asset).read(self.path(asset, partition), asset, partition)
+        except FileNotFoundError:
+            return f"{place(asset, partition)} is missing"
+        except ContractError as error:
+            return str(error)
+        if record is None:
+            return None
+        return f"{place(asset, partition)} is not what was stored: its content has changed since"
+
+    def failed_checks(self) -> dict[Partition, str]:
+        """Return the partitions whose last evaluation of a blocking check failed, each with its message."""
+        keys = [key for key in self.graph.asset_check_keys if self.graph.get_check_spec(key).blocking]
+        storage = self.instance.event_log_storage
+        return {
+            (info.check_key.asset_key.path[-1], info.partition_key): self._message(info)
+            for info in storage.get_asset_check_partition_info(keys)
+            if info.latest_execution_status.value == "FAILED"
+        }
+
+    def _message(self, info: Any) -> str:
+        """Return asset, partition, name and message of a failed check."""
+        where = place(info.check_key.asset_key.path[-1], info.partition_key)
+        history = self.instance.event_log_storage.get_asset_check_execution_history(
+            info.check_key, RECENT_EVALUATIONS
+        )
+        evaluations = (
+            record.event.dagster_event.asset_check_evaluation_data
+            for record in history
+            if record.partition == info.partition_key and record.status.value == "FAILED"
+            if record.event and record.event.dagster_event
+        )
+        message = next((evaluation.description for evaluation in evaluations), "see the UI")
+        return f"{where}: check {info.check_key.name} failed: {message}"
+
+    def _outdated(
+        self, asset: str, partition: str | None, record: dg.EventLogRecord, except_for: Collection[str]
+    ) -> str | None:
+        """Return why a partition whose file is whole is outdated, None if it is not."""
+        where = place(asset, partition)
+        if _tags(record).get(CODE_VERSION_TAG, "") != (self.graph.get(self.keys[asset]).code_version or ""):
+            return f"{where} was materialized by another version of its code"
+        if changed := self._changed_settings(asset, record):
+            return f"{where} was materialized with other settings: {changed}"
+        recorded = _metadata(record, READ)
+        present = self.input_versions(asset, partition)
+        differing = {name for name, version in present.items() if version and recorded.get(name) != version}
+        if changes := sorted((differing | (recorded.keys() - present.keys())) - set(except_for)):
+            more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+            return f"{where} read another version of {', '.join(changes[:SHOWN])}{more}"
+        return None
+
+    def _changed_settings(self, asset: str, record: dg.EventLogRecord) -> str:
+        """Return the settings that a partition depends on and that have changed since."""
+        then = _flat(_metadata(record, SETTINGS))
+        names = self.graph.get(self.keys[asset]).metadata.get(DEPENDS_ON, ())
+        now = _flat({name: self._values[name] for name in names})
+        return ", ".join(
+            f"{name} was {_shown(then.get(name))}, is {_shown(value)}"
+            for name, value in now.items()
+            if then.get(name) != value
+        )
+
+    def _missing_races(self, asset: str, partition: str | None) -> str | None:
+        """Return which finished races a season lacks, None if it lacks none or is not ingested.
+
+        A race may have results and no laps, so the results count; the laps do where the results are damaged.
+        """
+        finished = self.finished_races.get(str(partition), {})
+        if asset not in ("race_results", "lap_telemetry") or not finished:
+            return None
+        readable = (
+            name
+            for name in ("race_results", asset)
+            if self.file_fault(name, partition, self.record(name, partition)) is None
+        )
+        whole = next(readable, asset)
+        stored = set(self.manager(whole).read(self.path(whole, partition), whole, partition)["race_id"])
+        labels = [label for race, label in finished.items() if race not in stored]
+        return f"{place(asset, partition)} lacks {', '.join(labels)}" if labels else None
+
+
+def latest_record(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
+) -> dg.EventLogRecord | None:
+    """Return the record of a partition's last materialization, None if there is none."""
+    partitions = None if partition is None else [partition]
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions)
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0] if records else None
+
+
+def data_version(record: dg.EventLogRecord) -> str | None:
+    """Return the data version that a materialization recorded: the SHA-256 of its content."""
+    return _tags(record).get(DATA_VERSION_TAG)
+
+
+def _tags(record: dg.EventLogRecord) -> Mapping[str, str]:
+    materialization = record.asset_materialization
+    return (materialization.tags or {}) if materialization else {}
+
+
+def _metadata(record: dg.EventLogRecord, name: str) -> dict[str, Any]:
+    value = record.asset_materialization.metadata.get(name) if record.asset_materialization else None
+    return (
+        dict(value.value) if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, dict) else {}
+    )
+
+
+def _metadata_text(record: dg.EventLogRecord, name: str) -> str | None:
+    value = record.asset_materialization.metadata.get(name) if record.asset_materialization else None
+    return value.value if isinstance(value, dg.TextMetadataValue) else None
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name; the parts of the source stand for themselves."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _shown(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "not set")
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""The command's run: jobs executed wave by wave through an executor."""

@@ -1,0 +1,73 @@
+"""Provenance: attributes of every NetCDF file, and the settings that each asset depends on.
+
+The attributes hold versions, settings and the hash of the tracks, no time and no place: the same inputs
+give the same file, to the bit.
+"""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.tracks import compile_constraints
+
+from ..settings import Settings
+
+LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "netCDF4", "numpy", "numpyro", "polars", "xarray")
+VALUE_SETTINGS = ("fold_races", "network", "scenarios", "seed", "source")
+"""The settings that say how values are computed; the others say where from, or where."""
+DEPENDS_ON = "depends_on_settings"
+"""Metadata key of an asset: the names in `setting_values` that its value depends on."""
+
+
+def depends_on(*names: str) -> dict[str, list[str]]:
+    """Return the metadata entry that declares which settings an asset's value depends on."""
+    return {DEPENDS_ON: list(names)}
+
+
+def setting_values(settings: Settings) -> dict[str, Any]:
+    """Return the settings that values depend on, by the names that assets declare; no credentials.
+
+    `source` stands for what the source reads, `tracks` for the track catalogue.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+    from calibration_pipeline.events.files import judged_events
+
+    return {
+        "source": _source_values(settings),
+        "tracks": compile_constraints().content_hash,
+        "seasons": settings.season_list,
+        "seed": settings.seed,
+        "scenarios": settings.scenarios,
+        "network": settings.network,
+        "fold_races": settings.fold_length or "a season",
+        "ensembles": without_credentials(settings.ensembles or ""),
+        "events": [str(event) for event in judged_events(settings.events)],
+    }
+
+
+def _source_values(settings: Settings) -> dict[str, Any]:
+    if settings.source == "simulated":
+        return {"seed": settings.seed, "first_season": settings.season_list[0]}
+    names = ("feed_url",) if settings.source == "nascar_feed" else ("results", "laps")
+    return {name: without_credentials(getattr(settings, name) or "") for name in names}
+
+
+def provenance(settings: Settings) -> dict[str, str]:
+    """Return all attributes but an asset's own code_version.
+
+    project_version, library_versions, settings (JSON) and tracks_hash (SHA-256 of the track catalogue).
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+    return {
+        "project_version": version("calibration-pipeline"),
+        "library_versions": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "settings": json.dumps(settings.model_dump(include=set(VALUE_SETTINGS)), sort_keys=True),
+        "tracks_hash": compile_constraints().content_hash,
+    }

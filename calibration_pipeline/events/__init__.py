@@ -1,0 +1,1 @@
+"""The language of joint events: expressions, text, files, counts, independence."""

@@ -1,0 +1,224 @@
+"""The coming race: what its scenarios say of every car and event, and how unsure the calibration leaves that.
+
+A forecast probability is a mean over scenarios, each with its own draw of the calibration's posterior. Two
+things are unsure about it. The Monte Carlo error, from the finite number of scenarios, is
+sqrt(p (1 - p) / n). The interval says what the probability would be if the calibration were known: scenarios
+are drawn anew with one posterior draw each time, all with the same random numbers (Glasserman & Yao 1992,
+doi:10.1287/mnsc.38.6.884), so that what differs is the calibration. It holds 90 % of these probabilities, set
+around the forecast. What the causal network does not know of its own parameters is in the probability, not in
+the interval.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+
+from calibration_pipeline.events.counts import scenario_outcomes
+from calibration_pipeline.events.language import Event, Outcomes
+from calibration_pipeline.scenarios.network.model import Recalibration
+
+FITS = 100
+SCENARIOS_A_FIT = 1024
+INTERVAL = 0.9
+CHANCES = ("win", "top5", "top10", "dnf")
+FINISH_QUANTILES = {"finish_median": 0.5, "finish_lower": 0.1, "finish_upper": 0.9}
+
+type Simulate = Callable[[Recalibration | None, int], xr.Dataset]
+"""Recalibration of arrays (scenario), None for none, and number of scenarios -> ensemble of the one race."""
+
+
+def recalibration_of_each_fit(
+    posterior: xr.Dataset, n_fits: int, n_scenarios: int, seed: int
+) -> list[Recalibration]:
+    """Return the recalibrations of evenly spaced posterior draws, race-level noise the same in all.
+
+    Parameters
+    ----------
+    posterior : xarray.Dataset
+        log_slope, noise_sigma, intercept (chain, draw), of the race's season.
+    n_fits, n_scenarios, seed : int
+    """
+    flat = {name: posterior[name].values.ravel() for name in ("log_slope", "noise_sigma", "intercept")}
+    noise = np.random.default_rng(seed).standard_normal(n_scenarios)
+    chosen = np.linspace(0, flat["log_slope"].size - 1, n_fits).round().astype(int)
+    return [
+        Recalibration(
+            log_sharpness=(flat["log_slope"][k] + flat["noise_sigma"][k] * noise).astype(np.float32),
+            incident_shift=np.full(n_scenarios, flat["intercept"][k], np.float32),
+        )
+        for k in chosen
+    ]
+
+
+def chances_by_fit(
+    simulate: Simulate, posterior: xr.Dataset, events: Sequence[Event], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what each of `FITS` posterior draws says: chances (fit, car, chance) and events (fit, event)."""
+    cars, happens = [], []
+    for change in recalibration_of_each_fit(posterior, FITS, SCENARIOS_A_FIT, seed):
+        ensemble = simulate(change, SCENARIOS_A_FIT)
+        cars.append(_chances(ensemble))
+        outcomes = scenario_outcomes(ensemble, 0)
+        happens.append([_event_chance(outcomes, event)[0] for event in events])
+    return np.array(cars), np.array(happens).reshape(len(cars), len(events))
+
+
+def interval_around(estimate: NDArray, by_fit: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the ends of the interval of probabilities: the spread over fits, set around the estimate.
+
+    Parameters
+    ----------
+    estimate : array, shape (...)
+    by_fit : array, shape (fit, ...)
+    """
+    tails = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
+    lower, upper = np.quantile(by_fit - by_fit.mean(axis=0), tails, axis=0)
+    return np.clip(estimate + lower, 0, 1), np.clip(estimate + upper, 0, 1)
+
+
+def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
+    """Return the chances of every car of the forecast's one race.
+
+    Parameters
+    ----------
+    forecast : xarray.Dataset
+        `ScenarioEnsemble` of one race.
+    by_fit : array, shape (fit, car, chance), optional
+        As returned by `chances_by_fit`; None where nothing was recalibrated, and no interval can be told.
+
+    Returns
+    -------
+    polars.DataFrame
+        `ForecastChances`, the likeliest winner first.
+    """
+    one = _cars(forecast)
+    estimate = _chances(forecast)
+    n = forecast.sizes["scenario"]
+    ends = None if by_fit is None else interval_around(estimate, by_fit)
+    columns: dict[str, object] = {
+        "race_id": np.full(one.sizes["driver"], one["race"].item()),
+        "driver_id": one["driver_id"].values.astype(str),
+        "driver": one["name"].values.astype(str),
+        "car_number": one["car_number"].values.astype(str) if "car_number" in one.coords else None,
+        "start_position": one["start_position"].values.astype(np.int64),
+    }
+    for c, name in enumerate(CHANCES):
+        p = estimate[:, c]
+        columns[name] = p
+        for end in (0, 1):
+            columns[f"{name}_{('lower', 'upper')[end]}"] = None if ends is None else ends[end][:, c]
+        columns[f"{name}_error"] = np.sqrt(p * (1 - p) / n)
+    finish = one["finish_position"].transpose("scenario", "driver").values
+    for name, level in FINISH_QUANTILES.items():
+        columns[name] = np.quantile(finish, level, axis=0, method="inverted_cdf").astype(np.int64)
+    floats = {name: pl.Float64 for name in columns if name.startswith(CHANCES)}
+    table = pl.DataFrame(columns, schema_overrides={**floats, "car_number": pl.String})
+    return table.with_columns(pl.col(pl.Float64).fill_nan(None)).sort(
+        "win", "top5", "top10", descending=True, maintain_order=True
+    )
+
+
+def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray | None) -> pl.DataFrame:
+    """Return how likely joint events are in the forecast's one race.
+
+    Parameters
+    ----------
+    forecast : xarray.Dataset
+        `ScenarioEnsemble` of one race.
+    events : sequence of Event
+        That can be told of it, see `known_events`.
+    by_fit : array, shape (fit, event), optional
+        As returned by `chances_by_fit`.
+
+    Returns
+    -------
+    polars.DataFrame
+        `ForecastEvents`.
+    """
+    outcomes = scenario_outcomes(forecast, 0)
+    told = [_event_chance(outcomes, event) for event in events]
+    estimate = np.array([chance for chance, _, _ in told])
+    ends = None if by_fit is None or not events else interval_around(estimate, by_fit)
+    return pl.DataFrame(
+        {
+            "race_id": np.full(len(events), forecast["race"].values[0]),
+            "event": [str(event) for event in events],
+            "about": [event.cases for event in events],
+            "n_cases": [n for _, _, n in told],
+            "predicted": estimate,
+            "lower": None if ends is None else ends[0],
+            "upper": None if ends is None else ends[1],
+            "monte_carlo_error": [error for _, error, _ in told],
+        },
+        schema={
+            "race_id": pl.Int64,
+            "event": pl.String,
+            "about": pl.String,
+            "n_cases": pl.Int64,
+            **dict.fromkeys(("predicted", "lower", "upper", "monte_carlo_error"), pl.Float64),
+        },
+    )
+
+
+def scenario_table(forecast: xr.Dataset) -> pl.DataFrame:
+    """Return the scenarios in long form, a row a scenario and car: `ForecastScenarios`, for an optimizer."""
+    one = _cars(forecast)
+    shape = (one.sizes["scenario"], one.sizes["driver"])
+
+    def column(name: str) -> NDArray | None:
+        return one[name].transpose("scenario", "driver").values.ravel() if name in one else None
+
+    return pl.DataFrame(
+        {
+            "race_id": np.full(shape[0] * shape[1], one["race"].item()),
+            "scenario": np.repeat(one["scenario"].values, shape[1]),
+            "driver_id": np.tile(one["driver_id"].values.astype(str), shape[0]),
+            "finish_position": column("finish_position"),
+            "running": column("running"),
+            "laps_led": column("laps_led"),
+            "fastest_laps": column("fastest_laps"),
+        },
+        schema_overrides={
+            "race_id": pl.Int64,
+            "scenario": pl.Int64,
+            "finish_position": pl.Int64,
+            "running": pl.Boolean,
+            "laps_led": pl.Int64,
+            "fastest_laps": pl.Int64,
+        },
+    )
+
+
+def known_events(forecast: xr.Dataset, events: Sequence[Event]) -> list[Event]:
+    """Return the events of which the scenarios have the outcomes, and at least one case."""
+    outcomes = scenario_outcomes(forecast, 0)
+    known = [e for e in events if all(getattr(outcomes, name) is not None for name in e.needs)]
+    return [event for event in known if event.evaluate(outcomes).shape[-1]]
+
+
+def _cars(forecast: xr.Dataset) -> xr.Dataset:
+    one = forecast.isel(race=0)
+    return one.isel(driver=slice(int(one["field_size"])))
+
+
+def _chances(forecast: xr.Dataset) -> NDArray[np.float64]:
+    """Return the shares of scenarios, (car, chance); NaN where the scenarios do not say who is running."""
+    one = _cars(forecast)
+    finish = one["finish_position"].transpose("scenario", "driver").values
+    if "running" in one:
+        out = ~one["running"].transpose("scenario", "driver").values
+        dnf = out.mean(axis=0)
+    else:
+        dnf = np.full(finish.shape[1], np.nan)
+    return np.stack([*((finish <= places).mean(axis=0) for places in (1, 5, 10)), dnf], axis=1)
+
+
+def _event_chance(outcomes: Outcomes, event: Event) -> tuple[float, float, int]:
+    """Return the mean share of an event's cases that happen, its Monte Carlo error, and the cases."""
+    happens = event.evaluate(outcomes)
+    share = happens.mean(axis=-1)
+    error = share.std(ddof=1) / np.sqrt(share.size)
+    return float(share.mean()), float(error), happens.shape[-1]

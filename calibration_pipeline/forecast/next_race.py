@@ -1,0 +1,210 @@
+"""The forecast of the next race, by exactly the procedure that was backtested."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import xarray as xr
+
+from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.calibration.recalibration import coming_posterior, draw_recalibration
+from calibration_pipeline.calibration.reranking import rerank_races
+from calibration_pipeline.events.language import Event
+from calibration_pipeline.forecast.chances import (
+    SCENARIOS_A_FIT,
+    Simulate,
+    chance_table,
+    chances_by_fit,
+    event_table,
+    known_events,
+)
+from calibration_pipeline.forecasters.ensembles import read_ensemble
+from calibration_pipeline.scenarios.draw.ensemble import simulate_races
+from calibration_pipeline.scenarios.draw.grids import draw_grids, fit_grid_strength, simulate_without_grid
+from calibration_pipeline.scenarios.fit.by_fold import fit_networks
+from calibration_pipeline.scenarios.fit.history import fold_history
+from calibration_pipeline.scenarios.folds import fold_name
+from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.scenarios.network.structure import FULL, Structure
+from calibration_pipeline.telemetry import build_driver_features
+
+GRIDS = 20
+GRIDS_A_FIT = 4
+GRID = "grid"
+CALIBRATION_RACES = "n_calibration_races"
+NONE_ANNOUNCED = "The source announces no race that has not run."
+
+
+class Knowledge(NamedTuple):
+    """What is known before the next race.
+
+    Attributes
+    ----------
+    race_results, lap_aggregates, features : polars.DataFrame
+        `RaceResults`, `LapAggregates` and `DriverFeatures` of all races.
+    network : xarray.Dataset
+        `CausalNetwork` of the last season.
+    fits : mapping of Archetype to xarray.DataTree
+        Archetype → `CalibrationPosterior`, of the archetypes that have one.
+    """
+
+    race_results: pl.DataFrame
+    lap_aggregates: pl.DataFrame
+    features: pl.DataFrame
+    network: xr.Dataset
+    fits: Mapping[Archetype, xr.DataTree]
+
+
+class Method(NamedTuple):
+    """How scenarios are drawn: as the backtest's were."""
+
+    n_scenarios: int
+    fold_races: int | None
+    seed: int
+    structure: Structure = FULL
+    ensembles: str | None = None
+
+
+class NextRace(NamedTuple):
+    """The next race: its entries' features, its fold, and whether its grid is set."""
+
+    features: pl.DataFrame
+    fold: str
+    grid_is_set: bool
+
+    @property
+    def race(self) -> dict[str, object]:
+        """Race, season, archetype and track."""
+        return self.features.select("race_id", "season", "archetype", "track_id").row(0, named=True)
+
+
+class RaceForecast(NamedTuple):
+    """The forecast of the next race.
+
+    Attributes
+    ----------
+    next_race : NextRace
+    ensemble : xarray.Dataset
+        `ScenarioEnsemble` of the race; of zero races where a user's own scenarios lack it.
+    chances, events : polars.DataFrame
+        `ForecastChances` and `ForecastEvents`; None where there is no race.
+    is_recalibrated : bool
+    """
+
+    next_race: NextRace
+    ensemble: xr.Dataset
+    chances: pl.DataFrame | None
+    events: pl.DataFrame | None
+    is_recalibrated: bool
+
+
+def forecast_next_race(
+    entries: pl.DataFrame, known: Knowledge, method: Method, events: Sequence[Event]
+) -> RaceForecast:
+    """Draw scenarios of the next race and recalibrate them.
+
+    Parameters
+    ----------
+    entries : polars.DataFrame
+        `EntryList` of the race.
+    known : Knowledge
+    method : Method
+    events : sequence of Event
+        Joint events to forecast.
+
+    Returns
+    -------
+    RaceForecast
+
+    Raises
+    ------
+    ValueError
+        If a user's own scenarios break their form.
+    """
+    next_race = _describe(entries, known, method.fold_races)
+    race = next_race.race
+    race_id, season = int(str(race["race_id"])), int(str(race["season"]))
+    fit = known.fits.get(parse_archetype(str(race["archetype"])))
+    posterior = None if fit is None else coming_posterior(fit, next_race.fold, season)
+    n_scenarios = method.n_scenarios
+    if method.ensembles:
+        own = read_ensemble(method.ensembles, next_race.features, method.fold_races).ensemble
+        if own.sizes["race"] == 0:
+            return RaceForecast(next_race, own, None, None, is_recalibrated=False)
+        n_scenarios = own.sizes["scenario"]
+        simulate: Simulate = partial(_rerank, own, method.seed)
+    else:
+        simulate = _simulator(next_race, known, method)
+    change = None if posterior is None else draw_recalibration(posterior, race_id, n_scenarios, method.seed)
+    ensemble = simulate(change, n_scenarios)
+    n_races = 0 if posterior is None else int(posterior["n_calibration_races"])
+    ensemble.attrs |= {GRID: "set" if next_race.grid_is_set else "drawn", CALIBRATION_RACES: n_races}
+    judged = known_events(ensemble, events)
+    by_fit = (None, None) if posterior is None else chances_by_fit(simulate, posterior, judged, method.seed)
+    return RaceForecast(
+        next_race,
+        ensemble,
+        chance_table(ensemble, by_fit[0]),
+        event_table(ensemble, judged, by_fit[1]),
+        is_recalibrated=posterior is not None,
+    )
+
+
+def _describe(entries: pl.DataFrame, known: Knowledge, fold_races: int | None) -> NextRace:
+    features = build_driver_features(entries, known.race_results, known.lap_aggregates)
+    fold = features.select(fold_name(pl.col("season"), pl.col("round"), fold_races)).item(0, 0)
+    return NextRace(features, fold, grid_is_set=entries["start_position"].null_count() == 0)
+
+
+def _simulator(next_race: NextRace, known: Knowledge, method: Method) -> Simulate:
+    """Return what draws the race from the network: on its grid, or on grids drawn where none is set."""
+    folds, seed = method.fold_races, method.seed
+    race_id, season = int(str(next_race.race["race_id"])), int(str(next_race.race["season"]))
+    network = known.network
+    if next_race.fold not in network["fold"].values:
+        history = fold_history(known.features, known.race_results, season, folds)
+        network = fit_networks(history, folds, seed, method.structure)
+    if next_race.grid_is_set:
+        return lambda change, n: simulate_races(
+            next_race.features, network, folds, n, seed, {race_id: change} if change else {}
+        )
+    rng = np.random.default_rng([seed, race_id])
+    grids = draw_grids(next_race.features, fit_grid_strength(known.features), GRIDS, rng)
+
+    def simulate(change: Recalibration | None, n: int) -> xr.Dataset:
+        some = grids[:GRIDS_A_FIT] if n <= SCENARIOS_A_FIT else grids
+        return simulate_without_grid(next_race.features, some, network, folds, n, seed, change)
+
+    return simulate
+
+
+def _rerank(own: xr.Dataset, seed: int, change: Recalibration | None, n: int) -> xr.Dataset:
+    """Return the first n of a user's own scenarios, their cars ranked again."""
+    some = own.isel(scenario=slice(n))
+    if change is None:
+        return some
+    part = Recalibration(*(np.asarray(values)[: some.sizes["scenario"]] for values in change))
+    return rerank_races(some, {int(own["race"].values[0]): part}, seed)
+
+
+def forecast_notes(forecast: xr.Dataset) -> list[str]:
+    """Return the notes on a stored forecast: calibration, grid, files; or why there is none."""
+    if forecast.sizes["race"] == 0:
+        return [str(forecast.attrs.get("why", NONE_ANNOUNCED))]
+    n_races = int(forecast.attrs[CALIBRATION_RACES])
+    kind = parse_archetype(str(forecast["archetype"].values[0])).label.lower()
+    calibrated = (
+        f"Calibrated with {n_races} earlier races of its kind ({kind})."
+        if n_races
+        else f"Not calibrated: too few earlier races of its kind ({kind})."
+    )
+    grid = (
+        "The grid is set."
+        if forecast.attrs[GRID] == "set"
+        else f"The grid is not set yet: {GRIDS} were drawn from how earlier grids followed form. "
+        "The forecasts that were judged knew theirs, so this one is less sure than they were."
+    )
+    files = "Scenarios for an optimizer: race_forecast.nc and forecast_scenarios.parquet in the store."
+    return [calibrated, grid, files]

@@ -1,0 +1,1 @@
+"""Readers of users' forecasts, one module a form."""

@@ -1,0 +1,341 @@
+"""A user's ensemble as files: what is in them, and one race at a time out of them, as NetCDF or Parquet.
+
+Only one race is ever in memory. What a race must fulfil once it is read is checked in `foreign`.
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+from polars.exceptions import PanicException
+from upath import UPath
+
+from calibration_pipeline.io.addresses import tellable_cause, without_credentials
+from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
+
+CAR_OUTCOMES = ("finish_position", "running", "laps_completed", "laps_led", "fastest_laps")
+RACE_OUTCOMES = ("race_laps", "green_laps", "n_cautions")
+CAR_LABELS = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "car_number": "car_number"}
+"""What may name the cars in a file -> the column of the entries that it means."""
+MAX_ROWS = 2_000_000_000
+LOCAL = ("", "file", "local")
+COPIED_BYTES = 2**24
+INTEGERS = {pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64}
+CAR_DIMS = ("race", "scenario", "driver")
+SHOWN = 5
+MOST_NAMED = 50
+
+
+class EnsembleError(ValueError):
+    """A user's ensemble cannot be taken; one line says where, and why."""
+
+
+class RaceScenarios(NamedTuple):
+    """One race's scenarios, the cars in the order that was asked for.
+
+    Attributes
+    ----------
+    scenario : (scenario), labels as the file has them
+    outcomes : name -> (scenario, car), or (scenario) for `RACE_OUTCOMES`
+    """
+
+    scenario: NDArray
+    outcomes: dict[str, NDArray]
+
+
+class EnsembleFile(Protocol):
+    """One file of an ensemble.
+
+    Attributes
+    ----------
+    path : str
+        As messages name it, without credentials.
+    car_label : str
+        A key of `CAR_LABELS`.
+    outcomes : tuple of str
+        Outcomes that the file has.
+    races : polars.DataFrame
+        A row a race: race_id, or season and round; season where it is known; n_values.
+    """
+
+    path: str
+    car_label: str
+    outcomes: tuple[str, ...]
+    races: pl.DataFrame
+
+    def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
+        """Return the scenarios of one race.
+
+        Parameters
+        ----------
+        race : mapping
+            A row of `races`.
+        cars : sequence of str
+            Labels of the cars entered.
+        where : str
+            Names file and race in messages.
+
+        Raises
+        ------
+        ValueError
+            If the race has other cars than those entered.
+        """
+        ...
+
+
+@contextmanager
+def open_ensemble(path: str | os.PathLike[str]) -> Iterator[list[EnsembleFile]]:
+    """Open an ensemble: a file (`.nc` or `.parquet`), or a folder of files of one of these forms.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it has another form, or a variable or column is missing.
+    """
+    address = str(path)
+    told = without_credentials(address)
+    with ExitStack() as stack:
+        with _named(address, f"Ensemble {told} cannot be read"):
+            paths = _files(UPath(path), told)
+            opened = [(str(one), stack.enter_context(_open(one))) for one in paths]
+        if paths[0].suffix == ".parquet":
+            yield [_ParquetFile(one, file) for one, file in opened]
+        else:
+            names = [f"Ensemble {without_credentials(one)}" for one, _ in opened]
+            refuse_unreadable([file for _, file in opened], names)
+            yield [_NetCDFFile(one, stack.enter_context(_dataset(one, file))) for one, file in opened]
+
+
+def _open(path: UPath) -> IO[bytes]:
+    """Open a file of this machine's disks: of one that is elsewhere, an unnamed copy."""
+    if path.protocol in LOCAL:
+        return Path(str(path)).open("rb")
+    copy = TemporaryFile()  # noqa: SIM115, who opens it closes it
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, copy, COPIED_BYTES)
+    copy.seek(0)
+    return copy
+
+
+@contextmanager
+def _named(address: str, trouble: str) -> Iterator[None]:
+    """Say which file it is, whatever a decoder or a file system makes of a broken one."""
+    try:
+        yield
+    except EnsembleError:
+        raise
+    except (Exception, PanicException) as error:
+        reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))[:300].rstrip(". ")
+        raise EnsembleError(f"{trouble}: {reason}.") from tellable_cause(error, address)
+
+
+def _files(path: UPath, told: str) -> list[UPath]:
+    found = sorted([*path.glob("*.nc"), *path.glob("*.parquet")]) if path.is_dir() else [path]
+    forms = {one.suffix for one in found}
+    if not all(one.is_file() for one in found) or len(forms) != 1 or not forms <= {".nc", ".parquet"}:
+        raise EnsembleError(
+            "An ensemble must be a file .nc or .parquet, or a folder of files of one of these forms; got "
+            f"{told}, {'which holds ' + str(sorted(forms)) if path.exists() else 'which does not exist'}."
+        )
+    return found
+
+
+def _dataset(address: str, file: IO[bytes]) -> xr.Dataset:
+    with _named(address, f"Ensemble {without_credentials(address)} cannot be read as NetCDF 4"):
+        return xr.open_dataset(file, engine="h5netcdf")
+
+
+def _car_label(names: Sequence[str], path: str) -> str:
+    found = [label for label in CAR_LABELS if label in names]
+    if not found:
+        raise EnsembleError(
+            f"Ensemble {path} must name its cars by one of {', '.join(CAR_LABELS)}; it has "
+            + ", ".join(names[:MOST_NAMED])
+        )
+    return found[0]
+
+
+def _check_integers(name: str, is_integer: bool, dtype: object, path: str) -> None:
+    if not is_integer:
+        raise EnsembleError(
+            f"Ensemble {path}: {name} must hold integers, 0 for padding and no fill value; got {dtype}."
+        )
+
+
+def check_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str) -> None:
+    """Refuse a race whose cars are not those entered, each once.
+
+    Raises
+    ------
+    ValueError
+        Naming the cars that are missing, and those that are too many.
+    """
+    unknown, lost = sorted(set(found) - set(cars)), sorted(set(cars) - set(found))
+    twice = sorted(car for car, n in Counter(found).items() if n > 1)
+    complaints = {"without": lost, "with unknown": unknown, "with twice": twice}
+    told = "; ".join(
+        f"{what} {', '.join(map(repr, names[:SHOWN]))}{' ...' if len(names) > SHOWN else ''}"
+        for what, names in complaints.items()
+        if names
+    )
+    if told:
+        raise EnsembleError(
+            f"{where}: the cars, by {label}, must be the {len(cars)} entered, each once; it is {told}."
+        )
+
+
+class _NetCDFFile:
+    def __init__(self, address: str, dataset: xr.Dataset) -> None:
+        self.path = without_credentials(address)
+        self.address = address
+        self.dataset = dataset
+        names = [str(name) for name in dataset.variables]
+        if "finish_position" not in names or set(dataset["finish_position"].dims) != set(CAR_DIMS):
+            raise EnsembleError(
+                f"Ensemble {self.path} must hold finish_position (race, scenario, driver); it holds "
+                + ", ".join(f"{name} {dataset[name].dims}" for name in names[:MOST_NAMED])
+            )
+        if dataset.sizes["race"] > MAX_RACES:
+            n = dataset.sizes["race"]
+            raise EnsembleError(f"Ensemble {self.path} must have at most {MAX_RACES:,} races; it has {n:,}.")
+        self.car_label = _car_label(names, self.path)
+        self._check_dims(self.car_label, ("race", "driver"), ("driver",))
+        self.outcomes = tuple(name for name in (*CAR_OUTCOMES, *RACE_OUTCOMES) if name in names)
+        for name in self.outcomes:
+            self._check_dims(name, CAR_DIMS if name in CAR_OUTCOMES else CAR_DIMS[:2])
+            dtype = dataset[name].dtype
+            _check_integers(name, dtype.kind in ("biu" if name == "running" else "iu"), dtype, self.path)
+        with _named(address, f"Ensemble {self.path} cannot be read as NetCDF 4"):
+            self.races = self._races(names)
+
+    def _check_dims(self, name: str, *allowed: tuple[str, ...]) -> None:
+        dims = self.dataset[name].dims
+        if not any(set(dims) == set(one) for one in allowed):
+            forms = " or ".join(f"({', '.join(one)})" for one in allowed)
+            raise EnsembleError(f"Ensemble {self.path}: {name} must have the dims {forms}; it has {dims}.")
+
+    def _races(self, names: list[str]) -> pl.DataFrame:
+        keys = {"race": "race_id", "race_id": "race_id", "season": "season", "round": "round"}
+        columns = {}
+        for name in keys.keys() & set(names):
+            self._check_dims(name, ("race",))
+            values = self.dataset[name].values
+            whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and (values % 1 == 0).all())
+            _check_integers(name, whole, values.dtype, self.path)
+            columns[keys[name]] = values.astype(np.int64)
+        if "race_id" not in columns and not {"season", "round"} <= set(columns):
+            raise EnsembleError(
+                f"Ensemble {self.path} must name its races by race (race_id), or by season and round; it has "
+                + ", ".join(names[:MOST_NAMED])
+            )
+        sizes = self.dataset.sizes
+        return pl.DataFrame(columns).with_columns(
+            n_values=pl.lit(sizes["scenario"] * sizes["driver"]), index=pl.int_range(pl.len())
+        )
+
+    def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
+        with _named(self.address, f"{where}: it cannot be read as NetCDF 4"):
+            one = self.dataset[[*self.outcomes, self.car_label]].isel(race=race["index"]).load()
+            labels = _text(one[self.car_label].values)
+        finish = one["finish_position"].transpose("scenario", "driver").values
+        taken = finish.any(axis=0)
+        if nameless := [slot for slot in np.flatnonzero(taken).tolist() if labels[slot] == ""]:
+            raise EnsembleError(
+                f"{where}: padding must hold 0; slot {nameless[0]} of driver has finishes but no car."
+            )
+        slots_taken = np.flatnonzero(taken).tolist()
+        found = [labels[slot] for slot in slots_taken]
+        check_cars(found, cars, self.car_label, where)
+        slot_of = dict(zip(found, slots_taken, strict=True))
+        slots = [slot_of[car] for car in cars]
+        outcomes = {
+            name: one[name].transpose("scenario", "driver").values[:, slots]
+            if "driver" in one[name].dims
+            else one[name].values
+            for name in self.outcomes
+        }
+        return RaceScenarios(one["scenario"].values, outcomes)
+
+
+def _text(values: NDArray) -> list[str]:
+    """Return labels as text; never as an array of it, as wide as the widest everywhere."""
+    return [one.decode() if isinstance(one, bytes) else str(one) for one in values.tolist()]
+
+
+class _ParquetFile:
+    def __init__(self, address: str, file: IO[bytes]) -> None:
+        self.path = without_credentials(address)
+        self.address = address
+        with _named(address, f"Ensemble {self.path} cannot be read as Parquet"):
+            self.rows = pl.scan_parquet(file if "://" in address else address)
+            schema = self.rows.collect_schema()
+            n_rows = self.rows.select(pl.len()).collect().item()
+        if n_rows > MAX_ROWS:
+            raise EnsembleError(
+                f"Ensemble {self.path} must have at most {MAX_ROWS:,} rows; it has {n_rows:,}."
+            )
+        names = list(schema)
+        self.key = ["race_id"] if "race_id" in names else ["season", "round"]
+        if missing := [name for name in ("finish_position", "scenario", *self.key) if name not in names]:
+            raise EnsembleError(
+                f"Ensemble {self.path} must have the columns season and round (or race_id), scenario and "
+                f"finish_position; {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing from "
+                f"{', '.join(names[:MOST_NAMED])}."
+            )
+        self.car_label = _car_label(names, self.path)
+        self.outcomes = tuple(name for name in CAR_OUTCOMES if name in names)
+        for name in (*self.outcomes, "scenario", *self.key):
+            fits = schema[name] in INTEGERS or (name == "running" and schema[name] == pl.Boolean)
+            _check_integers(name, fits, schema[name], self.path)
+        known = [name for name in ("season", "round") if name in names and name not in self.key]
+        with _named(address, f"Ensemble {self.path} cannot be read as Parquet"):
+            self.races = (
+                self.rows.group_by(self.key)
+                .agg(pl.len().cast(pl.Int64).alias("n_values"), pl.col(known).first())
+                .collect(engine="streaming")
+                .sort(self.key)
+                .cast(dict.fromkeys((*self.key, *known), pl.Int64))
+            )
+        if unknown := [name for name in self.key if self.races[name].null_count()]:
+            raise EnsembleError(f"Ensemble {self.path}: {', '.join(unknown)} must be known; there are nulls.")
+        if self.races.height > MAX_RACES:
+            raise EnsembleError(
+                f"Ensemble {self.path} must have at most {MAX_RACES:,} races; it has {self.races.height:,}."
+            )
+
+    def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
+        wanted = [pl.col(name) == race[name] for name in self.key]
+        with _named(self.address, f"{where}: it cannot be read as Parquet"):
+            frame = (
+                self.rows.filter(*wanted)
+                .select(
+                    "scenario",
+                    pl.col(self.car_label).cast(pl.String).fill_null("").alias("car"),
+                    *self.outcomes,
+                )
+                .collect()
+            )
+        if nulls := [name for name in frame.columns if frame[name].null_count()]:
+            raise EnsembleError(f"{where}: {', '.join(nulls)} must be known; there are nulls.")
+        check_cars(frame["car"].unique().to_list(), cars, self.car_label, where)
+        per_scenario = frame.group_by("scenario").agg(rows=pl.len(), cars=pl.col("car").n_unique())
+        broken = per_scenario.filter((pl.col("rows") != len(cars)) | (pl.col("cars") != len(cars)))
+        if not broken.is_empty():
+            first = broken.sort("scenario").row(0, named=True)
+            raise EnsembleError(
+                f"{where}: every scenario must have each of the {len(cars)} cars once; scenario "
+                f"{first['scenario']} has {first['rows']} rows and {first['cars']} cars."
+            )
+        slot = pl.col("car").replace_strict(list(cars), range(len(cars)), return_dtype=pl.Int32)
+        ordered = frame.sort("scenario", slot)
+        outcomes = {name: ordered[name].to_numpy().reshape(-1, len(cars)) for name in self.outcomes}
+        return RaceScenarios(ordered["scenario"].to_numpy()[:: len(cars)], outcomes)

@@ -1,0 +1,102 @@
+"""Whether NetCDF files can be read to their end: tried in a process of its own, with limits.
+
+On a damaged file HDF5's library may crash, take all memory or never return. Where it does so here, nothing
+else is lost, and the file is named. Run as a program, this module is that process: it is given open files by
+their numbers, and says of each when it was read.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import xarray as xr
+
+MAX_RACES = 10_000
+MAX_RACE_VALUES = 5_000_000
+"""Scenarios times cars of one race: 125,000 scenarios of 40 cars."""
+MEMORY_BYTES = 4 * 2**30
+CPU_S = 600
+WALL_S = 1800.0
+READ = "read"
+
+
+def refuse_unreadable(files: Sequence[IO[bytes]], names: Sequence[str], wall_s: float = WALL_S) -> None:
+    """Try to read NetCDF files in a process of its own.
+
+    Parameters
+    ----------
+    files : sequence of binary files
+        Open, and of this machine's disks.
+    names : sequence of str
+        What messages call them.
+    wall_s : float
+        Seconds for all of them.
+
+    Raises
+    ------
+    ValueError
+        Naming the first file that cannot be read, and why.
+    """
+    numbers = [file.fileno() for file in files]
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "calibration_pipeline.io.netcdf_probe", *map(str, numbers)],
+            cwd=Path(__file__).parents[2],
+            pass_fds=numbers,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=wall_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        n_read = (late.stdout or b"").count(READ.encode())
+        raise _unreadable(names[n_read], f"that takes more than {wall_s:g} s") from None
+    lines = done.stdout.splitlines()
+    n_read = lines.count(READ)
+    if done.returncode == 0 and n_read == len(files):
+        return
+    said = lines[-1] if len(lines) > n_read else f"its reader ended with exit code {done.returncode}"
+    raise _unreadable(names[min(n_read, len(files) - 1)], said)
+
+
+def _unreadable(name: str, reason: str) -> ValueError:
+    return ValueError(f"{name} cannot be read as NetCDF 4: {reason}.")
+
+
+def read_through(dataset: xr.Dataset) -> None:
+    """Read every variable, a race at a time; what is larger than a race may be is left to be refused."""
+    if dataset.sizes.get("race", 0) > MAX_RACES:
+        return
+    for name in dataset.variables:
+        variable = dataset[name]
+        races = range(variable.sizes.get("race", 1))
+        if variable.size <= MAX_RACE_VALUES * max(len(races), 1):
+            for race in races:
+                _ = variable.isel(race=race, missing_dims="ignore").values
+
+
+def _main(numbers: Sequence[str]) -> int:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    if sys.platform == "linux":  # macOS refuses it
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    for number in numbers:
+        try:
+            with open(int(number), "rb") as file:
+                file.seek(0)
+                with xr.open_dataset(file, engine="h5netcdf") as dataset:
+                    read_through(dataset)
+        except Exception as error:  # whatever a decoder makes of a broken file
+            print(" ".join(f"{type(error).__name__} {error}".split())[:300].rstrip(". "))  # noqa: T201
+            return 1
+        print(READ, flush=True)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -1,0 +1,140 @@
+"""Views of every stored table in DuckDB, and queries in SQL over them.
+
+Views read the Parquet files, so they are as new as these and hold no data.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import duckdb
+import polars as pl
+from duckdb import StatementType
+from upath import UPath
+
+from calibration_pipeline.io.addresses import is_local
+from calibration_pipeline.schemas.contracts import BOUNDARIES, value_type
+
+TABLE_SUFFIX = ".parquet"
+NONE_DAMAGED: Mapping[str, str] = MappingProxyType({})
+TABLES = tuple(asset for asset in BOUNDARIES if value_type(asset) is pl.DataFrame)
+
+
+class Answer(NamedTuple):
+    """The answer to a question: the names of its columns, and its first rows."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection, store: UPath, damaged: Mapping[str, str] = NONE_DAMAGED
+) -> dict[str, str]:
+    """Create a view of every table that is stored, its columns described as in the contracts.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+    store : UPath
+        Folder or object-store address of a source's and series' assets.
+    damaged : mapping
+        Tables that must not be read → the reason.
+
+    Returns
+    -------
+    dict[str, str]
+        The tables that cannot be read, and why.
+    """
+    if not is_local(store):
+        connection.register_filesystem(store.fs)
+    unreadable = dict(damaged)
+    for asset, files in stored_tables(store).items():
+        if asset in damaged:
+            continue
+        try:
+            connection.execute(
+                f"CREATE OR REPLACE VIEW {asset} AS "  # noqa: S608
+                f"SELECT * FROM read_parquet({_quoted(files)}, union_by_name = true)"
+            )
+        except duckdb.Error as error:
+            unreadable[asset] = " ".join(str(error).split())[:300]
+            continue
+        _describe(connection, asset)
+    return unreadable
+
+
+def ask(store: UPath, question: str, most_rows: int, damaged: Mapping[str, str] = NONE_DAMAGED) -> Answer:
+    """Answer a question in SQL from the stored tables.
+
+    Only queries are allowed, and only the store's files can be read.
+
+    Parameters
+    ----------
+    store : UPath
+        Folder or object-store address of a source's assets.
+    question : str
+        One SQL query; the views are named as the assets.
+    most_rows : int
+        Rows of the answer that are returned.
+    damaged : mapping
+        Tables that must not be read → the reason.
+
+    Raises
+    ------
+    ValueError
+        If `question` is not one query, or DuckDB refuses it; the message says which tables there are.
+    """
+    with duckdb.connect() as connection:
+        unreadable = create_views(connection, store, damaged)
+        _lock(connection, store)
+        try:
+            _refuse_commands(connection.extract_statements(question))
+            result = connection.execute(question)
+            columns = tuple(column[0] for column in result.description or ())
+            return Answer(columns, result.fetchmany(most_rows))
+        except duckdb.Error as error:
+            problem = str(error).strip()
+            named = "".join(f"\n{table} cannot be read: {why}" for table, why in unreadable.items())
+            known = ", ".join(sorted(stored_tables(store))) or "none yet"
+            raise ValueError(f"{problem}\nTables: {known}.{named}") from error
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, store: UPath) -> None:
+    """Let the connection read the store, and nothing else on this machine or elsewhere; it writes nowhere."""
+    connection.execute("SET temp_directory = ''")
+    connection.execute(f"SET allowed_directories = [{_quoted(_address(store))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _refuse_commands(statements: Sequence[duckdb.Statement]) -> None:
+    if len(statements) != 1:
+        raise ValueError(f"Ask one query at a time; got {len(statements)}.")
+    if statements[0].type != StatementType.SELECT:
+        raise ValueError(f"Only queries are answered; got a statement {statements[0].type.name}.")
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
+    for name, column in BOUNDARIES[asset].to_schema().columns.items():
+        connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(column.description or "")}')
+
+
+def stored_tables(store: UPath) -> dict[str, str]:
+    """Return the tables that are stored, each with a pattern of its files."""
+    tables = {}
+    for asset in TABLES:
+        single = store / f"{asset}{TABLE_SUFFIX}"
+        if single.exists():
+            tables[asset] = _address(single)
+        elif any((store / asset).rglob(f"[!.]*{TABLE_SUFFIX}")):
+            tables[asset] = f"{_address(store / asset)}/**/*{TABLE_SUFFIX}"
+    return tables
+
+
+def _address(path: UPath) -> str:
+    """Return `path` as DuckDB takes it."""
+    return str(path.absolute()) if is_local(path) else str(path.fs.unstrip_protocol(path.path))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

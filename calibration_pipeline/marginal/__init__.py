@@ -1,0 +1,1 @@
+"""The marginal calibration map of finish probabilities: model, prediction, argument checks."""

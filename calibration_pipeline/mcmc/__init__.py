@@ -1,0 +1,1 @@
+"""NUTS runs, their draws and their convergence, for every model."""

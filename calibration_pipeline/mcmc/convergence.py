@@ -1,0 +1,157 @@
+"""Whether a sampler converged: rank-normalised split R-hat, effective sample sizes, divergences.
+
+Thresholds live here. Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and
+localization, doi:10.1214/20-BA1221.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+
+from calibration_pipeline.mcmc.draws import Draws, Samples, read_draws
+
+R_HAT_GOOD = 1.01
+"""Rank-normalised R-hat below this is good (Vehtari et al. 2021)."""
+R_HAT_FAILS = 1.05
+"""From here on a fit must not be used."""
+ESS_GOOD = 400
+"""Bulk and tail effective sample sizes above this are good (Vehtari et al. 2021)."""
+TAILS = (0.05, 0.95)
+"""Tail ESS is the smaller effective sample size of these two quantiles (Vehtari et al. 2021, section 4.3)."""
+LATEST = "latest"
+"""How the fit on all races is called among those of the folds."""
+FLAT = "R-hat not computable: samples are flat (no chain dimension)"
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """What the draws say about whether the sampler converged.
+
+    Attributes
+    ----------
+    table : polars.DataFrame
+        parameter, r_hat, ess_bulk, ess_tail: one row a scalar parameter, `slope[2]` being the third of
+        several slopes. Null where a diagnostic cannot be computed.
+    divergences : int or None
+        Divergent transitions; None where the samples do not say.
+    converged : bool
+        Whether nothing speaks against it.
+    reasons : list of str
+        What speaks against it, or keeps it from being told.
+    """
+
+    table: pl.DataFrame
+    divergences: int | None
+    converged: bool
+    reasons: list[str]
+
+
+def judge_convergence(draws: Draws) -> Convergence:
+    """Return R-hat and effective sample sizes of every scalar parameter, and what they amount to.
+
+    Parameters
+    ----------
+    draws : Draws
+        Posterior draws; flat ones have no R-hat, and their effective sample sizes take them for one chain.
+
+    Returns
+    -------
+    Convergence
+    """
+    table = _convergence_table(draws)
+    reasons = _doubts(draws, table)
+    divergences = None if draws.diverging is None else int(draws.diverging.sum())
+    if divergences:
+        reasons.append(f"Divergences must be 0, got {divergences}")
+    return Convergence(table, divergences, not reasons, reasons)
+
+
+def convergence_group(fits: Mapping[str, tuple[Samples, int]]) -> xr.Dataset:
+    """Return the convergence of several fits of one model, as it is kept with them.
+
+    Parameters
+    ----------
+    fits : mapping
+        Fold, or `LATEST` -> draws, and how many transitions of the whole fit diverged.
+
+    Returns
+    -------
+    xarray.Dataset
+        `FitConvergence`: r_hat, ess_bulk, ess_tail (fold, parameter), NaN where they cannot be computed;
+        divergences (fold).
+    """
+    tables = [judge_convergence(read_draws(samples)).table for samples, _ in fits.values()]
+    diagnostics = {
+        name: (("fold", "parameter"), np.array([table[name].to_numpy() for table in tables], np.float64))
+        for name in ("r_hat", "ess_bulk", "ess_tail")
+    }
+    divergences = np.array([n for _, n in fits.values()], np.int64)
+    return xr.Dataset(
+        {**diagnostics, "divergences": ("fold", divergences)},
+        {"fold": list(fits), "parameter": tables[0]["parameter"].to_list()},
+    )
+
+
+def _convergence_table(draws: Draws) -> pl.DataFrame:
+    import arviz as az  # imported late: code that only reads stored diagnostics does not need it
+
+    n_chains, n_draws = draws.posterior.sizes["chain"], draws.posterior.sizes["draw"]
+    arrays = {
+        str(name): values.values.reshape(n_chains, n_draws, -1).astype(np.float64)
+        for name, values in draws.posterior.data_vars.items()
+    }
+    labels = [
+        label
+        for name, values in draws.posterior.data_vars.items()
+        for label in _scalar_names(str(name), values.shape[2:])
+    ]
+    matrix = np.concatenate(list(arrays.values()), axis=2)
+    varies = np.ptp(matrix, axis=(0, 1)) > 0
+    columns = {
+        "r_hat": lambda values: az.rhat(values, chain_axis=0, draw_axis=1),
+        "ess_bulk": lambda values: az.ess(values, method="bulk", chain_axis=0, draw_axis=1),
+        "ess_tail": lambda values: az.ess(values, method="tail", prob=TAILS, chain_axis=0, draw_axis=1),
+    }
+    table: dict[str, NDArray] = {}
+    for column, diagnose in columns.items():
+        table[column] = np.full(len(labels), np.nan)
+        if varies.any():
+            table[column][varies] = diagnose(matrix[:, :, varies])
+    return pl.DataFrame({"parameter": labels, **table}, nan_to_null=True)
+
+
+def _scalar_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """`slope` alone, or `slope[0]`, `slope[1]`, ..."""
+    return [f"{name}[{', '.join(map(str, index))}]" if index else name for index in np.ndindex(shape)]
+
+
+def _doubts(draws: Draws, table: pl.DataFrame) -> list[str]:
+    reasons: list[str] = []
+    if not draws.has_chains:
+        reasons.append(FLAT)
+    elif draws.posterior.sizes["chain"] == 1:
+        reasons.append("R-hat not computable: there is only one chain")
+    elif unknown := table.filter(pl.col("r_hat").is_null())["parameter"].to_list():
+        reasons.append(f"R-hat not computable: too few draws, or all alike, of {', '.join(unknown)}")
+    reasons += _worst(
+        table.filter(pl.col("r_hat") >= R_HAT_GOOD), "r_hat", f"R-hat must be below {R_HAT_GOOD}", 3
+    )
+    for column, name in (("ess_bulk", "Bulk"), ("ess_tail", "Tail")):
+        rule = f"{name} ESS must be above {ESS_GOOD}"
+        reasons += _worst(table.filter(pl.col(column) <= ESS_GOOD), column, rule, 0)
+    return reasons
+
+
+def _worst(failing: pl.DataFrame, column: str, rule: str, digits: int) -> list[str]:
+    """Return one line on the parameters that break a rule, the first three by name."""
+    if failing.is_empty():
+        return []
+    shown = [
+        f"{name} {value:.{digits}f}" for name, value in failing.select("parameter", column).head(3).rows()
+    ]
+    more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
+    return [f"{rule}, got {', '.join(shown)}{more}"]

@@ -1,0 +1,112 @@
+"""How series of estimates, their intervals and legends are drawn; the pictures of `plotting` share it."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
+
+from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.plots.figures import FORECAST_STYLES, GREY, Style
+
+
+def draw_points(
+    ax: Axes, x: np.ndarray, part: pl.DataFrame, style: Style, *, label: str, line: bool = False
+) -> None:
+    """Draw `estimate` (or `observed`) at `x` with its interval; hollow where there is no interval."""
+    y = part["estimate" if "estimate" in part.columns else "observed"].to_numpy()
+    lower, upper = interval_ends(part)
+    known = np.isfinite(lower)
+    if line:
+        ax.plot(x, y, style.dash, color=style.color, linewidth=1, alpha=0.6)
+    ax.vlines(x, lower, upper, color=style.color, linewidth=1.5)
+    ax.plot(x[known], y[known], style.marker, color=style.color, label=label if known.any() else None)
+    ax.plot(
+        x[~known],
+        y[~known],
+        style.marker,
+        color=style.color,
+        fillstyle="none",
+        label=None if known.any() else label,
+    )
+
+
+def interval_ends(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends of the intervals, NaN where they cannot be told."""
+    lower, upper = (frame[end].cast(pl.Float64).fill_null(math.nan).to_numpy() for end in ("lower", "upper"))
+    return lower, upper
+
+
+def by_forecast(frame: pl.DataFrame) -> Iterator[tuple[Style, pl.DataFrame]]:
+    """Yield the forecasts that `frame` has, always in the same order."""
+    for forecast, style in FORECAST_STYLES.items():
+        part = frame.filter(forecast=forecast)
+        if not part.is_empty():
+            yield style, part
+
+
+def dodged(
+    parts: list[tuple[Style, pl.DataFrame]], step: float
+) -> Iterator[tuple[float, tuple[Style, pl.DataFrame]]]:
+    """Yield series side by side, centred: pairs of offset and series."""
+    centre = (len(parts) - 1) / 2
+    for index, part in enumerate(parts):
+        yield (index - centre) * step, part
+
+
+def only_value(frame: pl.DataFrame, column: str) -> str:
+    """Return the one value of a column.
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
+    values = frame[column].unique().sort().to_list()
+    if len(values) > 1:
+        raise ValueError(f"A plot shows one {column}, got {', '.join(values)}.")
+    return str(values[0])
+
+
+def archetype_label(frame: pl.DataFrame) -> str:
+    """Return the name of the one archetype of a frame, as people read it."""
+    return Archetype(only_value(frame, "archetype")).label
+
+
+def largest(frame: pl.DataFrame, column: str) -> float:
+    """Return the largest value, 0 where all are null."""
+    return float(frame[column].cast(pl.Float64).fill_null(0).max())  # type: ignore[arg-type]
+
+
+def count(n: Any, noun: str) -> str:
+    """Return a number of things in words; the plural of `noun` ends in s.
+
+    Examples
+    --------
+    >>> count(1, "race"), count(1296, "car")
+    ('1 race', '1,296 cars')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def legend_below(ax: Axes, ncols: int) -> None:
+    """Put the legend 45 points below the axes, where it hides nothing."""
+    below = ScaledTranslation(0, -45 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + below,
+        frameon=False,
+        ncols=ncols,
+        fontsize="small",
+    )
+
+
+def say_no_races(ax: Axes) -> Axes:
+    """Write on empty axes that there are no races yet."""
+    ax.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+    ax.text(0.5, 0.5, "no races yet", ha="center", va="center", color=GREY, fontsize="large")
+    return ax

@@ -1,0 +1,1 @@
+"""Scenarios drawn from a fitted network: ensembles, interventions, starting grids."""

@@ -1,0 +1,1 @@
+"""Fits of the causal network to earlier races, one for each fold."""

@@ -1,0 +1,149 @@
+"""Earlier races as the network's fit reads them: fields, running orders, incidents, cautions, laps."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from calibration_pipeline.scenarios.covariates import (
+    AnyArray,
+    Field,
+    build_field,
+    race_slots,
+    spread,
+)
+from calibration_pipeline.scenarios.folds import first_race_order, open_fold
+from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
+
+RACES_MULTIPLE = 512
+"""One compiled fit serves up to so many races; what is padding costs memory, and no time."""
+
+
+class History(NamedTuple):
+    """Observed races with a leading race axis, padded with races of weight zero.
+
+    Attributes
+    ----------
+    field : Field
+    running_order : (race, driver) int, 1 for the first of the running cars, 0 for retired and padding
+    incident : (race, driver) bool, retired
+    damage : (race, driver) bool, running but `DAMAGE_SHARE` of the race's laps behind
+    n_cautions : (race) int, with `has_cautions` (race) bool
+    race_order : (race) int
+    """
+
+    field: Field
+    running_order: AnyArray
+    incident: AnyArray
+    damage: AnyArray
+    n_cautions: AnyArray
+    has_cautions: AnyArray
+    race_order: AnyArray
+
+
+def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataFrame:
+    """Join what happened to what was known, cars numbered by `race_slots`.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        `DriverFeatures`.
+    race_results : polars.DataFrame
+        `RaceResults`, of at least these races.
+
+    Returns
+    -------
+    polars.DataFrame
+        With `damage`: running at the finish, but more than `DAMAGE_SHARE` of the race behind.
+
+    Raises
+    ------
+    ValueError
+        If a car of the features has no result.
+    """
+    outcome = race_results.select(
+        "race_id", "driver_id", "finish_position", "laps_completed", "laps_led", "running", "race_laps",
+        "green_laps", "n_cautions", "fastest_laps",
+    )  # fmt: skip
+    joined = features.join(outcome, on=["race_id", "driver_id"], how="left")
+    if n_lost := joined["finish_position"].null_count():
+        first = joined.filter(pl.col("finish_position").is_null()).row(0, named=True)
+        raise ValueError(
+            f"Argument race_results must have every car of the features; {n_lost} are missing, "
+            f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
+        )
+    race_laps = pl.col("laps_completed").max().over("race_id")
+    damage = pl.col("running") & (pl.col("laps_completed") < (1 - DAMAGE_SHARE) * race_laps)
+    return race_slots(joined.with_columns(damage=damage))
+
+
+def fold_history(
+    features: pl.DataFrame, race_results: pl.DataFrame, season: int, fold_races: int | None
+) -> pl.DataFrame:
+    """Races before a season's open fold, to which the race that follows its last one belongs.
+
+    The networks of the season are fitted to these races alone: a race within the open fold changes no row.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        `DriverFeatures` of the season and of all before it.
+    race_results : polars.DataFrame
+        `RaceResults` of the same races.
+    season : int
+    fold_races : int or None
+        Races in a fold, None for a season.
+
+    Returns
+    -------
+    polars.DataFrame
+        `FoldHistory`: the columns of `join_history` and `open_fold_start`, the race_order at which the open
+        fold begins.
+
+    Raises
+    ------
+    ValueError
+        If a car of the features has no result.
+    """
+    start = first_race_order(
+        open_fold(features.filter(season=season)["round"], season, fold_races), fold_races
+    )
+    before = pl.col("race_order") < start
+    return join_history(features.filter(before), race_results).with_columns(
+        open_fold_start=pl.lit(start, pl.Int64)
+    )
+
+
+def build_history(slots: pl.DataFrame, width: int) -> History:
+    """Arrays of earlier races, padded to a multiple of `RACES_MULTIPLE` so that few shapes are compiled.
+
+    Parameters
+    ----------
+    slots : polars.DataFrame
+        As made by `join_history`.
+    width : int
+        Slots of the `driver` axis.
+    """
+    order = slots.select(
+        pl.when("running")
+        .then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
+        .otherwise(0)
+    ).to_series()
+    first = slots.filter(pl.col("slot") == 0)
+    history = History(
+        field=build_field(slots, width),
+        running_order=spread(slots, order.to_numpy().astype(np.int32), width),
+        incident=spread(slots, ~slots["running"].to_numpy(), width, fill=False),
+        damage=spread(slots, slots["damage"].to_numpy(), width, fill=False),
+        n_cautions=first["n_cautions"].fill_null(0).to_numpy().astype(np.int32),
+        has_cautions=first["n_cautions"].is_not_null().to_numpy(),
+        race_order=first["race_order"].to_numpy().astype(np.int32),
+    )
+    n_pad = -len(first) % RACES_MULTIPLE
+
+    def pad(values: NDArray) -> NDArray:
+        return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
+
+    padded = [pad(value) for value in history.field]
+    return History(Field(*padded), *(pad(value) for value in history[1:]))

@@ -1,0 +1,188 @@
+"""Fitting the causal network to earlier races: the mode of its posterior, and the curvature there.
+
+The posterior of the few dozen parameters of `posterior.network_posterior` is taken as normal around its mode
+(Laplace; Tierney & Kadane 1986, doi:10.1080/01621459.1986.10478240). Older races count less.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpy.typing import NDArray
+from numpyro import handlers
+from numpyro.infer.util import constrain_fn, potential_energy
+from scipy.optimize import minimize
+
+from calibration_pipeline.scenarios.fit.history import History
+from calibration_pipeline.scenarios.fit.posterior import log_likelihood, prior
+from calibration_pipeline.scenarios.network.structure import FULL, Structure
+
+HALF_LIFE_RACES = 80.0
+PARAMETER_DRAWS = 64
+MAX_NEWTON_STEPS = 20
+NEWTON_DECREMENT = 0.02
+LEAST_CURVATURE = 0.5
+BLOCK_RACES = 8
+
+type Part = Callable[[Array], Array]
+"""A term of the potential, () by unconstrained parameters (flat)."""
+
+
+def forgetting(race_order: NDArray, before: int, half_life: float = HALF_LIFE_RACES) -> NDArray[np.float32]:
+    """Weight of each race in a fit made before the race `before`: halved every `half_life` races.
+
+    Parameters
+    ----------
+    race_order : array of int, shape (race)
+        0 marks padding.
+    before : int
+        race_order; this race and later ones weigh nothing.
+    half_life : float
+        Races.
+
+    Returns
+    -------
+    array, shape (race)
+
+    Examples
+    --------
+    >>> forgetting(np.array([202101, 202102, 202103]), before=202103, half_life=1.0).tolist()
+    [0.5, 1.0, 0.0]
+    """
+    seen = (race_order > 0) & (race_order < before)
+    age = np.cumsum(seen[::-1])[::-1] - 1
+    return np.where(seen, 0.5 ** (age / half_life), 0.0).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames="structure")
+def _potential_and_gradient(
+    flat: Array, history: History, weight: Array, n_races: int, structure: Structure
+) -> tuple[Array, Array]:
+    total: tuple[Array, Array] = _sum_up(jax.value_and_grad, flat, history, weight, n_races, structure)
+    return total
+
+
+@functools.partial(jax.jit, static_argnames="structure")
+def _curvature(flat: Array, history: History, weight: Array, n_races: int, structure: Structure) -> Array:
+    def hessian(part: Part) -> Callable[[Array], Array]:
+        gradient, columns = jax.grad(part), jnp.eye(flat.shape[0])
+        return lambda at: jax.lax.map(lambda column: jax.jvp(gradient, (at,), (column,))[1], columns)
+
+    total: Array = _sum_up(hessian, flat, history, weight, n_races, structure)
+    return total
+
+
+def _sum_up(
+    derive: Callable[[Part], Callable[[Array], Any]],
+    flat: Array,
+    history: History,
+    weight: Array,
+    n_races: int,
+    structure: Structure,
+) -> Any:
+    """Derive the potential at `flat`: that of the prior, and the first `n_races` races' in blocks.
+
+    Blocks need a core's cache alone, and one compiled function serves every number of races.
+    """
+
+    def add(block: Array, total: Any) -> Any:
+        def of_block(values: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(values, block * BLOCK_RACES, BLOCK_RACES)
+
+        races = jax.tree.map(of_block, history)
+
+        def part(at: Array) -> Array:
+            return -log_likelihood(races, of_block(weight), _parameters(at, structure), structure)
+
+        return jax.tree.map(jnp.add, total, derive(part)(flat))
+
+    n_blocks = (n_races + BLOCK_RACES - 1) // BLOCK_RACES
+    return jax.lax.fori_loop(0, n_blocks, add, derive(_prior_potential)(flat))
+
+
+def _prior_potential(flat: Array) -> Array:
+    return potential_energy(prior, (), {}, _parameter_layout()[1](flat))
+
+
+def _parameters(flat: Array, structure: Structure) -> dict[str, Array]:
+    """Return the network's parameters at unconstrained ones (flat)."""
+    values = constrain_fn(prior, (), {}, _parameter_layout()[1](flat))
+    return structure.apply(handlers.substitute(prior, data=values)())
+
+
+@functools.cache
+def _parameter_layout() -> tuple[int, Callable[[Array], dict[str, Array]]]:
+    """Return how many unconstrained parameters there are, and what names them in a flat vector."""
+
+    def draw() -> dict[str, Array]:
+        trace = handlers.trace(handlers.seed(prior, 0)).get_trace()
+        return {name: site["value"] for name, site in trace.items()}
+
+    shapes = jax.eval_shape(draw)
+    flat, unravel = ravel_pytree({name: np.zeros(value.shape, np.float32) for name, value in shapes.items()})
+    return len(flat), unravel
+
+
+def fit_posterior(
+    history: History, weight: NDArray, seed: int, structure: Structure = FULL
+) -> dict[str, NDArray]:
+    """Draw from the normal approximation to the posterior of the network's parameters.
+
+    Parameters
+    ----------
+    history : History
+    weight : array, shape (race)
+        Power of each race's likelihood, as from `forgetting`; at least one is not 0.
+    seed : int
+    structure : Structure
+        The full network, or a baseline.
+
+    Returns
+    -------
+    dict of arrays
+        Parameter -> (draw, ...), `PARAMETER_DRAWS` draws.
+
+    Raises
+    ------
+    RuntimeError
+        If the mode is not found.
+    """
+    n_races = int(np.flatnonzero(weight)[-1]) + 1
+    data = (jax.tree.map(jnp.asarray, history), jnp.asarray(weight), n_races)
+
+    def objective(flat: NDArray) -> tuple[float, NDArray]:
+        value, gradient = _potential_and_gradient(np.float32(flat), *data, structure)
+        return float(value), np.asarray(gradient, np.float64)
+
+    mode = minimize(objective, np.zeros(_parameter_layout()[0]), jac=True, method="L-BFGS-B").x
+    for _ in range(MAX_NEWTON_STEPS):
+        gradient = objective(mode)[1]
+        curvature = _curvature(np.float32(mode), *data, structure)
+        values, vectors = np.linalg.eigh(np.asarray(curvature))
+        values = np.maximum(values, LEAST_CURVATURE)
+        step = vectors @ ((vectors.T @ gradient) / values)
+        decrement = float(gradient @ step)
+        if decrement < NEWTON_DECREMENT:
+            break
+        mode = mode - step
+    else:
+        raise RuntimeError(
+            f"The causal network's fit did not reach its mode: Newton decrement {decrement:.3g} after "
+            f"{MAX_NEWTON_STEPS} steps, must be below {NEWTON_DECREMENT}."
+        )
+    noise = np.random.default_rng(seed).standard_normal((PARAMETER_DRAWS, len(mode)))
+    # The symmetric root: the same whichever sign an eigenvector comes with.
+    flat = mode + ((noise @ vectors) / np.sqrt(values)) @ vectors.T
+    draws = _constrain(np.float32(flat), structure)
+    return {name: np.asarray(values) for name, values in draws.items()}
+
+
+@functools.partial(jax.jit, static_argnames="structure")
+def _constrain(flat: Array, structure: Structure) -> dict[str, Array]:
+    """Parameters of the network at unconstrained draws (draw, flat)."""
+    return jax.vmap(functools.partial(_parameters, structure=structure))(flat)

@@ -1,0 +1,158 @@
+"""The likelihood of earlier races under the causal network, and its parameters' prior, as a NumPyro model.
+
+Race-level chaos is integrated out by Gauss-Hermite quadrature and the race x team effects by common random
+draws; what is left has a few dozen parameters.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from numpy.typing import NDArray
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
+from calibration_pipeline.scenarios.fit.history import History
+from calibration_pipeline.scenarios.network.structure import FULL, Structure
+from calibration_pipeline.stats.plackett_luce import log_probability_narrow, slots_in_order
+from calibration_pipeline.stats.quadrature import gauss_hermite
+
+TEAM_DRAWS = 32
+# How far an archetype's pace weights lie from the common ones, before its sharpness.
+DEVIATION_SCALE = 0.1
+N_ARCHETYPES = len(ARCHETYPES)
+
+
+@functools.cache
+def _team_draws(width: int) -> NDArray[np.float32]:
+    half = np.random.default_rng(0).standard_normal((TEAM_DRAWS // 2, width))
+    return np.concatenate([half, -half]).astype(np.float32)
+
+
+def order_log_likelihood(
+    strength: Array, team: Array, running_order: Array, damage: Array, team_scale: Array, ordinary: bool
+) -> Array:
+    """Log probability of one race's running order, race x team effects integrated out: ().
+
+    Parameters
+    ----------
+    strength : array, shape (driver)
+    team : array of int, shape (driver)
+    running_order : array of int, shape (driver)
+        0 for cars that do not take part.
+    damage : array of bool, shape (driver)
+        Cars that stand behind all others.
+    team_scale : array, shape ()
+    ordinary : bool
+        Whether the winner is drawn first, and not the last car.
+    """
+    width = strength.shape[-1]
+    order = slots_in_order(running_order)
+    effect = jnp.asarray(_team_draws(width))[:, team[order]]
+    utility = strength[order] + team_scale * effect
+    running, damaged = (running_order > 0)[order], damage[order]
+    if ordinary:
+        utility, running, damaged = -utility[:, ::-1], running[::-1], damaged[::-1]
+    front = log_probability_narrow(utility, running & ~damaged)
+    each = front + log_probability_narrow(utility, running & damaged)
+    return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
+
+
+def network_posterior(history: History, weight: Array, structure: Structure = FULL) -> None:
+    """NumPyro model of the network's parameters given earlier races.
+
+    Parameters
+    ----------
+    history : History
+    weight : array, shape (race)
+        Power of each race's likelihood.
+    structure : Structure
+        Which edges are fitted, and which law orders the running cars.
+    """
+    numpyro.factor("races", log_likelihood(history, weight, structure.apply(prior()), structure))
+
+
+def log_likelihood(
+    history: History, weight: Array, parameters: dict[str, Array], structure: Structure = FULL
+) -> Array:
+    """Log-likelihood of earlier races, (): running orders, and regimes (incidents, damage, cautions).
+
+    Parameters
+    ----------
+    history : History
+    weight : array, shape (race)
+        Power of each race's likelihood.
+    parameters : dict
+        As from `prior`, what `structure` says of them applied.
+    structure : Structure
+    """
+    order = _order_by_race(history, parameters, ordinary=structure.ordinary)
+    return jnp.sum(weight * (order + _regime_by_race(history, parameters)))
+
+
+def prior() -> dict[str, Array]:
+    """Parameters of `network.Parameters` that are fitted here, drawn from their prior."""
+
+    def each(name: str, distribution: dist.Distribution, *shape: int) -> Array:
+        return numpyro.sample(name, distribution.expand(shape).to_event(len(shape)))
+
+    n_pace, n_incident = len(PACE_COVARIATES), len(INCIDENT_COVARIATES)
+    common = each("pace_weight_common", dist.Normal(0.0, 0.3), n_pace)
+    deviation = each("pace_weight_deviation", dist.Normal(0.0, DEVIATION_SCALE), N_ARCHETYPES, n_pace)
+    sharpness = each("log_sharpness", dist.Normal(0.0, 0.5), N_ARCHETYPES)
+    return {
+        "pace_weight": jnp.exp(sharpness)[:, None] * (common + deviation),
+        "team_scale": each("team_scale", dist.HalfNormal(0.3)),
+        "incident_intercept": each("incident_intercept", dist.Normal(-2.0, 1.0), N_ARCHETYPES),
+        "incident_weight": each("incident_weight", dist.Normal(0.0, 0.3), n_incident),
+        "chaos_scale": each("chaos_scale", dist.HalfNormal(1.0), N_ARCHETYPES),
+        "damage_intercept": each("damage_intercept", dist.Normal(-2.0, 1.0), N_ARCHETYPES),
+        "damage_weight": each("damage_weight", dist.Normal(0.0, 0.5), n_incident),
+        "damage_chaos_weight": each("damage_chaos_weight", dist.HalfNormal(0.5), N_ARCHETYPES),
+        "caution_intercept": each("caution_intercept", dist.Normal(1.8, 0.5), N_ARCHETYPES),
+        "caution_track_weight": each("caution_track_weight", dist.Normal(0.5, 0.5)),
+        "caution_chaos_weight": each("caution_chaos_weight", dist.HalfNormal(0.3), N_ARCHETYPES),
+    }
+
+
+def _order_by_race(history: History, parameters: dict[str, Array], *, ordinary: bool) -> Array:
+    """Log-likelihood of the running orders: (race)."""
+    field = history.field
+    weight = parameters["pace_weight"][jnp.asarray(field.archetype)]
+    strength = jnp.einsum("rdc,rc->rd", field.pace, weight)
+    team, order, damage = (jnp.asarray(v) for v in (field.team, history.running_order, history.damage))
+    in_axes = (0, 0, 0, 0, None, None)
+    return jax.vmap(order_log_likelihood, in_axes)(
+        strength, team, order, damage, parameters["team_scale"], ordinary
+    )
+
+
+def _regime_by_race(history: History, parameters: dict[str, Array]) -> Array:
+    """Log-likelihood of incidents, damage and cautions, chaos integrated out: (race)."""
+    field: Field = history.field
+    archetype = jnp.asarray(field.archetype)
+    chaos, weight = gauss_hermite()
+
+    def car_level(intercept: str, slope: str, scale: str, happened: Array, able: Array) -> Array:
+        """Log-likelihood of a node that each car has, at each chaos: (race, chaos)."""
+        logit = parameters[intercept][archetype][:, None] + jnp.asarray(field.incident) @ parameters[slope]
+        logit = logit[:, None, :] + (parameters[scale][archetype][:, None] * chaos)[:, :, None]
+        each = happened[:, None, :] * logit - jax.nn.softplus(logit)
+        return jnp.sum(jnp.where(able[:, None, :], each, 0.0), axis=-1)
+
+    car, out, damage = (jnp.asarray(values) for values in (field.car, history.incident, history.damage))
+    incidents = car_level("incident_intercept", "incident_weight", "chaos_scale", out, car)
+    damages = car_level("damage_intercept", "damage_weight", "damage_chaos_weight", damage, car & ~out)
+
+    log_rate = parameters["caution_track_weight"] * jnp.asarray(field.caution)
+    log_rate = (parameters["caution_intercept"][archetype] + log_rate)[:, None]
+    log_rate = log_rate + parameters["caution_chaos_weight"][archetype][:, None] * chaos
+    count = jnp.asarray(history.n_cautions)[:, None]
+    cautions = jnp.where(
+        jnp.asarray(history.has_cautions)[:, None], count * log_rate - jnp.exp(log_rate), 0.0
+    )
+    return jax.nn.logsumexp(incidents + damages + cautions + np.log(weight), axis=-1)

@@ -1,0 +1,1 @@
+"""The causal network: its NumPyro model, edges, stints and graph."""

@@ -1,0 +1,1 @@
+"""Seasons of NASCAR's public feed: documents, cache, reader, frames."""

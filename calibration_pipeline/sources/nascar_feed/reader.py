@@ -1,0 +1,204 @@
+"""Documents of a timing feed as parsed JSON: from the web, a folder or a zip, with limits.
+
+Everything read here is untrusted: documents are limited in size, parsed strictly, and cached only once they
+are whole.
+"""
+
+import hashlib
+import json
+import math
+import zipfile
+import zlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from calibration_pipeline.io.addresses import is_on_the_web, split_query, tellable_cause, without_credentials
+from calibration_pipeline.sources.base import MissingDocumentError, SourceError
+from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
+from calibration_pipeline.sources.web import WebClient, WebLimits, too_large
+
+CHUNK_BYTES = 2**20
+TURN = ".turn"
+# What reading files may raise; anything else is a bug and passes.
+FAILURES = (OSError, EOFError, ImportError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+class FeedReader:
+    """Reads JSON documents below a base URL.
+
+    Parameters
+    ----------
+    base_url : str
+        `https://…`, a folder, a zip (`zip://::/path.zip`, or the path of a `.zip` file): anything that
+        fsspec opens. The query of a web address, as in `https://…?token=…`, is a credential: it goes with
+        every request, and into no message.
+    cache_dir : Path, optional
+        Folder for copies of documents; used for the web only. Readers that share it ask by turns.
+    limits : WebLimits, optional
+        How long, how much and how often the web is asked; of files, the size alone is limited.
+
+    Raises
+    ------
+    SourceError
+        If `base_url` is empty, or on the web and not to be split into address and query.
+    """
+
+    def __init__(self, base_url: str, cache_dir: Path | None = None, limits: WebLimits | None = None) -> None:
+        try:
+            self._address, self._query = split_query(base_url)
+        except ValueError as error:
+            raise SourceError(f"The feed's base URL cannot be used: {error}.") from None
+        self.base_url = without_credentials(self._address)
+        self.is_remote = is_on_the_web(self._address)
+        self._limits = limits or WebLimits()
+        key = hashlib.sha256(self.base_url.encode()).hexdigest()[:16]
+        self._cache = FeedCache(cache_dir / key) if cache_dir is not None and self.is_remote else None
+        self._web = WebClient(self._limits, self._cache.folder / TURN if self._cache is not None else None)
+
+    def read_json(self, path: str, *, final: bool = False) -> Any:
+        """Return the parsed document at `path` below the base URL.
+
+        Parameters
+        ----------
+        path : str
+            Made of the feed's fixed names and of integers, never of text from a document.
+        final : bool
+            Whether the document will not change any more, so that a copy that was kept as final will do.
+
+        Raises
+        ------
+        MissingDocumentError
+            If there is no such document.
+        SourceError
+            If it cannot be read, is too large or is not JSON.
+        """
+        if self.is_remote:
+            return self._read_web(path, final=final)
+        return _parse(self._read_file(path), self.url(path))
+
+    def distrust(self, path: str) -> None:
+        """Have the document at `path` asked for again, final or not: what it says cannot be used."""
+        if self._cache is not None:
+            self._cache.distrust(path)
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders right below the base URL.
+
+        Raises
+        ------
+        SourceError
+            If the base URL is on the web, does not exist or cannot be read.
+        """
+        if self.is_remote:
+            raise SourceError(f"{self.base_url} is on the web, where folders cannot be listed.")
+        try:
+            filesystem, root = self._filesystem
+            found = filesystem.ls(root, detail=True)
+        except SourceError:
+            raise
+        except FAILURES as error:
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from cause
+        names = (str(one["name"]).rstrip("/") for one in found if one["type"] == "directory")
+        return sorted(name.rpartition("/")[2] for name in names)
+
+    def url(self, path: str) -> str:
+        """Return where `path` lies, as messages name it."""
+        return f"{self.base_url}/{path}"
+
+    def _read_web(self, path: str, *, final: bool) -> Any:
+        """Ask the web, unless a final copy is there; a copy that may have changed is asked about."""
+        where = self.url(path)
+        kept = self._cache.load(path) if self._cache is not None else None
+        if kept is not None and kept.final and final:
+            return _parse(kept.content, where)
+        try:
+            answer = self._web.get(
+                f"{self._address}/{path}{self._query}", kept.validators if kept is not None else {}
+            )
+        except MissingDocumentError as error:
+            if kept is None or self._cache is None:
+                raise
+            raise SourceError(
+                f"{where} was there before and now is not: {error} The feed refuses to answer, has moved, "
+                f"or has taken it back; its copy lies in {self._cache.folder}."
+            ) from error
+        if answer is not None:
+            document = _parse(answer.content, where, answer.content_type)
+            if self._cache is not None and (final or answer.validators):
+                self._cache.keep(path, KeptDocument(answer.content, final, answer.validators))
+            return document
+        if kept is None or self._cache is None:
+            raise SourceError(f"{where} cannot be read: it is said to be unchanged, and no copy is there.")
+        document = _parse(kept.content, where)
+        if final:
+            self._cache.keep(path, KeptDocument(kept.content, final, kept.validators))
+        return document
+
+    @cached_property
+    def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """The file system and the path in it of the base URL."""
+        is_zip = self._address.endswith(".zip") and "::" not in self._address
+        absent = SourceError(f"The feed's base URL {self.base_url} does not exist.")
+        try:
+            filesystem, root = url_to_fs(f"zip://::{self._address}" if is_zip else self._address)
+        except FileNotFoundError as error:
+            raise absent from tellable_cause(error, self._address)
+        if root and not filesystem.exists(root):
+            raise absent
+        return filesystem, root
+
+    def _read_file(self, path: str) -> bytes:
+        most = self._limits.max_bytes
+        content = bytearray()
+        try:
+            filesystem, root = self._filesystem
+            with filesystem.open(f"{root}/{path}" if root else path, "rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    content += chunk
+                    if len(content) > most:
+                        raise too_large(self.url(path), most)
+        except SourceError:
+            raise
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            cause = tellable_cause(error, self._address)
+            raise MissingDocumentError(f"{self.url(path)} does not exist.") from cause
+        except FAILURES as error:
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
+        return bytes(content)
+
+
+def _reason(error: Exception) -> str:
+    return without_credentials(" ".join(f"{type(error).__name__} {error}".split()))[:200].rstrip(". ")
+
+
+def _parse(content: bytes, where: str, content_type: str = "") -> Any:
+    """Parse strict JSON: NaN and infinities are refused."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else refuse(text[:20])
+
+    try:
+        return json.loads(content, parse_constant=refuse, parse_float=finite)
+    except (ValueError, RecursionError) as error:
+        said = f", content type {content_type!r}" if content_type else ""
+        size = f"{len(content):,} bytes{said}"
+        if content.lstrip()[:1] == b"<":
+            raise SourceError(
+                f"{where} is a web page (HTML or XML; {size}), not JSON: the feed has moved, is under "
+                "repair or refuses to answer."
+            ) from error
+        raise SourceError(f"{where} is not valid JSON ({size}): {_reason_of_parser(error)}.") from error
+
+
+def _reason_of_parser(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

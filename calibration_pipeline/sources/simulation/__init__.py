@@ -1,1 +1,0 @@
-"""The invented world behind the simulated source: laws, cast, careers, races, seasons."""

@@ -1,0 +1,1 @@
+"""Seasons from a table of results and a table of laps."""

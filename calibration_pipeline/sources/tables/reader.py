@@ -1,0 +1,161 @@
+"""Tables as they lie in Parquet and CSV files, on a disk or at an address: with limits, nothing interpreted.
+
+Everything read here is untrusted: files are limited in bytes and rows, also after decompression, and read as
+data alone. What the columns mean is in `tables_columns`.
+"""
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+
+import polars as pl
+from fsspec.core import url_to_fs
+from polars.exceptions import PanicException, PolarsError
+
+from calibration_pipeline.io.addresses import tellable_cause, without_credentials
+from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.web import import_aiohttp
+
+MAX_BYTES = 2**30
+MAX_ROWS = 50_000_000
+MAX_COLUMNS = 1_000
+MAX_CELLS = 200_000_000
+"""Rows times columns that are held at a time."""
+HEADER_BYTES = 2**16
+CHUNK_BYTES = 2**20
+KINDS = (".parquet", ".csv", ".csv.gz")
+# What stands for a missing value in text, beside nothing at all; R writes NA.
+NULL_VALUES = ["", "NA", "NaN"]
+
+
+class TableFile:
+    """One table, read from its file once and then served column by column.
+
+    Parameters
+    ----------
+    path : str
+        Path or address (anything that fsspec opens) that ends in `.parquet`, `.csv` or `.csv.gz`.
+
+    Raises
+    ------
+    SourceError
+        If it ends in something else.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._address = path
+        self.path = without_credentials(path)
+        name = path.partition("?")[0].lower() if "://" in path else path.lower()
+        if not name.endswith(KINDS):
+            raise SourceError(f"A table must be a file ending in {', '.join(KINDS)}; got {self.path!r}.")
+        self._is_parquet = name.endswith(".parquet")
+        self._is_compressed = name.endswith(".gz")
+
+    @cached_property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Columns and their types; of a CSV file, all are text.
+
+        Raises
+        ------
+        SourceError
+            If the file does not exist, is too large, or is no such table.
+        """
+        try:
+            schema = dict(self._frame.collect_schema())
+        except (PolarsError, PanicException) as error:
+            raise self._damaged(error) from error
+        rows = self._collect(self._frame.select(pl.len())).item()
+        if rows > MAX_ROWS:
+            raise self._too_large(f"{MAX_ROWS:,} rows")
+        return schema
+
+    def read(self, columns: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
+        """Return some columns, of the rows for which `where` holds.
+
+        Raises
+        ------
+        SourceError
+            As `schema` does.
+        """
+        if missing := [name for name in columns if name not in self.schema]:
+            raise SourceError(f"{self.path} has no column {', '.join(missing)}.")
+        rows = self._frame if where is None else self._frame.filter(where)
+        most = MAX_CELLS // max(len(columns), 1)
+        frame = self._collect(rows.select(columns).head(most + 1))
+        if frame.height > most:
+            raise self._too_large(f"{MAX_CELLS:,} cells at a time")
+        return frame
+
+    @cached_property
+    def _frame(self) -> pl.LazyFrame:
+        content = self._read()
+        try:
+            if self._is_parquet:
+                return pl.scan_parquet(io.BytesIO(content))
+            self._refuse_large(content)
+            # Read as a whole: a lazy scan lets rows pass that have more fields than the header.
+            return pl.read_csv(io.BytesIO(content), infer_schema=False, null_values=NULL_VALUES).lazy()
+        except (PolarsError, PanicException) as error:
+            raise self._damaged(error) from error
+
+    def _refuse_large(self, content: bytes) -> None:
+        """Refuse a CSV file that would take much more memory than it has bytes, as one of commas does."""
+        head = content[:HEADER_BYTES].decode(errors="replace")
+        try:
+            n_columns = len(next(csv.reader(io.StringIO(head)), []))
+        except csv.Error as error:
+            raise self._damaged(error) from error
+        n_rows = content.count(b"\n") + 1
+        if n_columns > MAX_COLUMNS or (n_columns > 1 and len(head) == HEADER_BYTES and "\n" not in head):
+            raise self._too_large(f"{MAX_COLUMNS:,} columns")
+        if n_rows > MAX_ROWS or n_rows * n_columns > MAX_CELLS:
+            raise self._too_large(f"{MAX_ROWS:,} rows and {MAX_CELLS:,} cells")
+
+    def _too_large(self, most: str) -> SourceError:
+        return SourceError(f"{self.path} is too large: a table must have at most {most}.")
+
+    def _read(self) -> bytes:
+        """Return the file's content, decompressed."""
+        is_web = self._address.startswith(("http://", "https://"))
+        web_failures = (import_aiohttp().ClientError,) if is_web else ()
+        try:
+            return self._read_once(is_web=is_web)
+        except FileNotFoundError as error:
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.path} does not exist.") from cause
+        except (OSError, EOFError, ImportError, ValueError, zlib.error, *web_failures) as error:
+            if isinstance(error, SourceError):
+                raise
+            told = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))
+            cause = tellable_cause(error, self._address)
+            raise SourceError(f"{self.path} cannot be read: {told[:200].rstrip('. ')}.") from cause
+
+    def _read_once(self, *, is_web: bool) -> bytes:
+        filesystem, path = url_to_fs(self._address)
+        # With a size given and no blocks, fsspec streams the body at once; asked for the size, it would
+        # call every failure a missing file.
+        options = {"block_size": 0, "size": 1} if is_web else {}
+        chunks: list[bytes] = []
+        size = 0
+        with filesystem.open(path, "rb", **options) as raw:
+            file = gzip.GzipFile(fileobj=raw) if self._is_compressed else raw
+            while chunk := file.read(CHUNK_BYTES):
+                size += len(chunk)
+                if size > MAX_BYTES:
+                    raise self._too_large(f"{MAX_BYTES:,} bytes")
+                chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        try:
+            return frame.collect()
+        except (PolarsError, PanicException) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> SourceError:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        kind = "Parquet" if self._is_parquet else "CSV"
+        return SourceError(f"{self.path} is not a table in {kind}: {reason.rstrip('.')}.")

@@ -1,0 +1,188 @@
+"""Seasons from a table of results, and optionally a table of laps: a user's own, or nascaR.data's.
+
+What the columns are called is in `tables_columns`, what is checked and what is filled in `tables_frames`.
+Races that fit no archetype or whose track is not known are left out and named.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
+from calibration_pipeline.sources.base import SeasonData, SourceError, hold_to_contract
+from calibration_pipeline.sources.tables import frames as tables_frames
+from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
+from calibration_pipeline.sources.tables.reader import TableFile
+from calibration_pipeline.tracks import CompiledTracks
+
+logger = logging.getLogger(__name__)
+
+COUNTS = (
+    "races",
+    "races_left_out",
+    "races_not_run",
+    "races_laps_led_mismatch",
+    "races_grid_with_gaps",
+    "cars",
+    "cars_without_status",
+    "cars_without_rating",
+    "cars_ranked_behind_fewer_laps",
+    "non_starters",
+    "results_repeated",
+)
+LAP_COUNTS = (
+    "races_without_laps",
+    "cars_without_laps",
+    "cars_with_lap_gaps",
+    "laps",
+    "laps_without_time",
+    "laps_without_position",
+    "laps_without_result",
+    "laps_repeated",
+    "laps_in_gaps",
+)
+
+
+class TablesSource:
+    """Reads seasons from tables. Nothing is read before it is asked for.
+
+    Parameters
+    ----------
+    results_path : str
+        Table of results, one row a car and race: `.parquet`, `.csv` or `.csv.gz`, a path or an address that
+        fsspec opens.
+    laps_path : str, optional
+        Table of laps, one row a car and lap, in the same forms.
+    tracks : CompiledTracks
+        Says which kind of track a race is run on, and how many laps its usual race has.
+
+    Raises
+    ------
+    SourceError
+        If a path ends in something else.
+    """
+
+    name = "tables"
+
+    def __init__(self, results_path: str, laps_path: str | None, tracks: CompiledTracks) -> None:
+        self.tracks = tracks
+        self._results_file = TableFile(results_path)
+        self._laps_file = None if laps_path is None else TableFile(laps_path)
+
+    @cached_property
+    def seasons(self) -> tuple[int, ...]:
+        """The seasons with races that have run, from the first that the track catalogue knows."""
+        first = min(era.first_season for era in self.tracks.eras)
+        return tuple(
+            season
+            for season in self._results.seasons()
+            if season >= first and (self._results.read(season)["finish_position"] > 0).any()
+        )
+
+    def load_season(self, season: int) -> SeasonData:
+        """Return the races of `season` that have run.
+
+        `counts` holds the names in `COUNTS`, and where there is a table of laps those in `LAP_COUNTS`.
+
+        Raises
+        ------
+        SourceError
+            If the table has no such season, or a table is damaged or contradicts itself.
+        """
+        counts = Counter(dict.fromkeys(COUNTS + (LAP_COUNTS if self._laps else ()), 0))
+        where = self._results_file.path
+        run, left_out = self._finished(season, counts)
+        cars = tables_frames.starters(run, where, counts)
+        results = tables_frames.complete(cars, counts)
+        telemetry = LapTelemetry.empty()
+        if self._laps is not None and self._laps_file is not None and not results.is_empty():
+            laps = self._laps.read(season)
+            results, telemetry = tables_frames.add_laps(results, laps, self._laps_file.path, counts)
+        lines = [left_out[order] for order in sorted(left_out)]
+        for line in lines:
+            logger.warning("Left out: %s", line)
+        counts.update(races=results["race_id"].n_unique(), races_left_out=len(lines))
+        return SeasonData(
+            race_results=hold_to_contract(RaceResults, results, self._where(season)),
+            lap_telemetry=hold_to_contract(LapTelemetry, telemetry, self._where(season)),
+            counts=dict(counts),
+            left_out=lines,
+        )
+
+    def finished_races(self, season: int) -> dict[int, str]:
+        """Return the races of `season` that have run, on known tracks and with a grid.
+
+        Raises
+        ------
+        SourceError
+            If the table cannot be read.
+        """
+        if season not in self._results.seasons():
+            return {}
+        races = self._finished(season, Counter())[0].unique("race_id").sort("race_order")
+        return {race["race_id"]: _label(race) for race in races.iter_rows(named=True)}
+
+    def next_race(self, after_season: int) -> pl.DataFrame | None:
+        """Return the entry list of the first race that has not run, in `after_season` or the one after.
+
+        A race that has not run is one whose cars all have no finish; most tables have none.
+
+        Returns
+        -------
+        polars.DataFrame or None
+            Schema `EntryList`; None where the table has no such race.
+        """
+        for season in (after_season, after_season + 1):
+            if season not in self._results.seasons():
+                continue
+            rows = self._numbered(season, Counter())
+            last_run = pl.col("race_order").filter(pl.col("finish_position") > 0).max().fill_null(0)
+            coming, left_out = tables_frames.place_races(
+                rows.filter(pl.col("race_order") > last_run), self.tracks
+            )
+            for line in left_out.values():
+                logger.warning("No forecast of %s", line)
+            if not coming.is_empty():
+                first = coming.filter(pl.col("race_order") == pl.col("race_order").min())
+                cars = tables_frames.entries(first, self._results_file.path)
+                return hold_to_contract(EntryList, cars, self._where(season))
+        return None
+
+    def _finished(self, season: int, counts: Counter[str]) -> tuple[pl.DataFrame, dict[int, str]]:
+        """Return the cars of the races that can be used, and why others are left out, by race_order."""
+        placed, left_out = tables_frames.place_races(self._numbered(season, counts), self.tracks)
+        has_run = (pl.col("finish_position") > 0).any().over("race_order")
+        has_grid = pl.col("start_position").is_not_null().any().over("race_order")
+        counts["races_not_run"] += placed.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
+        run = placed.filter(has_run)
+        for race in run.filter(~has_grid).unique("race_order").iter_rows(named=True):
+            left_out[race["race_order"]] = f"{_label(race)}: its grid is not known."
+        return run.filter(has_grid), left_out
+
+    def _where(self, season: int) -> str:
+        return f"Season {season} of {self._results_file.path}"
+
+    @cached_property
+    def _results(self) -> Columns:
+        return Columns(self._results_file, RESULTS)
+
+    @cached_property
+    def _laps(self) -> Columns | None:
+        return None if self._laps_file is None else Columns(self._laps_file, LAPS)
+
+    def _numbered(self, season: int, counts: Counter[str]) -> pl.DataFrame:
+        """Return a season's rows, each with its race and driver."""
+        where = self._results_file.path
+        rows = self._results.read(season)
+        if rows.is_empty():
+            known = ", ".join(str(one) for one in self._results.seasons()) or "none"
+            raise SourceError(f"Season {season} is not in {where}; it has {known}.")
+        return tables_frames.number_races(rows, where, counts)
+
+
+def _label(race: Mapping[str, Any]) -> str:
+    return f"{race['season']} race {race['round']} ({race['track']})"

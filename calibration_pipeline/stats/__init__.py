@@ -1,0 +1,1 @@
+"""Statistics without a domain: ranking, quadrature, Chebyshev tables, Plackett-Luce, Sinkhorn, intervals."""
