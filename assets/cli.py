@@ -312,15 +312,16 @@ def _events(settings: "Settings", options: argparse.Namespace) -> None:
 
 def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
     from calibration_pipeline.forecast.next_race import forecast_notes
+    from calibration_pipeline.io.stored_values import read_asset
     from calibration_pipeline.schemas.contracts import ContractError
     from calibration_pipeline.terminal.next_race import print_forecast
-
-    from .flow.forecast import read_forecast
 
     store = settings.store_path
     try:
         with _reported(ContractError):
-            forecast, chances, events = read_forecast(store)
+            forecast, chances, events = (
+                read_asset(store, name) for name in ("race_forecast", "forecast_chances", "forecast_events")
+            )
     except FileNotFoundError as error:
         raise CommandError(
             f"There is no forecast in {store} yet: calibration-pipeline run makes one."

@@ -10,13 +10,14 @@ from rich.markup import escape
 from upath import UPath
 
 from calibration_pipeline.io.stored_files import file_version
+from calibration_pipeline.io.stored_values import stored_partitions
 from calibration_pipeline.schemas.contracts import place
 
 from .instance import home_folder, open_records, prepare_home
 from .orchestration.finished_races import REPORT
 from .orchestration.staleness import Lineage, data_version, latest_record
 from .settings import Settings
-from .storage.io_managers import ParquetIOManager, ReportIOManager, stored_partitions
+from .storage.io_managers import ParquetIOManager, ReportIOManager
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 

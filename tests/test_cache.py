@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from assets.storage.cache import ValueCache
+from calibration_pipeline.io.value_cache import ValueCache
 
 
 def dataset(n: int = 1000) -> xr.Dataset:

@@ -14,7 +14,8 @@ from upath import UPath
 
 from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
 from assets.partitions import ARCHETYPE_PARTITIONS, archetype_partition, season_partitions
-from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager, stored_value
+from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager
+from calibration_pipeline.io.stored_values import read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
 from calibration_pipeline.verification import properties
@@ -297,12 +298,12 @@ def test_rules_of_a_contract_need_no_check(tmp_path: Path, asset: str) -> None:
     path = manager.path_of(asset, "2021")
     path.parent.mkdir(parents=True)
     path.write_bytes(manager.serialise(validate(good, asset)))
-    stored_value(path, asset, "2021")
+    read_value(path, asset, "2021")
     with pytest.raises(ContractError, match=re.escape(rule)):
         validate(bad, asset)
     path.write_bytes(manager.serialise(bad))
     with pytest.raises(ContractError, match=re.escape(rule)):
-        stored_value(path, asset, "2021")
+        read_value(path, asset, "2021")
 
 
 def test_numbers_of_a_check_have_at_most_four_digits(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from assets.flow import telemetry
 from assets.instance import open_instance, prepare_home
 from assets.orchestration.staleness import Lineage
 from assets.settings import Settings, load_settings
-from assets.storage.cache import ValueCache
 from assets.storage.provenance import DEPENDS_ON
 from benchmarks.settings_page import dependents
+from calibration_pipeline.io.value_cache import ValueCache
 
 ASSETS = Path(__file__).parents[1] / "assets"
 NAMES = {"fold_length": "fold_races", "season_list": "seasons", "feed_url": "source", "results": "source"}
@@ -167,9 +167,9 @@ def test_another_schema_version_is_named(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = lineage(instance)
-    for module in ("orchestration.staleness", "storage.io_managers"):
-        monkeypatch.setattr(f"assets.{module}.SCHEMA_VERSION", "999")
-    monkeypatch.setattr("assets.storage.io_managers._cache", ValueCache())
+    for module in ("assets.orchestration.staleness", "calibration_pipeline.io.stored_values"):
+        monkeypatch.setattr(f"{module}.SCHEMA_VERSION", "999")
+    monkeypatch.setattr("calibration_pipeline.io.stored_values._cache", ValueCache())
     assert there.stale_reason("driver_features", "2024") == (
         "driver_features [2024] is stored with schema version 2, this program reads 999: "
         "materialize it again."

@@ -16,10 +16,9 @@ from assets.storage.io_managers import (
     NetCDFIOManager,
     ParquetIOManager,
     io_managers,
-    stored_partitions,
-    stored_value,
 )
 from calibration_pipeline.io.stored_files import write_atomically
+from calibration_pipeline.io.stored_values import read_value, stored_partitions
 from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
 from calibration_pipeline.schemas.frames import LapTelemetry
 
@@ -116,7 +115,7 @@ def test_partitions_of_two_dimensions_are_files_in_folders(tmp_path: Path, root:
 def test_table_comes_back(tmp_path: Path, root: str) -> None:
     base = UPath(tmp_path if root == "disk" else root)
     assert materialize(base, LAPS, pl.DataFrame, "lap_telemetry", "parquet").success
-    value = stored_value(base / "lap_telemetry" / "2021.parquet", "lap_telemetry", "2021")
+    value = read_value(base / "lap_telemetry" / "2021.parquet", "lap_telemetry", "2021")
     assert value.equals(LAPS)
 
 
@@ -125,7 +124,7 @@ def test_table_comes_back(tmp_path: Path, root: str) -> None:
 def test_ensemble_comes_back_even_without_races(tmp_path: Path, root: str, n_races: int) -> None:
     base = UPath(tmp_path if root == "disk" else root)
     assert materialize(base, ensemble(n_races), xr.Dataset, "scenario_ensemble", "netcdf").success
-    value = stored_value(base / "scenario_ensemble" / "2021.nc", "scenario_ensemble", "2021")
+    value = read_value(base / "scenario_ensemble" / "2021.nc", "scenario_ensemble", "2021")
     xr.testing.assert_identical(value, ensemble(n_races))
     assert {name: value[name].dtype.kind for name in value} == {
         name: ensemble()[name].dtype.kind for name in ensemble()
@@ -186,7 +185,7 @@ def test_contract_is_checked_on_read(tmp_path: Path) -> None:
     broken = LAPS.with_columns(position=pl.lit(0, pl.Int64))
     write_atomically(path, ParquetIOManager().serialise(broken))
     with pytest.raises(ContractError, match="position"):
-        stored_value(path, "lap_telemetry", "2021")
+        read_value(path, "lap_telemetry", "2021")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +217,7 @@ def test_file_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = UPath(tmp_path / "2021.parquet")
     LAPS.write_parquet(tmp_path / "2021.parquet", metadata={"schema_version": "0"})
     with pytest.raises(ContractError, match="schema version 0, this program reads 2"):
-        stored_value(path, "lap_telemetry", "2021")
+        read_value(path, "lap_telemetry", "2021")
 
 
 def test_write_replaces_whole_files_and_clears_old_leftovers(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from upath import UPath
 
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.io.escaping import escape_text
+from calibration_pipeline.io.stored_values import read_value
 from calibration_pipeline.schemas.contracts import BOUNDARIES, ContractError
 from calibration_pipeline.verification.properties import PROPERTIES, Finding, Property
 
 from ..flow.metadata import number
-from ..storage.io_managers import stored_value
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 CONTRACT = "contract"
@@ -55,7 +55,7 @@ def asset_checks(asset: dg.AssetSpec) -> dg.AssetChecksDefinition:
     def checks(context: dg.AssetCheckExecutionContext, stored: UPath) -> Iterator[dg.AssetCheckResult]:
         partition = context.partition_key if context.has_partition_key else None
         try:
-            value = stored_value(stored, name, partition)
+            value = read_value(stored, name, partition)
         except ContractError as error:
             yield _result(key, CONTRACT, ERROR, Finding(False, str(error), {}))
             for each in required:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 import xarray as xr
-from upath import UPath
 
 from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.addresses import without_credentials
@@ -17,7 +16,7 @@ from calibration_pipeline.sources.base import Source
 
 from ..partitions import by_archetype
 from ..settings import Settings
-from ..storage.io_managers import ALLOW_MISSING, NetCDFIOManager, ParquetIOManager
+from ..storage.io_managers import ALLOW_MISSING
 from ..storage.provenance import depends_on
 from .metadata import OWNERS, boundary, number, plot, rows, table
 
@@ -143,24 +142,6 @@ def next_race(
     yield dg.Output(joint, "forecast_events", metadata={**rows(joint), **facts, "events": table(joint, 40)})
     scenarios = scenario_table(forecast)
     yield dg.Output(scenarios, "forecast_scenarios", metadata={**rows(scenarios), **facts})
-
-
-def read_forecast(store: UPath) -> tuple[xr.Dataset, pl.DataFrame, pl.DataFrame]:
-    """Return the stored forecast: its scenarios, chances and joint events.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none yet.
-    ContractError
-        If a stored file is damaged.
-    """
-    arrays, tables = NetCDFIOManager(store), ParquetIOManager(store)
-    chances, events = (
-        tables.read(tables.path_of(name, None), name, None)
-        for name in ("forecast_chances", "forecast_events")
-    )
-    return arrays.read(arrays.path_of("race_forecast", None), "race_forecast", None), chances, events
 
 
 def _nothing(none: xr.Dataset, why: str) -> Iterator[dg.Output]:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
+from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
 from calibration_pipeline.tracks import compile_constraints
@@ -18,7 +19,7 @@ from calibration_pipeline.tracks import compile_constraints
 from ..orchestration.finished_races import REPORT
 from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
 from ..settings import Settings
-from ..storage.io_managers import ALLOW_MISSING, PATH, SCHEMA_VERSION, Report
+from ..storage.io_managers import ALLOW_MISSING, PATH, Report
 from ..storage.provenance import depends_on
 from .metadata import OWNERS, boundary, rows, table
 

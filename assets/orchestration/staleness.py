@@ -13,6 +13,7 @@ import dagster as dg
 from upath import UPath
 
 from calibration_pipeline.io.stored_files import file_version
+from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.schemas.contracts import ContractError, place
 
 from ..partitions import upstream_partitions
@@ -21,7 +22,6 @@ from ..storage.io_managers import (
     ALLOW_MISSING,
     READ,
     SCHEMA,
-    SCHEMA_VERSION,
     SETTINGS,
     StoredManager,
     io_managers,

@@ -7,27 +7,30 @@ Each materialization records the versions of the inputs that its step loaded, an
 depends on: `staleness` compares them with what is there.
 """
 
-import contextlib
-import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
 import dagster as dg
-import polars as pl
 import xarray as xr
 from upath import UPath
 
-from calibration_pipeline.io.netcdf import read_netcdf, stamped, unstamp
-from calibration_pipeline.io.stored_files import content_version, file_version, seal, unseal, write_atomically
-from calibration_pipeline.schemas.contracts import ContractError, place, validate, value_type
-from calibration_pipeline.schemas.datasets import races_of
+from calibration_pipeline.io.netcdf import stamped
+from calibration_pipeline.io.stored_files import content_version, file_version, write_atomically
+from calibration_pipeline.io.stored_values import (
+    NETCDF,
+    PARQUET,
+    SCHEMA_VERSION,
+    encode,
+    path_of,
+    read_value,
+    read_with_version,
+    refuse_missing,
+)
+from calibration_pipeline.schemas.contracts import ContractError, place, validate
 
 from ..partitions import archetype_of
-from .cache import ValueCache
 from .provenance import DEPENDS_ON
 
-SCHEMA_VERSION = "2"
-COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 LEFT_OUT = "left_out"
 """Metadata key of an input, a dataset: the variables that are not read."""
 OWN_ARCHETYPE = "own_archetype"
@@ -36,8 +39,6 @@ ALLOW_MISSING = "allow_missing_partitions"
 """Metadata key of an input whose partitions need not all be there."""
 READ, SETTINGS, PATH, SCHEMA = "read", "settings", "path", "schema_version"
 """Metadata keys of a materialization: version by input, value by setting, the file, its schema version."""
-
-_cache = ValueCache()
 
 
 class InputVersions:
@@ -59,7 +60,7 @@ class InputVersions:
 
 
 class StoredManager(dg.IOManager):
-    """Base of the managers; a subclass turns a value into bytes and back.
+    """Base of the managers: files of one kind below a root.
 
     Parameters
     ----------
@@ -72,8 +73,6 @@ class StoredManager(dg.IOManager):
     """
 
     extension = ""
-    has_contract = True
-    """Whether values have a contract that validates them."""
 
     def __init__(
         self,
@@ -86,27 +85,16 @@ class StoredManager(dg.IOManager):
         self.settings = dict(settings or {})
 
     def path_of(self, asset: str, partition: str | None) -> UPath:
-        """Return where a partition of an asset is stored."""
-        parts = (asset,) if partition is None else (asset, *partition.split("|"))
-        return self.root.joinpath(*parts[:-1], f"{parts[-1]}{self.extension}")
+        """Return the path of a partition of an asset."""
+        return path_of(self.root, asset, partition, self.extension)
 
     def files_of(self, path: UPath) -> tuple[UPath, ...]:
         """Return the files of a stored value."""
         return (path,)
 
-    def stored_bytes(self, path: UPath) -> bytes:
-        """Return the content that a stored value's version is computed from."""
-        return b"".join(file.read_bytes() for file in self.files_of(path))
-
     def serialise(self, value: Any) -> bytes:
         """Return `value` as the content of a file."""
-        raise NotImplementedError
-
-    def deserialise(
-        self, data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
-    ) -> tuple[Any, str | None]:
-        """Return a file's value, and the schema version that it was stored with."""
-        raise NotImplementedError
+        return encode(value)
 
     def read(
         self,
@@ -116,49 +104,8 @@ class StoredManager(dg.IOManager):
         archetype: str | None = None,
         left_out: Collection[str] = (),
     ) -> Any:
-        """Return the stored value of an asset's partition, validated.
-
-        Parameters
-        ----------
-        path : UPath
-        asset : str
-        partition : str or None
-        archetype : str, optional
-            Read only the races of this archetype, where the value has races.
-        left_out : collection of str
-            Variables of a dataset that are not read.
-
-        Raises
-        ------
-        FileNotFoundError
-            If it has not been materialized.
-        ContractError
-            If the file breaks the contract or has another schema version.
-        """
-        return self._read(path, asset, partition, archetype, left_out)[0]
-
-    def _read(
-        self, path: UPath, asset: str, partition: str | None, archetype: str | None, left_out: Collection[str]
-    ) -> tuple[Any, str]:
-        """Return the value and its version."""
-        _refuse_missing(path, asset, partition)
-        with _named_where_unreadable(path, asset, partition):
-            data = self.stored_bytes(path)
-            version = content_version(data)
-            if not self.has_contract:
-                return self.deserialise(data, asset, None, ())[0], version
-            key = (asset, version, archetype, frozenset(left_out))
-            if (cached := _cache.get(key)) is not None:
-                return cached, version
-            value, schema_version = self.deserialise(data, asset, archetype, left_out)
-        if schema_version != SCHEMA_VERSION:
-            raise ContractError(
-                f"{place(asset, partition)} is stored with schema version {schema_version}, this program "
-                f"reads {SCHEMA_VERSION}: materialize it again."
-            )
-        valid = validate(value, asset, partition)
-        _cache.put(key, valid)
-        return valid, version
+        """Return a stored value, as `stored_values.read_value` does."""
+        return read_value(path, asset, partition, archetype, left_out)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Validate and store a value, and record what it was computed from."""
@@ -195,10 +142,10 @@ class StoredManager(dg.IOManager):
         for partition in partitions:
             path = self.path_of(asset, partition)
             if _wants_path(context):
-                _refuse_missing(path, asset, partition)
+                refuse_missing(path, asset, partition)
                 values[partition], version = path, str(file_version(self.files_of(path)))
             else:
-                values[partition], version = self._read(
+                values[partition], version = read_with_version(
                     path, asset, partition, archetype, metadata.get(LEFT_OUT, ())
                 )
             source = place(asset, partition)
@@ -209,29 +156,11 @@ class StoredManager(dg.IOManager):
 class ParquetIOManager(StoredManager):
     """Polars frames as Parquet."""
 
-    extension = ".parquet"
-
-    def serialise(self, value: pl.DataFrame) -> bytes:
-        """Return the frame as Parquet."""
-        buffer = io.BytesIO()
-        value.write_parquet(buffer, metadata={"schema_version": SCHEMA_VERSION})
-        return buffer.getvalue()
-
-    def deserialise(
-        self,
-        data: bytes,
-        asset: str,  # noqa: ARG002
-        archetype: str | None,
-        left_out: Collection[str],  # noqa: ARG002
-    ) -> tuple[pl.DataFrame, str | None]:
-        """Return the frame, or only an archetype's races."""
-        frame = pl.read_parquet(data)
-        schema_version = pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
-        return frame if archetype is None else races_of(frame, archetype), schema_version
+    extension = PARQUET
 
 
 class NetCDFIOManager(StoredManager):
-    """Datasets and trees as NetCDF 4, compressed, readable with xarray alone.
+    """Datasets and trees as NetCDF, with their provenance.
 
     Parameters
     ----------
@@ -241,7 +170,7 @@ class NetCDFIOManager(StoredManager):
         What `provenance` returns; attributes of every file.
     """
 
-    extension = ".nc"
+    extension = NETCDF
 
     def __init__(
         self,
@@ -258,25 +187,6 @@ class NetCDFIOManager(StoredManager):
         own = {"code_version": context.asset_spec.code_version or ""}
         return super().write(stamped(value, {**self.made_with, **own}), context, path)
 
-    def serialise(self, value: xr.Dataset | xr.DataTree) -> bytes:
-        """Return the dataset or tree as NetCDF."""
-        stamped = value.copy(deep=False)
-        stamped.attrs = {**value.attrs, "schema_version": SCHEMA_VERSION}
-        if isinstance(stamped, xr.DataTree):
-            encoding = {node.path: _compressed(node.dataset) for node in stamped.subtree}
-            return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=encoding)))
-        return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=_compressed(stamped))))
-
-    def deserialise(
-        self, data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
-    ) -> tuple[xr.Dataset | xr.DataTree, str | None]:
-        """Return the dataset or tree, or only an archetype's races of a dataset, fully loaded."""
-        tree = read_netcdf(unseal(data), archetype, left_out)
-        value = tree if value_type(asset) is xr.DataTree else tree.to_dataset()
-        version = value.attrs.pop("schema_version", None)
-        unstamp(value)
-        return value, version
-
 
 class Report(NamedTuple):
     """The calibration report in its two forms."""
@@ -289,7 +199,6 @@ class ReportIOManager(StoredManager):
     """The report as a page (.html) and, beside it, its Markdown twin (.md)."""
 
     extension = ".html"
-    has_contract = False
 
     def write(self, value: Report, context: dg.OutputContext, path: UPath) -> bytes:  # noqa: ARG002
         """Store both forms."""
@@ -301,25 +210,29 @@ class ReportIOManager(StoredManager):
         """Return the files of both forms."""
         return path, path.with_suffix(".md")
 
-    def deserialise(self, data: bytes, *_: object) -> tuple[str, None]:
+    def read(self, path: UPath, asset: str, partition: str | None, *_: object) -> str:
         """Return both forms as one text."""
-        return data.decode(), None
+        refuse_missing(path, asset, partition)
+        try:
+            return "".join(file.read_text(encoding="utf-8") for file in self.files_of(path))
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{place(asset, partition)} cannot be read from {path}: {error}") from error
 
 
 class CatalogueIOManager(StoredManager):
     """The catalogue of views, a DuckDB file."""
 
     extension = ".duckdb"
-    has_contract = False
 
     def write(self, value: bytes, context: dg.OutputContext, path: UPath) -> bytes:  # noqa: ARG002
         """Store the file."""
         write_atomically(path, value)
         return value
 
-    def deserialise(self, data: bytes, *_: object) -> tuple[bytes, None]:
+    def read(self, path: UPath, asset: str, partition: str | None, *_: object) -> bytes:
         """Return the file's content."""
-        return data, None
+        refuse_missing(path, asset, partition)
+        return path.read_bytes()
 
 
 def io_managers(
@@ -333,46 +246,6 @@ def io_managers(
         "report": ReportIOManager(root, inputs, settings),
         "catalogue": CatalogueIOManager(root, inputs, settings),
     }
-
-
-def stored_partitions(folder: UPath) -> dict[str, UPath]:
-    """Return the files of an asset's partitions by key, in order; none where the folder does not exist."""
-    depth = len(folder.parts)
-    paths = sorted([*folder.glob("[!.]*.*"), *folder.glob("*/[!.]*.*")])
-    return {"|".join(path.with_suffix("").parts[depth:]): path for path in paths}
-
-
-def stored_value(path: UPath, asset: str, partition: str | None, archetype: str | None = None) -> Any:
-    """Return the value stored at `path`, its contract checked, or only an archetype's races of it."""
-    manager = ParquetIOManager() if path.suffix == ParquetIOManager.extension else NetCDFIOManager()
-    return manager.read(path, asset, partition, archetype)
-
-
-@contextlib.contextmanager
-def _named_where_unreadable(path: UPath, asset: str, partition: str | None) -> Iterator[None]:
-    """Name the file that is read, and whose it is, where it cannot be."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever a decoder makes of a broken file
-        raise ContractError(
-            f"{place(asset, partition)} cannot be read from {path}: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the encoding: numbers are compressed, those of a race (or chain, or fold) as one chunk."""
-    return {
-        str(name): COMPRESSION | ({"chunksizes": (1, *variable.shape[1:])} if variable.ndim > 2 else {})
-        for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind in "biuf" and variable.size and variable.ndim
-    }
-
-
-def _refuse_missing(path: UPath, asset: str, partition: str | None) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
 
 
 def _partition(context: dg.OutputContext) -> str | None:

@@ -1,17 +1,16 @@
 """A joint event judged on the stored forecasts."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import polars as pl
 from upath import UPath
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.events.language import Event
+from calibration_pipeline.io.stored_values import path_of, read_asset, stored_partitions
 from calibration_pipeline.verification.joint_events import validate_events
 
 from ..partitions import archetype_partition
-from .io_managers import NetCDFIOManager, stored_partitions
 
 
 def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, pl.DataFrame, str]]:
@@ -25,17 +24,12 @@ def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, p
     from calibration_pipeline.calibration.archetype_races import results_table
     from calibration_pipeline.verification.backtest import scored_forecasts
 
-    arrays = NetCDFIOManager(store)
-
-    def stored(asset: str, partition: str) -> Any:
-        return arrays.read(arrays.path_of(asset, partition), asset, partition)
-
     for archetype in ARCHETYPES:
         partition = archetype_partition(archetype)
-        if not arrays.path_of("recalibrated_forecast", partition).exists():
+        if not path_of(store, "recalibrated_forecast", partition).exists():
             continue
-        races = stored("archetype_races", partition)
-        forecasts = scored_forecasts(races, stored("recalibrated_forecast", partition))
+        races = read_asset(store, "archetype_races", partition)
+        forecasts = scored_forecasts(races, read_asset(store, "recalibrated_forecast", partition))
         table, skipped = validate_events(forecasts, results_table(races), [event], seed)
         yield archetype.label, table, skipped.get(str(event), "")
 

@@ -1,0 +1,168 @@
+"""Files of stored values: their paths, their encoding, and reading with the contract checked.
+
+Frames are Parquet files. Datasets and trees are NetCDF 4 files, compressed, readable with xarray alone.
+"""
+
+import contextlib
+import io
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import polars as pl
+import xarray as xr
+from upath import UPath
+
+from calibration_pipeline.io.netcdf import read_netcdf, unstamp
+from calibration_pipeline.io.stored_files import content_version, seal, unseal
+from calibration_pipeline.io.value_cache import ValueCache
+from calibration_pipeline.schemas.contracts import ContractError, place, validate, value_type
+from calibration_pipeline.schemas.datasets import races_of
+
+SCHEMA_VERSION = "2"
+COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
+PARQUET, NETCDF = ".parquet", ".nc"
+
+_cache = ValueCache()
+
+
+def path_of(root: UPath, asset: str, partition: str | None, extension: str | None = None) -> UPath:
+    """Return the path of a stored partition.
+
+    Parameters
+    ----------
+    root : UPath
+        Folder or object-store address of one source's and series' assets.
+    asset : str
+    partition : str or None
+        Partition key; its dimensions, as in 'short_track|network', are folders.
+    extension : str, optional
+        That of the asset's contract by default.
+    """
+    if extension is None:
+        extension = PARQUET if value_type(asset) is pl.DataFrame else NETCDF
+    parts = (asset,) if partition is None else (asset, *partition.split("|"))
+    return root.joinpath(*parts[:-1], f"{parts[-1]}{extension}")
+
+
+def stored_partitions(folder: UPath) -> dict[str, UPath]:
+    """Return the files of an asset's partitions by key, in order; none where the folder does not exist."""
+    depth = len(folder.parts)
+    paths = sorted([*folder.glob("[!.]*.*"), *folder.glob("*/[!.]*.*")])
+    return {"|".join(path.with_suffix("").parts[depth:]): path for path in paths}
+
+
+def encode(value: pl.DataFrame | xr.Dataset | xr.DataTree) -> bytes:
+    """Return the content of a value's file, with the schema version and, for NetCDF, a checksum."""
+    if isinstance(value, pl.DataFrame):
+        buffer = io.BytesIO()
+        value.write_parquet(buffer, metadata={"schema_version": SCHEMA_VERSION})
+        return buffer.getvalue()
+    stamped = value.copy(deep=False)
+    stamped.attrs = {**value.attrs, "schema_version": SCHEMA_VERSION}
+    if isinstance(stamped, xr.DataTree):
+        encoding = {node.path: _compressed(node.dataset) for node in stamped.subtree}
+        return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=encoding)))
+    return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=_compressed(stamped))))
+
+
+def read_asset(root: UPath, asset: str, partition: str | None = None) -> Any:
+    """Return the stored value of an asset's partition; errors as in `read_value`."""
+    return read_value(path_of(root, asset, partition), asset, partition)
+
+
+def read_value(
+    path: UPath,
+    asset: str,
+    partition: str | None,
+    archetype: str | None = None,
+    left_out: Collection[str] = (),
+) -> Any:
+    """Return a stored value that fulfils its contract.
+
+    Parameters
+    ----------
+    path : UPath
+    asset : str
+    partition : str or None
+    archetype : str, optional
+        Read only the races of this archetype, where the value has races.
+    left_out : collection of str
+        Variables of a dataset that are not read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has not been materialized.
+    ContractError
+        If the file breaks the contract or has another schema version.
+    """
+    return read_with_version(path, asset, partition, archetype, left_out)[0]
+
+
+def read_with_version(
+    path: UPath,
+    asset: str,
+    partition: str | None,
+    archetype: str | None = None,
+    left_out: Collection[str] = (),
+) -> tuple[Any, str]:
+    """Return a stored value as `read_value` does, and its data version."""
+    refuse_missing(path, asset, partition)
+    with _named_where_unreadable(path, asset, partition):
+        data = path.read_bytes()
+        version = content_version(data)
+        key = (asset, version, archetype, frozenset(left_out))
+        if (cached := _cache.get(key)) is not None:
+            return cached, version
+        value, schema_version = _decode(data, asset, archetype, left_out)
+    if schema_version != SCHEMA_VERSION:
+        raise ContractError(
+            f"{place(asset, partition)} is stored with schema version {schema_version}, this program "
+            f"reads {SCHEMA_VERSION}: materialize it again."
+        )
+    valid = validate(value, asset, partition)
+    _cache.put(key, valid)
+    return valid, version
+
+
+def refuse_missing(path: UPath, asset: str, partition: str | None) -> None:
+    """Raise FileNotFoundError, naming asset and partition, where there is no file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{place(asset, partition)} has not been materialized: no {path}")
+
+
+def _decode(
+    data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
+) -> tuple[Any, str | None]:
+    """Return a file's value, and the schema version that it was stored with."""
+    if value_type(asset) is pl.DataFrame:
+        frame = pl.read_parquet(data)
+        schema_version = pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
+        return frame if archetype is None else races_of(frame, archetype), schema_version
+    tree = read_netcdf(unseal(data), archetype, left_out)
+    value = tree if value_type(asset) is xr.DataTree else tree.to_dataset()
+    version = value.attrs.pop("schema_version", None)
+    unstamp(value)
+    return value, version
+
+
+@contextlib.contextmanager
+def _named_where_unreadable(path: UPath, asset: str, partition: str | None) -> Iterator[None]:
+    """Name the file, its asset and its partition in the error of a file that cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a decoder makes of a broken file
+        raise ContractError(
+            f"{place(asset, partition)} cannot be read from {path}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return the encoding: numbers are compressed, those of a race (or chain, or fold) as one chunk."""
+    return {
+        str(name): COMPRESSION | ({"chunksizes": (1, *variable.shape[1:])} if variable.ndim > 2 else {})
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind in "biuf" and variable.size and variable.ndim
+    }
