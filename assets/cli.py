@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-SETTING_OPTIONS = {
-    "source": "simulated, nascar_feed or tables (your own results)",
-    "feed-url": "with source nascar_feed: https:// address, folder or zip of the timing feed's files",
-    "results": "with source tables: your results, a row a car and race, as .parquet, .csv or .csv.gz (a path "
-    "or an address); columns: docs/tables.md",
-    "laps": "with source tables, optional: your laps, a row a car and lap, in the same forms",
-    "network": "full, or a baseline: ordinary, no_incidents, ordinary_no_incidents",
-    "ensembles": "your own scenarios (NetCDF or Parquet) in place of the network's",
-    "events": "your own joint events (TOML), judged beside the default ones; see calibration-pipeline events",
-    "seasons": "consecutive seasons: 2020,2021 or 2020-2023 or 2020- (open); what the files hold by default",
-    "scenarios": "scenarios simulated per race",
-    "fold-races": "races per fold; by default a season where history is long enough",
-    "store": "folder or object-store address that holds the assets",
-    "seed": "seed of every random draw",
-    "automation": "true: schedules and sensor run without being switched on in the UI",
-    "executor": "where runs are executed: process_pool, in_process or dask",
-    "processes": "worker processes of executor process_pool",
-    "dask-address": "with executor dask: address of the scheduler, e.g. tcp://10.0.0.5:8786",
-}
 INTERRUPTED = 130
 
 
@@ -78,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .settings import Settings
+
     parser = argparse.ArgumentParser(
         prog="calibration-pipeline",
         description="Are simulated NASCAR races to be trusted? Calibration by kind of track.",
@@ -143,14 +126,16 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (run, ui, report, forecast, events, sql, verify, settings):
         group = command.add_argument_group("settings", "override environment and .env")
-        for name, text in SETTING_OPTIONS.items():
-            group.add_argument(f"--{name}", metavar="VALUE", help=text)
+        for name, field in Settings.model_fields.items():
+            group.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=field.description)
     return parser
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    names = [name.replace("-", "_") for name in SETTING_OPTIONS]
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    from .settings import Settings
+
+    given = {name: getattr(options, name) for name in Settings.model_fields}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _load(options: argparse.Namespace) -> "Settings":
@@ -223,7 +208,7 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
 def _materialize(
     settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
 ) -> None:
-    from calibration_pipeline.sources.seasons import span
+    from calibration_pipeline.seasons import span
 
     console = _console()
     console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")

@@ -7,7 +7,8 @@ import dagster as dg
 
 from .asset_checks import every_finished_race
 from .asset_checks.stored_values import build_checks
-from .flow import calibration, catalogue, forecast, ingest, report, scenarios, telemetry, verification
+from .flow import calibration, forecast, ingest, report, scenarios, telemetry, verification
+from .flow.metadata import described
 from .jax_environment import prepare_jax
 from .orchestration.finished_races import REPORT
 from .orchestration.jobs import build_jobs
@@ -17,7 +18,8 @@ from .partitions import narrow, seasons_of
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings
 
-MODULES = [ingest, telemetry, scenarios, calibration, verification, forecast, report, catalogue]
+FLOW = [ingest, telemetry, scenarios, calibration, verification, forecast, report]
+"""Modules of assets in the order of the data flow; each is a group of the UI."""
 
 
 def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -31,9 +33,15 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
     """
     as_set, settings = settings, with_seasons(settings)
     seasons = seasons_of(settings)
+    groups = {
+        key.path[-1]: module.__name__.rpartition(".")[2]
+        for module in FLOW
+        for asset in dg.load_assets_from_modules([module])
+        for key in asset.keys  # type: ignore[union-attr]
+    }
     assets = [
-        with_freshness(narrow(asset, seasons), settings)
-        for asset in dg.load_assets_from_modules(MODULES, key_prefix=settings.key_prefix)
+        with_freshness(described(narrow(asset, seasons), groups), settings)
+        for asset in dg.load_assets_from_modules(FLOW, key_prefix=settings.key_prefix)
         if isinstance(asset, dg.AssetsDefinition) and _is_known(asset, settings)
     ]
     jobs = build_jobs(assets)

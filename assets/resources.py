@@ -4,9 +4,9 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from calibration_pipeline.seasons import parse_seasons
 from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
-from calibration_pipeline.sources.seasons import parse_seasons
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints

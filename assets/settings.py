@@ -18,7 +18,7 @@ from upath import UPath
 
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
-from calibration_pipeline.sources.seasons import parse_seasons, span
+from calibration_pipeline.seasons import parse_seasons, span
 
 ENV_PREFIX = "CALIBRATION_"
 SERIES = "cup"

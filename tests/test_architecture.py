@@ -22,6 +22,7 @@ LIBRARY_LAYERS = tuple(
     f"calibration_pipeline.{name}"
     for name in (
         "archetypes",
+        "seasons",
         "stats",
         "schemas",
         "io",
@@ -106,9 +107,9 @@ def parse(path: Path) -> ast.Module:
 
 
 def offenders(paths: list[Path], find: Callable[[ast.Module], set[str]]) -> dict[str, set[str]]:
-    """What `find` finds, by module; empty where the rule is kept."""
+    """Results of `find` by module; empty where the rule is kept."""
     found = {str(path.relative_to(ROOT)): find(parse(path)) for path in paths}
-    return {name: what for name, what in found.items() if what}
+    return {name: names for name, names in found.items() if names}
 
 
 def imported(tree: ast.Module) -> set[str]:
@@ -155,7 +156,7 @@ def keywords(tree: ast.Module) -> set[str]:
 
 
 def dangers(tree: ast.Module) -> set[str]:
-    """What makes text or files into code, hands text to a shell, or unpacks files where they say."""
+    """Uses of code execution, pickles, shells, and unpacking to paths that an archive names."""
     methods = {name.partition(".")[2] for name in dotted(tree)} & DANGEROUS_METHODS
     return (
         imported(tree) & PICKLES
@@ -249,7 +250,7 @@ def test_every_asset_is_stored_by_a_manager_of_ours(tmp_path: Path) -> None:
     assert keys == set(io_managers(settings.store_path))
 
 
-def test_everything_public_says_what_it_is() -> None:
+def test_everything_public_has_a_docstring() -> None:
     """Test that every module, public class, function and method has a docstring."""
 
     def find(tree: ast.Module) -> set[str]:

@@ -10,7 +10,7 @@ from clusters import BUCKET, object_store
 from upath import UPath
 
 from assets.cli import main
-from assets.flow.catalogue import catalogue
+from assets.flow.report import catalogue
 from assets.settings import Settings
 from assets.storage.io_managers import ParquetIOManager
 from calibration_pipeline.io.sql import TABLES, ask, create_views, stored_tables
@@ -145,7 +145,8 @@ def test_the_asset_holds_views_with_described_columns(
     store: UPath, tmp_path: Path, results: pl.DataFrame
 ) -> None:
     made = catalogue(Settings(store=str(store.parents[1])), calibration_report=store)
-    assert f"| race_results | {2 * results.height} |" in made.metadata["views"].value
+    views = {record.data["view"]: record.data["rows"] for record in made.metadata["views"].records}
+    assert views["race_results"] == 2 * results.height
     (tmp_path / "catalogue.duckdb").write_bytes(made.value)
     with duckdb.connect(tmp_path / "catalogue.duckdb", read_only=True) as connection:
         views = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}

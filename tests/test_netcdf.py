@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from calibration_pipeline.calibration.archetype_races import all_seasons
 from calibration_pipeline.io.netcdf import read_netcdf
 
 EVERYTHING = xr.Dataset(
@@ -89,3 +90,12 @@ def test_what_is_no_netcdf_is_refused(content: bytes) -> None:
     """Test that nothing, something else and half a file are errors and not values."""
     with pytest.raises(OSError, match="NetCDF"):
         read_netcdf(content)
+
+
+@pytest.mark.parametrize("seasons", [[2022], [2022, 2023]])
+def test_seasons_of_an_archetype_survive_storage(seasons: list[int]) -> None:
+    """NetCDF returns an attribute of length one as a scalar; a single season stays a list."""
+    races = xr.DataTree()
+    races.attrs = {"seasons": np.array(seasons)}
+    stored = read_netcdf(bytes(races.to_netcdf(engine="h5netcdf")))
+    assert all_seasons(stored) == seasons

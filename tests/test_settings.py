@@ -1,4 +1,4 @@
-"""Settings: what is read, from where, and how a wrong value is told."""
+"""Settings: their sources, their order of precedence, and messages for wrong values."""
 
 import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from assets.settings import Settings, SettingsError, load_settings, origins
 from benchmarks.settings_page import settings_page
 from calibration_pipeline.scenarios.network.structure import VARIANTS
-from calibration_pipeline.sources.seasons import parse_seasons
+from calibration_pipeline.seasons import parse_seasons
 
 
 def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,4 +179,4 @@ def test_every_variant_of_the_network_can_be_set_and_no_other():
 
 def test_page_of_settings_is_that_of_the_code() -> None:
     page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_page(), "make docs/settings.md anew: python -m benchmarks.settings_page"
+    assert page == settings_page(), "write docs/settings.md: python -m benchmarks.settings_page"

@@ -21,9 +21,8 @@ from ..partitions import (
 from ..settings import Settings
 from ..storage.io_managers import LEFT_OUT, OWN_ARCHETYPE
 from ..storage.provenance import depends_on
-from .metadata import OWNERS, boundary, number, numbers, plot, table
+from .metadata import number, numbers, plot, table
 
-GROUP = "calibration"
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
 scenarios_of_every_season = dg.AssetIn(
@@ -37,10 +36,8 @@ archetypes = dg.AssetIn(partition_mapping=archetypes_of_forecaster)
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="netcdf",
     ins={
@@ -49,7 +46,6 @@ archetypes = dg.AssetIn(partition_mapping=archetypes_of_forecaster)
         "causal_network": of_every_season,
         "scenario_ensemble": scenarios_of_every_season,
     },
-    metadata=boundary("archetype_races"),
 )
 def archetype_races(
     context: dg.AssetExecutionContext,
@@ -84,13 +80,11 @@ def archetype_races(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
-    owners=OWNERS,
     code_version="4",
     io_manager_key="netcdf",
-    metadata=boundary("calibration_posterior") | depends_on("seed"),
+    metadata=depends_on("seed"),
 )
 def calibration_posterior(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree
@@ -99,7 +93,7 @@ def calibration_posterior(
 
     Each fold's fit sees only the races before the fold.
     """
-    from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
+    from calibration_pipeline.calibration.archetype_races import all_seasons, raw_forecast, results_table
     from calibration_pipeline.calibration.summaries import (
         convergence_by_fold,
         identification,
@@ -117,7 +111,7 @@ def calibration_posterior(
         raw_forecast(archetype_races),
         results_table(archetype_races),
         archetype,
-        archetype_races.attrs["seasons"].tolist(),
+        all_seasons(archetype_races),
         seed=settings.seed,
     )
     slopes = slope_by_season(fit, str(archetype))
@@ -143,13 +137,11 @@ def calibration_posterior(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
-    owners=OWNERS,
     code_version="2",
     io_manager_key="netcdf",
-    metadata=boundary("recalibrated_forecast") | depends_on("seed", "ensembles"),
+    metadata=depends_on("seed", "ensembles"),
 )
 def recalibrated_forecast(
     settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, calibration_posterior: xr.DataTree
@@ -181,14 +173,12 @@ def recalibrated_forecast(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
-    owners=OWNERS,
     code_version="2",
     io_manager_key="netcdf",
     ins={"recalibrated_forecast": outcomes_alone},
-    metadata=boundary("backtest") | depends_on("seed"),
+    metadata=depends_on("seed"),
 )
 def backtest(
     settings: dg.ResourceParam[Settings],
@@ -232,14 +222,12 @@ def backtest(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
-    owners=OWNERS,
     code_version="4",
     io_manager_key="netcdf",
     ins={"calibration_posterior": archetypes},
-    metadata=boundary("pooled_posterior") | depends_on("seed", "seasons"),
+    metadata=depends_on("seed", "seasons"),
 )
 def pooled_posterior(
     settings: dg.ResourceParam[Settings], calibration_posterior: dict[str, xr.DataTree]
@@ -272,14 +260,11 @@ def pooled_posterior(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=FORECASTERS,
     kinds={"arviz", "parquet"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
     ins={"calibration_posterior": archetypes},
-    metadata=boundary("model_comparison"),
 )
 def model_comparison(
     calibration_posterior: dict[str, xr.DataTree], pooled_posterior: xr.DataTree

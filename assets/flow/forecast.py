@@ -18,9 +18,8 @@ from ..partitions import by_archetype
 from ..settings import Settings
 from ..storage.io_managers import ALLOW_MISSING
 from ..storage.provenance import depends_on
-from .metadata import OWNERS, boundary, number, plot, rows, table
+from .metadata import number, plot, rows, table
 
-GROUP = "forecast"
 TABLES = {
     "forecast_chances": "Probabilities of each car of the next race: win, top 5, top 10, retirement.",
     "forecast_events": "Probabilities of the joint events in the next race, with intervals.",
@@ -31,25 +30,22 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
 
 @dg.multi_asset(
     name="next_race",
-    group_name=GROUP,
     ins={"calibration_posterior": dg.AssetIn(metadata={ALLOW_MISSING: True})},
     outs={
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
             io_manager_key="netcdf",
             kinds={"jax", "netcdf"},
-            owners=OWNERS,
             code_version="4",
-            metadata=boundary("race_forecast") | SETTINGS,
+            metadata=SETTINGS,
         ),
         **{
             name: dg.AssetOut(
                 description=description,
                 io_manager_key="parquet",
                 kinds={"polars", "parquet"},
-                owners=OWNERS,
                 code_version="2",
-                metadata=boundary(name) | SETTINGS,
+                metadata=SETTINGS,
             )
             for name, description in TABLES.items()
         },

@@ -16,19 +16,16 @@ from calibration_pipeline.tracks import compile_constraints
 from ..partitions import ALL_SEASONS
 from ..settings import Settings
 from ..storage.provenance import depends_on
-from .metadata import OWNERS, boundary, bullets, counts, rows, table
+from .metadata import bullets, counts, rows, table
 
-GROUP = "ingest"
 NO_RACES_YET = "No race of the season has finished yet."
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    metadata=boundary("track_constraints") | depends_on("tracks"),
+    metadata=depends_on("tracks"),
 )
 def track_constraints() -> dg.Output[pl.DataFrame]:
     """Track catalogue by era: archetype, length and scheduled laps, known without racing."""
@@ -43,7 +40,6 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
 
 @dg.multi_asset(
     name="season",
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     can_subset=True,
     deps=["track_constraints"],
@@ -52,19 +48,17 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
             description="One row a car and lap: position, lap time, flag.",
             io_manager_key="parquet",
             kinds={"polars", "parquet"},
-            owners=OWNERS,
             code_version="1",
             is_required=False,
-            metadata=boundary("lap_telemetry") | depends_on("source", "tracks"),
+            metadata=depends_on("source", "tracks"),
         ),
         "race_results": dg.AssetOut(
             description="One row a starter and race: grid, finish, laps led, how it ended.",
             io_manager_key="parquet",
             kinds={"polars", "parquet"},
-            owners=OWNERS,
             code_version="2",
             is_required=False,
-            metadata=boundary("race_results") | depends_on("source", "tracks"),
+            metadata=depends_on("source", "tracks"),
         ),
     },
 )
@@ -92,14 +86,12 @@ def _no_races() -> SeasonData:
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     deps=["track_constraints"],
     kinds={"xarray", "netcdf"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="netcdf",
-    metadata=boundary("simulated_truth") | depends_on("source", "tracks"),
+    metadata=depends_on("source", "tracks"),
 )
 def simulated_truth(
     context: dg.AssetExecutionContext,

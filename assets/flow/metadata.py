@@ -11,8 +11,8 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from calibration_pipeline.io.escaping import escape_cell, escape_text
-from calibration_pipeline.schemas.contracts import declared_columns, value_type
+from calibration_pipeline.io.escaping import escape_text
+from calibration_pipeline.schemas.contracts import BOUNDARIES, declared_columns, value_type
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,20 +21,15 @@ OWNERS = ["team:calibration"]
 SHOWN_ROWS = 12
 
 
-def boundary(asset: str) -> dict[str, Any]:
-    """Return an asset's static metadata: its columns or variables, from its contract."""
-    columns = [
-        dg.TableColumn(
-            column.name,
-            column.type,
-            column.description,
-            dg.TableColumnConstraints(nullable=column.nullable)
-            if value_type(asset) is pl.DataFrame
-            else None,
+def described(asset: dg.AssetsDefinition, groups: Mapping[str, str]) -> dg.AssetsDefinition:
+    """Return an asset with its group of the UI, its owners, and the columns or variables of its contract."""
+    return asset.map_asset_specs(
+        lambda spec: spec.replace_attributes(
+            group_name=groups[spec.key.path[-1]],
+            owners=OWNERS,
+            metadata={**_column_schema(spec.key.path[-1]), **spec.metadata},
         )
-        for column in declared_columns(asset)
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+    )
 
 
 def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
@@ -45,13 +40,14 @@ def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def table(frame: pl.DataFrame, rows: int = SHOWN_ROWS) -> dg.MarkdownMetadataValue:
-    """Return the first rows of a frame as a Markdown table."""
-    head = frame.head(rows)
-    lines = [head.columns, *([_cell(value) for value in row] for row in head.iter_rows())]
-    written = ["| " + " | ".join(map(escape_cell, line)) + " |" for line in lines]
-    written.insert(1, "|" + " --- |" * head.width)
-    return dg.MetadataValue.md("\n".join(written))
+def table(frame: pl.DataFrame, rows: int = SHOWN_ROWS) -> dg.TableMetadataValue:
+    """Return the first rows of a frame as a table; floats with four significant digits."""
+    records = [
+        dg.TableRecord({name: _cell(value) for name, value in row.items()})
+        for row in frame.head(rows).iter_rows(named=True)
+    ]
+    columns = [dg.TableColumn(name) for name in frame.columns]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
 def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
@@ -106,7 +102,23 @@ def column_lineage(
     return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps_by_column)}
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _column_schema(asset: str) -> dict[str, dg.TableSchema]:
+    if asset not in BOUNDARIES:
+        return {}
+    is_frame = value_type(asset) is pl.DataFrame
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            column.description,
+            dg.TableColumnConstraints(nullable=column.nullable) if is_frame else None,
+        )
+        for column in declared_columns(asset)
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    if isinstance(value, float):
+        return number(value)
+    return value if value is None or isinstance(value, bool | int) else str(value)

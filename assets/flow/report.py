@@ -1,16 +1,21 @@
-"""Group `report`: the calibration report.
+"""Group `report`: the calibration report, and the catalogue of all stored tables.
 
 Modules that need JAX or ArviZ are imported inside the functions that compute.
 """
 
+import tempfile
+from pathlib import Path
 from typing import cast
 
 import dagster as dg
+import duckdb
 import polars as pl
 import xarray as xr
+from upath import UPath
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
+from calibration_pipeline.io.sql import create_views
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
@@ -21,22 +26,19 @@ from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
 from ..settings import Settings
 from ..storage.io_managers import ALLOW_MISSING, PATH, Report
 from ..storage.provenance import depends_on
-from .metadata import OWNERS, boundary, rows, table
+from .metadata import rows, table
 
-GROUP = "report"
 SUMMARY = "summary"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
 existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"matplotlib", "parquet"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    metadata=boundary("report_pictures") | depends_on("seed"),
+    metadata=depends_on("seed"),
 )
 def report_pictures(
     context: dg.AssetExecutionContext,
@@ -68,9 +70,7 @@ def report_pictures(
 
 
 @dg.asset(
-    group_name=GROUP,
     kinds={"html", "markdown"},
-    owners=OWNERS,
     code_version="3",
     io_manager_key="report",
     metadata=depends_on(
@@ -149,6 +149,27 @@ def calibration_report(
     )
 
 
+@dg.asset(
+    kinds={"duckdb"},
+    code_version="1",
+    io_manager_key="catalogue",
+)
+def catalogue(
+    settings: dg.ResourceParam[Settings],
+    calibration_report: UPath,  # noqa: ARG001  # the tables that the report was written from are all there
+) -> dg.Output[bytes]:
+    """DuckDB file of views over all tables, for any DuckDB client."""
+    store = settings.store_path
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "catalogue.duckdb"
+        with duckdb.connect(path) as connection:
+            if unreadable := create_views(connection, store):
+                reasons = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
+                raise ValueError(f"Tables that cannot be read must be materialized again: {reasons}")
+            views = _count_rows(connection)
+        return dg.Output(path.read_bytes(), metadata={"views": table(views, 40)})
+
+
 def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[dict[str, str]], str]:
     """Return the rows of the last report's summary, and the report's path.
 
@@ -181,3 +202,9 @@ def _provenance(settings: Settings, source: str) -> dict[str, str]:
         "Track constraints, SHA-256": compile_constraints().content_hash,
         "Schema version of stored files": SCHEMA_VERSION,
     }
+
+
+def _count_rows(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    names = [name for (name,) in connection.execute("SHOW TABLES").fetchall()]
+    counted = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in names]  # noqa: S608
+    return pl.DataFrame({"view": names, "rows": counted}, schema={"view": pl.String, "rows": pl.Int64})

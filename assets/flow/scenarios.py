@@ -12,21 +12,18 @@ from calibration_pipeline.io.addresses import without_credentials
 from ..partitions import ALL_SEASONS, earlier_and_own_seasons
 from ..settings import Settings
 from ..storage.provenance import depends_on
-from .metadata import OWNERS, boundary, bullets, plot, table
+from .metadata import bullets, plot, table
 
-GROUP = "scenarios"
 of_earlier_and_own_seasons = dg.AssetIn(partition_mapping=earlier_and_own_seasons)
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
     ins=dict.fromkeys(("race_results", "driver_features"), of_earlier_and_own_seasons),
-    metadata=boundary("fold_history") | depends_on("fold_races"),
+    metadata=depends_on("fold_races"),
 )
 def fold_history(
     context: dg.AssetExecutionContext,
@@ -58,13 +55,11 @@ def fold_history(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     kinds={"numpyro", "netcdf"},
-    owners=OWNERS,
     code_version="2",
     io_manager_key="netcdf",
-    metadata=boundary("causal_network") | depends_on("network", "fold_races", "seed"),
+    metadata=depends_on("network", "fold_races", "seed"),
 )
 def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFrame) -> dg.Output[xr.Dataset]:
     """Causal network of every fold of the season, fitted on the races before the fold.
@@ -101,13 +96,11 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
-    owners=OWNERS,
     code_version="2",
     io_manager_key="netcdf",
-    metadata=boundary("scenario_ensemble") | depends_on("scenarios", "seed", "fold_races", "ensembles"),
+    metadata=depends_on("scenarios", "seed", "fold_races", "ensembles"),
 )
 def scenario_ensemble(
     settings: dg.ResourceParam[Settings], driver_features: pl.DataFrame, causal_network: xr.Dataset

@@ -10,19 +10,14 @@ from calibration_pipeline.telemetry.column_sources import AGGREGATE_COLUMNS, LAP
 from calibration_pipeline.telemetry.features import ENTRY_COLUMNS
 
 from ..partitions import ALL_SEASONS, earlier_and_own_seasons
-from .metadata import OWNERS, boundary, column_lineage, rows, table
-
-GROUP = "telemetry"
+from .metadata import column_lineage, rows, table
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     kinds={"duckdb", "parquet"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
-    metadata=boundary("lap_aggregates"),
 )
 def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
     """Aggregate each car's laps, out of core, to facts that are known only after its race."""
@@ -44,17 +39,14 @@ def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> d
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ALL_SEASONS,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="1",
     io_manager_key="parquet",
     ins={
         "race_results": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
         "lap_aggregates": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
     },
-    metadata=boundary("driver_features"),
 )
 def driver_features(
     context: dg.AssetExecutionContext,

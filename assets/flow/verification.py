@@ -14,9 +14,8 @@ from ..partitions import ARCHETYPE_PARTITIONS, archetype_of
 from ..settings import Settings
 from ..storage.provenance import depends_on
 from .calibration import outcomes_alone
-from .metadata import OWNERS, boundary, bullets, numbers, plot, rows, table
+from .metadata import bullets, numbers, plot, rows, table
 
-GROUP = "verification"
 FORECASTS = {"recalibrated_forecast": outcomes_alone}
 SHOWN_COLUMNS = (
     "forecast",
@@ -33,14 +32,12 @@ SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="3",
     io_manager_key="parquet",
     ins=FORECASTS,
-    metadata=boundary("calibration_metrics") | depends_on("seed"),
+    metadata=depends_on("seed"),
 )
 def calibration_metrics(
     settings: dg.ResourceParam[Settings],
@@ -73,14 +70,12 @@ def calibration_metrics(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="2",
     io_manager_key="parquet",
     ins=FORECASTS,
-    metadata=boundary("calibration_curves") | depends_on("seed"),
+    metadata=depends_on("seed"),
 )
 def calibration_curves(
     settings: dg.ResourceParam[Settings],
@@ -105,14 +100,12 @@ def calibration_curves(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="3",
     io_manager_key="parquet",
     ins=FORECASTS,
-    metadata=boundary("joint_event_validation") | depends_on("seed", "events"),
+    metadata=depends_on("seed", "events"),
 )
 def joint_event_validation(
     settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, recalibrated_forecast: xr.Dataset
@@ -146,13 +139,10 @@ def joint_event_validation(
 
 
 @dg.asset(
-    group_name=GROUP,
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    owners=OWNERS,
     code_version="2",
     io_manager_key="parquet",
-    metadata=boundary("verdict"),
 )
 def verdict(
     context: dg.AssetExecutionContext,

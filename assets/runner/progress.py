@@ -87,7 +87,8 @@ class Progress:
                 self.fail(f"{where}: {_cause(event.step_failure_data.error)}")
             case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
                 self._show_check(event.asset_check_evaluation_data, partition)
-            case "PIPELINE_FAILURE" if event.job_failure_data.error:
+            # A run that another process records as failed has no data, as after the death of a Dask worker.
+            case "PIPELINE_FAILURE" if event.event_specific_data and event.job_failure_data.error:
                 self.fail(_cause(event.job_failure_data.error))
 
     def _show_check(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:

@@ -92,6 +92,14 @@ def raw_forecast(races: xr.DataTree) -> xr.Dataset:
     return races["forecast"].to_dataset()
 
 
+def all_seasons(races: xr.DataTree) -> list[int]:
+    """Return all seasons of an `ArchetypeRaces` tree, also those without a forecast.
+
+    NetCDF returns an attribute of length one as a scalar.
+    """
+    return [int(season) for season in np.atleast_1d(races.attrs["seasons"])]
+
+
 def results_table(races: xr.DataTree) -> pl.DataFrame:
     """Return the results of an `ArchetypeRaces` tree, a row a car: race_id, driver_id and what happened.
 
