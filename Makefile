@@ -38,7 +38,7 @@ slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser 
 soak: $(STAMP)  ## Run what takes long: a daemon, whole runs, every fault (docs/faults.md)
 	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
-bench: $(BENCH)/.installed  ## Measure speed and memory into docs/performance.md; parts go in ARGS="scores telemetry"
+bench: $(BENCH)/.installed  ## Measure speed and memory into benchmarks/results and docs/performance.md; parts go in ARGS="scores telemetry"
 	$(BENCH)/bin/python -m benchmarks.performance $(ARGS)
 
 fuzz: $(STAMP)  ## Fuzz all that is read, SECONDS each; targets go in ARGS="events settings"

@@ -1,1 +1,1 @@
-"""Benchmarks: what the project costs and what its forecasts are worth, each a command."""
+"""Benchmarks of cost and of forecast quality; each command writes benchmarks/results/."""

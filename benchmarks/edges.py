@@ -1,9 +1,10 @@
-"""What each edge of the causal network is worth: cut it, fit again, and compare on held-out seasons.
+"""Value of each edge of the causal network on held-out seasons: benchmarks/results/forecast_edges.csv.
 
     python -m benchmarks.edges --results cup_results.parquet --seasons 2016-2020
 
-The difference of the full network and the one without the edge, in log score of the finishes (nats a car) and
-of the default joint events (nats a race); larger is better. With race-clustered 95 % intervals.
+The value of an edge is the log score of the full network minus that of a network without the edge, for
+finish positions (nats a car) and for the default joint events (nats a race). Larger is better; the 95 %
+intervals are race-clustered.
 """
 
 import time
@@ -20,10 +21,10 @@ from benchmarks.evaluation import (
     draw_seasons,
     load_races,
     options_parser,
-    publish,
-    shown,
+    season_text,
     walk_networks,
 )
+from benchmarks.result_files import Row, estimated, write_results
 from calibration_pipeline.events.counts import count_events
 from calibration_pipeline.events.files import DEFAULT_EVENTS
 from calibration_pipeline.scenarios.network.structure import EDGES, FULL, Structure
@@ -31,7 +32,7 @@ from calibration_pipeline.stats.intervals import clustered_mean
 
 
 def joint_log_score(ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> NDArray[np.float64]:
-    """Log probability of the observed number of cases of each event, summed over events: (race)."""
+    """Return the log score of the observed number of cases, summed over events: (race)."""
     scores = []
     for ensemble in by_archetype(ensembles).values():
         counts = count_events(ensemble, results, DEFAULT_EVENTS)
@@ -54,15 +55,23 @@ def main() -> None:
         return np.concatenate(cars), np.concatenate(races), joint_log_score(ensembles, results)
 
     full, race, full_joint = scores(FULL)
-    lines = ["| edge | log score, nats a car | joint events, nats a race |", "|---|---|---|"]
+    rows: list[Row] = []
     for parent, child in EDGES:
         started = time.monotonic()
-        cut, _, cut_joint = scores(Structure(cut=frozenset({(parent, child)})))
-        car = clustered_mean(full - cut, race)
-        joint = clustered_mean(full_joint - cut_joint, np.arange(len(cut_joint)))
-        lines.append(f"| {parent} → {child} | {shown(car)} | {shown(joint)} |")
-        print(f"{parent} → {child}: {time.monotonic() - started:.0f} s", flush=True)
-    publish("\n".join([*lines, ""]), options.output)
+        reduced, _, reduced_joint = scores(Structure(frozenset({(parent, child)})))
+        joint = clustered_mean(full_joint - reduced_joint, np.arange(len(reduced_joint)))
+        rows.append(
+            {
+                "seasons": season_text(options.seasons),
+                "scenarios": options.scenarios,
+                "parent": parent,
+                "child": child,
+                **estimated("log_score", clustered_mean(full - reduced, race)),
+                **estimated("joint_events", joint),
+            }
+        )
+        print(rows[-1], f"{time.monotonic() - started:.0f} s", flush=True)
+    write_results("forecast_edges", rows, options.output)
 
 
 if __name__ == "__main__":

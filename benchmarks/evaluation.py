@@ -1,6 +1,6 @@
-"""Walking forward over a table of results: fit on earlier seasons, draw the next, score what happened.
+"""Walk-forward evaluation over a table of results: fit on earlier seasons, draw the next season, score it.
 
-Here belongs what the benchmarks on real results share; nothing of a season or a later one is seen by its fit.
+This module holds the shared functions of the benchmarks on real results. A fit reads earlier seasons only.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from benchmarks.result_files import RESULTS
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
@@ -49,7 +50,7 @@ SUPERSPEEDWAY = str(ARCHETYPES[0])
 
 
 def options_parser(description: str | None, seasons: str, n_scenarios: int) -> argparse.ArgumentParser:
-    """Return a parser of what these benchmarks have in common, with these defaults."""
+    """Return a parser of the shared options, with these defaults."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,20 +59,20 @@ def options_parser(description: str | None, seasons: str, n_scenarios: int) -> a
         "--seasons",
         type=season_range,
         default=seasons,
-        help=f"first and last season evaluated, {seasons}",
+        help=f"first and last evaluated season, {seasons}",
     )
     parser.add_argument("--scenarios", type=int, default=n_scenarios, help=f"scenarios a race, {n_scenarios}")
     parser.add_argument(
         "--cache",
         type=Path,
-        help="folder that fitted networks are kept in (NetCDF); empty it when the network's code changes",
+        help="folder for fitted networks (NetCDF); delete its files when the network's code changes",
     )
-    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
     return parser
 
 
 def season_range(text: str) -> range:
-    """Read first and last season.
+    """Parse the first and last season.
 
     Examples
     --------
@@ -82,15 +83,19 @@ def season_range(text: str) -> range:
     return range(first, last + 1)
 
 
-def publish(text: str, output: Path | None) -> None:
-    """Print Markdown, and write it where a file is asked for."""
-    print(text)
-    if output:
-        output.write_text(text)
+def season_text(seasons: range) -> str:
+    """Write the first and last season.
+
+    Examples
+    --------
+    >>> season_text(range(2018, 2021))
+    '2018-2020'
+    """
+    return f"{seasons[0]}-{seasons[-1]}"
 
 
 def load_races(path: str, last_season: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return features and results of every season of a results table, to `last_season`."""
+    """Return features and results of all seasons of a results table up to `last_season`."""
     source = TablesSource(path, None, compile_constraints())
     seasons = [season for season in source.seasons if season <= last_season]
     results = pl.concat([source.load_season(season).race_results for season in seasons])
@@ -105,7 +110,7 @@ def walk_networks(
     cache: Path | None = None,
     seed: int = 1,
 ) -> dict[int, xr.Dataset]:
-    """Fit the network of every season on the seasons before it; the folder `cache` keeps it, if given."""
+    """Fit the network of every season on the seasons before it; the folder `cache` stores the networks."""
     networks = {}
     for season in seasons:
         so_far = pl.col("season") <= season
@@ -135,7 +140,7 @@ def draw_seasons(
     recalibration: Mapping[int, Recalibration] | None = None,
     seed: int = 1,
 ) -> list[xr.Dataset]:
-    """Draw every season from its network."""
+    """Draw the scenarios of every season from its network."""
     return [
         simulate_races(features.filter(season=season), network, None, n_scenarios, seed, recalibration)
         for season, network in networks.items()
@@ -144,15 +149,15 @@ def draw_seasons(
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Finish and head-to-head probabilities of races, flat over cars and pairs of cars.
+    """Finish and head-to-head probabilities of races, as flat arrays over cars and pairs of cars.
 
     Attributes
     ----------
-    archetype : (race), kind of track
-    race, position : (car), index of the car's race and its finish
-    probability : (car, place)
+    archetype : (race)
+    race, position : (car), index of the car's race and its finish position
+    probability : (car, position)
     pair_race, won, head_to_head : (pair)
-    expected_beaten : (pair), the Bradley-Terry baseline's head to head
+    expected_beaten : (pair), head-to-head probability of the Bradley-Terry baseline
     """
 
     archetype: NDArray[np.str_]
@@ -166,7 +171,7 @@ class Forecasts:
 
 
 def flatten(ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> dict[str, Forecasts]:
-    """Return the forecasts of the ensembles, and those of the start order, in the same races."""
+    """Return the forecasts of the ensembles and of the start order, for the same races."""
     shares = shares_beaten(results)
     parts = [_season_forecasts(ensemble, results, shares) for ensemble in ensembles]
     return {name: _join([part[name] for part in parts]) for name in parts[0]}
@@ -207,9 +212,9 @@ def _season_forecasts(
 def car_log_score(
     ensemble: xr.Dataset, results: pl.DataFrame, probability: NDArray | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Log probability of each finish and the race it belongs to: (car), (car).
+    """Return the log score of each finish position and the race of the car: (car), (car).
 
-    Of `probability` (race, driver, place) where it is given, else of the scenarios.
+    The forecast is `probability` (race, driver, position), or by default the scenarios.
     """
     if probability is None:
         probability = finish_probabilities(ensemble["finish_position"].values, ensemble["field_size"].values)
@@ -235,16 +240,16 @@ def _join(parts: Sequence[Forecasts]) -> Forecasts:
 
 
 def groups(archetype: NDArray) -> Mapping[str, NDArray[np.bool_]]:
-    """Races by kind of track, and pooled."""
+    """Return the groups of races: pooled, and by archetype."""
     pooled = {EVERYTHING: np.ones(len(archetype), bool), OVALS: archetype != SUPERSPEEDWAY}
     return pooled | {str(kind): archetype == str(kind) for kind in ARCHETYPES}
 
 
 def score(forecasts: Forecasts) -> pl.DataFrame:
-    """Score forecasts by group of races: one row a group and quantity, with race-clustered intervals.
+    """Score forecasts by group of races: a row for each group and quantity, with race-clustered intervals.
 
     Quantities: `spearman` of expected finish and finish, mean over races; `crps_skill` and `log_gain`
-    (nats a car) against all places equally likely; `head_to_head_skill`, of Brier scores against the as-of
+    (nats a car) against uniform positions; `head_to_head_skill`, of Brier scores against the as-of
     Bradley-Terry baseline; `top10_skill` and `win_skill`, of Brier scores against climatology;
     `head_to_head_slope`; coverage of the central 50, 80 and 95 % intervals.
     """
@@ -309,10 +314,3 @@ def by_archetype(ensembles: Sequence[xr.Dataset]) -> dict[str, xr.Dataset]:
         for kind in ARCHETYPES
         if (joined := join_seasons(ensembles, str(kind))).sizes["race"]
     }
-
-
-def shown(estimate: Estimate, digits: int = 4) -> str:
-    """An estimate with its interval."""
-    values = (estimate.estimate, estimate.lower, estimate.upper)
-    mean, lower, upper = ("-" if value is None else f"{value:+.{digits}f}" for value in values)
-    return f"{mean} [{lower}, {upper}]"

@@ -1,11 +1,12 @@
-"""How long a fit of one archetype takes at the default settings, with all that is compiled for it.
+"""Time of a fit of one archetype at the default settings, with compilation: benchmarks/results/fits.csv.
 
     python -m benchmarks.fits
 
-Each row is a process of its own, with four host devices and without a persistent compilation cache. The first
-archetype pays for compiling, the second finds the programs of its shapes. The latent map's fit is all that
-`fit_archetype` makes of one fold: curves, NUTS, log-likelihoods, prior and predictive groups; the marginal
-map's is `run_mcmc_calibration`. On a busy machine look at the seconds of CPU, of all cores together.
+Each map and number of races runs in a separate process, with four host devices and without a persistent
+compilation cache. The fit of the first archetype includes compilation; the second reuses the compiled
+programs. The fit of the latent map is `fit_archetype` for one fold: curves, NUTS, log-likelihoods, prior and
+predictive groups. The fit of the marginal map is `run_mcmc_calibration`. On a busy machine, `cpu_s` (the CPU
+time of all cores) is the reliable column.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.evaluation import publish
+from benchmarks.result_files import RESULTS, Row, write_results
 from benchmarks.simulators import SEASONS, World, finish_table, world
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.race_curves import observe
@@ -31,16 +32,16 @@ RACES = (12, 36, 108)
 COMPILING = "/jax/core/compile/"
 
 
-def fit_latent(one: World) -> None:
+def fit_latent(races: World) -> None:
     """Fit the latent map to all races."""
-    fit_archetype(one.ensemble, one.results, Archetype.INTERMEDIATE, SEASONS)
+    fit_archetype(races.ensemble, races.results, Archetype.INTERMEDIATE, SEASONS)
 
 
-def fit_marginal(one: World) -> None:
+def fit_marginal(races: World) -> None:
     """Fit the marginal map to all races."""
-    finish = observe(one.ensemble, one.results).finish_position
-    table = finish_table(one.ensemble["finish_position"].values)
-    season = one.ensemble["season"].values
+    finish = observe(races.ensemble, races.results).finish_position
+    table = finish_table(races.ensemble["finish_position"].values)
+    season = races.ensemble["season"].values
     samples, _ = run_mcmc_calibration(finish, table, Archetype.INTERMEDIATE, season=season)
     jax.block_until_ready(samples)
 
@@ -49,7 +50,7 @@ FITS: dict[str, Callable[[World], None]] = {"latent": fit_latent, "marginal": fi
 
 
 def measure(name: str, n_races: int) -> list[dict[str, float]]:
-    """Fit two archetypes in turn: seconds, seconds of CPU and of compiling, programs compiled."""
+    """Fit two archetypes: seconds, seconds of CPU and of compilation, and the number of compiled programs."""
     compiled: list[tuple[str, float]] = []
 
     def note(event: str, duration_secs: float, **_: str | int) -> None:
@@ -58,11 +59,11 @@ def measure(name: str, n_races: int) -> list[dict[str, float]]:
     jax.monitoring.register_event_duration_secs_listener(note)
     rows = []
     for seed in range(2):
-        one = world("team effects", 1.2, n_races, seed)
-        one.ensemble["fold"] = ("race", np.full(n_races, "one"))
+        races = world("team effects", 1.2, n_races, seed)
+        races.ensemble["fold"] = ("race", np.full(n_races, "one"))
         compiled.clear()
         wall, cpu = time.perf_counter(), time.process_time()
-        FITS[name](one)
+        FITS[name](races)
         rows.append(
             {
                 "wall": time.perf_counter() - wall,
@@ -80,28 +81,34 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--maps", default=",".join(FITS), help="maps, separated by commas")
-    parser.add_argument("--races", type=int, help="measure one map in this process, at so many races")
-    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    parser.add_argument(
+        "--races", type=int, help="measure one map in this process, with this number of races"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
     options = parser.parse_args()
     if options.races:
         use_host_devices()
         print(json.dumps(measure(options.maps, options.races)))
         return
-    lines = [
-        "| map | races | archetype | seconds | of CPU | tracing and compiling | programs |",
-        "|---|---:|---|---:|---:|---:|---:|",
-    ]
+    rows: list[Row] = []
     for name in options.maps.split(","):
         for n_races in RACES:
             command = [sys.executable, "-m", "benchmarks.fits", "--maps", name, "--races", str(n_races)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
-            for which, row in zip(("first", "second"), json.loads(out), strict=True):
-                lines.append(
-                    f"| {name} | {n_races} | {which} | {row['wall']:.1f} | {row['cpu']:.1f} "
-                    f"| {row['compiling']:.1f} | {row['programs']:.0f} |"
+            for archetype, row in zip(("first", "second"), json.loads(out), strict=True):
+                rows.append(
+                    {
+                        "map": name,
+                        "races": n_races,
+                        "archetype": archetype,
+                        "s": f"{row['wall']:.1f}",
+                        "cpu_s": f"{row['cpu']:.1f}",
+                        "compiling_s": f"{row['compiling']:.1f}",
+                        "programs": f"{row['programs']:.0f}",
+                    }
                 )
-                print(lines[-1], flush=True)
-    publish("\n".join([*lines, ""]), options.output)
+                print(rows[-1], flush=True)
+    write_results("fits", rows, options.output)
 
 
 if __name__ == "__main__":

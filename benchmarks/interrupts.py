@@ -1,12 +1,12 @@
-"""Processes that are started to be ended again."""
+"""Interrupts of processes that a shell starts in its background."""
 
 import signal
 
 
-def hear_interrupts() -> None:
-    """Let this process, and those that it starts, be interrupted.
+def enable_interrupts() -> None:
+    """Restore the default SIGINT handler of this process and its children.
 
-    What a shell starts in its background ignores interrupts, and Dagster then a SIGTERM too.
+    A shell's background processes ignore SIGINT, and Dagster then ignores SIGTERM too.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,10 +1,10 @@
-"""How often 95 % intervals hold the truth, and how much wider they are than if cars were independent.
+"""Coverage of the 95 % intervals, and the ratio of their standard errors to those of independent cars.
 
     python -m benchmarks.intervals --replications 1000
 
-Every interval of the metric table and of the joint events is computed, by the library's own functions, on
-histories of 5, 16, 36 and 108 races whose law is known (`simulated_races`). The truth is the same estimate
-over all races and results that histories are drawn from.
+The library's functions compute every interval of the metric table and of the joint events on histories of 5,
+16, 36 and 108 races of a known law (`simulated_races`). The true value is the same estimate over all races
+and results from which histories are drawn.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from calibration_pipeline.verification.scores import (
 RACES = (5, 16, 36, 108)
 N_SCENARIOS, N_RESULTS = 1000, 300
 OVERCONFIDENT = 1.4
-"""The raw forecast's utilities are this much too large; the recalibrated one knows the law."""
+"""Factor on the utilities of the raw forecast; the recalibrated forecast has the true law."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """One race with many results: what each case scores under each of them.
+    """Scores of one race under many results.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Template:
     pairs : mapping of str to (pair,), head-to-head probabilities by forecast
     won : (result, pair), whether the first car of the pair beat the second
     counts : (result, event), cases in which the event happened
-    cases : (event,), cases that there are
+    cases : (event,), number of cases
     """
 
     cars: dict[str, NDArray[np.float64]]
@@ -61,7 +61,7 @@ class Template:
 
 @dataclass(frozen=True)
 class History:
-    """Cases of some races: scores (car,), pairs (pair,), counts of events (race, event); and their races."""
+    """Cases of a history: scores (car,), pairs (pair,), counts of events (race, event), and their races."""
 
     cars: dict[str, NDArray[np.float64]]
     race: NDArray[np.int64]
@@ -73,7 +73,7 @@ class History:
 
 
 def make_template(field: Field, raw: Scenarios, truth: Scenarios) -> Template:
-    """Score two forecasts of a race under the first `N_RESULTS` scenarios of its truth."""
+    """Score two forecasts of a race under the first `N_RESULTS` scenarios of the true law."""
     n_cars = field.utility.size
     position = truth.finish[:N_RESULTS]
     cars: dict[str, NDArray[np.float64]] = {}
@@ -98,7 +98,7 @@ def make_template(field: Field, raw: Scenarios, truth: Scenarios) -> Template:
 
 
 def _car_scores(probability: NDArray, position: NDArray) -> dict[str, NDArray[np.float64]]:
-    """Score every car, (result, car), from the table of what each place would score."""
+    """Return the scores of every car, (result, car), from the scores of each position."""
     n_cars = len(probability)
     rows = np.broadcast_to(probability[:, None], (n_cars, n_cars, n_cars))
     places = np.broadcast_to(np.arange(1, n_cars + 1), (n_cars, n_cars))
@@ -131,7 +131,7 @@ def history(templates: Sequence[Template], chosen: NDArray, result: NDArray) -> 
 
 
 def estimates(h: History) -> dict[str, Estimate | None]:
-    """Estimate every score of a history, with its interval."""
+    """Return the estimate of every score of a history, with its interval."""
     found: dict[str, Estimate | None] = {}
     for name in h.cars:
         forecast, score = name.split(" ", 1)
@@ -143,7 +143,7 @@ def estimates(h: History) -> dict[str, Estimate | None]:
         for score in ("CRPS", *(f"Brier {event}" for event in TOP_EVENTS)):
             worse, better = h.cars[f"{reference} {score}"], h.cars[f"recalibrated {score}"]
             found[f"{score} skill over {reference}"] = clustered_ratio(worse - better, worse, h.race)
-    # (p - won)^2, written so that it is linear in the result.
+    # (p - won)^2 in a form that is linear in the result
     brier = {name: p**2 + h.won * (1 - 2 * p) for name, p in h.pairs.items()}
     better, worse = brier["recalibrated"], brier["raw"]
     found["Brier head to head"] = clustered_mean(better, h.pair_race)
@@ -156,7 +156,7 @@ def estimates(h: History) -> dict[str, Estimate | None]:
 
 
 def average(template: Template) -> Template:
-    """Return the template whose only result is the mean of all; cases enter estimates linearly."""
+    """Return the template with the mean of all results as its only result; estimates are linear in cases."""
     return replace(
         template,
         cars={name: values.mean(axis=0, keepdims=True) for name, values in template.cars.items()},
@@ -168,11 +168,11 @@ def average(template: Template) -> Template:
 def simulate(
     law: Law, races: Sequence[int], n_replications: int, seed: int = 1, n_templates: int = 150
 ) -> pl.DataFrame:
-    """Return, for each number of races and score, how often the interval holds the truth.
+    """Return the coverage of the interval for each number of races and score.
 
-    Columns: n_races, score, covered (share of intervals that hold the truth), below and above (that lie
-    wholly below and above it), told (share of histories with an interval), error_ratio (median of the
-    race-clustered standard error over the naive one).
+    Columns: n_races, score, covered (share of intervals that contain the true value), below and above (shares
+    of intervals wholly below and above it), with_interval (share of histories with an interval), error_ratio
+    (median of the race-clustered standard error over the naive one).
     """
     rng = np.random.default_rng(seed)
     fields = draw_fields(rng, law, n_templates)
@@ -190,16 +190,16 @@ def simulate(
     found = pl.DataFrame(rows, schema_overrides={"error_ratio": pl.Float64}, infer_schema_length=None)
     return found.group_by("n_races", "score", maintain_order=True).agg(
         (1 - pl.col("below").mean() - pl.col("above").mean()).alias("covered"),
-        pl.col("below", "above", "told").mean(),
+        pl.col("below", "above", "with_interval").mean(),
         pl.col("error_ratio").median(),
     )
 
 
 def _held(estimate: Estimate | None, true: float) -> dict[str, object]:
     if estimate is None or estimate.lower is None or estimate.upper is None:
-        return {"told": False, "below": None, "above": None, "error_ratio": None}
+        return {"with_interval": False, "below": None, "above": None, "error_ratio": None}
     sides = {"below": estimate.upper < true, "above": estimate.lower > true}
-    return {"told": True, **sides, "error_ratio": estimate.error_ratio}
+    return {"with_interval": True, **sides, "error_ratio": estimate.error_ratio}
 
 
 def markdown(found: pl.DataFrame) -> list[str]:

@@ -1,11 +1,11 @@
-"""Proof of the calibration models: simulation-based calibration, recovery, and what intervals cover.
+"""Tests of the calibration models: simulation-based calibration, recovery, and coverage of intervals.
 
     python -m benchmarks.proof sbc-latent --simulations 1000
     python -m benchmarks.proof sbc-marginal --simulations 300
     python -m benchmarks.proof recovery --simulations 4
     python -m benchmarks.proof permutations --simulations 60
 
-Each draws its picture, or prints its table, for docs/proof.md.
+Each part draws its picture or prints its table for docs/proof.md.
 """
 
 import argparse
@@ -33,9 +33,9 @@ HELD = (
     .is_between("lower", "upper")
     .filter((pl.col("quantity") != "noise_sigma") | (pl.col("truth") > 0))
 )
-"""Whether intervals hold the truth. No central interval can hold a noise of 0, the end of its range."""
+"""Whether intervals contain the true value. A noise of 0 is omitted: it is the end of its range."""
 FAILURE_RATE = 0.01
-"""Chance that the ranks of some quantity of a map leave their band although the map is right."""
+"""Probability that the ranks of any quantity of a right map leave their band."""
 SLOPES, NOISES, INTERCEPTS, RACES = (
     (0.5, 0.7, 1.0, 1.4, 2.0),
     (0.0, 0.25, 0.5),
@@ -46,7 +46,7 @@ LEVELS = (0.5, 0.8, 0.95)
 
 
 def fields(n_races: int, n_cars: int, n_seasons: int, seed: int = 0) -> Fields:
-    """Races of a simulator with team effects or the like: its own reference slope is not 1."""
+    """Return races of a simulator with a reference slope different from 1, for example with team effects."""
     rng = np.random.default_rng(seed)
     shape = (n_races, n_cars)
     return Fields(
@@ -60,7 +60,7 @@ def fields(n_races: int, n_cars: int, n_seasons: int, seed: int = 0) -> Fields:
 
 
 def bell_forecasts(n_races: int, n_cars: int, seed: int = 0) -> NDArray[np.float64]:
-    """Finish probabilities around a predicted order: (race, driver, position)."""
+    """Return finish probabilities around a predicted order: (race, driver, position)."""
     rng = np.random.default_rng(seed)
     order = rng.permuted(np.tile(np.arange(n_cars), (n_races, 1)), axis=1)[..., None]
     bell = np.exp(-0.5 * ((np.arange(n_cars) - order) / (0.2 * n_cars)) ** 2) + 0.01
@@ -68,12 +68,12 @@ def bell_forecasts(n_races: int, n_cars: int, seed: int = 0) -> NDArray[np.float
 
 
 def judge(ranks: pl.DataFrame) -> pl.DataFrame:
-    """Bands that all quantities stay within but for one map in 1 / `FAILURE_RATE`."""
+    """Compare the ranks with bands that a right map leaves with probability `FAILURE_RATE`."""
     return judge_ranks(ranks, 1 - FAILURE_RATE / ranks["quantity"].n_unique())
 
 
 def draw_bands(judged: pl.DataFrame) -> Figure:
-    """Difference of each quantity's rank distribution and the uniform one, with its band."""
+    """Draw the rank distribution of each quantity minus the uniform distribution, with its band."""
     parts = judged.partition_by("quantity", maintain_order=True)
     n_rows = -(-len(parts) // 3)
     figure = Figure(figsize=(9, 2.3 * n_rows + 0.4), layout="constrained")
@@ -91,7 +91,7 @@ def draw_bands(judged: pl.DataFrame) -> Figure:
 
 
 def report_ranks(ranks: pl.DataFrame, path: Path) -> None:
-    """Draw the bands, and print the largest departure of each quantity against its band's width there."""
+    """Draw the bands, and print each quantity's largest departure and whether it stays inside its band."""
     judged = judge(ranks)
     draw_bands(judged).savefig(path, dpi=110)
     for part in judged.partition_by("quantity", maintain_order=True):
@@ -101,7 +101,7 @@ def report_ranks(ranks: pl.DataFrame, path: Path) -> None:
 
 
 def recovery(n_replicates: int) -> pl.DataFrame:
-    """Fits to planted truths over the grid: as `recover`, with slope, n_races and noise of the cell."""
+    """Fit known parameters over the grid; return the table of `recover` with slope, n_races and noise."""
     tables = []
     for n_races in RACES:
         races = fields(n_races, 36, 1)
@@ -115,7 +115,7 @@ def recovery(n_replicates: int) -> pl.DataFrame:
 
 
 def draw_recovery(found: pl.DataFrame) -> Figure:
-    """Estimates with intervals against the truth, a column for each number of races."""
+    """Draw estimates with intervals over the true values, a column for each number of races."""
     rows = {"log_slope[0]": "Log slope", "noise_sigma": "Race noise", "intercept": "Incident intercept"}
     figure = Figure(figsize=(10, 9), layout="constrained")
     axes = figure.subplots(len(rows), len(RACES), sharey="row")
@@ -138,7 +138,7 @@ def draw_recovery(found: pl.DataFrame) -> Figure:
 
 
 def recovery_table(found: pl.DataFrame) -> pl.DataFrame:
-    """Share of intervals that hold the truth, mean error in posterior sds and root mean square error."""
+    """Return the coverage of intervals, the mean error in posterior sds and the root mean square error."""
     return found.group_by("quantity", "n_races", maintain_order=True).agg(
         inside=HELD.mean(),
         n=HELD.len(),
@@ -148,11 +148,11 @@ def recovery_table(found: pl.DataFrame) -> pl.DataFrame:
 
 
 def permutation_coverage(n_replicates: int, distortion: float, n_cars: int = 20) -> pl.DataFrame:
-    """How often the marginal map's intervals hold the slope where finishes are permutations.
+    """Return the coverage of the marginal map's slope intervals where finish positions are permutations.
 
     Results come from a reverse Plackett-Luce law with team effects and race-level noise. Forecasts are the
-    finish probabilities of that law (distortion 1), or of one with `distortion` times its utilities.
-    The true slope is the fit to 1,000 races.
+    finish probabilities of a law with `distortion` times the utilities. The true slope is that of a fit to
+    1,000 races.
     """
     pool, drawn = 1000, 2000
     rng = np.random.default_rng(7)
@@ -161,7 +161,7 @@ def permutation_coverage(n_replicates: int, distortion: float, n_cars: int = 20)
 
     @jax.jit
     def positions(key: jax.Array, scale: float) -> jax.Array:
-        def one(arguments: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def draw_positions(arguments: tuple[jax.Array, jax.Array]) -> jax.Array:
             race_key, strength = arguments
             keys = jax.random.split(race_key, 3)
             day = 0.4 * jax.random.normal(keys[0], (drawn, n_cars // 4))[:, team]
@@ -170,7 +170,7 @@ def permutation_coverage(n_replicates: int, distortion: float, n_cars: int = 20)
             score = sharpness * (scale * strength + day) - luck
             return rank_columns(score.T, jax.numpy.ones((n_cars, drawn), bool))
 
-        return jax.lax.map(one, (jax.random.split(key, pool), utility))
+        return jax.lax.map(draw_positions, (jax.random.split(key, pool), utility))
 
     counts = np.asarray(positions(jax.random.key(1), distortion))
     places = np.arange(1, n_cars + 1)
@@ -207,9 +207,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=["sbc-latent", "sbc-marginal", "recovery", "permutations"])
-    parser.add_argument("--simulations", type=int, required=True, help="simulations, or replicates of a cell")
-    parser.add_argument("--seed", type=int, default=1, help="of the simulations, 1")
-    parser.add_argument("--images", type=Path, default=Path("docs/images"), help="folder, docs/images")
+    parser.add_argument(
+        "--simulations", type=int, required=True, help="number of simulations, or of replicates of a cell"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulations, 1")
+    parser.add_argument(
+        "--images", type=Path, default=Path("docs/images"), help="folder of pictures, docs/images"
+    )
     options = parser.parse_args()
     use_host_devices()
     logging.disable(logging.WARNING)

@@ -1,7 +1,4 @@
-"""Recalibrating walk-forward, as the pipeline does: every season with fits on the races before it.
-
-Here belongs what `repair` and `forecasts` share; nothing is scored.
-"""
+"""Walk-forward recalibration of every season with fits on earlier races, for `repair` and `forecasts`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +18,10 @@ from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 
 SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 2}
-"""Of the marginal map, of which only means over the posterior are used."""
+"""NUTS settings of the marginal map; only posterior means are used."""
 
 
-def draw_again(
+def recalibrate_seasons(
     features: pl.DataFrame,
     networks: Mapping[int, xr.Dataset],
     raw: Sequence[xr.Dataset],
@@ -32,17 +29,17 @@ def draw_again(
     seasons: Sequence[int],
     seed: int = 1,
 ) -> list[xr.Dataset]:
-    """Recalibrate by the latent map: new scenarios of `seasons` from the networks that drew the raw ones.
+    """Recalibrate seasons by the latent map: draw new scenarios from the networks of the raw scenarios.
 
     Parameters
     ----------
     features, results : polars.DataFrame
     networks : mapping
-        Season -> network, of all seasons that `raw` holds.
+        Season -> network, for all seasons of `raw`.
     raw : sequence of xarray.Dataset
         `ScenarioEnsemble` of every season of `networks`.
     seasons : sequence of int
-        Those to draw.
+        Seasons to draw.
     seed : int
 
     Returns
@@ -52,17 +49,17 @@ def draw_again(
     """
     n_scenarios = raw[0].sizes["scenario"]
     changes: dict[int, Recalibration] = {}
-    for kind, ensemble in by_archetype(raw).items():
-        fit = fit_archetype(ensemble, results, Archetype(kind), list(networks), seed=seed)
+    for archetype, ensemble in by_archetype(raw).items():
+        fit = fit_archetype(ensemble, results, Archetype(archetype), list(networks), seed=seed)
         ahead = ensemble.isel(race=np.isin(ensemble["season"].values, seasons))
         changes |= draw_recalibrations(fit, ahead, n_scenarios, seed)
     return draw_seasons(features, {s: networks[s] for s in seasons}, n_scenarios, changes, seed)
 
 
 def map_tables(ensemble: xr.Dataset, results: pl.DataFrame, seasons: Sequence[int]) -> NDArray[np.float64]:
-    """Recalibrate one archetype's finish probabilities by the marginal map.
+    """Recalibrate the finish probabilities of one archetype by the marginal map.
 
-    Seasons have slopes of their own where the past holds several.
+    Each season has a slope if the earlier races cover several seasons.
 
     Parameters
     ----------
@@ -70,11 +67,11 @@ def map_tables(ensemble: xr.Dataset, results: pl.DataFrame, seasons: Sequence[in
         `ScenarioEnsemble` of one archetype, all seasons.
     results : polars.DataFrame
     seasons : sequence of int
-        Those to recalibrate; before them, and with fewer than three races to fit, tables stay raw.
+        Seasons to recalibrate. Earlier seasons stay raw, as do seasons with fewer than three races to fit.
 
     Returns
     -------
-    array, shape (race, driver, place)
+    array, shape (race, driver, position)
     """
     table = finish_probabilities(ensemble["finish_position"].values, ensemble["field_size"].values)
     finish = observe(ensemble, results).finish_position

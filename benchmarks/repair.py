@@ -1,10 +1,11 @@
-"""What recalibration wins back of forecasts made wrong on purpose, and what it costs when they are right.
+"""Gain and cost of recalibration for distorted and undistorted forecasts: benchmarks/results/repair.csv.
 
     python -m benchmarks.repair --results cup_results.parquet --seasons 2018-2023
 
-The network's log-strengths are divided by 0.6 (too sure), multiplied by it (too cautious), or its incidents
-are cut; both maps are fitted on earlier seasons and applied to the next. The share won back is of the loss in
-log score against the undistorted network. `benchmarks.simulators` does so with simulators of known truth.
+The distortions divide the network's log-strengths by 0.6 (too sure), multiply them by 0.6 (too cautious), or
+remove its incidents. Both maps are fitted on earlier seasons and applied to the next season. The share won
+back is the gain divided by the loss in log score against the undistorted network. `benchmarks.simulators`
+measures the same with simulators of known truth.
 """
 
 import time
@@ -21,19 +22,18 @@ from benchmarks.evaluation import (
     draw_seasons,
     load_races,
     options_parser,
-    publish,
-    shown,
     walk_networks,
 )
-from benchmarks.recalibration import draw_again, map_tables
+from benchmarks.recalibration import map_tables, recalibrate_seasons
+from benchmarks.result_files import Row, estimated, markdown_table, write_results
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.scenarios.network.structure import FULL, VARIANTS
-from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_ratio
+from calibration_pipeline.stats.intervals import clustered_mean, clustered_ratio
 
 MAPS = ("latent", "marginal")
 UNDISTORTED = "undistorted"
-WRONG_ON_PURPOSE = {
+DISTORTIONS = {
     UNDISTORTED: (FULL, 1.0),
     "too sure (log-strengths / 0.6)": (FULL, 1 / 0.6),
     "too cautious (log-strengths x 0.6)": (FULL, 0.6),
@@ -43,7 +43,7 @@ WRONG_ON_PURPOSE = {
 
 
 def distort(network: xr.Dataset, factor: float) -> xr.Dataset:
-    """Multiply a network's log-strengths."""
+    """Multiply a network's log-strengths by a factor."""
     return network.assign(pace_weight=network["pace_weight"] * np.float32(factor))
 
 
@@ -56,55 +56,52 @@ def scores(
     *,
     incidents: bool,
 ) -> pl.DataFrame:
-    """Log score of every car, nats: race, archetype, raw, latent, marginal; cars in the same order always."""
+    """Return the log score of every car, nats: race, archetype, raw, latent, marginal."""
     raw = draw_seasons(features, networks, n_scenarios)
     if not incidents:
-        # A network without incidents says nothing of who runs at the finish, as opposed to "everyone".
+        # Without incidents, `running` is unknown, and not true for all cars.
         raw = [season.drop_vars("running") for season in raw]
-    latent = by_archetype(draw_again(features, networks, raw, results, seasons))
+    latent = by_archetype(recalibrate_seasons(features, networks, raw, results, seasons))
     parts = []
-    for kind, ensemble in by_archetype(raw).items():
-        judged = np.isin(ensemble["season"].values, seasons)
-        table = map_tables(ensemble, results, seasons)[judged]
-        raw_score, race = car_log_score(ensemble.isel(race=judged), results)
+    for archetype, ensemble in by_archetype(raw).items():
+        scored = np.isin(ensemble["season"].values, seasons)
+        table = map_tables(ensemble, results, seasons)[scored]
+        raw_score, race = car_log_score(ensemble.isel(race=scored), results)
         columns = {
             "raw": raw_score,
-            "latent": car_log_score(latent[kind], results)[0],
-            "marginal": car_log_score(ensemble.isel(race=judged), results, table)[0],
+            "latent": car_log_score(latent[archetype], results)[0],
+            "marginal": car_log_score(ensemble.isel(race=scored), results, table)[0],
         }
-        parts.append(pl.DataFrame({"race": race, "archetype": [kind] * len(race), **columns}))
+        parts.append(pl.DataFrame({"race": race, "archetype": [archetype] * len(race), **columns}))
     return pl.concat(parts)
 
 
-def repair_rows(name: str, judged: pl.DataFrame, right: NDArray) -> list[str]:
-    """Markdown rows of one distortion: loss against the scores `right`, and what is won back."""
-    race, raw = judged["race"].to_numpy(), judged["raw"].to_numpy()
-    loss = right - raw
-    rows = []
+def repair_rows(name: str, scored: pl.DataFrame, undistorted: NDArray) -> list[Row]:
+    """Return the rows of one distortion, by map and races: log score lost, gained, and the share won back.
+
+    `undistorted` holds the log scores of the undistorted network, (car,).
+    """
+    scored = scored.with_columns(lost=pl.Series(undistorted) - pl.col("raw"))
+    present = [str(kind) for kind in ARCHETYPES if str(kind) in set(scored["archetype"])]
+    parts = {"all": scored} | {archetype: scored.filter(archetype=archetype) for archetype in present}
+    rows: list[Row] = []
     for name_of_map in MAPS:
-        gain = judged[name_of_map].to_numpy() - raw
-        share = "" if name == UNDISTORTED else percent(clustered_ratio(gain, loss, race))
-        lost = "" if name == UNDISTORTED else shown(clustered_mean(loss, race))
-        rows.append(f"| {name} | {name_of_map} | {lost} | {shown(clustered_mean(gain, race))} | {share} |")
+        for races, part in parts.items():
+            race, lost = part["race"].to_numpy(), part["lost"].to_numpy()
+            gained = (part[name_of_map] - part["raw"]).to_numpy()
+            distorted = name != UNDISTORTED and races == "all"
+            share = clustered_ratio(100 * gained, lost, race) if distorted else None
+            rows.append(
+                {
+                    "forecast": name,
+                    "map": name_of_map,
+                    "races": races,
+                    **estimated("lost", clustered_mean(lost, race) if distorted else None),
+                    **estimated("gained", clustered_mean(gained, race)),
+                    **estimated("won_back_percent", share, digits=0),
+                }
+            )
     return rows
-
-
-def kind_rows(name: str, judged: pl.DataFrame) -> list[str]:
-    """Markdown rows of one distortion: what each map gains, by kind of track."""
-    rows = []
-    for name_of_map in MAPS:
-        gains = [
-            clustered_mean((of_kind[name_of_map] - of_kind["raw"]).to_numpy(), of_kind["race"].to_numpy())
-            for of_kind in (judged.filter(archetype=str(kind)) for kind in ARCHETYPES)
-        ]
-        rows.append(f"| {name} | {name_of_map} | {' | '.join(map(shown, gains))} |")
-    return rows
-
-
-def percent(share: Estimate) -> str:
-    """A share with its interval, in percent."""
-    lower, upper = ("-" if end is None else f"{100 * end:.0f}" for end in (share.lower, share.upper))
-    return f"{100 * share.estimate:.0f} [{lower}, {upper}] %"
 
 
 def main() -> None:
@@ -114,20 +111,17 @@ def main() -> None:
     seasons: range = options.seasons
     features, results = load_races(options.results, seasons[-1])
     walk = features["season"].unique().sort().to_list()[1:]
-    lines = ["| forecast | map | lost | gained | won back |", "|---|---|---|---|---|"]
-    by_kind = [f"| forecast | map | {' | '.join(map(str, ARCHETYPES))} |", "|---|---|---|---|---|---|"]
-    right = np.zeros(0)
-    for name, (structure, factor) in WRONG_ON_PURPOSE.items():
+    rows: list[Row] = []
+    undistorted = np.zeros(0)
+    for name, (structure, factor) in DISTORTIONS.items():
         started = time.monotonic()
         fitted = walk_networks(features, results, walk, structure, options.cache)
         networks = {season: distort(network, factor) for season, network in fitted.items()}
-        judged = scores(features, results, networks, seasons, options.scenarios, incidents=structure is FULL)
-        right = judged["raw"].to_numpy() if name == UNDISTORTED else right
-        rows = repair_rows(name, judged, right), kind_rows(name, judged)
-        lines += rows[0]
-        by_kind += rows[1]
-        print(*rows[0], *rows[1], f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
-    publish("\n".join([*lines, "", "Gained, by kind of track:", "", *by_kind, ""]), options.output)
+        scored = scores(features, results, networks, seasons, options.scenarios, incidents=structure is FULL)
+        undistorted = scored["raw"].to_numpy() if name == UNDISTORTED else undistorted
+        rows += repair_rows(name, scored, undistorted)
+        print(markdown_table(rows), f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
+    write_results("repair", rows, options.output)
 
 
 if __name__ == "__main__":

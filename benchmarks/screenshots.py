@@ -1,9 +1,9 @@
-"""Pictures of the asset graph, of an asset's partition and of the report, for the documentation.
+"""Screenshots of the asset graph, of an asset's partition and of the report, for the documentation.
 
     calibration-pipeline run
     python -m benchmarks.screenshots
 
-It photographs what the newest run has stored, with the settings in force, in Chromium.
+It shows the store of the current settings in Chromium.
 """
 
 import os
@@ -24,7 +24,7 @@ from urllib.parse import quote
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from assets.settings import load_settings
-from benchmarks.interrupts import hear_interrupts
+from benchmarks.interrupts import enable_interrupts
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1600, "height": 1000}
@@ -33,23 +33,23 @@ GRAPH_SIZE = {"width": 2300, "height": 2900}
 WITHOUT_NAVIGATION = {"x": 541, "y": 170, "width": 1759, "height": 2550}
 START_S = 120.0
 STOP_S = 130.0
-"""Dagster gives each of the two processes that it started a minute to end."""
+"""Dagster waits a minute for each of its two processes."""
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 
 
 @contextmanager
 def serve_ui(environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Serve Dagster's UI on a free port of the loopback, and yield its address.
+    """Serve Dagster's UI on a free loopback port, and yield its address.
 
     Parameters
     ----------
     environment : mapping, optional
-        Variables added to this process's own, as DAGSTER_HOME.
+        Environment variables to add, such as DAGSTER_HOME.
 
     Raises
     ------
     RuntimeError
-        If it does not answer in two minutes; with what it printed.
+        If the UI does not answer within two minutes, with the printed text.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -88,7 +88,7 @@ def _answers(address: str, server: subprocess.Popen[bytes]) -> bool:
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Start Debian's Chromium, headless.
+    """Start Debian's Chromium without a window.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def open_browser() -> Iterator[Browser]:
 
 
 def open_graph(page: Page, address: str) -> None:
-    """Open the asset graph with all its groups unfolded, and wait for the last asset."""
+    """Open the asset graph, expand all groups, and wait for the last asset."""
     page.goto(f"{address}/asset-groups")
     page.get_by_text("verification", exact=True).first.wait_for()
     page.keyboard.press("Alt+E")
@@ -113,14 +113,14 @@ def open_graph(page: Page, address: str) -> None:
 
 
 def open_partition(page: Page, address: str, asset: str, partition: str) -> None:
-    """Open a partition of an asset, source and series before its name, and wait for its metadata."""
+    """Open a partition of an asset, named with source and series, and wait for its metadata."""
     page.goto(f"{address}/assets/{asset}?view=partitions&partition={quote(partition)}")
     page.get_by_text("Metadata", exact=True).first.wait_for()
 
 
 def main() -> None:
-    """Take the pictures."""
-    hear_interrupts()
+    """Write the screenshots."""
+    enable_interrupts()
     settings = load_settings()
     report = Path(str(settings.store_path / "calibration_report.html"))
     posterior = "/".join([*settings.key_prefix, "calibration_posterior"])
@@ -128,7 +128,7 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE)
         graph = browser.new_page(viewport=GRAPH_SIZE)
         open_graph(graph, address)
-        graph.wait_for_timeout(8000)  # until the state of every asset is drawn
+        graph.wait_for_timeout(8000)  # until the UI shows the state of every asset
         graph.screenshot(path=IMAGES / "ui_graph.png", clip=WITHOUT_NAVIGATION)
         open_partition(page, address, posterior, "intermediate|network")
         page.wait_for_timeout(1000)

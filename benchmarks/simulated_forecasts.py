@@ -1,7 +1,7 @@
-"""Forecasts of simulated races scored under many results, and what a verdict reads of a history of them.
+"""Forecasts of simulated races scored under many results, and the tables from which a verdict is judged.
 
-Scores are added up by race beforehand, and intervals, joint tests and p-values are those of the library: a
-thousand histories take minutes.
+Scores are summed by race beforehand, so that a thousand histories take minutes. The library computes
+intervals, joint tests and p-values.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ from calibration_pipeline.verification.scores import LOGIT_CLIP, coverage_probab
 
 N_RESULTS, N_SCENARIOS = 200, 1000
 N_JOINT = 300
-"""Scenarios of a race that joint events are judged by; results are none of them."""
+"""Number of scenarios of a race for joint events; results come from other scenarios."""
 SLOPES = np.geomspace(0.05, 10, 400)
 
 
@@ -40,11 +40,11 @@ class Forecast:
     Attributes
     ----------
     inside : mapping of str to (template, result), expected number of cars inside the interval of that level
-    crps : (template, result), added up over cars
-    won : (template, result), sum over pairs of logit p where the first car beat the second
-    expected, information : (template, slope), what `won` would be at a slope, and its derivative
+    crps : (template, result), sum over cars
+    won : (template, result), sum of logit p over pairs in which the first car beat the second
+    expected, information : (template, slope), expected value of `won` at a slope, and its derivative
     predicted : (template, scenario, event), cases of joint events
-    independent : the same if cars were independent
+    independent : as `predicted`, for independent cars
     """
 
     inside: dict[str, NDArray[np.float64]]
@@ -58,13 +58,13 @@ class Forecast:
 
 @dataclass(frozen=True)
 class World:
-    """Races, their results, and forecasts of them by name; arrays are (template, ...).
+    """Races and their results; arrays are (template, ...).
 
     Attributes
     ----------
-    law, fields, truth : what races are drawn from, and scenarios of every template
-    size : (template,), cars
-    uniform : (template, result), CRPS of climatology added up over cars
+    law, fields, truth : law and fields of the races, and scenarios of every template
+    size : (template,), number of cars
+    uniform : (template, result), CRPS of climatology, sum over cars
     observed, cases : (template, result, event) and (template, event), cases of joint events
     """
 
@@ -101,7 +101,7 @@ def make_world(rng: np.random.Generator, law: Law, n_templates: int) -> World:
 
 
 def make_forecast(rng: np.random.Generator, world: World, scenarios: Sequence[Scenarios]) -> Forecast:
-    """Score the forecast that draws `scenarios` under the world's results."""
+    """Score the forecast with these scenarios under the world's results."""
     parts = [
         _score(rng, field, drawn, truth.finish[:N_RESULTS])
         for field, drawn, truth in zip(world.fields, scenarios, world.truth, strict=True)
@@ -135,7 +135,9 @@ def _score(rng: np.random.Generator, field: Field, drawn: Scenarios, position: N
         expected=chance @ x,
         information=(chance * (1 - chance)) @ x**2,
         predicted=_numbers([event.evaluate(outcomes) for event in EVENTS]),
-        independent=np.concatenate([_numbers([event.evaluate(one) for event in EVENTS]) for one in shuffled]),
+        independent=np.concatenate(
+            [_numbers([event.evaluate(cars) for event in EVENTS]) for cars in shuffled]
+        ),
     )
 
 
@@ -146,7 +148,7 @@ def _every_place(probability: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _looked_up(score: NDArray, position: NDArray) -> NDArray[np.float64]:
-    """Add ``score[car, position - 1]`` up over cars, (result,)."""
+    """Return the sum of ``score[car, position - 1]`` over cars, (result,)."""
     return score[np.arange(len(score)), position - 1].sum(axis=1)
 
 
@@ -164,7 +166,7 @@ def _numbers(cases: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
 
 
 def slope(forecast: Forecast, chosen: NDArray, result: NDArray) -> tuple[float, float | None, float | None]:
-    """Return what `scores.head_to_head_slope` would say of all pairs of cars."""
+    """Return the value of `scores.head_to_head_slope` for all pairs of cars, with its interval."""
     won = forecast.won[chosen, result]
     estimate = float(np.interp(won.sum(), forecast.expected[chosen].sum(axis=0), SLOPES))
     at = np.interp(estimate, SLOPES, np.arange(SLOPES.size))
@@ -180,7 +182,7 @@ def slope(forecast: Forecast, chosen: NDArray, result: NDArray) -> tuple[float, 
 def metric_rows(
     world: World, forecast: Forecast, chosen: NDArray, result: NDArray
 ) -> Iterator[dict[str, object]]:
-    """Yield what a verdict reads of the metric table."""
+    """Yield the rows of the metric table that a verdict reads."""
     race = np.arange(chosen.size)
     size, uniform = world.size[chosen].astype(float), world.uniform[chosen, result]
 
@@ -197,12 +199,12 @@ def metric_rows(
 
 
 def event_rows(
-    world: World, forecast: Forecast, about: NDArray, chosen: NDArray, result: NDArray, lots: NDArray
+    world: World, forecast: Forecast, about: NDArray, chosen: NDArray, result: NDArray, uniforms: NDArray
 ) -> Iterator[dict[str, object]]:
-    """Yield what a verdict reads of the joint events' table."""
+    """Yield the rows of the table of joint events that a verdict reads."""
     counts = Counts(forecast.predicted[chosen], world.observed[chosen, result], world.cases[chosen], EVENTS)
-    alone, together = p_values(counts, lots)
-    independence = judge_independence(counts, forecast.independent[chosen], lots)
+    alone, together = p_values(counts, uniforms)
+    independence = judge_independence(counts, forecast.independent[chosen], uniforms)
     for e, (event, z) in enumerate(zip(EVENTS, counts.z, strict=True)):
         yield {
             "event": str(event),
@@ -216,8 +218,8 @@ def event_rows(
         }
 
 
-def tell_dependence(rng: np.random.Generator, world: World) -> NDArray[np.bool_]:
-    """Tell which events say anything about dependence, (event,)."""
+def select_dependence_events(rng: np.random.Generator, world: World) -> NDArray[np.bool_]:
+    """Return whether each event depends on the dependence between cars, (event,)."""
     counts = {independent_cars: [], dependent_cars: []}
     for field, scenarios in zip(world.fields, world.truth, strict=True):
         outcomes = scenarios.tail(N_JOINT).outcomes(field, rank(-field.utility))

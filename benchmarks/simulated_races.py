@@ -1,7 +1,7 @@
-"""Races whose law is known, with results and with forecasts that are right or wrong on purpose.
+"""Simulated races of a known law, for `intervals` and `verdict_errors`.
 
-Used by `intervals` and `verdict_errors`. A law has what makes cars of one race dependent: chaos that takes
-many out together, teams that share their day, and races that are more of a lottery than others.
+A law has three sources of dependence between the cars of a race: chaos, which causes several incidents
+together, team effects, and race-level noise of the sharpness.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ EVENTS = tuple(event for event in DEFAULT_EVENTS if "laps_led" not in event.need
 
 @dataclass(frozen=True)
 class Law:
-    """How a race comes about; cars still running are in reverse Plackett-Luce order, the others behind them.
+    """Parameters of a law: running cars finish in reverse Plackett-Luce order, retired cars behind them.
 
     Attributes
     ----------
-    skill : standard deviation of the cars' utilities
-    incident : logit of the chance that a car drops out in a race of average chaos
-    chaos : how much a race's chaos, N(0, 1), adds to that logit
-    team : standard deviation of what a team's cars share on the day
+    skill : factor on the cars' utilities
+    incident : logit of the probability that a car retires in a race of average chaos
+    chaos : coefficient of a race's chaos, N(0, 1), in that logit
+    team : standard deviation of the team effects
     noise : standard deviation of a race's log sharpness
-    sharpness : utilities and team effects are multiplied by it
-    together : whether cars of a race share its chaos; if not, each drops out on its own, as often
+    sharpness : factor on utilities and team effects
+    together : whether the cars of a race share its chaos; otherwise they retire independently, as often
     """
 
     skill: float
@@ -53,7 +53,7 @@ LAWS = {
 
 @dataclass(frozen=True)
 class Field:
-    """The cars of a race: utility, team and make, each (car,)."""
+    """Cars of a race: utility, team and make, each (car,)."""
 
     utility: NDArray[np.float64]
     team: NDArray[np.int64]
@@ -62,13 +62,13 @@ class Field:
 
 @dataclass(frozen=True)
 class Scenarios:
-    """Finish and whether running at the end, each (scenario, car)."""
+    """Finish positions and running status at the finish, each (scenario, car)."""
 
     finish: NDArray[np.int64]
     running: NDArray[np.bool_]
 
     def outcomes(self, field: Field, favourite_rank: NDArray) -> Outcomes:
-        """Return them as joint events read them."""
+        """Return the scenarios in the form that joint events read."""
         return Outcomes(
             finish_position=self.finish,
             favourite_rank=favourite_rank,
@@ -78,21 +78,21 @@ class Scenarios:
         )
 
     def head(self, n: int) -> "Scenarios":
-        """Return the first `n`."""
+        """Return the first `n` scenarios."""
         return Scenarios(self.finish[:n], self.running[:n])
 
     def tail(self, n: int) -> "Scenarios":
-        """Return the last `n`."""
+        """Return the last `n` scenarios."""
         return Scenarios(self.finish[-n:], self.running[-n:])
 
     @property
     def favourite_rank(self) -> NDArray[np.int64]:
-        """Rank of each car by its mean finish, (car,)."""
+        """Rank of each car by its mean finish position, (car,)."""
         return rank(self.finish.mean(axis=0))
 
 
 def draw_fields(rng: np.random.Generator, law: Law, n_races: int) -> list[Field]:
-    """Draw the fields of races; how far apart their cars are differs from race to race."""
+    """Draw the fields of races; the spread of utilities differs between races."""
     fields = []
     for size in rng.choice(FIELD_SIZES, n_races):
         team = np.arange(size) // CARS_A_TEAM
@@ -119,12 +119,12 @@ def draw_scenarios(rng: np.random.Generator, law: Law, field: Field, n_scenarios
 def draw_races(
     rng: np.random.Generator, law: Law, fields: Sequence[Field], n_scenarios: int, **changes: float
 ) -> list[Scenarios]:
-    """Draw scenarios of every race, under the law with `changes`."""
+    """Draw scenarios of every race under the law with `changes`."""
     changed = replace(law, **changes)
     return [draw_scenarios(rng, changed, field, n_scenarios) for field in fields]
 
 
 def _mean_incident(law: Law) -> float:
-    """Chance that a car drops out, averaged over chaos."""
+    """Return the probability that a car retires, averaged over chaos."""
     nodes, weights = gauss_hermite(31)
     return float(weights @ expit(law.incident + law.chaos * nodes))

@@ -1,9 +1,9 @@
-"""Simulators of known truth, right and wrong on purpose: what recalibration makes of a user's ensemble.
+"""Recalibration of right and distorted simulators of known truth: benchmarks/results/simulators.csv.
 
     python -m benchmarks.simulators
 
-Two seasons of 48 races, 32 cars and 1,000 scenarios: the maps are fitted on the first and applied to the
-second. Log scores are expected over what may happen in it, so that only the fit has luck.
+Two seasons have 48 races each, 32 cars and 1,000 scenarios. The maps are fitted on the first season and
+applied to the second. Log scores are expectations under the true law, so that only the fit is random.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from benchmarks.evaluation import publish
 from benchmarks.recalibration import map_tables
+from benchmarks.result_files import RESULTS, Row, write_results
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank_races
@@ -38,14 +38,14 @@ LAWS = {
     ),
     "damage": lambda rng, shape: -rng.gumbel(size=shape) - FAR_BEHIND / 2 * (rng.random(shape) < 0.1),
 }
-"""Law of the luck -> (generator, shape (race, scenario, car)) -> luck, added to the utilities."""
+"""Law of the noise -> (generator, shape (race, scenario, car)) -> noise, added to the utilities."""
 DISTORTIONS = {"right": 1.0, "too sure (utilities / 0.6)": 1 / 0.6, "too cautious (x 0.6)": 0.6}
 
 
 class World(NamedTuple):
-    """An ensemble of a distorted sharpness, the results, and finishes drawn from the true law.
+    """A distorted ensemble, the results, and finish positions drawn from the true law.
 
-    `ideal` is as large as the ensemble, `truth` four times as large.
+    `ideal` has the size of the ensemble, `truth` four times as many scenarios.
     """
 
     ensemble: xr.Dataset
@@ -55,7 +55,7 @@ class World(NamedTuple):
 
 
 def world(law: str, distortion: float, n_races: int = 96, seed: int = 0) -> World:
-    """Races of a law, and a simulator of it that multiplies utilities by `distortion`."""
+    """Draw races of a law, and an ensemble of a simulator that multiplies utilities by `distortion`."""
     rng = np.random.default_rng(seed)
     utility = rng.normal(0, 1.0, (n_races, 1, N_CARS))
 
@@ -81,12 +81,12 @@ def world(law: str, distortion: float, n_races: int = 96, seed: int = 0) -> Worl
 
 
 def label(finish: NDArray, running: NDArray) -> xr.Dataset:
-    """Make a user's ensemble of races of two seasons, a fold each."""
+    """Return a user's ensemble of races of two seasons, a fold each."""
     n_races = len(finish)
     season = np.repeat(SEASONS, n_races // 2).astype(np.int32)
     round_ = np.tile(np.arange(1, n_races // 2 + 1), 2).astype(np.int32)
     order = 100 * season + round_
-    incidents = [recover_incidents(one) for one in running]
+    incidents = [recover_incidents(race_running) for race_running in running]
     utility = [recover_utilities(order) for order in running_order(finish, running)]
     race, car, outcome = ("race",), ("race", "driver"), ("race", "scenario", "driver")
     drivers = np.tile([f"d{i:02d}" for i in range(N_CARS)], (n_races, 1))
@@ -114,32 +114,32 @@ def label(finish: NDArray, running: NDArray) -> xr.Dataset:
 
 
 def finish_table(finish: NDArray) -> NDArray[np.float64]:
-    """Finish probabilities of scenarios: (race, car, place)."""
+    """Return the finish probabilities of scenarios: (race, car, position)."""
     return finish_probabilities(finish, np.full(len(finish), N_CARS))
 
 
 def expected_log_score(table: NDArray, truth: NDArray) -> float:
-    """Log score of the second season's races, nats a car, expected over what may happen in them."""
+    """Return the expected log score of the second season's races under the true law, nats a car."""
     late = slice(len(truth) // 2, None)
     return float((finish_table(truth[late]) * np.log(table[late])).sum(axis=2).mean())
 
 
-def recalibrate(one: World, seed: int = 3) -> tuple[xr.DataTree, xr.Dataset]:
-    """Fit the latent map on each fold's past and rank anew."""
-    fit = fit_archetype(one.ensemble, one.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
-    changes = draw_recalibrations(fit, one.ensemble, one.ensemble.sizes["scenario"], seed)
-    return fit, rerank_races(one.ensemble, changes, seed)
+def recalibrate(races: World, seed: int = 3) -> tuple[xr.DataTree, xr.Dataset]:
+    """Fit the latent map on the races before each fold, and re-rank the cars."""
+    fit = fit_archetype(races.ensemble, races.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    changes = draw_recalibrations(fit, races.ensemble, races.ensemble.sizes["scenario"], seed)
+    return fit, rerank_races(races.ensemble, changes, seed)
 
 
-def gains(one: World) -> dict[str, float]:
-    """Gain in log score over the raw ensemble, nats a car: of the true law, and of the maps."""
+def gains(races: World) -> dict[str, float]:
+    """Return the gain in log score over the raw ensemble, nats a car, of the true law and of the maps."""
     tables = {
-        "truth": finish_table(one.ideal),
-        "latent": finish_table(recalibrate(one)[1]["finish_position"].values),
-        "marginal": map_tables(one.ensemble, one.results, SEASONS[1:]),
+        "truth": finish_table(races.ideal),
+        "latent": finish_table(recalibrate(races)[1]["finish_position"].values),
+        "marginal": map_tables(races.ensemble, races.results, SEASONS[1:]),
     }
-    raw = expected_log_score(finish_table(one.ensemble["finish_position"].values), one.truth)
-    return {name: expected_log_score(table, one.truth) - raw for name, table in tables.items()}
+    raw = expected_log_score(finish_table(races.ensemble["finish_position"].values), races.truth)
+    return {name: expected_log_score(table, races.truth) - raw for name, table in tables.items()}
 
 
 def main() -> None:
@@ -147,24 +147,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
     options = parser.parse_args()
     use_host_devices()
-    lines = [
-        "| law of the luck | simulator | lost | latent gains | won back | marginal gains | won back |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
+    rows: list[Row] = []
     for law in LAWS:
         for name, factor in DISTORTIONS.items():
             gained = gains(world(law, factor))
             lost = 0.0 if factor == 1 else gained["truth"]
-            cells = [
-                f"{gained[kind]:+.4f} | {f'{gained[kind] / lost:.0%}' if lost else ''}"
-                for kind in ("latent", "marginal")
-            ]
-            lines.append(f"| {law} | {name} | {lost:.4f} | {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
-    publish("\n".join([*lines, ""]), options.output)
+            row = {"law": law, "simulator": name, "lost": f"{lost:.4f}"}
+            for name_of_map in ("latent", "marginal"):
+                gain = gained[name_of_map]
+                row[f"{name_of_map}_gained"] = f"{gain:.4f}"
+                row[f"{name_of_map}_won_back_percent"] = f"{100 * gain / lost:.0f}" if lost else ""
+            rows.append(row)
+            print(row, flush=True)
+    write_results("simulators", rows, options.output)
 
 
 if __name__ == "__main__":

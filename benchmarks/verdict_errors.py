@@ -1,9 +1,9 @@
-"""How often verdicts are wrong, and how many races it takes to be told.
+"""Rates of wrong verdicts by number of races.
 
     python -m benchmarks.verdict_errors --replications 1000
 
-Histories of 12, 36 and 108 races are drawn from known laws (`simulated_races`); forecasts are right, wrong in
-one respect, or at the edge of a limit. Intervals, joint tests and rulings are those of the library.
+Histories of 12, 36 and 108 races are drawn from known laws (`simulated_races`). Forecasts are right, wrong in
+one respect, or at the edge of a limit. The library computes intervals, joint tests and rulings.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.simulated_forecasts import (
     make_forecast,
     make_world,
     metric_rows,
-    tell_dependence,
+    select_dependence_events,
     true_values,
 )
 from benchmarks.simulated_races import LAWS, draw_races
@@ -34,29 +34,30 @@ from calibration_pipeline.verification.verdicts import judge
 
 RACES = (12, 36, 108)
 N_TEMPLATES = 120
-N_LOTS = 500
-"""Replicate histories of the joint tests."""
+N_UNIFORMS = 500
+"""Number of replicate histories of the joint tests."""
 FIT_ERRORS, FIT_WEIGHTS = (-0.1, 0.0, 0.1), (1 / 6, 2 / 3, 1 / 6)
-"""Errors of a recalibration's log slope; standard deviation 0.06, as after a fit to some fifty races."""
+"""Errors of a recalibration's log slope and their probabilities: sd 0.06, as in fits to some fifty races."""
 ARCHETYPE = "short_track"
-RULING_STYLES = {
-    "trust": {"color": GREEN},
-    "trust after recalibration": {"color": SKY, "hatch": "//"},
-    "do not trust": {"color": VERMILION, "hatch": "xx"},
-    "cannot tell yet": {"color": "#dddddd"},
-}
+RULING_STYLES = (
+    {"color": GREEN},
+    {"color": SKY, "hatch": "//"},
+    {"color": VERMILION, "hatch": "xx"},
+    {"color": "#dddddd"},
+)
+"""Styles of the bars, in the order of `RULINGS`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of forecasts and what would be wrong to rule on them.
+    """A raw and a recalibrated forecast, and the wrong rulings for them.
 
     Attributes
     ----------
-    name, law : what it is, and the law of the races
-    raw : changes of the law that the raw forecast makes
-    repaired : whether recalibration finds the law, up to `FIT_ERRORS`; if not, it changes nothing
-    wrong : rulings that are errors
+    name, law : name of the case, and law of the races
+    raw : parameters of the law that the raw forecast changes
+    repaired : whether recalibration finds the law up to `FIT_ERRORS`; otherwise it changes nothing
+    wrong : wrong rulings
     """
 
     name: str
@@ -92,20 +93,20 @@ def simulate(
     Returns
     -------
     rulings : polars.DataFrame
-        case, n_races, ruling, share of the histories with it, and whether it is wrong.
+        case, n_races, ruling, share of histories with the ruling, and whether the ruling is wrong.
     raw : dict
         The raw forecast's slope, coverage and CRPS skill over all races and results.
     """
     rng = np.random.default_rng(seed)
     world = make_world(rng, WORLDS[case.law], n_templates)
-    about = tell_dependence(rng, world)
+    about = select_dependence_events(rng, world)
     raw = _changed(rng, world, case.raw)
     errors = FIT_ERRORS if case.repaired else ()
     repaired = [_changed(rng, world, {"sharpness": np.exp(error)} if error else {}) for error in errors]
     shares = []
     for n_races in races:
-        lots = rng.random((N_LOTS, n_races))
-        rulings = [_rule(rng, world, raw, repaired, about, lots) for _ in range(n_replications)]
+        uniforms = rng.random((N_UNIFORMS, n_races))
+        rulings = [_rule(rng, world, raw, repaired, about, uniforms) for _ in range(n_replications)]
         keys = {"case": case.name, "n_races": n_races}
         shares += [
             keys
@@ -120,7 +121,7 @@ def simulate(
 
 
 def _changed(rng: np.random.Generator, world: World, changes: dict[str, float]) -> Forecast:
-    """Score the forecast that changes the law; without changes it is the truth itself."""
+    """Score a forecast that changes the law; without changes, the forecast is the true law."""
     drawn = draw_races(rng, world.law, world.fields, N_SCENARIOS, **changes) if changes else world.truth
     return make_forecast(rng, world, drawn)
 
@@ -131,10 +132,10 @@ def _rule(
     raw: Forecast,
     repaired: Sequence[Forecast],
     about: NDArray,
-    lots: NDArray,
+    uniforms: NDArray,
 ) -> str:
     """Draw a history and rule on it."""
-    n_races = lots.shape[1]
+    n_races = uniforms.shape[1]
     chosen, result = rng.integers(len(world.size), size=n_races), rng.integers(N_RESULTS, size=n_races)
     forecasts = {"raw": raw}
     if repaired:
@@ -147,7 +148,7 @@ def _rule(
     events = pl.DataFrame(
         {"archetype": ARCHETYPE, "forecast": name, **row}
         for name, forecast in forecasts.items()
-        for row in event_rows(world, forecast, about, chosen, result, lots)
+        for row in event_rows(world, forecast, about, chosen, result, uniforms)
     )
     if not repaired:
         same = pl.lit("recalibrated").alias("forecast")
@@ -162,7 +163,7 @@ HEADER = [
 
 
 def markdown(rulings: pl.DataFrame, raw: dict[str, float]) -> list[str]:
-    """Return the rows of a case; errors are in bold."""
+    """Return the Markdown rows of a case; wrong rulings are bold."""
     coverage = ", ".join(f"{raw[level]:.3f}" for level in ("50 %", "80 %", "95 %"))
     values = f"{raw['slope']:.2f}; {coverage}; {raw['skill']:.3f}"
     lines = []
@@ -177,15 +178,14 @@ def markdown(rulings: pl.DataFrame, raw: dict[str, float]) -> list[str]:
 
 
 def draw(rulings: pl.DataFrame, path: Path) -> None:
-    """Draw the shares of rulings as bars, a row a case and number of races."""
+    """Draw the shares of rulings as bars, a bar for each case and number of races."""
     rows = rulings.select("case", "n_races").unique(maintain_order=True).reverse()
     figure, ax = figure_axes(width=7.5, height=0.28 * rows.height + 1.2)
     left = np.zeros(rows.height)
-    for ruling in RULINGS:
+    for ruling, style in zip(RULINGS, RULING_STYLES, strict=True):
         share = rows.join(rulings.filter(ruling=ruling), on=["case", "n_races"], maintain_order="left")[
             "share"
         ]
-        style = RULING_STYLES[ruling]
         ax.barh(np.arange(rows.height), share, left=left, label=ruling, **style)
         left += share.to_numpy()
     ax.set_yticks(np.arange(rows.height), [f"{case}, {n}" for case, n in rows.iter_rows()])
@@ -201,7 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--replications", type=int, default=1000, help="histories a case and size, 1000")
+    parser.add_argument(
+        "--replications", type=int, default=1000, help="histories for each case and number of races, 1000"
+    )
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     parser.add_argument("--picture", type=Path, help="picture to draw, .png")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""A simulator that is too sure of itself, for the simulated seasons: more than half of the luck is missing.
+"""Overconfident simulator of the simulated seasons: it keeps only 40 % of the luck.
 
     python examples/overconfident_simulator.py scenarios.nc
     calibration-pipeline run --ensembles scenarios.nc
 
-`docs/ensembles.md` explains the report. `write` shows the form of the file, for a simulator of your own.
+`docs/ensembles.md` explains the report. `write` shows the form of the file for your own simulator.
 """
 
 import argparse
@@ -26,8 +26,8 @@ def simulate(
 ) -> tuple[NDArray, NDArray]:
     """Draw scenarios of one race: finish and running, both (scenario, car).
 
-    Able cars finish ahead but for their luck. Any car may retire, in some races more than in others, and the
-    retired fill the last positions.
+    Running cars rank by ability plus luck. Any car may retire; chaos makes retirements more frequent in some
+    scenarios. Retired cars fill the last positions in random order.
     """
     shape = (n_scenarios, len(ability))
     luck = LUCK_KEPT * law["luck_scale"].item() * rng.standard_t(4, shape)
@@ -40,7 +40,7 @@ def simulate(
 def simulate_entries(
     entries: pl.DataFrame, truth: xr.Dataset, n_scenarios: int, seed: int
 ) -> dict[int, tuple[list[str], NDArray, NDArray]]:
-    """Draw scenarios of every race of an entry list: race_id -> drivers, finish and running."""
+    """Draw scenarios of every race of an entry list; return race_id -> drivers, finish and running."""
     races = {}
     for (race_id,), cars in entries.group_by("race_id", maintain_order=True):
         law = truth.sel(archetype=cars["archetype"][0])
@@ -55,7 +55,7 @@ def simulate_entries(
 def write(races: dict[int, tuple[list[str], NDArray, NDArray]], path: Path) -> None:
     """Write scenarios as NetCDF: finish_position and running by race, scenario and driver.
 
-    The `driver` axis is as wide as the widest field; what a smaller field leaves free holds '', 0 and False.
+    The `driver` axis is as wide as the widest field. Free slots of a smaller field hold '', 0 and False.
     """
     width = max(len(drivers) for drivers, _, _ in races.values())
     n_scenarios = len(next(iter(races.values()))[1])
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=42, help="seed of the simulated source")
     options = parser.parse_args(arguments)
     seasons = range(options.first, options.last + 1)
-    # One season more: the race after the last one is simulated as well, and forecast.
+    # One more season, so that the next race has scenarios and a forecast.
     source = SimulatedSource([*seasons, options.last + 1], compile_constraints(), seed=options.seed)
     entries = {season: source.load_season(season).race_results for season in seasons}
     entries[options.last + 1] = source.next_race(options.last)

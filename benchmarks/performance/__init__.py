@@ -1,1 +1,1 @@
-"""What the project costs in time and memory, beside other tools and floors: docs/performance.md."""
+"""Benchmarks of time and memory, beside other tools and lower bounds: docs/performance.md."""

@@ -1,4 +1,4 @@
-"""One tool that aggregates laps, in a process of its own: started by `telemetry`, answers in JSON."""
+"""Aggregation of laps by one tool: the process that `telemetry` starts."""
 
 import time
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from calibration_pipeline.telemetry.laps import QUERY
 
 
 def ours(paths: list[str]) -> pl.DataFrame:
-    """Aggregate as the pipeline does."""
+    """Aggregate with the pipeline's function."""
     return aggregate_laps(paths)
 
 
 def plain_duckdb(paths: list[str]) -> pl.DataFrame:
-    """Ask DuckDB the question in one query over all files, with its defaults: every core."""
+    """Aggregate with one DuckDB query over all files, with default settings (all cores)."""
     with duckdb.connect() as connection:
         everything = {"paths": paths, "first": -(2**63), "last": 2**63 - 1}
         return connection.sql(QUERY, params=everything).pl()
 
 
 def plain_polars(paths: list[str]) -> pl.DataFrame:
-    """Ask Polars the question lazily, with its streaming engine."""
+    """Aggregate with a lazy Polars query and the streaming engine."""
     laps = (
         pl.scan_parquet(paths)
         .filter(pl.col("lap") >= 1)
@@ -72,7 +72,7 @@ TOOLS: dict[str, Callable[[list[str]], pl.DataFrame]] = {
 
 
 def measure(tool: str, folder: str) -> dict:
-    """Aggregate all files of a folder: seconds, peak bytes, and sums of the columns to compare."""
+    """Aggregate all files of a folder; return the seconds, the peak bytes and the sums of the columns."""
     paths = sorted(str(path) for path in Path(folder).glob("*.parquet"))
     started = time.perf_counter()
     frame = TOOLS[tool](paths)

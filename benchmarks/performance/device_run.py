@@ -1,13 +1,12 @@
-"""Fits and sampling on the device that JAX finds, in a process of its own: started by `devices`."""
+"""Fits and scenario sampling on one device: the process that `devices` starts."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.performance.problems import ARCHETYPE, latent_problem, marginal_problem
-from benchmarks.performance.scenarios import side_by_side
+from benchmarks.performance.scenarios import example_race, run_parallel
 from benchmarks.performance.timing import answer, in_turn
-from benchmarks.sampler import example_race
 from benchmarks.sbc import gather
 from calibration_pipeline.calibration.latent import latent_calibration_model, summarise
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
@@ -20,12 +19,12 @@ PARTS = 8
 
 
 def device() -> tuple[str, str]:
-    """Say which kind of device JAX finds, and its name."""
+    """Return the platform and the name of the device that JAX finds."""
     return jax.devices()[0].platform, jax.devices()[0].device_kind
 
 
 def measure(sizes: list[int] | None, on_cpu: bool = False) -> tuple[str, str] | dict[str, list[float]]:
-    """Return seconds of a fit of each map and of drawing scenarios; without sizes, what the device is."""
+    """Return the seconds of a fit of each map and of drawing scenarios, or, without sizes, the device."""
     if sizes is None:
         return device()
     n_races, n_scenarios, turns = sizes
@@ -49,7 +48,7 @@ def measure(sizes: list[int] | None, on_cpu: bool = False) -> tuple[str, str] | 
     def part(number: int) -> None:
         draw_race(field, parameters, NOTHING_CHANGED, n_scenarios // PARTS, jax.random.key(number))
 
-    draw = side_by_side(part, PARTS)
+    draw = run_parallel(part, PARTS)
     return in_turn({"latent": fit_latent, "marginal": fit_marginal, "scenarios": draw}, turns)
 
 

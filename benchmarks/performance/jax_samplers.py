@@ -1,5 +1,6 @@
-"""Samplers that take a JAX density: NumPyro's NUTS as its users call it, and BlackJAX's."""
+"""Samplers for a JAX density: NUTS of NumPyro through its public interface, and NUTS of BlackJAX."""
 
+import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import initialize_model
 
 from benchmarks.performance.problems import PARAMETERS
-from benchmarks.performance.timing import in_turn, spread
+from benchmarks.performance.timing import in_turn
 
 GRADIENTS = 9
 
@@ -19,14 +20,14 @@ Draws = dict[str, NDArray]
 
 
 class Sampler(NamedTuple):
-    """Seed -> draws, of which the first call compiles; and the seconds of one density with its gradient."""
+    """Function of a seed that returns draws, and function that returns the seconds of one gradient."""
 
     sample: Callable[[int], Draws]
     gradient_seconds: Callable[[], float]
 
 
 class Length(NamedTuple):
-    """Chains, their steps of adaptation and draws, and the acceptance that these are adapted to."""
+    """Number of chains, of warm-up steps and of draws, and the target acceptance of the warm-up."""
 
     n_chains: int
     n_warmup: int
@@ -35,7 +36,7 @@ class Length(NamedTuple):
 
 
 def public(draws: Mapping[str, Any]) -> Draws:
-    """Keep the parameters, as arrays; a slope becomes its logarithm."""
+    """Return the parameters as arrays; a slope is replaced by its logarithm."""
     known = dict(draws)
     if "log_slope" not in known:
         known["log_slope"] = np.log(np.asarray(known["slope"]))
@@ -43,7 +44,7 @@ def public(draws: Mapping[str, Any]) -> Draws:
 
 
 def numpyro_sampler(model: Callable[..., Any], arguments: tuple, length: Length) -> Sampler:
-    """Return NumPyro's NUTS, chains in parallel; it compiles for every run."""
+    """Return NumPyro's NUTS with parallel chains; NumPyro compiles for every run."""
     mcmc = MCMC(
         NUTS(model, target_accept_prob=length.target_accept),
         num_warmup=length.n_warmup,
@@ -61,7 +62,7 @@ def numpyro_sampler(model: Callable[..., Any], arguments: tuple, length: Length)
 
 
 def blackjax_sampler(model: Callable[..., Any], arguments: tuple, length: Length) -> Sampler:
-    """Return BlackJAX's NUTS with its window adaptation, on a NumPyro model's density, a device a chain."""
+    """Return BlackJAX's NUTS with window adaptation for a NumPyro model's density; a chain has a device."""
     import blackjax
 
     start, potential, postprocess, _ = initialize_model(
@@ -72,7 +73,7 @@ def blackjax_sampler(model: Callable[..., Any], arguments: tuple, length: Length
     def log_posterior(at: Any) -> jax.Array:
         return -potential(at)
 
-    def one_chain(key: jax.Array) -> dict[str, jax.Array]:
+    def run_chain(key: jax.Array) -> dict[str, jax.Array]:
         warm_up, draw = jax.random.split(key)
         adapt = blackjax.window_adaptation(
             blackjax.nuts, log_posterior, target_acceptance_rate=length.target_accept
@@ -87,7 +88,7 @@ def blackjax_sampler(model: Callable[..., Any], arguments: tuple, length: Length
         _, positions = jax.lax.scan(step, state, jax.random.split(draw, length.n_samples))
         return jax.lax.map(postprocess, positions)
 
-    chains = jax.pmap(one_chain, devices=jax.local_devices()[: length.n_chains])
+    chains = jax.pmap(run_chain, devices=jax.local_devices()[: length.n_chains])
 
     def sample(seed: int) -> Draws:
         return public(chains(jax.random.split(jax.random.key(seed), length.n_chains)))
@@ -96,8 +97,8 @@ def blackjax_sampler(model: Callable[..., Any], arguments: tuple, length: Length
 
 
 def gradient_seconds(model: Callable[..., Any], arguments: tuple) -> float:
-    """Return how long one evaluation of a NumPyro model's density and gradient takes, compiled."""
+    """Return the seconds of one compiled evaluation of a NumPyro model's density and gradient."""
     start, potential, *_ = initialize_model(jax.random.key(0), model, model_args=arguments)
     compiled = jax.jit(jax.value_and_grad(potential))
     taken = in_turn({"": lambda: jax.block_until_ready(compiled(start.z))}, GRADIENTS)
-    return spread(taken[""]).median
+    return statistics.median(taken[""])

@@ -1,7 +1,7 @@
-"""A later date: told to a run of the pipeline, and to the processes that it starts.
+"""A later current date for a run of the pipeline and its worker processes.
 
-Importing this module tells it to the process, as many years later as the environment says. A pool's processes
-are forked from a server that has imported it.
+The import of this module sets the date of the process; an environment variable holds the number of years.
+Worker processes are forked from a server that has imported the module.
 """
 
 import datetime
@@ -18,12 +18,12 @@ from benchmarks.performance.pipeline_run import LATER
 
 
 def seconds_later() -> float:
-    """Return by how much the date that this process was told is later than the true one."""
+    """Return the offset of this process's date from the true date, seconds."""
     return int(os.environ.get(LATER, "0")) * 366 * 86400.0
 
 
 class Date(datetime.date):
-    """A date whose today is later."""
+    """A `datetime.date` whose `today` has the offset."""
 
     @classmethod
     def today(cls) -> datetime.date:

@@ -1,7 +1,7 @@
-"""The whole pipeline: wall time and peak memory by asset, by number of seasons and scenarios.
+"""Wall time and peak memory of the whole pipeline, by asset and by number of seasons and scenarios.
 
-Each cell is a run of the command line on simulated seasons with a store of its own. Times are those that
-Dagster recorded; memory is that of the process and its children, looked at ten times a second.
+Each cell is a run of the command line on simulated seasons with an empty store. Dagster records the times of
+the steps; the memory of the process and its descendants is sampled ten times a second.
 """
 
 import datetime
@@ -15,20 +15,20 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.performance.page import Section, machine, table
 from benchmarks.performance.pipeline_run import LATER
-from benchmarks.performance.timing import KilledError, TooSlowError, measure_apart
+from benchmarks.performance.timing import MIB, KilledError, TooSlowError, measure_apart, measured_on
+from benchmarks.result_files import Row
 from calibration_pipeline.plots.figures import figure_axes, rows_height
 
-SEASONS, SCENARIOS = (4, 13, 40), (1000, 10_000, 100_000)
 FIRST_SEASON = 2018
-"""The first season whose calendar the track catalogue holds."""
-RACES_A_SEASON, RACES_OF_A_KIND, CARS = 36, 14, 40
-"""Races of the kind of track that has most of them, a season, and cars of a field: at most so many."""
+"""First season with a calendar in the track catalogue."""
+RACES_OF_AN_ARCHETYPE, CARS = 14, 40
+"""Upper limits: races of one archetype in a season, and cars in a field."""
 BYTES_A_CAR = 9
 COPIES = 3
-"""An archetype's ensemble is held so many times at most: raw, recalibrated and what is computed of them."""
+"""Copies of an archetype's ensemble in memory: raw, recalibrated and derived values."""
 LIMIT_S = 7200
+OTHERS = "the other assets"
 
 
 class Cell(NamedTuple):
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How long a cell may take."""
+    """Time limit of a cell, seconds."""
 
     limit_s: float
 
@@ -60,61 +60,54 @@ def read_cells(text: str) -> list[Cell]:
 
 
 def ensemble_bytes(cell: Cell) -> int:
-    """Memory of the largest ensemble that is held whole: one kind of track, all seasons.
+    """Return the memory of the largest ensemble: one archetype, all seasons.
 
     Examples
     --------
     >>> ensemble_bytes(Cell(4, 1000))
     20160000
     """
-    return cell.seasons * RACES_OF_A_KIND * cell.scenarios * CARS * BYTES_A_CAR
+    return cell.seasons * RACES_OF_AN_ARCHETYPE * cell.scenarios * CARS * BYTES_A_CAR
 
 
 def memory_bytes() -> int:
-    """Memory of this machine."""
+    """Return the memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def refused(cell: Cell) -> str | None:
-    """Say why a cell is not tried: its ensembles would not fit into memory."""
-    needed, there = COPIES * ensemble_bytes(cell), memory_bytes()
-    if needed <= there:
+    """Return the reason why a cell cannot run: its ensembles exceed the memory; None if it can run."""
+    ensemble, memory = ensemble_bytes(cell) / 1e9, memory_bytes() / 1e9
+    if COPIES * ensemble <= memory:
         return None
-    return (
-        f"refused: {COPIES} x {ensemble_bytes(cell) / 1e9:,.0f} GB of ensembles, {there / 1e9:,.0f} GB there"
-    )
+    return f"refused: {COPIES} x {ensemble:,.0f} GB of ensembles exceed {memory:,.0f} GB of memory"
 
 
-def measure(sizes: Sizes, cells: Sequence[Cell]) -> Section:
-    """Measure the cells asked for, and say of the others of the grid that they were not."""
-    outcome: dict[Cell, Mapping[str, Any] | str] = {}
-    grid = [Cell(seasons, scenarios) for seasons in SEASONS for scenarios in SCENARIOS]
-    for cell in sorted({*grid, *cells}):
-        if reason := refused(cell):
-            outcome[cell] = reason
-        elif cell not in cells:
-            outcome[cell] = "not run"
-        else:
-            outcome[cell] = run(cell, sizes.limit_s)
-            print(overview({cell: outcome[cell]}).splitlines()[-1], flush=True)
-    found = {cell: what for cell, what in outcome.items() if not isinstance(what, str)}
-    parts = [machine(["dagster", "jax", "numpyro", "polars", "duckdb", "xarray"]), overview(outcome)]
-    if not found:
-        return Section("\n\n".join(parts), {})
-    parts += [by_asset(found), "![Time of the pipeline by asset](images/performance_pipeline.png)"]
-    return Section("\n\n".join(parts), {"performance_pipeline": draw(found)})
+def measure(sizes: Sizes, cells: Sequence[Cell]) -> dict[str, list[Row]]:
+    """Measure the cells: a row for each cell, and a row for each cell and asset."""
+    machine = measured_on(["dagster", "jax", "numpyro", "polars", "duckdb", "xarray"])
+    overview: list[Row] = []
+    by_asset: list[Row] = []
+    for cell in cells:
+        reason = refused(cell)
+        found = reason or run(cell, sizes.limit_s)
+        overview.append({**overview_row(cell, found), "measured_on": machine})
+        if not isinstance(found, str):
+            by_asset += [{**row, "measured_on": machine} for row in asset_rows(cell, found)]
+        print(overview[-1], flush=True)
+    return {"pipeline": overview} | ({"pipeline_assets": by_asset} if by_asset else {})
 
 
 def run(cell: Cell, limit_s: float) -> Mapping[str, Any] | str:
-    """Run one cell in a store of its own, which is gone afterwards; or say that it took too long."""
+    """Run a cell in a temporary store; return its measurements, or the reason why it did not finish."""
     request = {"first_season": FIRST_SEASON, **cell._asdict(), "folder": ""}
     years = FIRST_SEASON + cell.seasons - datetime.date.today().year
-    told = {LATER: str(years)} if years > 0 else {}
+    environment = {LATER: str(years)} if years > 0 else {}
     with tempfile.TemporaryDirectory() as folder:
         request["folder"] = str(Path(folder))
         try:
             measured: Mapping[str, Any] = measure_apart(
-                "benchmarks.performance.pipeline_run", request, limit_s, told
+                "benchmarks.performance.pipeline_run", request, limit_s, environment
             )
         except TooSlowError:
             return f"not run: over {limit_s / 60:.0f} minutes"
@@ -123,61 +116,50 @@ def run(cell: Cell, limit_s: float) -> Mapping[str, Any] | str:
     return measured
 
 
-def overview(outcome: Mapping[Cell, Mapping[str, Any] | str]) -> str:
-    """Write the grid: wall time, peak memory and size of the store, or why there are none."""
-    rows = []
-    for cell, what in outcome.items():
-        label = [str(cell.seasons), f"{cell.scenarios:,}"]
-        if isinstance(what, str):
-            rows.append([*label, what, "", "", "", ""])
-            continue
-        assets = sum(one["seconds"] for one in what["assets"].values())
-        sizes = [
-            f"{what['peak'] / 2**20:,.0f}",
-            f"{ensemble_bytes(cell) / 2**20:,.0f}",
-            f"{what['stored'] / 2**20:,.0f}",
-        ]
-        times = [f"{what['wall']:.0f}", f"{assets:.0f}"]
-        rows.append([*label, *times, *sizes])
-    columns = ["seasons", "scenarios", "wall time, s", "in assets, s", "peak memory, MiB",
-               "largest ensemble, MiB", "store, MiB"]  # fmt: skip
-    return table(columns, rows)
+def overview_row(cell: Cell, found: Mapping[str, Any] | str) -> Row:
+    """Return the totals of a cell, or the reason why there are none."""
+    columns = ("wall_s", "in_assets_s", "peak_mib", "largest_ensemble_mib", "store_mib")
+    if isinstance(found, str):
+        return {**cell._asdict(), **dict.fromkeys(columns, ""), "note": found}
+    in_assets = sum(asset["seconds"] for asset in found["assets"].values())
+    sizes = (size / MIB for size in (found["peak"], ensemble_bytes(cell), found["stored"]))
+    totals = (f"{value:.0f}" for value in (found["wall"], in_assets, *sizes))
+    return {**cell._asdict(), **dict(zip(columns, totals, strict=True)), "note": ""}
 
 
-def by_asset(found: Mapping[Cell, Mapping[str, Any]]) -> str:
-    """Write seconds of all partitions together and peak memory of every asset, in order of time."""
-    names = sorted(
-        {name for what in found.values() for name in what["assets"]}, key=lambda name: -_seconds(found, name)
-    )
-    columns = [text for c in found for text in (f"{c.seasons} x {c.scenarios:,}: s", "peak, MiB")]
-    nothing = {"seconds": 0.0, "peak": 0}
-    rows = []
-    for name in names:
-        cells = [what["assets"].get(name, nothing) for what in found.values()]
-        pairs = [(f"{one['seconds']:.1f}", f"{one['peak'] / 2**20:,.0f}") for one in cells]
-        rows.append([name, *(text for pair in pairs for text in pair)])
-    return table(["asset", *columns], rows)
+def asset_rows(cell: Cell, found: Mapping[str, Any]) -> list[Row]:
+    """Return the seconds of all partitions and the peak memory of every asset, the slowest asset first."""
+    assets = sorted(found["assets"].items(), key=lambda item: -item[1]["seconds"])
+    return [
+        {
+            **cell._asdict(),
+            "asset": name,
+            "s": f"{asset['seconds']:.1f}",
+            "peak_mib": f"{asset['peak'] / MIB:.0f}",
+        }
+        for name, asset in assets
+    ]
 
 
-def _seconds(found: Mapping[Cell, Mapping[str, Any]], name: str) -> float:
-    return max(what["assets"].get(name, {"seconds": 0.0})["seconds"] for what in found.values())
-
-
-def draw(found: Mapping[Cell, Mapping[str, Any]]) -> Figure:
-    """Draw a bar for every cell, cut by asset; small assets are drawn together."""
-    figure, ax = figure_axes(8, rows_height(len(found), 0.5) + 1)
-    shares = [{n: one["seconds"] for n, one in what["assets"].items()} for what in found.values()]
-    large = {n for share in shares for n, s in share.items() if s > 0.04 * sum(share.values())}
-    left = np.zeros(len(found))
+def draw(rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Draw a bar for every cell from `pipeline_assets`, divided by asset; small assets share a segment."""
+    seconds: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        seconds.setdefault((row["seasons"], row["scenarios"]), {})[row["asset"]] = float(row["s"])
+    bars = list(seconds.values())
+    large = {name for bar in bars for name, s in bar.items() if s > 0.04 * sum(bar.values())}
+    slowest_first = sorted(large, key=lambda name: -max(bar.get(name, 0.0) for bar in bars))
+    figure, ax = figure_axes(8, rows_height(len(bars), 0.5) + 1)
+    left = np.zeros(len(bars))
     ax.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
-    for name in [*sorted(large, key=lambda name: -_seconds(found, name)), "the other assets"]:
-        if name in large:
-            width = np.array([share.get(name, 0.0) for share in shares])
-        else:
-            width = np.array([sum(s for n, s in share.items() if n not in large) for share in shares])
-        ax.barh(range(len(found)), width, left=left, label=name)
-        left += width
-    ax.set_yticks(range(len(found)), [f"{c.seasons} seasons, {c.scenarios:,} scenarios" for c in found])
+    for label in [*slowest_first, OTHERS]:
+        width = [
+            sum(s for name, s in bar.items() if (name if name in large else OTHERS) == label) for bar in bars
+        ]
+        ax.barh(range(len(bars)), width, left=left, label=label)
+        left += np.array(width)
+    labels = [f"{seasons} seasons, {int(scenarios):,} scenarios" for seasons, scenarios in seconds]
+    ax.set_yticks(range(len(bars)), labels)
     ax.invert_yaxis()
     ax.set(xlabel="Seconds, of all processes")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")

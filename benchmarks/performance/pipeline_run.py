@@ -1,7 +1,7 @@
-"""One run of the whole pipeline, timed: started by `pipeline`, answers in JSON.
+"""One timed run of the whole pipeline: the process that `pipeline` starts.
 
-The simulated calendar begins in 2018, and settings allow no season to come. So that there may be forty, the
-run and its processes are told a later date; nothing but the choice of seasons depends on it.
+The simulated calendar begins in 2018, and settings refuse future seasons. For forty seasons, the run and its
+worker processes therefore get a later date; only the choice of seasons depends on the date.
 """
 
 import os
@@ -10,35 +10,35 @@ import time
 from pathlib import Path
 
 from assets.cli import main
-from assets.runner.run import worker
+from assets.runner import worker
 from benchmarks.performance.timing import answer
 
 LATER = "BENCHMARK_YEARS_LATER"
-"""By how many years the date that a run is told is later than the true one, for seasons to come."""
+"""Environment variable: years to add to the current date, for future seasons."""
 INTERVAL_S = 0.1
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident(process: str = "self") -> int:
-    """Memory of a process and of all that it started, bytes; pages that they share are counted in each."""
+    """Return the resident memory of a process and its descendants, bytes; each counts its shared pages."""
     folder = Path("/proc", process)
     try:
         own = PAGE * int((folder / "statm").read_text().split()[1])
-        children = [one for task in folder.glob("task/*/children") for one in task.read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        children = [child for task in folder.glob("task/*/children") for child in task.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
         return 0
     return own + sum(resident(child) for child in children)
 
 
 class MemoryLog:
-    """Memory of this process and its children, looked at again and again: (time, bytes)."""
+    """Samples of the memory of this process and its descendants: (time, bytes)."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, int]] = []
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._stopped.wait(INTERVAL_S):
             self.seen.append((time.time(), resident()))
 
@@ -51,12 +51,12 @@ class MemoryLog:
         self._thread.join()
 
     def peak(self, start: float, end: float) -> int:
-        """Return the largest memory seen between two times; 0 if nobody looked."""
+        """Return the largest sample between two times; 0 without a sample."""
         return max((size for at, size in self.seen if start <= at <= end), default=0)
 
 
 def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dict:
-    """Run the pipeline in a folder: time, memory and store; time and memory by asset, checks included."""
+    """Run the pipeline in a folder; return time, memory and store size, and time and memory by asset."""
     home = Path(folder, "home")
     home.mkdir()
     os.environ["DAGSTER_HOME"] = str(home)
@@ -75,26 +75,26 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
         if code:
             raise RuntimeError(f"The pipeline ended with {code}.")
         steps = step_times(later)
-    made: dict[str, dict[str, float]] = {}
+    by_asset: dict[str, dict[str, float]] = {}
     for step, start, end in steps:
         name = step.removesuffix("_checks").rpartition("__")[2]  # checks are named with source and series
-        known = made.setdefault(name, {"seconds": 0.0, "peak": 0, "partitions": 0})
+        known = by_asset.setdefault(name, {"seconds": 0.0, "peak": 0, "partitions": 0})
         known["seconds"] += end - start
         known["peak"] = max(known["peak"], memory.peak(start, end))
         known["partitions"] += 1
     stored = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     peak = memory.peak(0.0, float("inf"))
-    return {"wall": wall, "peak": peak, "stored": stored, "assets": made}
+    return {"wall": wall, "peak": peak, "stored": stored, "assets": by_asset}
 
 
 def step_times(later: float) -> list[tuple[str, float, float]]:
-    """Name, start and end of every step that Dagster recorded."""
-    import dagster as dg  # which the run's time has paid for
+    """Return name, start and end of every step in Dagster's records."""
+    import dagster as dg  # here, because the measured time includes the import by the run
 
     with dg.DagsterInstance.get() as instance:
         runs = [record.dagster_run.run_id for record in instance.get_run_records()]
-        stats = [one for run in runs for one in instance.get_run_step_stats(run)]
-    wall = [(one.step_key, one.start_time, one.end_time) for one in stats]
+        stats = [step for run in runs for step in instance.get_run_step_stats(run)]
+    wall = [(step.step_key, step.start_time, step.end_time) for step in stats]
     shift = later if any(end > time.time() + later / 2 for _, _, end in wall) and later else 0.0
     return [(step, start - shift, end - shift) for step, start, end in wall]
 

@@ -1,4 +1,4 @@
-"""Races for the samplers to fit, drawn from the plain definitions of the two maps under one truth."""
+"""Races for the samplers to fit, drawn from the plain definitions of the two maps with known parameters."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ from calibration_pipeline.models import track_archetype_calibration_model
 N_CARS, N_SEASONS = 36, 4
 ARCHETYPE = "intermediate"
 PARAMETERS = ("slope_mu", "slope_sigma", "noise_sigma", "intercept", "log_slope")
-"""What effective samples are counted of; log_slope is one a season, all others one number."""
+"""Parameters whose effective samples are counted: log_slope by season, and scalars."""
 
 
 class LatentProblem(NamedTuple):
-    """Races as the latent map sees them: four seasons, and a coming one of which nothing is known."""
+    """Data of the latent map: races of four seasons, and a next season without races."""
 
     fields: Fields
     n_seasons: int
@@ -27,7 +27,7 @@ class LatentProblem(NamedTuple):
 
 
 class MarginalProblem(NamedTuple):
-    """Races as the marginal map sees them."""
+    """Data of the marginal map."""
 
     finish_position: NDArray
     probabilities: NDArray

@@ -1,7 +1,7 @@
-"""The two calibration maps in PyMC, as one writes them there: plain, and with the tabulated likelihood.
+"""The two calibration maps in PyMC: the plain models, and the models with the tabulated likelihood.
 
 Season slopes and race noise are non-centred. The plain models are `latent_plain.plain_latent_model` and
-`models.track_archetype_calibration_model`; the tabulated ones read the same tables as this project's fits.
+`models.track_archetype_calibration_model`; the tabulated models read the same tables as this project's fits.
 """
 
 from typing import Any
@@ -16,34 +16,35 @@ from benchmarks.performance.problems import LatentProblem, MarginalProblem
 from calibration_pipeline.calibration import latent, surfaces
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX
 from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.mcmc import priors
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.plackett_luce import slots_in_order
 from calibration_pipeline.stats.quadrature import even_nodes
 
 
 def _latent_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
-    """Priors of the latent map: log slope (season), noise and intercept."""
-    slope_mu = pm.Normal("slope_mu", 0.0, latent.PRIOR_SLOPE_MU)
-    slope_sigma = pm.HalfNormal("slope_sigma", latent.PRIOR_SLOPE_SIGMA)
-    noise_sigma = pm.HalfNormal("noise_sigma", latent.PRIOR_NOISE_SIGMA)
-    intercept = pm.Normal("intercept", 0.0, latent.PRIOR_INTERCEPT)
+    """Return the priors of the latent map: log slope (season), noise and intercept."""
+    slope_mu = pm.Normal("slope_mu", 0.0, priors.PRIOR_SLOPE_MU)
+    slope_sigma = pm.HalfNormal("slope_sigma", priors.PRIOR_SLOPE_SIGMA)
+    noise_sigma = pm.HalfNormal("noise_sigma", priors.PRIOR_NOISE_SIGMA)
+    intercept = pm.Normal("intercept", 0.0, priors.PRIOR_INTERCEPT)
     step = pm.Normal("slope_step", 0.0, 1.0, shape=n_seasons - 1)
     walk = pt.concatenate([np.zeros(1), pt.cumsum(step)])
     return pm.Deterministic("log_slope", slope_mu + slope_sigma * walk), noise_sigma, intercept
 
 
 def _marginal_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
-    """Priors of the marginal map: log slope (season), noise and intercept."""
-    slope_mu = pm.Normal("slope_mu", 0.0, marginal.PRIOR_SLOPE_MU)
-    slope_sigma = pm.HalfNormal("slope_sigma", marginal.PRIOR_SLOPE_SIGMA)
-    noise_sigma = pm.HalfNormal("noise_sigma", marginal.PRIOR_NOISE_SIGMA)
-    intercept = pm.Normal("intercept", 0.0, marginal.PRIOR_INTERCEPT)
+    """Return the priors of the marginal map: log slope (season), noise and intercept."""
+    slope_mu = pm.Normal("slope_mu", 0.0, priors.PRIOR_SLOPE_MU)
+    slope_sigma = pm.HalfNormal("slope_sigma", priors.PRIOR_SLOPE_SIGMA)
+    noise_sigma = pm.HalfNormal("noise_sigma", priors.PRIOR_NOISE_SIGMA)
+    intercept = pm.Normal("intercept", 0.0, priors.PRIOR_INTERCEPT)
     z = pm.Normal("slope_z", 0.0, 1.0, shape=n_seasons)
     return pm.Deterministic("log_slope", slope_mu + slope_sigma * z), noise_sigma, intercept
 
 
 def plain_latent(problem: LatentProblem) -> pm.Model:
-    """Exact reverse Plackett-Luce likelihood, race noise and chaos sampled."""
+    """Return the latent map with the exact reverse Plackett-Luce likelihood; it samples noise and chaos."""
     fields, order = problem.fields, np.asarray(slots_in_order(problem.running_order))
     in_order = np.take_along_axis(fields.utility, order, axis=1).astype(float)
     running = np.take_along_axis(problem.running_order > 0, order, axis=1)
@@ -63,7 +64,7 @@ def plain_latent(problem: LatentProblem) -> pm.Model:
 
 
 def tabulated_latent(likelihood: latent.Likelihood) -> pm.Model:
-    """B-spline surfaces of the seasons, and the incidents' curve."""
+    """Return the latent map with the B-spline surfaces of the seasons and the curve of the incidents."""
     table = np.asarray(likelihood.order, float)
     n_seasons = len(table)
     with pm.Model() as model:
@@ -89,7 +90,7 @@ def tabulated_latent(likelihood: latent.Likelihood) -> pm.Model:
 
 
 def plain_marginal(problem: MarginalProblem) -> pm.Model:
-    """Categorical likelihood of w = sigmoid(slope logit p + intercept), renormalised, race noise sampled."""
+    """Return the marginal map: w = sigmoid(slope logit p + intercept), renormalised; noise is sampled."""
     races = marginal.as_races(problem.finish_position, problem.probabilities)
     log_odds, at = np.asarray(races.log_odds, float), np.asarray(races.position)[..., None] - 1
     with pm.Model() as model:
@@ -102,15 +103,15 @@ def plain_marginal(problem: MarginalProblem) -> pm.Model:
     return model
 
 
-def tabulated_marginal(made: marginal.Surfaces, season: NDArray) -> pm.Model:
-    """Each race's Chebyshev surface, race noise by quadrature."""
+def tabulated_marginal(tables: marginal.Surfaces, season: NDArray) -> pm.Model:
+    """Return the marginal map with the Chebyshev surface of each race; quadrature integrates the noise."""
     nodes, weights = even_nodes()
-    n = made.coefficients.shape[-1]
+    n = tables.coefficients.shape[-1]
     with pm.Model() as model:
         log_slope, noise_sigma, intercept = _marginal_parameters(int(season.max()) + 1)
-        curve = (made.coefficients * _polynomials(intercept, marginal.INTERCEPT_BOX, n)).sum(axis=2)
+        curve = (tables.coefficients * _polynomials(intercept, marginal.INTERCEPT_BOX, n)).sum(axis=2)
         points = log_slope[season][:, None] + noise_sigma * nodes
-        values = _read(curve, _unit(points, *made.box), n)
+        values = _read(curve, _unit(points, *tables.box), n)
         pm.Potential("finish_position", logsumexp(values + np.log(weights), axis=1, keepdims=False).sum())
     return model
 
@@ -120,13 +121,13 @@ def _unit(x: Any, lower: float, upper: float) -> Any:
 
 
 def _polynomials(x: Any, box: tuple[float, float], n: int) -> Any:
-    """Chebyshev polynomials T_0, ..., T_{n-1} of one number within its box."""
+    """Return the Chebyshev polynomials T_0, ..., T_{n-1} of a scalar within its box."""
     inside = pt.clip(_unit(x, *box), -1.0 + 1e-9, 1.0 - 1e-9)
     return pt.cos(np.arange(n) * pt.arccos(inside))
 
 
 def _read(curve: Any, unit: Any, n: int) -> Any:
-    """Read curves (row, n) at points (row, point): Clenshaw's recurrence, linear outside [-1, 1]."""
+    """Evaluate curves (row, n) at points (row, point) by Clenshaw's recurrence, linear outside [-1, 1]."""
     inside, order = pt.clip(unit, -1.0, 1.0), np.arange(n)
     later = last = pt.zeros_like(inside)
     for k in range(n - 1, 0, -1):
@@ -137,5 +138,5 @@ def _read(curve: Any, unit: Any, n: int) -> Any:
 
 
 def _spline_weights(t: Any) -> Any:
-    """Cubic B-spline weights of the four neighbours: (4, ...)."""
+    """Return the cubic B-spline weights of the four neighbours: (4, ...)."""
     return pt.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6

@@ -1,11 +1,12 @@
-"""NUTS: effective samples a second of both calibration maps, here and in other samplers.
+"""Effective samples a second of NUTS for both calibration maps, in this project and in other samplers.
 
-Two comparisons. With the same tabulated likelihood and the same target of acceptance in every sampler, what
-differs is the sampler alone. End to end each tool fits the model as one writes it there, with its own target,
-and this project makes its table first. Each map and number of races is a process of its own, in which all
-samplers run in turn.
+In the comparison `tabulated`, all samplers read the same tabulated likelihood with the same target
+acceptance, so that only the samplers differ. In the comparison `end to end`, each tool fits the model in its
+usual form with its default target, and the time of this project includes the table. All samplers of a map
+and a number of races run in turns in one process.
 """
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -13,34 +14,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from benchmarks.performance.page import Section, machine, table
-from benchmarks.performance.timing import TooSlowError, measure_apart, ratios, shown
+from benchmarks.performance.timing import SkippedError, TooSlowError, measure_apart, measured_on, ratios
+from benchmarks.result_files import Row, repeated
 from calibration_pipeline.plots.figures import BLUE, GREEN, ORANGE, VERMILION
 
 NEEDED = ("pymc", "nutpie", "blackjax")
 OURS = "this project"
 COLORS = {OURS: BLUE, "NumPyro": ORANGE, "PyMC with nutpie": VERMILION, "BlackJAX": GREEN}
-COMPARISONS = {True: "The same tabulated likelihood", False: "End to end"}
+COMPARISONS = {True: "tabulated", False: "end to end"}
 LIMIT_S = 1800
-COLUMNS = (
-    "map",
-    "races",
-    "chains x (warm-up + draws)",
-    "sampler",
-    "first run, s",
-    "warm, s",
-    "smallest ESS",
-    "ESS a second, first run",
-    "ESS a second, warm",
-    "ours ÷ this, warm",
-)
 
 
 class Cell(NamedTuple):
-    """A map and a number of races: chains, warm-up and draws, and turns after the first.
+    """A map, a number of races, (chains, warm-up, draws), and the number of turns after the first.
 
-    Other samplers than ours are measured where `others`, else their runs at the number of races before are
-    scaled by the time of one gradient.
+    With `others`, all samplers are measured. Without it, the runs of the other samplers at the next smaller
+    number of races are scaled by the time of one gradient.
     """
 
     kind: str
@@ -51,7 +40,7 @@ class Cell(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Cells by comparison: tabulated, plain; in each map the numbers of races increase."""
+    """Cells of each comparison; the number of races increases within each map."""
 
     tabulated: tuple[Cell, ...]
     plain: tuple[Cell, ...]
@@ -79,34 +68,36 @@ FULL = Sizes(
 SMALL = Sizes(tabulated=(Cell("latent", 8, (2, 200, 200), 1),), plain=())
 
 
-def measure(sizes: Sizes) -> Section:
-    """Measure every cell, or say what is not installed."""
+def measure(sizes: Sizes) -> dict[str, list[Row]]:
+    """Measure every cell.
+
+    Raises
+    ------
+    SkippedError
+        If a package is missing.
+    """
     if missing := [name for name in NEEDED if not find_spec(name)]:
-        return Section(f"Skipped: {', '.join(missing)} not installed; `make bench` installs them.", {})
-    parts, rates = [machine(["numpyro", "jax", *NEEDED])], {}
-    for tabulated, cells in zip((True, False), sizes, strict=True):
-        found: dict[Cell, list[dict[str, Any]]] = {}
+        raise SkippedError(f"{', '.join(missing)} not installed; `make bench` installs them")
+    machine = measured_on(["numpyro", "jax", *NEEDED])
+    rows: list[Row] = []
+    for (tabulated, comparison), cells in zip(COMPARISONS.items(), sizes, strict=True):
         before: list[dict[str, Any]] = []
-        written: list[list[str]] = []
         for cell in cells:
             try:
-                rows = measure_cell(cell, tabulated)
+                found = measure_cell(cell, tabulated)
             except TooSlowError as error:
-                nothing = [""] * (len(COLUMNS) - 4)
-                written.append([cell.kind, f"{cell.n_races:,}", "", f"not run: {error}", *nothing])
+                print(f"{comparison}, {cell.kind}, {cell.n_races:,} races: not run, {error}", flush=True)
                 continue
             if not cell.others:
-                scale_up(rows, before)
-            found[cell], before = rows, rows
-            written += lines(cell, rows)
-        parts += [f"{COMPARISONS[tabulated]}:", table(COLUMNS, written)]
-        rates[tabulated] = found
-    parts.append("![Effective samples a second](images/performance_samplers.png)")
-    return Section("\n\n".join(parts), {"performance_samplers": draw(rates)})
+                scale_up(found, before)
+            before = found
+            labels = {"comparison": comparison, "measured_on": machine}
+            rows += [{**labels, **row} for row in table_rows(cell, found)]
+    return {"samplers": rows}
 
 
 def measure_cell(cell: Cell, tabulated: bool) -> list[dict[str, Any]]:
-    """Measure a cell in a process of its own, where JAX sees a device for every chain."""
+    """Measure a cell in a separate process, in which JAX has a device for every chain."""
     request = {
         "kind": cell.kind,
         "n_races": cell.n_races,
@@ -120,10 +111,10 @@ def measure_cell(cell: Cell, tabulated: bool) -> list[dict[str, Any]]:
 
 
 def scale_up(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:
-    """Fill in runs that were not measured: as many gradients and effective samples as with fewer races.
+    """Fill in the runs that were not measured: the gradients and effective samples of the smaller cell.
 
-    Races bring parameters of their own to the plain models, and with them longer trajectories: the time is
-    rather more.
+    The plain models have parameters for each race, and more races need longer trajectories: the true time is
+    longer than the scaled time.
     """
     for row, known in zip(rows, before, strict=True):
         if row["first"] is None:
@@ -133,54 +124,51 @@ def scale_up(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:
             row["scaled"] = True
 
 
-def lines(cell: Cell, rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Write a cell as lines of the table; what is scaled and not measured begins with ≈."""
+def table_rows(cell: Cell, found: list[dict[str, Any]]) -> list[Row]:
+    """Return a row for each sampler of a cell."""
     chains, warm_up, draws = cell.length
-    ours = [effective / seconds for seconds, effective in rows[0]["warm"]]
-    written = []
-    for row in rows:
-        seconds, effective = zip(*row["warm"], strict=True)
-        rates = [e / s for s, e in row["warm"]]
-        about = "≈ " if row.get("scaled") else ""
-        compared = ratios(ours[: len(rates)], rates)
-        first = row["first"]
-        written.append(
-            [
-                cell.kind,
-                f"{cell.n_races:,}",
-                f"{chains} x ({warm_up} + {draws})",
-                row["sampler"],
-                f"{first[0]:.1f}" if first else "not run",
-                about + shown(seconds),
-                about + shown(effective),
-                f"{first[1] / first[0]:,.1f}" if first else "not run",
-                about + shown(rates),
-                about + shown(compared),
-            ]
+    ours = [effective / seconds for seconds, effective in found[0]["warm"]]
+    rows: list[Row] = []
+    for sampler in found:
+        seconds, effective = zip(*sampler["warm"], strict=True)
+        rates = [e / s for s, e in sampler["warm"]]
+        first = sampler["first"]
+        rows.append(
+            {
+                "map": cell.kind,
+                "races": cell.n_races,
+                "chains": chains,
+                "warm_up": warm_up,
+                "draws": draws,
+                "sampler": sampler["sampler"],
+                "first_s": f"{first[0]:.1f}" if first else "",
+                **repeated("s", seconds),
+                **repeated("ess", effective),
+                "first_ess_per_s": f"{first[1] / first[0]:.1f}" if first else "",
+                **repeated("ess_per_s", rates),
+                **repeated("ratio", ratios(ours[: len(rates)], rates)),
+                "scaled": str(sampler.get("scaled", False)).lower(),
+            }
         )
-    return written
+    return rows
 
 
-def draw(rates: dict[bool, dict[Cell, list[dict[str, Any]]]]) -> Figure:
-    """Draw warm effective samples a second over the number of races; hollow where scaled."""
-    races = sorted({cell.n_races for found in rates.values() for cell in found})
-    kinds = sorted({cell.kind for found in rates.values() for cell in found})
+def draw(rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Draw warm effective samples a second over the number of races; scaled values are hollow."""
+    rows = [row for row in rows if row["ess_per_s"]]
+    races, kinds = sorted({int(row["races"]) for row in rows}), sorted({row["map"] for row in rows})
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots(len(kinds), 2, sharex=True, sharey=True, squeeze=False)
     for line, kind in zip(axes, kinds, strict=True):
-        for ax, (tabulated, found) in zip(line, rates.items(), strict=True):
-            cells = {cell: rows for cell, rows in found.items() if cell.kind == kind}
+        for ax, comparison in zip(line, COMPARISONS.values(), strict=True):
             for sampler, color in COLORS.items():
-                known = [
-                    (cell.n_races, next(r for r in rows if r["sampler"] == sampler))
-                    for cell, rows in cells.items()
-                ]
-                x = [n for n, _ in known]
-                y = [np.median([e / s for s, e in row["warm"]]) for _, row in known]
+                wanted = (comparison, kind, sampler)
+                part = [row for row in rows if (row["comparison"], row["map"], row["sampler"]) == wanted]
+                x, y = [int(row["races"]) for row in part], [float(row["ess_per_s"]) for row in part]
                 ax.plot(x, y, "-", color=color, label=sampler)
-                fill = ["white" if row.get("scaled") else color for _, row in known]
+                fill = ["white" if row["scaled"] == "true" else color for row in part]
                 ax.scatter(x, y, c=fill, edgecolors=color, zorder=3)
-            ax.set(xscale="log", yscale="log", title=f"{kind} map: {COMPARISONS[tabulated].lower()}")
+            ax.set(xscale="log", yscale="log", title=f"{kind} map, {comparison}")
             ax.set_xticks(races, [f"{n:,}" for n in races])
             ax.xaxis.set_minor_locator(NullLocator())
             ax.grid(alpha=0.3)

@@ -1,7 +1,7 @@
-"""Samplers on one map and one number of races, in one process: started by `samplers`, answers in JSON.
+"""All samplers on one map and one number of races: the process that `samplers` starts.
 
-The first run of each is timed with all that it compiles, then all run in turn. Effective samples are the
-smallest over the parameters, bulk, of draws of all chains (Vehtari et al. 2021, doi:10.1214/20-BA1221).
+The time of the first run includes compilation; then the samplers run in turns. The effective sample size is
+the smallest bulk value over the parameters, of all chains (Vehtari et al. 2021, doi:10.1214/20-BA1221).
 """
 
 import logging
@@ -39,21 +39,21 @@ from calibration_pipeline.models import run_mcmc_calibration, track_archetype_ca
 
 OURS = "this project"
 DEFAULT_ACCEPT = 0.8
-"""The target of acceptance that each of the other samplers has by itself."""
+"""Default target acceptance of the other samplers."""
 LARGEST_DIFFERENCE = 0.35
-"""Posterior means of two samplers may differ by so many posterior standard deviations."""
+"""Limit on the difference of two samplers' posterior means, in posterior standard deviations."""
 FEW_DRAWS = 30
 Makers = dict[str, Callable[[], Sampler]]
 
 
 def shipped(model: Callable[..., Any], arguments: tuple, length: Length, seed: int) -> Draws:
-    """Sample as this project does."""
+    """Sample with this project's NUTS."""
     settings = {"n_warmup": length.n_warmup, "n_samples": length.n_samples, "n_chains": length.n_chains}
     return public(run_nuts(model, arguments, **settings, seed=seed).get_samples(group_by_chain=True))
 
 
 def nutpie_sampler(model: Any, length: Length) -> Sampler:
-    """Compile a PyMC model, and sample it with nutpie."""
+    """Return nutpie's NUTS for a PyMC model, compiled."""
     import nutpie
 
     compiled = nutpie.compile_pymc_model(model)
@@ -83,7 +83,7 @@ def nutpie_sampler(model: Any, length: Length) -> Sampler:
 
 
 def latent_makers(problem: LatentProblem, length: Length, tabulated: bool) -> Makers:
-    """Return every sampler of the latent map."""
+    """Return the samplers of the latent map by name."""
     from benchmarks.performance import pymc_models
 
     def table() -> tuple:
@@ -101,7 +101,7 @@ def latent_makers(problem: LatentProblem, length: Length, tabulated: bool) -> Ma
 
 
 def marginal_makers(problem: MarginalProblem, length: Length, tabulated: bool) -> Makers:
-    """Return every sampler of the marginal map."""
+    """Return the samplers of the marginal map by name."""
     from benchmarks.performance import pymc_models
 
     finish, probabilities, season = problem
@@ -114,10 +114,10 @@ def marginal_makers(problem: MarginalProblem, length: Length, tabulated: bool) -
         return public(mcmc.get_samples(group_by_chain=True))
 
     if tabulated:
-        made = marginal.tabulate(marginal.as_races(finish, probabilities))
+        tables = marginal.tabulate(marginal.as_races(finish, probabilities))
         membership = (season == np.arange(season.max() + 1)[:, None]).astype(float)
-        model, arguments = marginal.tabulated_model, marginal.model_arguments(made, membership)
-        return _makers(ours, model, arguments, length, lambda: pymc_models.tabulated_marginal(made, season))
+        model, arguments = marginal.tabulated_model, marginal.model_arguments(tables, membership)
+        return _makers(ours, model, arguments, length, lambda: pymc_models.tabulated_marginal(tables, season))
     model, arguments = track_archetype_calibration_model, (finish, probabilities, ARCHETYPE, season)
     return _makers(ours, model, arguments, length, lambda: pymc_models.plain_marginal(problem))
 
@@ -144,7 +144,7 @@ def effective(draws: Draws) -> float:
 
 
 def difference(draws: Draws, reference: Draws) -> float:
-    """Return the largest difference of posterior means, in posterior standard deviations."""
+    """Return the largest difference of two posterior means, in posterior standard deviations."""
     return max(
         float(np.max(np.abs(draws[name].mean((0, 1)) - known.mean((0, 1))) / known.std((0, 1))))
         for name, known in reference.items()
@@ -159,8 +159,8 @@ def measure(
     Returns
     -------
     list of dict
-        A sampler each: seconds and effective samples of the first run and of every run after it, and the
-        seconds of one gradient. With `only_ours`, of the others only the gradient.
+        For each sampler: seconds and effective samples of the first run and of every later run, and the
+        seconds of one gradient. With `only_ours`, the other samplers have only the gradient.
     """
     use_host_devices(length[0])
     logging.disable(logging.WARNING)

@@ -1,7 +1,8 @@
-"""Scenarios a second: against the floor of drawing the random numbers, and against plain NumPy.
+"""Scenarios a second, beside the time of the random numbers alone and beside plain NumPy.
 
-The floor and the example race are those of `benchmarks.sampler`. Plain NumPy draws pace, chaos, incidents and
-luck and ranks by `argsort`: a part of what the network draws (no cautions, damage, teams, laps led).
+The lower bound draws as many random numbers as the network, with the same generator, batches and
+distributions. Plain NumPy draws pace, chaos, incidents and luck and ranks by `argsort`; it omits cautions,
+damage, teams, laps led and fastest laps.
 """
 
 import os
@@ -13,20 +14,18 @@ from unittest.mock import patch
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
+from numpyro import handlers
 
-from benchmarks.performance.page import Section, machine, table
-from benchmarks.performance.timing import in_turn, ratios, shown, spread
-from benchmarks.sampler import example_race, floor
-from calibration_pipeline.plots.figures import BLUE, GREY, VERMILION, figure_axes
+from benchmarks.performance.timing import in_turn, measured_on, ratios
+from benchmarks.result_files import Row, repeated
+from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.draw import ensemble
-from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED
-
-CONTESTANTS = {"the network": BLUE, "its random numbers": GREY, "NumPy, `argsort`": VERMILION}
+from calibration_pipeline.scenarios.fit.by_fold import DRAWN, NETWORK_COORDINATES, PARAMETER_DIMS
+from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED, Parameters, race_model
 
 
 class Sizes(NamedTuple):
-    """Cars of a field, scenarios of a batch, scenarios of a turn, and turns."""
+    """Cars of a field, scenarios of a batch, scenarios of a turn, and number of turns."""
 
     cars: tuple[int, ...]
     batches: tuple[int, ...]
@@ -38,18 +37,62 @@ FULL = Sizes((20, 30, 40), (256, 1024, 4096), 2**16, 5)
 SMALL = Sizes((8,), (64,), 256, 1)
 
 
-def side_by_side(run: Callable[[int], object], n: int) -> Callable[[], None]:
-    """Return what runs n parts, as many at a time as there are cores."""
+def example_race(n_cars: int) -> tuple[Field, Parameters]:
+    """Return a field of cars, and network parameters with values close to those of real races."""
+    rng = np.random.default_rng(0)
+    sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()}
+    values = {
+        "incident_intercept": -2.0, "damage_intercept": -3.0, "chaos_scale": 0.6, "caution_intercept": 1.9,
+        "caution_chaos_weight": 0.2, "team_scale": 0.2, "laps_per_caution": 5.5, "lead_dispersion": 1.5,
+        "fastest_dispersion": 1.5, "luck_sign": -1.0, "damage_chaos_weight": 0.3, "caution_track_weight": 0.5,
+    }  # fmt: skip
+    parameters = {}
+    for name, dims in PARAMETER_DIMS.items():
+        shape = [sizes[dim] for dim in dims]
+        filled = np.full(shape, values.get(name, 0.1), np.float32)
+        parameters[name] = np.sort(rng.uniform(0, 0.9, shape)) if "quantile" in dims else filled
+        if name in DRAWN:
+            parameters[name] = filled + 0.01 * rng.standard_normal(shape).astype(np.float32)
+    field = Field(
+        pace=rng.standard_normal((n_cars, len(PACE_COVARIATES))).astype(np.float32),
+        incident=rng.standard_normal((n_cars, len(INCIDENT_COVARIATES))).astype(np.float32),
+        start_score=np.linspace(2, -2, n_cars, dtype=np.float32),
+        car=np.ones(n_cars, bool),
+        team=(np.arange(n_cars) // 3).astype(np.int32),
+        archetype=np.int32(1),
+        scheduled_laps=np.int32(267),
+        caution=np.float32(0.0),
+    )
+    return field, Parameters(**parameters)
 
-    def every() -> None:
+
+def random_numbers(field: Field, parameters: Parameters, batch: int) -> Callable[[jax.Array, int], jax.Array]:
+    """Return a compiled function that draws the random numbers of a batch of scenarios and nothing else."""
+    model = handlers.trace(handlers.seed(race_model, 0))
+    sites = model.get_trace(field, parameters, jnp.arange(batch), NOTHING_CHANGED)
+    sampled = {name: site for name, site in sites.items() if site["type"] == "sample"}
+
+    @jax.jit
+    def draw(key: jax.Array, number: int) -> jax.Array:
+        keys = jax.random.split(jax.random.fold_in(key, number), len(sampled))
+        drawn = (site["fn"].sample(k) for site, k in zip(sampled.values(), keys, strict=True))
+        return jnp.stack([jnp.sum(values, dtype=jnp.float32) for values in drawn])
+
+    return draw
+
+
+def run_parallel(run: Callable[[int], object], n: int) -> Callable[[], None]:
+    """Return a function that runs n parts in as many threads as there are cores."""
+
+    def run_parts() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(run, range(n)))
 
-    return every
+    return run_parts
 
 
 def numpy_batch(n_cars: int, n_scenarios: int, seed: int) -> np.ndarray:
-    """Draw finish positions as one does in NumPy."""
+    """Draw finish positions in plain NumPy: (scenario, car)."""
     rng = np.random.default_rng(seed)
     pace = np.linspace(2, -2, n_cars)
     chaos = rng.standard_normal((n_scenarios, 1))
@@ -59,64 +102,41 @@ def numpy_batch(n_cars: int, n_scenarios: int, seed: int) -> np.ndarray:
 
 
 def measure_cell(n_cars: int, batch: int, sizes: Sizes) -> dict[str, list[float]]:
-    """Seconds of each contestant by turn, for one field and batch size."""
+    """Return the seconds of each sampler by turn, for one field size and batch size."""
     field, parameters = jax.tree.map(jnp.asarray, example_race(n_cars))
     n_batches, key = sizes.n_scenarios // batch, jax.random.key(0)
-    with patch.object(ensemble, "SCENARIO_BATCH", batch), patch("benchmarks.sampler.SCENARIO_BATCH", batch):
+    with patch.object(ensemble, "SCENARIO_BATCH", batch):
         ensemble._draw_batch.clear_cache()
-        draw_numbers = floor(field, parameters)
+        draw_numbers = random_numbers(field, parameters, batch)
 
         def network(part: int) -> None:
             ensemble.draw_race(field, parameters, NOTHING_CHANGED, batch, jax.random.fold_in(key, part))
 
+        def numbers(part: int) -> None:
+            jax.block_until_ready(draw_numbers(key, part))
+
         runs = {
-            "the network": side_by_side(network, n_batches),
-            "its random numbers": side_by_side(
-                lambda part: jax.block_until_ready(draw_numbers(key, part)), n_batches
-            ),
-            "NumPy, `argsort`": side_by_side(lambda part: numpy_batch(n_cars, batch, part), n_batches),
+            "network": run_parallel(network, n_batches),
+            "random_numbers": run_parallel(numbers, n_batches),
+            "numpy": run_parallel(lambda part: numpy_batch(n_cars, batch, part), n_batches),
         }
         taken = in_turn(runs, sizes.n_turns)
         ensemble._draw_batch.clear_cache()
     return taken
 
 
-def measure(sizes: Sizes) -> Section:
-    """Measure every field and batch size."""
-    found = {
-        (n_cars, batch): measure_cell(n_cars, batch, sizes)
-        for n_cars in sizes.cars
-        for batch in sizes.batches
-    }
-    rows = []
-    for (n_cars, batch), taken in found.items():
-        network = taken["the network"]
-        rates = [shown([sizes.n_scenarios / s / 1000 for s in seconds]) for seconds in taken.values()]
-        slower = shown(ratios(network, taken["its random numbers"]))
-        faster = shown(ratios(taken["NumPy, `argsort`"], network))
-        rows.append([str(n_cars), f"{batch:,}", *rates, slower, faster])
-    columns = ["cars", "batch", *(f"{name}, thousand a second" for name in CONTESTANTS)]
-    text = "\n\n".join(
-        [
-            machine(["jax", "numpyro", "numpy"]),
-            f"{sizes.n_scenarios:,} scenarios a turn, {sizes.n_turns} turns; the pipeline's batch is "
-            f"{ensemble.SCENARIO_BATCH:,}.",
-            table([*columns, "time ÷ that of its random numbers", "times as fast as NumPy"], rows),
-            "![Scenarios a second](images/performance_scenarios.png)",
-        ]
-    )
-    return Section(text, {"performance_scenarios": draw(found, sizes)})
-
-
-def draw(found: dict[tuple[int, int], dict[str, list[float]]], sizes: Sizes) -> Figure:
-    """Draw scenarios a second by field size, at the batch that the pipeline uses or the largest."""
-    batch = ensemble.SCENARIO_BATCH if ensemble.SCENARIO_BATCH in sizes.batches else max(sizes.batches)
-    figure, ax = figure_axes(5.2, 3.4)
-    for name, color in CONTESTANTS.items():
-        rates = [spread([sizes.n_scenarios / s for s in found[cars, batch][name]]) for cars in sizes.cars]
-        middle = np.array([rate.median for rate in rates]) / 1000
-        error = np.abs(np.array([(rate.lowest, rate.highest) for rate in rates]).T / 1000 - middle)
-        ax.errorbar(sizes.cars, middle, error, fmt="o-", color=color, label=name.replace("`", ""))
-    ax.set(xlabel="Cars", ylabel="Thousand scenarios a second", ylim=(0, None), xticks=sizes.cars)
-    ax.legend()
-    return figure
+def measure(sizes: Sizes) -> dict[str, list[Row]]:
+    """Measure every field size and batch size."""
+    machine = measured_on(["jax", "numpyro", "numpy"])
+    rows: list[Row] = []
+    for n_cars in sizes.cars:
+        for batch in sizes.batches:
+            taken = measure_cell(n_cars, batch, sizes)
+            row: dict[str, object] = {"cars": n_cars, "batch": batch}
+            for name, seconds in taken.items():
+                rates = [sizes.n_scenarios / s / 1000 for s in seconds]
+                row |= repeated(f"{name}_thousand_per_s", rates)
+            row |= repeated("time_ratio_to_random_numbers", ratios(taken["network"], taken["random_numbers"]))
+            row |= repeated("speed_ratio_to_numpy", ratios(taken["numpy"], taken["network"]))
+            rows.append({**row, "measured_on": machine})
+    return {"scenarios": rows}

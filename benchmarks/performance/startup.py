@@ -1,28 +1,25 @@
-"""What a command costs before it does anything: `--help` and its neighbours, beside an empty Python.
-
-Each is a process of its own, as in a terminal.
-"""
+"""Start-up time of commands, beside that of an empty Python process."""
 
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.performance.page import Section, machine, table
-from benchmarks.performance.timing import in_turn, ratios, shown
+from benchmarks.performance.timing import in_turn, measured_on, ratios
+from benchmarks.result_files import Row, repeated
 
 ROOT = Path(__file__).parents[2]
-EMPTY = "`python -c pass`"
+EMPTY = "python -c pass"
 COMMANDS = {
     EMPTY: ["-c", "pass"],
-    "`calibration-pipeline --help`": ["-m", "assets.cli", "--help"],
-    "`calibration-pipeline run --help`": ["-m", "assets.cli", "run", "--help"],
-    "`calibration-pipeline settings`": ["-m", "assets.cli", "settings"],
+    "calibration-pipeline --help": ["-m", "assets.cli", "--help"],
+    "calibration-pipeline run --help": ["-m", "assets.cli", "run", "--help"],
+    "calibration-pipeline settings": ["-m", "assets.cli", "settings"],
 }
 
 
 class Sizes(NamedTuple):
-    """How often each command runs."""
+    """Number of turns."""
 
     n_turns: int
 
@@ -30,7 +27,7 @@ class Sizes(NamedTuple):
 FULL, SMALL = Sizes(15), Sizes(1)
 
 
-def measure(sizes: Sizes) -> Section:
+def measure(sizes: Sizes) -> dict[str, list[Row]]:
     """Measure every command."""
 
     def start(words: list[str]) -> None:
@@ -39,6 +36,14 @@ def measure(sizes: Sizes) -> Section:
     taken = in_turn(
         {name: lambda words=words: start(words) for name, words in COMMANDS.items()}, sizes.n_turns
     )
-    rows = [[name, shown(times), shown(ratios(times, taken[EMPTY]))] for name, times in taken.items()]
-    text = table(["command", "s", f"of {EMPTY}"], rows)
-    return Section(f"{machine(['pydantic-settings', 'rich'])}\n\n{text}", {})
+    machine = measured_on(["pydantic-settings", "rich"])
+    rows: list[Row] = [
+        {
+            "command": name,
+            **repeated("s", times),
+            **repeated("ratio", ratios(times, taken[EMPTY])),
+            "measured_on": machine,
+        }
+        for name, times in taken.items()
+    ]
+    return {"startup": rows}

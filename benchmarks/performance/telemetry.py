@@ -1,8 +1,7 @@
-"""Aggregating laps: ours against the same question asked in plain DuckDB and plain Polars.
+"""Time and memory of aggregating laps, beside plain DuckDB and plain Polars.
 
-Every run is a process of its own, so that its peak memory is its own. Plain means as one writes the
-question down: DuckDB over all files with its defaults, Polars with its streaming engine. Answers are held
-against ours.
+Every run is a separate process, so that its peak memory can be measured. Plain DuckDB is one query over all
+files with default settings; plain Polars is a lazy query with the streaming engine. All answers are compared.
 """
 
 import math
@@ -11,19 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from benchmarks.performance.page import Section, machine, table
-from benchmarks.performance.timing import KilledError, measure_apart, ratios, shown, spread
-from calibration_pipeline.plots.figures import BLUE, ORANGE, VERMILION
+from benchmarks.performance.timing import MIB, KilledError, measure_apart, measured_on, ratios
+from benchmarks.result_files import Row, repeated
 
 N_CARS, N_LAPS = 40, 250
 RACES_A_FILE = 36
-TOOLS = {"ours": BLUE, "plain DuckDB": ORANGE, "plain Polars": VERMILION}
+TOOLS = ("ours", "plain DuckDB", "plain Polars")
 LIMIT_S = 600
 KILLED = {"seconds": math.inf, "peak": math.inf, "sums": {}}
-"""What a run is that took more memory than there is; `inf` in the table."""
+"""Result of a run that exceeded the memory; `inf` in the result file."""
 
 LAPS = f"""
 COPY (
@@ -45,7 +41,7 @@ COPY (
 
 
 class Sizes(NamedTuple):
-    """Lap rows, with how often each size is measured in turn."""
+    """Number of lap rows -> number of turns."""
 
     turns: dict[int, int]
 
@@ -55,7 +51,7 @@ SMALL = Sizes({N_CARS * N_LAPS * 2: 1})
 
 
 def write_laps(folder: Path, n_rows: int) -> list[str]:
-    """Write seasons of lap rows, a file each, as the pipeline stores them; return the paths."""
+    """Write lap rows in the form of the pipeline's store, a file for each season; return the paths."""
     n_races = max(n_rows // (N_CARS * N_LAPS), 1)
     paths = []
     with duckdb.connect() as connection:
@@ -68,7 +64,7 @@ def write_laps(folder: Path, n_rows: int) -> list[str]:
 
 
 def measure_size(n_rows: int, turns: int) -> dict[str, list[dict[str, float]]]:
-    """Tool -> seconds and peak bytes of each turn; generated laps are gone afterwards."""
+    """Return the seconds and peak bytes of each turn by tool, on temporary generated laps."""
     measured: dict[str, list[dict[str, float]]] = {tool: [] for tool in TOOLS}
     with tempfile.TemporaryDirectory() as folder:
         paths = write_laps(Path(folder), n_rows)
@@ -84,7 +80,7 @@ def measure_size(n_rows: int, turns: int) -> dict[str, list[dict[str, float]]]:
 
 
 def check_answers(answers: dict[str, dict[str, float]], n_files: int) -> None:
-    """Raise where a tool's answer is not ours: rows, and sums of every column."""
+    """Raise if a tool's number of rows or sum of a column differs from ours."""
     ours = answers["ours"]["sums"]
     for tool, found in answers.items():
         wrong = [
@@ -94,49 +90,27 @@ def check_answers(answers: dict[str, dict[str, float]], n_files: int) -> None:
         ]
         if wrong:
             raise ValueError(
-                f"{tool} must answer as ours over {n_files} files, differs in {', '.join(wrong)}."
+                f"{tool} must give our answer over {n_files} files, differs in {', '.join(wrong)}."
             )
 
 
-def measure(sizes: Sizes) -> Section:
+def measure(sizes: Sizes) -> dict[str, list[Row]]:
     """Measure every size, the smallest first."""
-    found = {n_rows: measure_size(n_rows, turns) for n_rows, turns in sizes.turns.items()}
-    rows = []
-    for n_rows, tools in found.items():
-        seconds = {tool: [one["seconds"] for one in runs] for tool, runs in tools.items()}
+    machine = measured_on(["duckdb", "polars"])
+    rows: list[Row] = []
+    for n_rows, turns in sizes.turns.items():
+        tools = measure_size(n_rows, turns)
+        seconds = {tool: [run["seconds"] for run in runs] for tool, runs in tools.items()}
         best = [min(pair) for pair in zip(seconds["plain DuckDB"], seconds["plain Polars"], strict=True)]
-        for tool, runs in tools.items():
-            memory = [one["peak"] / 2**20 for one in runs]
-            relative = shown(ratios(seconds[tool], best))
-            rows.append([f"{n_rows / 1e6:g} million", tool, shown(seconds[tool]), relative, shown(memory)])
-    text = "\n\n".join(
-        [
-            machine(["duckdb", "polars"]),
-            f"Races of {N_CARS} cars and {N_LAPS} laps, {RACES_A_FILE} races a file; each run "
-            "in a process of its own, without its start.",
-            table(
-                ["lap rows", "tool", "seconds", "÷ the better of DuckDB and Polars", "peak memory, MiB"], rows
-            ),
-            "![Time and memory of aggregating laps](images/performance_telemetry.png)",
+        rows += [
+            {
+                "lap_rows": n_rows,
+                "tool": tool,
+                **repeated("s", seconds[tool]),
+                **repeated("ratio", ratios(seconds[tool], best)),
+                **repeated("peak_mib", [run["peak"] / MIB for run in runs]),
+                "measured_on": machine,
+            }
+            for tool, runs in tools.items()
         ]
-    )
-    return Section(text, {"performance_telemetry": draw(found)})
-
-
-def draw(found: dict[int, dict[str, list[dict[str, float]]]]) -> Figure:
-    """Draw seconds and memory over the number of rows."""
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for ax, quantity, unit, label in zip(
-        axes, ("seconds", "peak"), (1, 2**20), ("Seconds", "Peak memory, MiB"), strict=True
-    ):
-        for tool, color in TOOLS.items():
-            middle = [
-                spread([one[quantity] / unit for one in tools[tool]]).median for tools in found.values()
-            ]
-            ax.plot([n / 1e6 for n in found], middle, "o-", color=color, label=tool)
-        ax.set(xscale="log", yscale="log", xlabel="Lap rows, millions", title=label)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:g}"))
-        ax.grid(alpha=0.3)
-    axes[0].legend()
-    return figure
+    return {"telemetry": rows}

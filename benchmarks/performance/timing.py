@@ -1,71 +1,50 @@
-"""Timing in turn, ratios with their range, and measurements in processes of their own.
+"""Timing in turns, ratios by turn, and measurements in separate processes.
 
-Whatever is compared runs in turn, again and again, so that what else the machine does falls on all alike, and
-a ratio is taken within each turn. Here belongs how things are measured; what is measured belongs elsewhere.
+The compared programs run in turns, so that the machine's other load falls on all of them alike. A ratio is
+taken within each turn. This module holds the methods of measurement; the other modules hold the measurements.
 """
 
 import json
 import os
+import platform
 import re
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+CPU_INFO = Path("/proc/cpuinfo")
 STATUS = Path("/proc/self/status")
 MIB = 2**20
 
 
-class Spread(NamedTuple):
-    """Median and range of repeated measurements."""
-
-    median: float
-    lowest: float
-    highest: float
+class SkippedError(Exception):
+    """A part cannot be measured here: a package or a device is missing."""
 
 
 class TooSlowError(Exception):
-    """A measurement did not end within its time."""
+    """A measurement did not end within its time limit."""
 
 
 class KilledError(Exception):
-    """A measurement's process was killed, as is one that takes more memory than there is."""
+    """The process of a measurement was killed, for example because memory ran out."""
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Summarise repeated measurements.
-
-    Examples
-    --------
-    >>> spread([3.0, 1.0, 2.0])
-    Spread(median=2.0, lowest=1.0, highest=3.0)
-    """
-    return Spread(statistics.median(values), min(values), max(values))
-
-
-def shown(values: Sequence[float]) -> str:
-    """Write repeated measurements as median (lowest to highest), or the one value that there is.
-
-    Examples
-    --------
-    >>> shown([3.0, 1.0, 2.0]), shown([0.0123456]), shown([1234.5])
-    ('2.00 (1.00 to 3.00)', '0.0123', '1,234')
-    """
-    median, lowest, highest = map(_three_digits, spread(values))
-    return median if len(values) == 1 else f"{median} ({lowest} to {highest})"
-
-
-def _three_digits(value: float) -> str:
-    """Write a number with three digits, or all that it has before the point."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+def measured_on(packages: Sequence[str]) -> str:
+    """Describe this machine and the versions of packages."""
+    processor = platform.processor() or platform.machine()
+    if CPU_INFO.exists():
+        processor = next(iter(re.findall(r"model name\s*: (.*)", CPU_INFO.read_text())), processor)
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{processor}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
 
 
 def in_turn(runs: Mapping[str, Callable[[], object]], n_turns: int) -> dict[str, list[float]]:
-    """Return the seconds that each run took, turn by turn; a first turn, which compiles, is not counted."""
+    """Return the seconds of each run by turn; an extra first turn, which compiles, is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(n_turns + 1):
         for name, run in runs.items():
@@ -88,10 +67,10 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def peak_memory() -> int:
-    """Return the largest memory that this process has had, bytes.
+    """Return the peak resident memory of this process, bytes.
 
-    The kernel's count for the program that runs now where it keeps one: that of `getrusage` begins with the
-    memory of the process which started this one.
+    The value comes from `/proc/self/status` where that exists, because `getrusage` also counts the memory of
+    the parent process before the exec.
     """
     if STATUS.exists():
         return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[0])
@@ -102,26 +81,27 @@ def peak_memory() -> int:
 def measure_apart(
     module: str, request: Mapping[str, Any], limit_s: float, environment: Mapping[str, str] | None = None
 ) -> Any:
-    """Return what a module measures in a process of its own.
+    """Run a measurement in a separate process and return its answer.
 
     Parameters
     ----------
     module : str
-        Run as a program, with the request as its argument, in JSON; it calls `answer`.
+        Module to run, with the request as its argument in JSON; the module calls `answer`.
     request : mapping
+        Keyword arguments of the measurement.
     limit_s : float
-        The process is ended after so many seconds.
+        Time limit, seconds.
     environment : mapping, optional
-        Variables to set.
+        Environment variables to set.
 
     Raises
     ------
     TooSlowError
-        If it does not end in time.
+        If the process exceeds its time limit.
     KilledError
-        If it is killed.
+        If the process is killed.
     RuntimeError
-        If it fails, with what it said.
+        If the process fails, with its standard error.
     """
     command = [sys.executable, "-m", module, json.dumps(request)]
     try:
@@ -143,5 +123,5 @@ def measure_apart(
 
 
 def answer(measure: Callable[..., Any]) -> None:
-    """Measure what the command line asks for, and print it: the other side of `measure_apart`."""
+    """Run the measurement that `measure_apart` requests, and print its result as JSON."""
     print(json.dumps(measure(**json.loads(sys.argv[1]))))
