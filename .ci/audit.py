@@ -43,10 +43,10 @@ def main() -> int:
     if not audited:
         print(f"skipped: the database of vulnerabilities knows none of {len(packages)} packages here")  # noqa: T201
         return 0
-    found = [(package, one) for package in audited for one in package["vulns"]]
-    for package, one in found:
-        fixed = ", ".join(one["fix_versions"]) or "no version yet"
-        print(f"{package['name']} {package['version']}: {one['id']}, mended in {fixed}")  # noqa: T201
+    found = [(package, advisory) for package in audited for advisory in package["vulns"]]
+    for package, advisory in found:
+        fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
+        print(f"{package['name']} {package['version']}: {advisory['id']}, mended in {fixed}")  # noqa: T201
     print(f"{len(audited)} of {len(packages)} packages audited, {len(found)} vulnerabilities known")  # noqa: T201
     return 1 if found else 0
 

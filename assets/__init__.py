@@ -1,6 +1,6 @@
 """The Dagster side: assets, checks, storage, settings and the command line.
 
-What is computed lives in `calibration_pipeline`; here it is only named, wired and stored.
+The computation is in `calibration_pipeline`; this package names, wires and stores its values.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The command line `calibration-pipeline`.
 
-What is slow to import is imported where it is needed, so that `--help` answers at once.
+Slow modules are imported inside the functions that need them, so that `--help` answers at once.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="calibration-pipeline",
-        description="Are simulated NASCAR races to be trusted? Calibration by kind of track.",
+        description="Are simulated NASCAR races to be trusted? Calibration by track archetype.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 

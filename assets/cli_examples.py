@@ -11,7 +11,7 @@ examples:
 """
 EVENT_EXAMPLES = """\
 examples:
-  calibration-pipeline events                                what events are made of, and which are judged
+  calibration-pipeline events                                the language of events, and the judged events
   calibration-pipeline events "top(5) & running"             how often: predicted and observed
   calibration-pipeline events "count(dnf) >= 12" --source nascar_feed
 """

@@ -4,13 +4,14 @@ Dagster's own records (runs, events, ticks) are SQLite files in it, or in Postgr
 database. The address holds a password and is never written to a file.
 """
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from calibration_pipeline.io.files import write_atomically
 
@@ -100,8 +101,7 @@ def open_instance() -> "dg.DagsterInstance":
     """Return the instance in DAGSTER_HOME. Processes open it in turn: two would both create its tables."""
     import dagster as dg
 
-    with (home_folder() / OPENING).open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(home_folder() / OPENING):
         return dg.DagsterInstance.get()
 
 

@@ -23,7 +23,7 @@ LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 class Findings(NamedTuple):
-    """What was found in a store.
+    """Result of a verification of the store.
 
     Attributes
     ----------
@@ -118,8 +118,8 @@ def print_findings(console: Console, store: UPath, findings: Findings) -> None:
     for difference in findings.differences:
         console.print(f"  [yellow]![/] {escape(difference)}", highlight=False)
     n = len(findings.differences)
-    told = f"{n} {'difference' if n == 1 else 'differences'}" if n else "all as recorded"
-    console.print(f"{findings.n_files} files in {escape(str(store))}: {told}.", highlight=False)
+    summary = f"{n} {'difference' if n == 1 else 'differences'}" if n else "all as recorded"
+    console.print(f"{findings.n_files} files in {escape(str(store))}: {summary}.", highlight=False)
 
 
 def _partitions(lineage: Lineage, asset: str, store: UPath) -> list[str] | list[None]:

@@ -21,7 +21,7 @@ class _Discreet(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
-    """Leaves out what a full disk has no room for: the command's own line on the terminal tells of it."""
+    """Drops lines that a full disk has no room for; the command prints the error on the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Handle an error on writing."""

@@ -44,7 +44,7 @@ def project_folder() -> Path:
 
 
 class Settings(BaseSettings):
-    """What a run is made of. Immutable; build it with `load_settings`."""
+    """Settings of a run. Immutable; `load_settings` builds them."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
 
     @property
     def default_seasons(self) -> str | None:
-        """The seasons where none are set; None where only the source's files can tell."""
+        """The seasons where none are set; None where only the source's files name them."""
         if self.source == "tables" or (self.source == "nascar_feed" and not is_on_the_web(self.feed_url)):
             return None
         return DEFAULT_SEASONS[self.source]

@@ -1,4 +1,4 @@
-"""The four kinds of track. Nothing else in the project spells out their names.
+"""The four archetypes of tracks. No other module spells out their names.
 
 The order of `ARCHETYPES` is the order of every table, plot and array axis over archetypes.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Archetype(StrEnum):
-    """A kind of track on which races unfold alike."""
+    """A group of tracks on which races unfold alike."""
 
     SUPERSPEEDWAY = "superspeedway"
     INTERMEDIATE = "intermediate"
@@ -16,7 +16,7 @@ class Archetype(StrEnum):
 
     @property
     def label(self) -> str:
-        """The name as people read it, e.g. on a plot.
+        """The name for display, e.g. on a plot.
 
         Examples
         --------
@@ -44,7 +44,7 @@ def parse_archetype(name: str) -> Archetype:
     Raises
     ------
     ValueError
-        If `name` is not an archetype; the message lists those that are.
+        If `name` is not an archetype; the message lists the archetypes.
 
     Examples
     --------

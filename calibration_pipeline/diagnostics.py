@@ -1,8 +1,8 @@
-"""Diagnostics of a calibration, as a modeller's notebook wants them: arrays in, answers out.
+"""Diagnostics of a calibration from arrays: convergence, predictive checks, calibration, report.
 
-Whether the sampler converged, whether the fitted model reproduces what happened, whether probabilities and
-joint events are calibrated, and a Markdown report of it all. Tables over many races with race-clustered
-intervals are made in `verification`; pictures in `plotting`.
+The functions check the sampler's convergence, the fitted model against the observations, and the calibration
+of probabilities and joint events. `generate_calibration_report` writes all of it as Markdown. Tables over
+many races with race-clustered intervals are in `verification`, charts in `plots.charts`.
 """
 
 import io
@@ -33,13 +33,12 @@ from calibration_pipeline.mcmc.convergence import Convergence, judge_convergence
 from calibration_pipeline.mcmc.draws import Samples, read_draws
 from calibration_pipeline.metrics import compute_all_metrics
 from calibration_pipeline.models import track_archetype_calibration_model
-from calibration_pipeline.plots import charts as plotting
-from calibration_pipeline.plots import figures
-from calibration_pipeline.report.arrays import Judged, notebook_report
+from calibration_pipeline.plots import charts, figures
+from calibration_pipeline.report.arrays import Judged, render_array_report
 from calibration_pipeline.verification.arrays import (
-    PLACE,
+    FINISH,
     Variables,
-    hold_events,
+    compare_events,
     one_race_curves,
     read_outcomes,
 )
@@ -62,7 +61,7 @@ EVENTS: tuple[Event, ...] = (
     at_least(3, favourites(5), top(10)),
     *DEFAULT_EVENTS,
 )
-"""What `compute_joint_event_validation` looks at."""
+"""Events of `compute_joint_event_validation`."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,21 +75,21 @@ def posterior_predictive_check(
     season: ArrayLike | None = None,
     random_seed: int = 42,
 ) -> xr.DataTree:
-    """Set what a fitted marginal map would have produced beside what happened, as ArviZ reads it.
+    """Return the posterior predictive of a fitted marginal map with the observations, as ArviZ reads it.
 
     Parameters
     ----------
     mcmc_samples : numpyro.infer.MCMC, xarray.DataTree or mapping of str to array_like
-        What `models.run_mcmc_calibration` returns: the MCMC object or its samples, flat (draw, ...) or by
-        chain (chain, draw, ...). Flat draws stand as one chain.
+        Result of `models.run_mcmc_calibration`: the MCMC object or its samples, flat (draw, ...) or by
+        chain (chain, draw, ...). Flat draws count as one chain.
     predicted_probs : array_like
-        Finish probabilities (n_races, n_drivers, n_positions), as the fit had them.
+        Finish probabilities (n_races, n_drivers, n_positions), the same as in the fit.
     observed : array_like
         Finish positions (n_races, n_drivers), 1 is the winner, 0 marks padding.
     track_archetype : str
-        Kind of track.
+        Track archetype.
     season : array_like, optional
-        Season of each race (n_races,), if the fit had it.
+        Season of each race (n_races,), if the fit used it.
     random_seed : int
         Seed of the replicated finishes.
 
@@ -118,7 +117,7 @@ def posterior_predictive_check(
     """
     position, probability = np.asarray(observed), np.asarray(predicted_probs)
     labels = None if season is None else np.asarray(season)
-    # The model refuses what it cannot read; NumPyro's own validation would refuse padding.
+    # The model checks its arguments; NumPyro's own validation would refuse padding.
     with numpyro.validation_enabled(False), numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
         track_archetype_calibration_model(position, probability, track_archetype, labels)
     draws = read_draws(mcmc_samples)
@@ -131,13 +130,13 @@ def posterior_predictive_check(
     return az.from_dict(
         {
             "posterior": {str(name): values.values for name, values in draws.posterior.items()},
-            "posterior_predictive": {PLACE: replicated.reshape(*shape, *position.shape)},
-            "log_likelihood": {PLACE: likelihood.reshape(*shape, -1)},
-            "observed_data": {PLACE: position},
+            "posterior_predictive": {FINISH: replicated.reshape(*shape, *position.shape)},
+            "log_likelihood": {FINISH: likelihood.reshape(*shape, -1)},
+            "observed_data": {FINISH: position},
             "constant_data": {"predicted_probability": probability},
             **stats,
         },
-        dims={PLACE: ["race", "driver"], "predicted_probability": ["race", "driver", "position"]},
+        dims={FINISH: ["race", "driver"], "predicted_probability": ["race", "driver", "position"]},
         coords={"position": np.arange(1, probability.shape[2] + 1)},
         attrs={"/": {"track_archetype": str(parse_archetype(track_archetype)), "random_seed": random_seed}},
     )
@@ -146,14 +145,14 @@ def posterior_predictive_check(
 def assess_mcmc_convergence(mcmc_or_samples: Samples) -> Convergence:
     """Judge convergence by rank-normalised split R-hat, effective sample sizes and divergences.
 
-    Good are R-hat < 1.01 and bulk and tail ESS > 400 for every parameter, and no divergences.
+    The limits are R-hat < 1.01 and bulk and tail ESS > 400 for every parameter, and no divergences.
 
     Parameters
     ----------
     mcmc_or_samples : numpyro.infer.MCMC, xarray.DataTree or mapping of str to array_like
         A mapping's arrays are (chain, draw, ...), or flat, (draw, ...): then R-hat is not computable and the
-        effective sample sizes take the draws for one chain. The key `diverging` may say which draws
-        diverged.
+        effective sample sizes treat the draws as one chain. The optional key `diverging` marks the draws
+        that diverged.
 
     Returns
     -------
@@ -189,7 +188,7 @@ def plot_calibration_curve(
     """Draw predicted event probabilities against observed shares, with the 45° line.
 
     Cases fall into at most ten bins of about equal number; equal probabilities always share a bin. The
-    intervals are Wilson's (1927, doi:10.1080/01621459.1927.10502953) and take cases for independent.
+    intervals are Wilson's (1927, doi:10.1080/01621459.1927.10502953) and treat cases as independent.
 
     Parameters
     ----------
@@ -198,9 +197,9 @@ def plot_calibration_curve(
     observations : array_like
         Whether each event happened, 0 or 1, the same shape.
     track_archetype : str
-        Kind of track, for the title.
+        Track archetype, for the title.
     output_path : path, optional
-        Where to store the picture, whole or not at all; its suffix says the format, e.g. `.png`.
+        Where to store the picture, whole or not at all; its suffix sets the format, e.g. `.png`.
 
     Returns
     -------
@@ -226,7 +225,7 @@ def plot_calibration_curve(
     keys = {"archetype": str(archetype), "forecast": "forecast", "event": "calibration"}
     curve = pl.DataFrame([keys | row for row in bins], infer_schema_length=None).drop("n_races")
     figure, ax = figures.figure_axes()
-    plotting.draw_calibration_curve(ax, curve)
+    charts.draw_calibration_curve(ax, curve)
     if output_path is not None:
         path = checked_target(output_path)
         formats = figure.canvas.get_supported_filetypes()
@@ -245,11 +244,12 @@ def compute_joint_event_validation(
     observations: Variables | Mapping[str, Variables],
     track_types: Sequence[str],
 ) -> dict[tuple[str, str], float]:
-    """Return how far joint events were predicted from how often they happened.
+    """Return the absolute error of predicted against observed shares of joint events.
 
-    Events are `EVENTS`, expressions such as `at_least(2, favourites(3), top(10))`. Those whose variables were
-    not passed are skipped, by name, at log level info; errors beyond `EVENT_TOLERANCE` are logged as a
-    warning. A single race says little: for many races see `verification.joint_events.validate_events`.
+    Events are `EVENTS`, expressions such as `at_least(2, favourites(3), top(10))`. Events without their
+    variables are skipped, by name, at log level info; errors beyond `EVENT_TOLERANCE` are logged as
+    warnings. A single race carries little information: for many races see
+    `verification.joint_events.validate_events`.
 
     Parameters
     ----------
@@ -259,10 +259,10 @@ def compute_joint_event_validation(
         `running`, `laps_led`, `incident` (the car retired), each (n_samples, n_cars), `team` and `make`,
         each (n_cars,).
     observations : array_like or mapping
-        What happened: finish positions (n_cars,), or a dict of variables alike, each (n_cars,); or a dict of
-        those by archetype.
+        Results: finish positions (n_cars,), or a dict of the same variables, each (n_cars,); or a dict of
+        these by archetype.
     track_types : sequence of str
-        The archetypes to look at.
+        The archetypes to judge.
 
     Returns
     -------
@@ -283,10 +283,10 @@ def compute_joint_event_validation(
     """
     errors: dict[tuple[str, str], float] = {}
     for archetype, scenarios, result in _races(predictions, observations, track_types):
-        held, skipped = hold_events(EVENTS, scenarios, result)
+        compared, skipped = compare_events(EVENTS, scenarios, result)
         for event, reason in skipped.items():
             logger.info("Skipped %s at %s: %s.", event, archetype, reason)
-        for event, found in held.items():
+        for event, found in compared.items():
             errors[archetype, event] = found.error
             if found.error > EVENT_TOLERANCE:
                 logger.warning(
@@ -310,13 +310,13 @@ def generate_calibration_report(
     Parameters
     ----------
     mcmc_samples : MCMC, DataTree or mapping
-        Draws as `assess_mcmc_convergence` takes them, or a dict of such by archetype.
+        Draws as `assess_mcmc_convergence` takes them, or a dict of these by archetype.
     predictions, observations : mapping, array_like or mapping
         As `compute_joint_event_validation` takes them. Scores are those of finish positions.
     track_archetypes : sequence of str
         The archetypes to report.
     output_path : path
-        The Markdown file; it and its pictures replace what is there, each whole or not at all.
+        The Markdown file; it and its pictures replace older files, each whole or not at all.
 
     Returns
     -------
@@ -335,8 +335,8 @@ def generate_calibration_report(
         for archetype, scenarios, result in _races(predictions, observations, track_archetypes)
     ]
     samples = _by_archetype(mcmc_samples, track_archetypes, "mcmc_samples") or {"all": mcmc_samples}
-    fits = {name: assess_mcmc_convergence(of_one) for name, of_one in samples.items()}
-    text, pictures = notebook_report(judged, fits, path.stem)
+    fits = {name: assess_mcmc_convergence(draws) for name, draws in samples.items()}
+    text, pictures = render_array_report(judged, fits, path.stem)
     for name, png in pictures.items():
         write_atomically(path.with_name(name), png)
     write_atomically(path, text.encode())
@@ -364,7 +364,7 @@ def _races(
 
 
 def _by_archetype(values: object, archetypes: Sequence[str], argument: str) -> dict[str, Any] | None:
-    """Return what a dict by archetype has for `archetypes`; None if `values` is no such dict."""
+    """Return the values of a dict by archetype; None if `values` is no dict by archetype."""
     if not (isinstance(values, Mapping) and set(values) & set(ARCHETYPES)):
         return None
     if missing := [name for name in archetypes if name not in values]:
@@ -373,13 +373,13 @@ def _by_archetype(values: object, archetypes: Sequence[str], argument: str) -> d
 
 
 def _judge(archetype: str, scenarios: Outcomes, result: Outcomes) -> Judged:
-    place, actual = scenarios.finish_position, result.finish_position
-    errors, skipped = hold_events(EVENTS, scenarios, result)
+    position, actual = scenarios.finish_position, result.finish_position
+    errors, skipped = compare_events(EVENTS, scenarios, result)
     return Judged(
         archetype,
-        n_samples=place.shape[0],
+        n_samples=position.shape[0],
         n_cars=actual.size,
-        metrics=compute_all_metrics(place, actual),
+        metrics=compute_all_metrics(position, actual),
         curves=one_race_curves(archetype, scenarios, result),
         errors=errors,
         skipped=skipped,

@@ -1,12 +1,12 @@
-"""Scores of ensemble forecasts of one number each: CRPS, log score, coverage.
+"""Scores of ensemble forecasts of single numbers: CRPS, log score, coverage.
 
-An ensemble is `(n_samples, n_predictions)`, the observations are `(n_predictions,)`. What belongs here takes
-arrays and returns plain numbers. Scores of finish probabilities live in `verification.scores`.
+An ensemble is `(n_samples, n_predictions)`, the observations are `(n_predictions,)`. Functions take arrays
+and return plain numbers. Scores of finish probabilities are in `verification.scores`.
 """
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ DEFAULT_LEVELS = (0.5, 0.8, 0.95)
 COVERAGE_TOLERANCE = 0.1
 """Coverage further than this from its level is logged as a warning."""
 CRPS_BLOCK = 256
-"""Predictions that are sorted and summed at a time: what stays in a processor's cache."""
+"""Predictions that are sorted and summed at a time, so that they fit a processor's cache."""
 DENSITY_FLOOR = float(np.finfo(np.float64).tiny)
 """Densities and probabilities below the smallest normal float64 count as this (log: -708.4)."""
 CONSTANT_SPREAD = 1e-12
@@ -27,7 +27,17 @@ CONSTANT_BANDWIDTH = 1e-6
 logger = logging.getLogger(__name__)
 
 
-def compute_crps(predictions: ArrayLike, observations: ArrayLike, *, fair: bool = False) -> float:
+@overload
+def compute_crps(
+    predictions: ArrayLike, observations: ArrayLike, *, fair: bool = False, reduce: Literal[True] = True
+) -> float: ...
+@overload
+def compute_crps(
+    predictions: ArrayLike, observations: ArrayLike, *, fair: bool = False, reduce: Literal[False]
+) -> NDArray[np.float64]: ...
+def compute_crps(
+    predictions: ArrayLike, observations: ArrayLike, *, fair: bool = False, reduce: bool = True
+) -> float | NDArray[np.float64]:
     r"""Return the mean continuous ranked probability score; smaller is better, 0 is perfect.
 
     .. math:: \mathrm{CRPS} = E|X - y| - \tfrac12 E|X - X'|
@@ -39,20 +49,22 @@ def compute_crps(predictions: ArrayLike, observations: ArrayLike, *, fair: bool 
     predictions : array_like
         Ensembles, (n_samples, n_predictions).
     observations : array_like
-        What happened, (n_predictions,), in the units of `predictions`.
+        Observed values, (n_predictions,), in the units of `predictions`.
     fair : bool
         Take E|X - X'| over distinct members, which makes the score unbiased for the distribution that the
         members were drawn from, however few they are; it can then be negative.
+    reduce : bool
+        Return the mean over predictions; False returns the score of each prediction.
 
     Returns
     -------
-    float
-        Mean over predictions, in the units of `predictions`.
+    float or ndarray
+        In the units of `predictions`; (n_predictions,) where `reduce` is false.
 
     Raises
     ------
     ValueError
-        If shapes do not match, a value is NaN or infinite, or `fair` is asked of a single member.
+        If shapes do not match, a value is NaN or infinite, or `fair` is true for a single member.
 
     References
     ----------
@@ -64,8 +76,8 @@ def compute_crps(predictions: ArrayLike, observations: ArrayLike, *, fair: bool 
     --------
     >>> compute_crps([[1.0], [3.0]], [2.0])
     0.5
-    >>> compute_crps([[2.0], [2.0]], [2.0])
-    0.0
+    >>> compute_crps([[1.0, 1.0], [3.0, 3.0]], [2.0, 3.0], reduce=False).tolist()
+    [0.5, 0.5]
     """
     x, y = _validated(predictions, observations)
     n_samples = x.shape[0]
@@ -80,10 +92,20 @@ def compute_crps(predictions: ArrayLike, observations: ArrayLike, *, fair: bool 
         deviation.sort(axis=1)
         half_spread = deviation @ weight / (n_samples * (n_samples - 1 if fair else n_samples))
         score[block] = np.abs(deviation, out=deviation).mean(axis=1) - half_spread
-    return float(np.mean(score))
+    return float(np.mean(score)) if reduce else score
 
 
-def compute_log_score(predictions: ArrayLike, observations: ArrayLike) -> float:
+@overload
+def compute_log_score(
+    predictions: ArrayLike, observations: ArrayLike, *, reduce: Literal[True] = True
+) -> float: ...
+@overload
+def compute_log_score(
+    predictions: ArrayLike, observations: ArrayLike, *, reduce: Literal[False]
+) -> NDArray[np.float64]: ...
+def compute_log_score(
+    predictions: ArrayLike, observations: ArrayLike, *, reduce: bool = True
+) -> float | NDArray[np.float64]:
     """Return the mean log predictive density; larger is better.
 
     The density of an ensemble is a Gaussian kernel density estimate with Scott's bandwidth,
@@ -97,12 +119,14 @@ def compute_log_score(predictions: ArrayLike, observations: ArrayLike) -> float:
     predictions : array_like
         Ensembles, (n_samples, n_predictions).
     observations : array_like
-        What happened, (n_predictions,), in the units of `predictions`.
+        Observed values, (n_predictions,), in the units of `predictions`.
+    reduce : bool
+        Return the mean over predictions; False returns the score of each prediction.
 
     Returns
     -------
-    float
-        Mean over predictions, in nats.
+    float or ndarray
+        In nats; (n_predictions,) where `reduce` is false.
 
     Raises
     ------
@@ -120,12 +144,33 @@ def compute_log_score(predictions: ArrayLike, observations: ArrayLike) -> float:
     -1.145
     """
     x, y = _validated(predictions, observations)
-    return float(np.mean(kernel_log_density(x, y, np.ones_like(x))))
+    score = kernel_log_density(x, y, np.ones_like(x))
+    return float(np.mean(score)) if reduce else score
 
 
+@overload
 def compute_coverage(
-    predictions: ArrayLike, observations: ArrayLike, levels: Sequence[float] = DEFAULT_LEVELS
-) -> dict[float, float]:
+    predictions: ArrayLike,
+    observations: ArrayLike,
+    levels: Sequence[float] = DEFAULT_LEVELS,
+    *,
+    reduce: Literal[True] = True,
+) -> dict[float, float]: ...
+@overload
+def compute_coverage(
+    predictions: ArrayLike,
+    observations: ArrayLike,
+    levels: Sequence[float] = DEFAULT_LEVELS,
+    *,
+    reduce: Literal[False],
+) -> dict[float, NDArray[np.float64]]: ...
+def compute_coverage(
+    predictions: ArrayLike,
+    observations: ArrayLike,
+    levels: Sequence[float] = DEFAULT_LEVELS,
+    *,
+    reduce: bool = True,
+) -> dict[float, float] | dict[float, NDArray[np.float64]]:
     """Return the share of observations inside the central prediction intervals; nominal is best.
 
     An observation's probability integral transform (PIT) is its rank among the members, ties broken at
@@ -140,14 +185,16 @@ def compute_coverage(
     predictions : array_like
         Ensembles, (n_samples, n_predictions).
     observations : array_like
-        What happened, (n_predictions,), in the units of `predictions`.
+        Observed values, (n_predictions,), in the units of `predictions`.
     levels : sequence of float
         Nominal levels, each between 0 and 1.
+    reduce : bool
+        Return the share of all observations; False returns each observation's probability to be inside.
 
     Returns
     -------
     dict
-        Level to share.
+        Level to share, or to probabilities (n_predictions,) where `reduce` is false.
 
     Raises
     ------
@@ -168,7 +215,10 @@ def compute_coverage(
     n_slots = x.shape[0] + 1
     low = (x < y).sum(axis=0) / n_slots
     high = ((x <= y).sum(axis=0) + 1) / n_slots
-    coverage = {level: float(np.mean(pit_share(low, high, level))) for level in checked}
+    inside = {level: pit_share(low, high, level) for level in checked}
+    if not reduce:
+        return inside
+    coverage = {level: float(np.mean(share)) for level, share in inside.items()}
     for level, share in coverage.items():
         if abs(share - level) > COVERAGE_TOLERANCE:
             logger.warning(
@@ -188,7 +238,7 @@ def compute_all_metrics(predictions: ArrayLike, observations: ArrayLike) -> dict
     predictions : array_like
         Ensembles, (n_samples, n_predictions).
     observations : array_like
-        What happened, (n_predictions,), in the units of `predictions`.
+        Observed values, (n_predictions,), in the units of `predictions`.
 
     Returns
     -------
@@ -215,14 +265,14 @@ def compute_all_metrics(predictions: ArrayLike, observations: ArrayLike) -> dict
 def kernel_log_density(members: NDArray, observations: NDArray, counts: NDArray) -> NDArray[np.float64]:
     """Return the log density of a Gaussian kernel estimate at each observation, floored.
 
-    What `compute_log_score` averages; bandwidth, floor and constant ensembles are as said there.
+    `compute_log_score` averages these values and documents bandwidth, floor and constant ensembles.
 
     Parameters
     ----------
     members : ndarray
         Values that the ensembles take, broadcast against `counts`.
     observations : ndarray
-        What happened, (n_predictions,).
+        Observed values, (n_predictions,).
     counts : ndarray
         How often each value is taken, (n_members, n_predictions).
 

@@ -29,6 +29,7 @@ from calibration_pipeline.marginal.checks import (
     check_values,
     season_index,
 )
+from calibration_pipeline.mcmc import priors
 from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 
@@ -50,10 +51,10 @@ TABLES = ((24, (-2.2, 2.2)), (56, (-4.4, 4.4)))
 """Nodes and box in log slope: the table, and the wider one for posteriors that leave it."""
 PRIOR_SD = {
     "slope": 0.464,
-    "intercept": marginal.PRIOR_INTERCEPT,
-    "slope_mu": marginal.PRIOR_SLOPE_MU,
-    "slope_sigma": marginal.PRIOR_SLOPE_SIGMA * np.sqrt(1.0 - 2.0 / np.pi),
-    "noise_sigma": marginal.PRIOR_NOISE_SIGMA * np.sqrt(1.0 - 2.0 / np.pi),
+    "intercept": priors.PRIOR_INTERCEPT,
+    "slope_mu": priors.PRIOR_SLOPE_MU,
+    "slope_sigma": priors.PRIOR_SLOPE_SIGMA * np.sqrt(1.0 - 2.0 / np.pi),
+    "noise_sigma": priors.PRIOR_NOISE_SIGMA * np.sqrt(1.0 - 2.0 / np.pi),
 }
 """Prior standard deviations. With log slope ~ N(0, 0.3^2 + s^2), s ~ HalfNormal(0.25), the moments of the
 slope are E slope^k = exp(0.045 k^2) / sqrt(1 - 0.0625 k^2): sd 0.464."""
@@ -105,10 +106,10 @@ def track_archetype_calibration_model(
         check_values(np.asarray(position), np.asarray(probabilities))
     races = marginal.as_races(position, probabilities)
 
-    slope_mu = numpyro.sample("slope_mu", dist.Normal(0.0, marginal.PRIOR_SLOPE_MU))
-    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(marginal.PRIOR_SLOPE_SIGMA))
-    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(marginal.PRIOR_NOISE_SIGMA))
-    intercept = numpyro.sample("intercept", dist.Normal(0.0, marginal.PRIOR_INTERCEPT))
+    slope_mu = numpyro.sample("slope_mu", dist.Normal(0.0, priors.PRIOR_SLOPE_MU))
+    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(priors.PRIOR_SLOPE_SIGMA))
+    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(priors.PRIOR_NOISE_SIGMA))
+    intercept = numpyro.sample("intercept", dist.Normal(0.0, priors.PRIOR_INTERCEPT))
     if season is None:
         z = numpyro.sample("slope_z", dist.Normal(0.0, 1.0))
         slope = race_slope = numpyro.deterministic("slope", jnp.exp(slope_mu + slope_sigma * z))

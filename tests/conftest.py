@@ -1,20 +1,20 @@
-"""Fixtures that several test modules share. What one module needs alone stays in that module."""
+"""Fixtures that several test modules share. A fixture for a single module stays in that module."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before JAX is imported: what one test process compiles, the others and the next run need not.
+# Set before JAX is imported: test processes and later runs share compiled functions.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import pytest
 
-from benchmarks.interrupts import hear_interrupts
+from benchmarks.interrupts import enable_interrupts
 from calibration_pipeline.mcmc.nuts import use_host_devices
 
 use_host_devices()
-hear_interrupts()
+enable_interrupts()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A report's content, made up: three kinds of track judged, the fourth without a race yet."""
+"""Made-up content of a report: three archetypes have verdicts, the fourth has no race yet."""
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ from calibration_pipeline.verification.verdicts import Verdict
 
 RULINGS = list(VERDICTS)
 JUDGED = ARCHETYPES[:3]
-"""The last kind of track has no race yet."""
+"""The last archetype has no race yet."""
 EVENTS = ["top(5) & running", "led(1) & top(10)", "both_teammates(top(10))", "count(dnf) >= 8"]
 ESTIMATES = {
     ("crps", "", ""): (8.2, 7.9, "smaller is better"),
@@ -124,7 +124,7 @@ def pit_table() -> pl.DataFrame:
 
 
 def joint_event_table() -> pl.DataFrame:
-    """Of the four events the first says nothing about dependence, the last cannot be told."""
+    """Four events: the first does not measure dependence, the last has too few races."""
     rows = [
         {
             "archetype": archetype,
@@ -178,7 +178,7 @@ def predictive_checks() -> pl.DataFrame:
 
 
 def made_up_fit(seed: int, n_races: int = 12) -> xr.DataTree:
-    """Draws that look like those of a fit; what they say does not matter."""
+    """Draws in the form of a fit, with arbitrary values."""
     rng = np.random.default_rng(seed)
     chains, seasons, races = (2, 60), list(range(2021, 2025)), list(range(n_races))
     scalars = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")

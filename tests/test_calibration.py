@@ -89,7 +89,7 @@ def simulated_finishes(slope, n_races, n_cars, noise_sigma=0.0, seed=11):
 
 @pytest.mark.parametrize("slope", [0.7, 1.4])
 def test_planted_slope_is_recovered(slope):
-    """The 95 % interval holds the truth, excludes 1, and the data said most of it."""
+    """The 95 % interval holds the truth and excludes 1, and the data dominate the prior."""
     position, probabilities = simulated_finishes(slope, n_races=30, n_cars=20, noise_sigma=0.1)
     samples, _ = run_mcmc_calibration(position, probabilities, "intermediate")
     summary = compute_calibration_summary(samples, "intermediate")
@@ -114,7 +114,7 @@ def test_mcmc_convergence():
 
 
 def test_seasons_have_their_own_slopes():
-    """Slopes of seasons are told apart; that of a season not seen is less certain than any seen."""
+    """The fit separates the slopes of seasons; the slope of an unseen season is less certain."""
     truth = np.repeat([0.7, 1.3], 15)
     position, probabilities = simulated_finishes(truth, n_races=30, n_cars=20)
     season = np.repeat([2024, 2025], 15)

@@ -1,4 +1,4 @@
-"""The catalogue: what is stored can be asked in SQL, and nothing else can be done or read through it."""
+"""The catalogue: SQL queries of the stored values, and no access to anything else."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from assets.cli import main
 from assets.flow.report import catalogue
 from assets.settings import Settings
 from assets.storage.io_managers import ParquetIOManager
-from calibration_pipeline.io.sql import TABLES, ask, create_views, stored_tables
+from calibration_pipeline.io.sql import TABLES, create_views, run_query, stored_tables
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 from calibration_pipeline.sources.simulated.source import SimulatedSource
@@ -45,20 +45,20 @@ def store(tmp_path: Path, results: pl.DataFrame) -> UPath:
 
 
 def test_a_view_holds_all_partitions(store: UPath, results: pl.DataFrame) -> None:
-    answer = ask(store, "SELECT count(*) AS cars, max(season) AS newest FROM race_results", 5)
+    answer = run_query(store, "SELECT count(*) AS cars, max(season) AS newest FROM race_results", 5)
     assert answer.columns == ("cars", "newest")
     assert answer.rows == [(2 * results.height, 2024)]
     assert set(stored_tables(store)) == set(TABLES)
 
 
 def test_only_so_many_rows_are_returned(store: UPath) -> None:
-    assert len(ask(store, "FROM race_results", 7).rows) == 7
+    assert len(run_query(store, "FROM race_results", 7).rows) == 7
 
 
 def test_an_object_store_is_asked_alike(results: pl.DataFrame) -> None:
     store = UPath("memory://catalogue-test/simulated/cup")
     fill(store, results)
-    assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
+    assert run_query(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
 
 
 @pytest.mark.server
@@ -70,14 +70,14 @@ def test_a_real_object_store_is_asked_alike_and_no_other(
             monkeypatch.setenv(name, value)
         store = UPath(f"s3://{BUCKET}/store/simulated/cup")
         fill(store, results)
-        assert ask(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
+        assert run_query(store, "SELECT count(*) FROM race_results", 1).rows == [(2 * results.height,)]
         with pytest.raises(ValueError, match="disabled by configuration"):
-            ask(store, "SELECT * FROM read_parquet('s3://another/x.parquet')", 1)
+            run_query(store, "SELECT * FROM read_parquet('s3://another/x.parquet')", 1)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_questions_of_the_documentation_are_answered(store: UPath, example: str) -> None:
-    assert ask(store, example, 100).columns
+    assert run_query(store, example, 100).columns
 
 
 @pytest.mark.parametrize(
@@ -123,22 +123,22 @@ def test_example_questions_of_the_documentation_are_answered(store: UPath, examp
         ("SELEC 1", "syntax error"),
     ],
 )
-def test_what_is_no_query_of_the_store_is_refused(
+def test_statements_that_do_not_query_the_store_are_refused(
     store: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, problem: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=problem):
-        ask(store, question.format(store=store), 5)
+        run_query(store, question.format(store=store), 5)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_damaged_table_is_named_and_the_others_are_answered(store: UPath) -> None:
     damaged = store / "race_results" / "2025.parquet"
     damaged.write_bytes(damaged.read_bytes()[:200])
-    assert ask(store, "FROM verdict", 5).rows == []
+    assert run_query(store, "FROM verdict", 5).rows == []
     with pytest.raises(ValueError, match=r"race_results cannot be read: .*2025\.parquet"):
-        ask(store, "FROM race_results", 5)
+        run_query(store, "FROM race_results", 5)
 
 
 def test_the_asset_holds_views_with_described_columns(

@@ -15,7 +15,7 @@ from calibration_pipeline.scenarios.network.graph import draw_graph
 from calibration_pipeline.scenarios.network.model import RELATIONS, Parameters, race_model
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
-# What of the world each array of the field is made of.
+# Variables of the world from which each array of the field is computed.
 KNOWN_IN = {
     "known pace": {"driver", "team", "start_position"},
     "known incident": {"driver", "start_position", "track"},
@@ -71,7 +71,7 @@ def is_set(value: object) -> bool:
 
 
 def declared(node: str, sampled: frozenset[str]) -> set[str]:
-    """What a node reads by `RELATIONS`, looking through the nodes that are computed."""
+    """Sampled and known parents of a node in `RELATIONS`, with computed nodes resolved."""
     return {
         name
         for parent in RELATIONS[node]
@@ -80,7 +80,7 @@ def declared(node: str, sampled: frozenset[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("node", RELATIONS)
-def test_the_code_reads_what_the_relations_say(traced, node):
+def test_the_code_reads_the_declared_relations(traced, node):
     assert traced.keys() == RELATIONS.keys()
     sampled = frozenset({"chaos", "n_cautions", "incident", "damage", "team_effect"})
     coded = {name for source in traced[node] for name in KNOWN_IN.get(source, {source} & RELATIONS.keys())}

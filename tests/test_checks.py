@@ -336,7 +336,7 @@ def test_races_of_another_forecaster_are_counted() -> None:
     finding = properties.networks_know_only_the_past(ensemble(network_as_of=[0]))
     assert finding.passed
     assert finding.metadata == {"estimate": 0, "threshold": 0, "n": 0, "n_not_of_network": 1}
-    assert finding.sentence.startswith("1 races are not of the network")
+    assert finding.sentence.startswith("1 races are of another forecaster")
 
 
 def test_values_without_races_pass() -> None:
@@ -397,7 +397,7 @@ def test_the_event_furthest_outside_is_shown_although_another_gap_is_larger() ->
 )
 def test_a_gap_without_an_interval_cannot_fail(finding: Finding) -> None:
     assert finding.passed
-    assert "no interval: the check cannot tell" in finding.sentence
+    assert "no interval: not testable" in finding.sentence
     assert abs(finding.metadata["estimate"]) > 0.4
     assert finding.metadata["n_without_interval"] == 1
     assert not {"lower", "upper"} & set(finding.metadata)
@@ -467,7 +467,7 @@ LAPS = pl.DataFrame(
 @pytest.mark.parametrize(
     ("severity", "damage", "downstream"), [(ERROR, False, False), (WARN, False, True), (WARN, True, False)]
 )
-def test_errors_block_what_follows_and_warnings_do_not(
+def test_errors_block_downstream_assets_and_warnings_do_not(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     severity: dg.AssetCheckSeverity,

@@ -134,7 +134,7 @@ def touch(store: Path, asset: str, suffix: str, *partitions: str) -> None:
         path.with_suffix(suffix).touch()
 
 
-def test_an_archetype_alone_skips_what_needs_all_until_they_are_there(project: Path) -> None:
+def test_a_single_archetype_skips_assets_that_need_all_archetypes(project: Path) -> None:
     settings = load_settings()
     last_waves = WAVES[-2:]
 
@@ -183,14 +183,14 @@ def test_unknown_archetype_and_asset_are_named(project: Path, capsys: pytest.Cap
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_log_that_has_no_room_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    """The command's own line tells of the full disk; a traceback of the log would hide it."""
+def test_a_log_on_a_full_disk_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The command's own line names the full disk; a traceback of the log would hide that line."""
     with log_to(Path("/dev/full"), verbose=False):
         logging.getLogger("assets.somewhere").error("there is no room for this")
     assert capfd.readouterr() == ("", "")
 
 
-def test_report_says_when_there_is_none(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
+def test_a_missing_report_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
     assert main(["report"]) == 1
     assert "no report" in capsys.readouterr().err
 
@@ -210,7 +210,7 @@ def test_report_prints_the_newest(project: Path, capsys: pytest.CaptureFixture[s
     assert "nascar_feed/cup/calibration_report.html" in out.replace("\n", "")
 
 
-def test_run_tells_progress_and_stores(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_prints_progress_and_stores(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *INGEST]) == 0
     out = capsys.readouterr().out
     for line in (
@@ -226,7 +226,7 @@ def test_run_tells_progress_and_stores(project: Path, capsys: pytest.CaptureFixt
     assert (project / ".dagster_home" / "dagster.yaml").exists()
 
 
-def test_failure_names_asset_partition_and_cause_and_keeps_what_was_there(
+def test_failure_names_asset_partition_and_cause_and_keeps_the_stored_file(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     feed = project / "feed"
@@ -249,8 +249,8 @@ def test_missing_upstream_is_named(project: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
-    """Dagster takes it for a failed step. The step is one of this command's own process."""
+def test_an_interrupt_within_a_step_ends_the_run_as_interrupted(project: Path) -> None:
+    """Dagster records a failed step. The step runs in the command's own process."""
     words = ["run", "--seasons", "2024", "--select", "+driver_features,causal_network"]
     process = start(words, {"DAGSTER_HOME": str(project / "home")})
     assert process.stdout is not None
@@ -264,7 +264,7 @@ def test_an_interrupt_within_a_step_is_told_as_one(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_nobody_reads_any_more_ends_with_its_processes(project: Path) -> None:
+def test_a_run_with_a_closed_output_ends_with_its_processes(project: Path) -> None:
     words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--executor", "process_pool"]
     process = start(words, {"DAGSTER_HOME": str(project / "home")}, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -284,13 +284,13 @@ def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.Capt
     assert main(["run", *options]) == 0
     assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
     report = project / "data" / "store" / "tables" / "cup" / "calibration_report.md"
-    said = report.read_text().replace("\\", "")
-    assert table.name in said
-    assert str(table) not in said
+    text = report.read_text().replace("\\", "")
+    assert table.name in text
+    assert str(table) not in text
 
 
 @pytest.mark.soak
-def test_one_archetype_on_a_fresh_store_says_what_it_skips(
+def test_one_archetype_on_a_fresh_store_names_skipped_assets(
     project: Path,  # noqa: ARG001
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -66,9 +66,8 @@ def test_the_run_of_a_living_command_is_left_alone(instance: dg.DagsterInstance)
         run = started(instance, tags[COMMAND_TAG])
         end_dead_runs(instance)
         assert status(instance, run) == dg.DagsterRunStatus.STARTED
-        assert [one.run_id for one in unfinished_runs(instance, {COMMAND_TAG: tags[COMMAND_TAG]})] == [
-            run.run_id
-        ]
+        (unfinished,) = unfinished_runs(instance, {COMMAND_TAG: tags[COMMAND_TAG]})
+        assert unfinished.run_id == run.run_id
     end_dead_runs(instance)
     assert status(instance, run) == dg.DagsterRunStatus.FAILURE
 

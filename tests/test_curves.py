@@ -123,7 +123,7 @@ def test_race_noise_is_integrated(noise_sigma):
 
 
 def test_gaussian_summary():
-    """A normal likelihood is its own summary; a flat one says nothing."""
+    """A normal likelihood is its own summary; a flat one carries no information."""
     values = np.stack([-0.5 * ((chebyshev_nodes() + 0.5) / 0.3) ** 2, np.zeros(40)])
     estimate, information = gaussian_summary(fit_coefficients(values))
     assert estimate[0] == pytest.approx(-0.5, abs=1e-6)

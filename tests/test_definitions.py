@@ -74,7 +74,7 @@ def test_truth_is_there_only_where_it_is_known(project: Path) -> None:  # noqa: 
     assert "simulated_truth" not in map(name, feed.resolve_asset_graph().get_all_asset_keys())
 
 
-def test_seasons_are_those_asked_for_and_grow_by_themselves(project: Path) -> None:  # noqa: ARG001
+def test_seasons_follow_the_settings_and_grow_by_themselves(project: Path) -> None:  # noqa: ARG001
     assert season_partitions(2020, 2021).get_partition_keys() == ["2020", "2021"]
     this_year = datetime.date.today().year
     assert season_partitions(2020, None).get_partition_keys()[-1] == str(this_year)
@@ -98,7 +98,7 @@ def test_a_season_sees_only_the_past(season: str, wanted: list[str]) -> None:
     assert list(upstream.partitions_subset.get_partition_keys()) == wanted
 
 
-def test_everything_is_made_once_after_all_that_it_reads(defs: dg.Definitions, settings: Settings) -> None:
+def test_every_asset_is_materialized_once_after_its_inputs(defs: dg.Definitions, settings: Settings) -> None:
     """A wave reads earlier waves alone, and a run of it these and what it has materialized itself."""
     done: set[tuple[str, str | None]] = set()
     with dg.DagsterInstance.ephemeral() as instance:

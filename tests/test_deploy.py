@@ -1,4 +1,4 @@
-"""The files of `deploy/`: what can be checked of them without a cluster or a container engine."""
+"""The files of `deploy/`: checks that need no cluster and no container engine."""
 
 import re
 import shutil
@@ -132,7 +132,7 @@ def test_the_charts_values_have_its_form() -> None:
     values = read("kubernetes/values.yaml")
     jsonschema.validate(values, CHART)
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    settings = {one["name"].removeprefix(ENV_PREFIX).lower(): one["value"] for one in deployment["env"]}
+    settings = {entry["name"].removeprefix(ENV_PREFIX).lower(): entry["value"] for entry in deployment["env"]}
     assert set(settings) <= set(Settings.model_fields)
     assert Settings(**settings).store_path.protocol == "s3"
     with pytest.raises(jsonschema.ValidationError):
@@ -225,7 +225,7 @@ def snake_case(key: str) -> str:
     return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
 
 
-def test_the_image_copies_what_exists() -> None:
+def test_the_image_copies_existing_paths() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copied = [line.split()[1:-1] for line in lines if line.startswith("COPY")]
     assert [name for names in copied for name in names if not (DEPLOY.parent / name).exists()] == []

@@ -1,4 +1,4 @@
-"""What is known before a race: nothing from it or later, and the values that the definitions give."""
+"""Driver features: nothing from the race or later, and the values that the definitions give."""
 
 import math
 import time
@@ -387,7 +387,7 @@ def test_fields_may_grow() -> None:
     assert built.group_by("race_order", maintain_order=True).len()["len"].to_list() == [36, 43] * 3
 
 
-def test_a_season_without_laps_keeps_what_was_known() -> None:
+def test_a_season_without_laps_keeps_earlier_features() -> None:
     first_season = RESULTS.filter(pl.col("season") == 2015)["race_id"].unique().to_list()
     built = build(aggregates=AGGREGATES.filter(pl.col("race_id").is_in(first_season)))
     DriverFeatures.validate(built, lazy=True)
@@ -408,8 +408,8 @@ def test_cautions_are_null_when_never_counted() -> None:
     assert FEATURES.filter(pl.col("race_order") > 201501)["track_caution_rate"].null_count() == 0
 
 
-def test_a_rebuilt_track_starts_anew() -> None:
-    """A track that changes its archetype is shrunk to the new kind, without its old races."""
+def test_a_rebuilt_track_starts_without_history() -> None:
+    """A track that changes its archetype is shrunk to the new archetype, without its old races."""
     rebuilt = pl.when((pl.col("track_id") == "kansas") & (pl.col("season") == 2016)).then(
         pl.lit("superspeedway")
     )
@@ -453,7 +453,7 @@ def test_results_are_no_entries() -> None:
         build_driver_features(entry_list(RESULTS).drop("track_id"), RESULTS, AGGREGATES)
 
 
-def test_every_feature_says_when_it_is_known() -> None:
+def test_every_feature_declares_its_availability() -> None:
     columns = list(DriverFeatures.to_schema().columns)
     assert set(features.FEATURE_AVAILABILITY) == set(columns)
     assert set(features.FEATURE_AVAILABILITY.values()) == {"entry", "history"}
@@ -475,7 +475,7 @@ def test_thirteen_seasons_take_seconds() -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(not RESULTS_2013_2023.exists(), reason="the optional real seasons are absent")
-def test_form_foretells_real_finishes() -> None:
+def test_form_predicts_real_finishes() -> None:
     source = TablesSource(str(RESULTS_2013_2023), None, compile_constraints())
     results = pl.concat(source.load_season(season).race_results for season in source.seasons)
     assert set(results["archetype"]) == set(ARCHETYPES)

@@ -63,7 +63,7 @@ PAIR_EVENTS = st.recursive(CAR_EVENTS.map(both_teammates), combined, max_leaves=
 
 @settings(deadline=None)
 @given(st.one_of(CAR_EVENTS, RACE_EVENTS, PAIR_EVENTS).filter(lambda event: len(str(event)) <= LONGEST_TEXT))
-def test_what_is_written_is_read(event: Event) -> None:
+def test_written_events_are_parsed(event: Event) -> None:
     read = parse_event(str(event))
     assert read == event
     assert (read.cases, read.needs) == (event.cases, event.needs)
@@ -125,7 +125,7 @@ KNOWN = "Known are at_least, both_teammates, count, dnf, favourites, led, runnin
         ("tpo(5)", 1, f"'tpo' is not known, did you mean 'top'? {KNOWN}"),
         ("top(5) & runing", 10, f"'runing' is not known, did you mean 'running'? {KNOWN}"),
         ("  fastest(1)", 3, f"'fastest' is not known. {KNOWN}"),
-        ("both_teammates(top(0))", 16, "Argument places must be at least 1, got 0."),
+        ("both_teammates(top(0))", 16, "Argument positions must be at least 1, got 0."),
         ("at_least(4, favourites(3), dnf)", 1, "Argument number must lie in 1..3 (of favourites(3)), got 4."),
         ("at_least(2, dnf, favourites(3))", 13, "at_least takes favourites(m) here, got an event: "),
         (
@@ -161,7 +161,7 @@ KNOWN = "Known are at_least, both_teammates, count, dnf, favourites, led, runnin
         ("top(5) + dnf", 1, "this is no part of an event. Signs are & | ~ ( ) and >= after a count"),
     ],
 )
-def test_what_is_not_known_is_named_with_its_position(text: str, position: int, reason: str) -> None:
+def test_unknown_words_are_named_with_their_position(text: str, position: int, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"Event {text!r}, character {position}: {reason}")):
         parse_event(text)
 
@@ -340,7 +340,7 @@ def store(project: Path, asset: str, value: xr.Dataset | xr.DataTree) -> Path:
     return path
 
 
-def test_an_event_is_judged_on_what_is_stored(
+def test_an_event_is_judged_on_stored_values(
     project: Path,
     capsys: pytest.CaptureFixture[str],
     seasons: tuple[pl.DataFrame, xr.Dataset],

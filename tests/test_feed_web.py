@@ -20,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_feed import LAPS, lap_times, scheduled, weekend
 from polars.testing import assert_frame_equal
-from test_nascar_feed import LAPS, TRACKS, lap_times, scheduled, weekend
 
 from calibration_pipeline.sources import SourceError
 from calibration_pipeline.sources.base import MissingDocumentError
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.web import WebLimits, _redirected
+from calibration_pipeline.tracks import compile_constraints
 
+TRACKS = compile_constraints()
 RACES = "/2021/race_list_basic.json"
 QUICK = WebLimits(
     connect_s=2.0, read_s=0.3, total_s=5.0, spacing_s=0.0, tries=3, first_delay_s=0.01, max_bytes=200_000
@@ -38,7 +40,7 @@ GZIP = {"Content-Encoding": "gzip"}
 
 @dataclass
 class Answer:
-    """What the server says: `wait_s` and `pause` before the headers, `between_s` between the body's bytes."""
+    """Answer of the server: `wait_s` and `pause` before the headers, `between_s` between the body's bytes."""
 
     body: bytes = b"{}"
     status: int = 200
@@ -53,7 +55,7 @@ class Answer:
 class Feed(ThreadingHTTPServer):
     """Documents by path, with ETags; answers that are set once or for good go before them.
 
-    What is asked without the query that the feed wants is refused.
+    A request without the query that the feed wants is refused.
     """
 
     daemon_threads = True
@@ -74,7 +76,7 @@ class Feed(ThreadingHTTPServer):
 
     @property
     def paths(self) -> list[str]:
-        """What was asked for, since this was last asked."""
+        """Paths of the requests since the last read of this property."""
         paths = [path for path, _ in self.asked]
         self.asked.clear()
         return paths
@@ -199,7 +201,7 @@ def test_a_body_that_is_cut_short_is_asked_for_again_never_parsed(feed: Feed) ->
     assert "content encoding 'br' was not asked for" in refusal(feed)
 
 
-def test_what_is_zipped_is_unzipped(feed: Feed) -> None:
+def test_compressed_answers_are_decompressed(feed: Feed) -> None:
     feed.always[RACES] = Answer(gzip.compress(feed.documents[RACES]), headers=GZIP)
     assert read(feed) == json.loads(feed.documents[RACES])
     assert feed.asked[0][1]["Accept-Encoding"] == "gzip"
@@ -226,7 +228,7 @@ def test_failures_that_last_are_not_tried_again(feed: Feed, status: int) -> None
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_what_is_not_there_is_told_from_what_failed(feed: Feed, status: int) -> None:
+def test_missing_documents_differ_from_failed_requests(feed: Feed, status: int) -> None:
     feed.always[RACES] = Answer(status=status)
     with pytest.raises(MissingDocumentError, match=rf"race_list_basic.json does not exist \(HTTP {status}"):
         read(feed)
@@ -278,7 +280,9 @@ def test_a_wait_that_is_too_long_is_not_waited(feed: Feed) -> None:
         (b"[" * 100_000, "application/json", "is not valid JSON"),
     ],
 )
-def test_what_is_not_json_is_named(feed: Feed, body: bytes, content_type: str, message: str) -> None:
+def test_answers_that_are_not_json_are_named(
+    feed: Feed, body: bytes, content_type: str, message: str
+) -> None:
     feed.always[RACES] = Answer(body, headers={"Content-Type": content_type})
     found = refusal(feed)
     assert message in found
@@ -342,7 +346,7 @@ def test_https_never_leads_back_to_http(at: str, location: str, leads_to: str | 
         assert _redirected(at, at, location) == leads_to
 
 
-def test_credentials_are_sent_and_never_told(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_are_sent_and_never_printed(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
     url = feed.url.replace("http://", "http://someone:secret@")
     reader = FeedReader(url, limits=QUICK)
     assert reader.read_json(RACES[1:])["series_1"]
@@ -472,7 +476,7 @@ def arrivals(feed: Feed, cache: Path, n_processes: int, spacing_s: float) -> lis
 
 @pytest.mark.server
 def test_two_processes_ask_no_more_often_than_one(feed: Feed, tmp_path: Path) -> None:
-    """The feed takes its time to answer: what rests between requests must wait for the answer, too."""
+    """The feed answers slowly: the rest between requests starts after the answer."""
     answer_s, spacing_s = 0.15, 0.15
     for season, number in product((2001, 2002), range(10)):
         feed.always[f"/{season}/{number}.json"] = Answer(wait_s=answer_s)
@@ -485,7 +489,7 @@ def test_two_processes_ask_no_more_often_than_one(feed: Feed, tmp_path: Path) ->
 
 
 def test_readers_that_share_a_cache_rest_one_after_the_other(feed: Feed, tmp_path: Path) -> None:
-    """Each opens the lock anew, as another process would. Alone, each would be done after four rests."""
+    """Each reader opens its own lock, as another process would. Alone, each would need four rests."""
     limits = replace(QUICK, spacing_s=0.1)
     readers = [FeedReader(feed.url, tmp_path, limits) for _ in range(3)]
     started = time.monotonic()
@@ -496,7 +500,7 @@ def test_readers_that_share_a_cache_rest_one_after_the_other(feed: Feed, tmp_pat
     assert time.monotonic() - started >= 12 * 0.1
 
 
-def test_where_turns_cannot_be_taken_a_warning_tells_so(
+def test_a_lock_that_cannot_be_opened_gives_a_warning(
     feed: Feed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("no folder")
@@ -552,7 +556,7 @@ def test_last_modified_alone_does_too(feed: Feed, tmp_path: Path) -> None:
         (".label", lambda label: label.replace(b'"final":true', b'"final":"yes"')),
     ],
 )
-def test_a_damaged_copy_is_thrown_away_and_asked_for_anew(
+def test_a_damaged_copy_is_deleted_and_requested_again(
     feed: Feed,
     tmp_path: Path,
     suffix: str,
@@ -571,7 +575,7 @@ def test_a_damaged_copy_is_thrown_away_and_asked_for_anew(
     assert "/2021/1/1/weekend-feed.json" in feed.paths
     (line,) = caplog.messages
     assert str(copy) in line
-    assert "thrown away, and the feed is asked anew" in line
+    assert "is discarded, and the document is requested again" in line
     source.load_season(2021)
     assert "/2021/1/1/weekend-feed.json" not in feed.paths
 
@@ -582,7 +586,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
     (tmp_path / "file").write_text("no folder")
     source = NascarFeedSource(feed.url, TRACKS, tmp_path / "file", QUICK)
     assert source.load_season(2021).counts["races"] == 2
-    assert any(re.search("cannot be kept, .*/file/.*/2021", line) for line in caplog.messages)
+    assert any(re.search("cannot be cached, .*/file/.*/2021", line) for line in caplog.messages)
 
 
 def test_a_final_document_that_cannot_be_used_is_asked_for_again(feed: Feed, tmp_path: Path) -> None:
@@ -597,7 +601,7 @@ def test_a_final_document_that_cannot_be_used_is_asked_for_again(feed: Feed, tmp
     assert source.load_season(2021).counts["races"] == 2
 
 
-def test_what_was_there_and_is_refused_now_is_no_missing_season(feed: Feed, tmp_path: Path) -> None:
+def test_a_refused_document_of_a_known_season_is_an_error(feed: Feed, tmp_path: Path) -> None:
     source = NascarFeedSource(feed.url, TRACKS, tmp_path, QUICK)
     assert len(source.finished_races(2021)) == 2
     feed.always[RACES] = Answer(status=403)
@@ -680,17 +684,17 @@ def test_a_newest_race_that_is_there_but_wrong_is_no_race_to_wait_for(feed: Feed
         (lambda row: row.update(finishing_position=2**70), r"finishing_position: .*less than"),
     ],
 )
-def test_drift_is_told_by_field(feed: Feed, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_drift_is_named_by_field(feed: Feed, change: Callable[[dict[str, Any]], Any], message: str) -> None:
     document = weekend(1)
     race = document["weekend_race"][0]
     race["results"] = [change(row) or row for row in race["results"]]
     feed.put("/2021/1/1/weekend-feed.json", document)
     with pytest.raises(SourceError, match=message) as error:
         NascarFeedSource(feed.url, TRACKS, limits=QUICK).load_season(2021)
-    told = str(error.value)
-    assert told.startswith(f"{feed.url}/2021/1/1/weekend-feed.json: weekend_race.0.results.0.")
-    assert "\n" not in told
-    assert len(told) < 600
+    found = str(error.value)
+    assert found.startswith(f"{feed.url}/2021/1/1/weekend-feed.json: weekend_race.0.results.0.")
+    assert "\n" not in found
+    assert len(found) < 600
 
 
 def test_fields_that_are_new_are_no_drift(feed: Feed) -> None:

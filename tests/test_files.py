@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_replaced_is_named(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_is_no_folder_is_named(tmp_path: Path, write: Callable[[Path, bytes], None]) -> None:
+def test_a_path_that_is_no_folder_is_named(tmp_path: Path, write: Callable[[Path, bytes], None]) -> None:
     (tmp_path / "a").write_text("no folder")
     with pytest.raises(FileExistsError, match=r"File exists: '.*/a'"):
         write(tmp_path / "a" / "b.json", b"new")

@@ -1,4 +1,4 @@
-"""What is told of a fit: which parameters the data inform, and whether its races are reproduced."""
+"""Summaries of a fit: parameters that the data inform, and predictive checks of its races."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def fit_of(
     return tree
 
 
-def test_identification_tells_findings_from_the_prior():
+def test_identification_separates_findings_from_the_prior():
     """Every parameter and season by name; half the prior's sd is a contraction of 3/4."""
     table = identification(fit_of(8, shrink=0.5))
     scalars = ["slope_mu", "slope_sigma", "noise_sigma", "intercept"]
@@ -69,7 +69,7 @@ def test_a_fit_without_information_informs_nothing():
     assert not identification(fit_of(8))["informed"].any()
 
 
-def test_predictive_checks_hold_what_happened_against_what_is_said():
+def test_predictive_checks_compare_observed_and_replicated_races():
     """Means in the middle of the replicated ones raise no doubt; far off they do."""
     good = predictive_checks(fit_of(8))
     assert good.select("statistic", "group").rows() == [

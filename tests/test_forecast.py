@@ -64,7 +64,7 @@ class Announces:
 
 
 class World:
-    """Two simulated seasons: what was known before an intermediate race late in the second."""
+    """Two simulated seasons, up to an intermediate race late in the second."""
 
     def __init__(self, folder: Path) -> None:
         source = SimulatedSource([2023, 2024], compile_constraints(), SEED)
@@ -124,7 +124,7 @@ def calibrated(world: World) -> dict[str, dg.Output]:
     return world.forecast(world.entries, {KIND: world.fit_before})
 
 
-def test_the_coming_race_gets_the_scenarios_that_the_backtest_scored(
+def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:
     """With what was known before its fold, a race of the past is forecast to the bit as it was scored."""
@@ -176,7 +176,7 @@ def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: 
     assert set(tables["forecast_events"]["event"]) == {str(event) for event in DEFAULT_EVENTS}
 
 
-def test_a_race_that_is_not_calibrated_has_no_interval_and_says_so(world: World) -> None:
+def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) -> None:
     raw = world.forecast(world.entries, {})
     chances = validate(raw["forecast_chances"].value, "forecast_chances")
     assert chances["win_lower"].null_count() == chances.height
@@ -186,7 +186,7 @@ def test_a_race_that_is_not_calibrated_has_no_interval_and_says_so(world: World)
     )
 
 
-def test_nothing_announced_is_stored_empty_and_told(world: World) -> None:
+def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
     nothing = world.forecast(None, {KIND: world.fit_before})
     assert nothing["race_forecast"].value.sizes["race"] == 0
     for name in TABLES:
@@ -286,7 +286,7 @@ def two_cars() -> Callable[[Recalibration | None, int], xr.Dataset]:
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.2, 0.5])
-def test_intervals_hold_what_the_calibration_leaves_unsure(rng: np.random.Generator, spread: float) -> None:
+def test_intervals_cover_the_uncertainty_of_the_calibration(rng: np.random.Generator, spread: float) -> None:
     """Ninety per cent of the chances under known calibrations, which here are a formula of the slope."""
     draws = posterior(spread, rng)
     simulate = two_cars()
@@ -310,8 +310,8 @@ def test_a_calibration_that_is_known_leaves_no_interval(rng: np.random.Generator
 def test_each_fit_shares_its_luck_with_the_others(rng: np.random.Generator) -> None:
     changes = recalibration_of_each_fit(posterior(0.3, rng), 5, 1000, SEED)
     luck = [(change.log_sharpness - change.log_sharpness.mean()) for change in changes]
-    for one in luck[1:]:
-        np.testing.assert_allclose(one, luck[0], atol=1e-5)
+    for other in luck[1:]:
+        np.testing.assert_allclose(other, luck[0], atol=1e-5)
     assert stats.kstest(luck[0] / 0.2, "norm").pvalue > 0.001
 
 
@@ -319,9 +319,9 @@ def test_a_foreign_race_without_retirements_has_no_dnf() -> None:
     forecast = two_cars()(None, SCENARIOS_A_FIT)
     chances = chance_table(forecast, None)
     assert chances["dnf"].null_count() == chances["dnf_error"].null_count() == 2
-    told = known_events(forecast, DEFAULT_EVENTS)
-    assert {str(event) for event in told} <= {"at_least(2, favourites(3), top(10))"}
-    assert event_table(forecast, told, None).height == len(told)
+    known = known_events(forecast, DEFAULT_EVENTS)
+    assert {str(event) for event in known} <= {"at_least(2, favourites(3), top(10))"}
+    assert event_table(forecast, known, None).height == len(known)
     assert scenario_table(forecast)["running"].null_count() == 2 * SCENARIOS_A_FIT
 
 

@@ -1,4 +1,4 @@
-"""A user's own ensemble: what is read, what it becomes, and what is refused, by name."""
+"""A user's ensemble: accepted forms, the stored form, and errors for broken files."""
 
 import re
 import runpy
@@ -10,85 +10,13 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_ensembles import FIELDS, N_SCENARIOS, draw, entry_list, netcdf, parquet
 from upath import UPath
 
 from calibration_pipeline.forecasters.ensemble_files import check_cars
 from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
-
-S = 120
-FIELDS = {202101: 36, 202102: 43, 202103: 38}
-
-
-def entry_list(fields: dict[int, int] = FIELDS) -> pl.DataFrame:
-    """Entries of races of the given field sizes, not in order."""
-    rows = [
-        {
-            "race_id": race,
-            "season": race // 100,
-            "round": race % 100,
-            "race_order": race,
-            "track_id": "kansas",
-            "archetype": "intermediate",
-            "race_date": None,
-            "driver_id": f"d{i:02d}",
-            "driver": f"Driver {i}",
-            "car_number": f"{i:02d}",
-            "team": None,
-            "make": "Ford",
-            "start_position": n - i,
-        }
-        for race, n in fields.items()
-        for i in range(n)
-    ]
-    return pl.DataFrame(rows, schema_overrides={"race_date": pl.Date, "team": pl.String})
-
-
-def draw(n_cars: int, seed: int, n_scenarios: int = S) -> tuple[np.ndarray, np.ndarray]:
-    """Finish and running of a race in which lower numbers are faster."""
-    rng = np.random.default_rng(seed)
-    utility = np.linspace(1.5, -1.5, n_cars)
-    running = rng.random((n_scenarios, n_cars)) >= 0.1
-    score = np.where(running, utility - rng.gumbel(size=running.shape), -50 - rng.random(running.shape))
-    return (-score).argsort(axis=1).argsort(axis=1) + 1, running
-
-
-def netcdf(fields: dict[int, int] = FIELDS, *, n_scenarios: int = S) -> xr.Dataset:
-    """The documented NetCDF form, the cars in another order than the entries."""
-    width = max(fields.values())
-    outcome = ("race", "scenario", "driver")
-    finish = np.zeros((len(fields), n_scenarios, width), np.int32)
-    running = np.zeros(finish.shape, bool)
-    driver = np.full((len(fields), width), "", "<U8")
-    for r, (race, n) in enumerate(fields.items()):
-        driver[r, :n] = [f"d{i:02d}" for i in range(n)]
-        finish[r, :, :n], running[r, :, :n] = draw(n, race, n_scenarios)
-    return xr.Dataset(
-        {"finish_position": (outcome, finish), "running": (outcome, running)},
-        {"race": list(fields), "driver_id": (("race", "driver"), driver)},
-    )
-
-
-def parquet(fields: dict[int, int] = FIELDS) -> pl.DataFrame:
-    """The documented Parquet form of the same scenarios, shuffled."""
-    frames = []
-    for race, n in fields.items():
-        finish, running = draw(n, race)
-        scenario, car = np.indices(finish.shape)
-        frames.append(
-            pl.DataFrame(
-                {
-                    "season": race // 100,
-                    "round": race % 100,
-                    "scenario": scenario.ravel() + 500,
-                    "driver": pl.Series([f"Driver {i}" for i in range(n)]).gather(car.ravel()),
-                    "finish_position": finish.ravel(),
-                    "running": running.ravel(),
-                }
-            )
-        )
-    return pl.concat(frames).sample(fraction=1.0, shuffle=True, seed=1)
 
 
 def stored(tmp_path: Path, value: xr.Dataset | pl.DataFrame, name: str = "scenarios") -> Path:
@@ -116,24 +44,24 @@ def test_both_forms_give_the_same_ensemble(tmp_path: Path) -> None:
 def test_cars_keep_their_scenarios_and_padding_is_zero(tmp_path: Path) -> None:
     """43 cars after 36; slots follow the grid, and each driver has the finishes of the file."""
     ensemble, _ = read_ensemble(stored(tmp_path, netcdf()), entry_list(), 12)
-    assert dict(ensemble.sizes) == {"race": 3, "scenario": S, "driver": 43}
+    assert dict(ensemble.sizes) == {"race": 3, "scenario": N_SCENARIOS, "driver": 43}
     assert ensemble["field_size"].values.tolist() == list(FIELDS.values())
     assert ensemble["fold"].values.tolist() == ["2021-1"] * 3
     for r, (race, n) in enumerate(FIELDS.items()):
         finish, running = draw(n, race)
-        one = ensemble.isel(race=r)
-        assert one["start_position"].values[:n].tolist() == list(range(1, n + 1))
-        car = [int(driver[1:]) for driver in one["driver_id"].values[:n]]
-        np.testing.assert_array_equal(one["finish_position"].values[:, :n], finish[:, car])
-        np.testing.assert_array_equal(one["running"].values[:, :n], running[:, car])
+        scenarios = ensemble.isel(race=r)
+        assert scenarios["start_position"].values[:n].tolist() == list(range(1, n + 1))
+        car = [int(driver[1:]) for driver in scenarios["driver_id"].values[:n]]
+        np.testing.assert_array_equal(scenarios["finish_position"].values[:, :n], finish[:, car])
+        np.testing.assert_array_equal(scenarios["running"].values[:, :n], running[:, car])
         for name in ("finish_position", "running", "utility", "incident_logit"):
-            assert not one[name].values[..., n:].any()
-        assert np.corrcoef(one["utility"].values[:n], np.linspace(1.5, -1.5, n)[car])[0, 1] > 0.97
-        assert one["incident_logit"].values[:n].mean() == pytest.approx(-2.2, abs=0.3)
+            assert not scenarios[name].values[..., n:].any()
+        assert np.corrcoef(scenarios["utility"].values[:n], np.linspace(1.5, -1.5, n)[car])[0, 1] > 0.97
+        assert scenarios["incident_logit"].values[:n].mean() == pytest.approx(-2.2, abs=0.3)
     assert not ensemble["network_as_of"].any()
 
 
-def test_without_running_retirements_say_nothing(tmp_path: Path) -> None:
+def test_without_running_no_incidents_are_inferred(tmp_path: Path) -> None:
     ensemble, _ = read_ensemble(stored(tmp_path, netcdf().drop_vars("running")), entry_list(), None)
     assert "running" not in ensemble
     assert (ensemble["incident_logit"].values[0, :36] == NO_INCIDENT_LOGIT).all()
@@ -190,7 +118,7 @@ def test_the_documented_example_is_an_ensemble(tmp_path: Path, monkeypatch: pyte
     assert "running" not in ensemble
 
 
-def test_what_is_stored_is_a_form_of_its_own(tmp_path: Path) -> None:
+def test_a_stored_ensemble_reads_as_a_users_ensemble(tmp_path: Path) -> None:
     """A stored scenario_ensemble, written by xarray, reads as a user's ensemble."""
     ensemble, _ = read_ensemble(stored(tmp_path, netcdf()), entry_list(), None)
     xr.testing.assert_identical(
@@ -251,7 +179,7 @@ BROKEN_NETCDF = {
     ),
     "twice": (
         lambda d: d.assign_coords(race=[202101, 202101, 202103]),
-        "race_id 202101 is there a second time",
+        "race_id 202101 occurs twice",
     ),
 }
 
@@ -306,13 +234,13 @@ def test_broken_parquet_is_refused(tmp_path: Path, spoil, message: str) -> None:
 def test_ten_million_scenarios_are_refused(tmp_path: Path) -> None:
     """Rows are counted, not read."""
     path = tmp_path / "huge.parquet"
-    one = {
+    row = {
         "season": pl.lit(2021),
         "round": pl.lit(1),
         "driver_id": pl.lit("d00"),
         "finish_position": pl.lit(1),
     }
-    pl.select(scenario=pl.int_range(10_000_000), **one).write_parquet(path)
+    pl.select(scenario=pl.int_range(10_000_000), **row).write_parquet(path)
     with pytest.raises(ValueError, match=r"race_id 202101.*at most 5,000,000; got 10,000,000"):
         read_ensemble(path, entry_list(), None)
 
@@ -334,7 +262,8 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     stored(folder, netcdf({202101: 36}), "a")
     stored(folder, netcdf({202102: 43}).drop_vars("running"), "b")
-    with pytest.raises(ValueError, match="must all hold the same; they hold driver_id and finish_position; "):
+    expected = "must all hold the same variables; they hold driver_id and finish_position; "
+    with pytest.raises(ValueError, match=expected):
         read_ensemble(folder, entry_list(), None)
 
 

@@ -1,4 +1,4 @@
-"""A user's ensemble through the whole calibration: what 1 means, and what recalibration wins back."""
+"""A user's ensemble through the whole calibration: a slope of 1, and the gain by recalibration."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,14 @@ def slope_interval(fit: xr.DataTree) -> tuple[float, float]:
 
 def won_back(law: str, distortion: float) -> tuple[tuple[float, float], float]:
     """Slope interval, and the share of the log-score loss that recalibration wins back out of sample."""
-    one = world(law, distortion)
-    fit, recalibrated = recalibrate(one)
+    simulated = world(law, distortion)
+    fit, recalibrated = recalibrate(simulated)
     raw, now, best = (
-        expected_log_score(finish_table(finish), one.truth)
+        expected_log_score(finish_table(finish), simulated.truth)
         for finish in (
-            one.ensemble["finish_position"].values,
+            simulated.ensemble["finish_position"].values,
             recalibrated["finish_position"].values,
-            one.ideal,
+            simulated.ideal,
         )
     )
     return slope_interval(fit), (now - raw) / (best - raw)
@@ -62,14 +62,14 @@ def test_an_overconfident_normal_simulator_is_repaired() -> None:
 @pytest.mark.parametrize("law", LAWS)
 def test_calibrated_ensembles_have_slope_one_and_lose_next_to_nothing(law: str) -> None:
     """Whatever the law of the luck: at most 0.003 nats a car, after 48 races of calibration."""
-    one = world(law, 1.0)
-    fit, recalibrated = recalibrate(one)
+    simulated = world(law, 1.0)
+    fit, recalibrated = recalibrate(simulated)
     lower, upper = slope_interval(fit)
     assert lower < 1 < upper
     assert fit.attrs["reference_slope"] == pytest.approx(1, abs=0.05)
     now, raw = (
-        expected_log_score(finish_table(forecast["finish_position"].values), one.truth)
-        for forecast in (recalibrated, one.ensemble)
+        expected_log_score(finish_table(forecast["finish_position"].values), simulated.truth)
+        for forecast in (recalibrated, simulated.ensemble)
     )
     assert now - raw > -0.003
 
@@ -90,7 +90,7 @@ def test_distorted_ensembles_are_repaired_out_of_sample(law: str, distortion: fl
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_ranking_anew_beats_order_statistic_scores(law: str) -> None:
+def test_reranking_beats_order_statistic_scores(law: str) -> None:
     """At the known slope, against scores of places whose slope is the best of many, on the same race."""
     rng = np.random.default_rng(4)
     utility = rng.normal(0, 1, N_CARS)
@@ -100,34 +100,34 @@ def test_ranking_anew_beats_order_statistic_scores(law: str) -> None:
         truly, raw = (rank(-f * utility - LAWS[law](rng, (n, N_CARS))) for f in (1.0, factor))
 
         def miss(finish: np.ndarray, truly: np.ndarray = truly) -> float:
-            one, other = (finish_probabilities(x[None], np.array([N_CARS])) for x in (truly, finish))
-            return float((one * np.log(one / other)).sum())
+            true, other = (finish_probabilities(x[None], np.array([N_CARS])) for x in (truly, finish))
+            return float((true * np.log(true / other)).sum())
 
         everyone = np.ones(raw.shape, bool)
-        anew = rerank(raw, everyone, everyone, recover_utilities(raw), np.full(n, 1 / factor), rng)
+        reranked = rerank(raw, everyone, everyone, recover_utilities(raw), np.full(n, 1 / factor), rng)
         score = place_score[raw - 1]
         mean = score.mean(axis=0)
         by_score = [rank(-score - (slope - 1) * mean) for slope in np.exp(np.linspace(-0.8, 0.8, 17))]
-        assert miss(anew) < 1.1 * min(miss(finish) for finish in by_score)
-        assert miss(anew) < 0.35 * miss(raw)
+        assert miss(reranked) < 1.1 * min(miss(finish) for finish in by_score)
+        assert miss(reranked) < 0.35 * miss(raw)
 
 
 def test_without_running_all_classified_cars_count() -> None:
-    """In what is observed and in the reference; incidents weigh nothing, and the rest works."""
-    one = world("reverse Plackett-Luce", 1 / 0.6, n_races=24)
-    blind = one.ensemble.drop_vars("running")
+    """In the observation and in the reference; incidents have no weight, and the rest works."""
+    simulated = world("reverse Plackett-Luce", 1 / 0.6, n_races=24)
+    blind = simulated.ensemble.drop_vars("running")
     blind["incident_logit"][:] = NO_INCIDENT_LOGIT
     blind["chaos_scale"][:] = 0
-    observed = observe(blind, one.results)
+    observed = observe(blind, simulated.results)
     np.testing.assert_array_equal(observed.running_order, observed.finish_position)
     np.testing.assert_array_equal(
         scenario_running_order(blind, 32), blind["finish_position"].values[:, : 31 * 32 : 31]
     )
     assert np.abs(tabulate(blind, observed).incident).max() < 1e-6
-    fit = fit_archetype(blind, one.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    fit = fit_archetype(blind, simulated.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
     new = rerank_races(blind, draw_recalibrations(fit, blind, N_SCENARIOS, 1), 1)
-    results = one.results.join(shares_beaten(one.results), on=["race_id", "driver_id"])
+    results = simulated.results.join(shares_beaten(simulated.results), on=["race_id", "driver_id"])
     backtest = build_backtest(blind, new, results, fit)
     Backtest.validate(backtest, lazy=True)
     late = backtest["season"].values == SEASONS[1]
@@ -137,7 +137,7 @@ def test_without_running_all_classified_cars_count() -> None:
 
 def test_nearly_certain_ensembles_have_finite_curves() -> None:
     """A simulator ten times too sure: utilities far apart, and still no number is infinite."""
-    one = world("reverse Plackett-Luce", 10.0, n_races=4)
-    curves = tabulate(one.ensemble, observe(one.ensemble, one.results))
+    simulated = world("reverse Plackett-Luce", 10.0, n_races=4)
+    curves = tabulate(simulated.ensemble, observe(simulated.ensemble, simulated.results))
     for values in curves:
         assert np.isfinite(values).all()

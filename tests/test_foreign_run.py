@@ -33,14 +33,14 @@ def ensemble() -> xr.Dataset:
     )
 
 
-def test_what_a_users_simulator_knew_is_not_vouched_for() -> None:
+def test_information_of_a_users_simulator_is_not_checked() -> None:
     finding = properties.networks_know_only_the_past(ensemble())
     assert finding.passed
-    assert finding.sentence == "1 races are not of the network: the check cannot tell which races were used."
+    assert finding.sentence == "1 races are of another forecaster: the races it was fitted to are unknown."
     assert finding.metadata["n_not_of_network"] == 1
 
 
-def test_laps_that_are_not_told_need_not_add_up() -> None:
+def test_laps_that_are_missing_need_not_add_up() -> None:
     assert properties.scenario_laps_add_up(ensemble()).passed
     led = ensemble().assign(
         laps_led=ensemble()["finish_position"], race_laps=(("race", "scenario"), np.array([[3, 4]]))

@@ -1,4 +1,4 @@
-"""Files made to harm: nothing is written where they say, and little is unpacked of what they hold."""
+"""Hostile files: no path from a file is written, and the unpacked size is bounded."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from test_foreign import entry_list, netcdf, parquet
+from made_up_ensembles import entry_list, netcdf, parquet
 
 from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.io import netcdf_probe
@@ -71,7 +71,7 @@ def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_documents_name_no_paths(tmp_path: Path) -> None:
-    """Paths are made of numbers: what a document says of a race never becomes one."""
+    """Paths contain numbers only: no text of a document becomes a path."""
     race = {
         "race_id": "../../../secret",
         "race_season": 2021,
@@ -135,7 +135,7 @@ def test_a_gzip_bomb_is_unpacked_no_further_than_the_limit(
 
 
 def test_a_text_of_megabytes_is_refused(tmp_path: Path) -> None:
-    """A few bytes of Parquet can say one long text in every row."""
+    """A few bytes of Parquet can repeat a long text in every row."""
     table = pl.DataFrame(
         {
             "season": 2024,
@@ -221,7 +221,7 @@ def test_a_damaged_netcdf_file_is_named(tmp_path: Path) -> None:
 def test_columns_of_scenarios_that_hold_no_usable_integers_are_named(
     tmp_path: Path, column: pl.Expr, problem: str
 ) -> None:
-    """What a fuzzer found: each ended in an error or a warning of polars."""
+    """Findings of a fuzzer: each ended in an error or a warning of polars."""
     parquet({202101: 36}).with_columns(column).write_parquet(tmp_path / "mine.parquet")
     with pytest.raises(ValueError, match=rf"mine\.parquet.*{problem}"):
         read_ensemble(tmp_path / "mine.parquet", entry_list({202101: 36}), None)

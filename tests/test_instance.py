@@ -1,4 +1,4 @@
-"""The Dagster instance: what our configuration sets, and its records on SQLite and on Postgres."""
+"""The Dagster instance: its configuration, and its records on SQLite and on Postgres."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def test_postgres_is_named_by_the_environment_and_its_address_is_not_written(
     assert config.read_text() == DEFAULT_CONFIG.read_text()
 
 
-def test_a_configuration_of_ones_own_is_kept_and_a_contradiction_told(
+def test_a_users_configuration_is_kept_and_a_contradiction_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = project / ".dagster_home" / "dagster.yaml"
@@ -94,7 +94,7 @@ def test_records_that_cannot_be_read_get_one_line(project: Path, capsys: pytest.
     assert "Traceback" in (project / ".dagster_home" / "calibration.log").read_text()
 
 
-OPENED_WHEN_TOLD = """
+OPENED_ON_A_SIGNAL = """
 import sys
 import dagster._core.storage.base_storage
 from assets.instance import open_records
@@ -105,15 +105,15 @@ with open_records() as instance:
 """
 
 
-def test_records_are_made_once_where_several_commands_are_the_first(project: Path) -> None:  # noqa: ARG001
+def test_concurrent_first_commands_create_the_records_once(project: Path) -> None:  # noqa: ARG001
     prepare_home()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    commands = [subprocess.Popen([sys.executable, "-c", OPENED_WHEN_TOLD], **pipes) for _ in range(4)]
-    assert [one.stdout.readline() for one in commands] == ["ready\n"] * 4
-    for one in commands:
-        one.stdin.write("now\n")
-        one.stdin.flush()
-    assert [one.communicate() for one in commands] == [("0", "")] * 4
+    commands = [subprocess.Popen([sys.executable, "-c", OPENED_ON_A_SIGNAL], **pipes) for _ in range(4)]
+    assert [command.stdout.readline() for command in commands] == ["ready\n"] * 4
+    for command in commands:
+        command.stdin.write("now\n")
+        command.stdin.flush()
+    assert [command.communicate() for command in commands] == [("0", "")] * 4
 
 
 def test_a_configuration_is_written_whole_or_not_at_all(
@@ -158,10 +158,10 @@ def test_runs_are_recorded_in_a_real_postgres(tmp_path: Path) -> None:
             "    key = dg.AssetKey(['simulated', 'cup', 'race_results'])\n"
             "    print(*instance.get_materialized_partitions(key))\n"
         )
-        told = subprocess.run(
+        answer = subprocess.run(
             [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
         )
-    assert told.stdout.split() == ["PostgresRunStorage", "2", "2025"]
+    assert answer.stdout.split() == ["PostgresRunStorage", "2", "2025"]
     assert not list(home.rglob("*.db"))
     written = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
     assert all(PASSWORD.encode() not in content for content in written)

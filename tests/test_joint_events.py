@@ -15,7 +15,7 @@ from calibration_pipeline.events.independence import (
     dependent_cars,
     independent_cars,
     judge_independence,
-    log_chances,
+    log_probabilities,
     log_scores,
 )
 from calibration_pipeline.events.language import (
@@ -159,7 +159,7 @@ def test_scenarios_and_results_are_read_alike(event):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: top(0), "places must be at least 1, got 0"),
+        (lambda: top(0), "positions must be at least 1, got 0"),
         (lambda: led(0), "laps must be at least 1"),
         (lambda: favourites(0), "number must be at least 1"),
         (lambda: at_least(4, favourites(3), top(5)), r"in 1\.\.3 \(of favourites\(3\)\), got 4"),
@@ -176,7 +176,7 @@ def test_nonsense_is_refused(build, message):
 # --- the table ---
 
 
-def test_the_table_counts_what_happened(rng):
+def test_the_table_counts_observed_events(rng):
     ensemble, results = make_ensemble(rng)
     result = results(rng)
     table, skipped = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
@@ -259,8 +259,8 @@ def test_no_races_make_an_empty_table(rng):
 
 def test_one_race_has_no_interval(rng):
     ensemble, results = make_ensemble(rng)
-    one = ensemble.isel(race=[0])
-    table, _ = validate_events({"raw": one, "recalibrated": one}, results(rng))
+    single = ensemble.isel(race=[0])
+    table, _ = validate_events({"raw": single, "recalibrated": single}, results(rng))
     JointEventTable.validate(table, lazy=True)
     assert table["lower"].null_count() == table.height
 
@@ -301,8 +301,8 @@ def test_the_joint_test_takes_the_largest_z(rng):
     assert joint_test(ensemble, result, seed=3) == test
 
 
-def test_what_is_certain_is_confirmed_or_contradicted(rng):
-    """What no scenario has is improbable, in proportion to the number of scenarios, and not impossible."""
+def test_certain_events_are_confirmed_or_contradicted(rng):
+    """An event in no scenario is improbable, in proportion to the number of scenarios, and not impossible."""
     ensemble, results = make_ensemble(rng)
     test = joint_test(ensemble, results(rng), [count(top(5)) >= 5])
     assert (test.p_value, test.largest_z) == (1, 0)
@@ -314,7 +314,7 @@ def test_what_is_certain_is_confirmed_or_contradicted(rng):
     assert table["z"].null_count() == 2
 
 
-def test_the_table_and_the_joint_test_say_the_same(rng):
+def test_the_table_and_the_joint_test_agree(rng):
     ensemble, results = make_ensemble(rng)
     result = results(rng)
     table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, result, seed=5)
@@ -331,7 +331,7 @@ def test_an_event_named_twice_is_judged_once(rng):
     assert table.filter(forecast="raw")["event"].to_list() == ["top(5) & running", "led(1)"]
 
 
-def test_a_calibrated_ensemble_is_rejected_as_often_as_it_says(rng):
+def test_a_calibrated_ensemble_is_rejected_at_the_nominal_rate(rng):
     """P-values are about uniform under the ensemble's own law."""
     ensemble, results = make_ensemble(rng, sizes=(36, 38) * 4, n_scenarios=300)
     p_values = np.array([joint_test(ensemble, results(rng), seed=s).p_value for s in range(100)])
@@ -368,7 +368,7 @@ def test_recoupled_cars_keep_their_chances_and_races_stay_races(rng, recouple):
         np.testing.assert_allclose(*shares, atol=0.06)
 
 
-def test_independent_cars_retire_as_a_poisson_binomial_says(rng):
+def test_retirements_of_independent_cars_are_poisson_binomial(rng):
     before, after = recoupled(rng, independent_cars)
     chance = 1 - before.running.mean(axis=0)
     exact = np.ones(1)
@@ -394,7 +394,7 @@ def test_log_scores_are_those_of_smoothed_shares():
     predicted = np.array([[0, 0, 1, 3], [2, 2, 2, 2]])[..., None]
     counts = Counts(predicted, np.array([[1], [2]]), np.array([[3], [3]]), (count(dnf) >= 1,))
     np.testing.assert_allclose(log_scores(counts)[:, 0], np.log([1.5 / 6, 4.5 / 6]))
-    chances = log_chances(np.array([[0, 0, 1], [0, 1, 2]]), np.array([1, 2]), 3)
+    chances = log_probabilities(np.array([[0, 0, 1], [0, 1, 2]]), np.array([1, 2]), 3)
     np.testing.assert_allclose(np.exp(chances[0, :2]).sum(), 1)
     np.testing.assert_allclose(np.exp(chances[1]).sum(), 1)
 
@@ -411,7 +411,7 @@ MARKED = {
 
 
 @pytest.mark.parametrize("chaos", [0.0, 1.2])
-def test_events_that_say_nothing_of_dependence_are_marked(rng, chaos):
+def test_events_without_information_on_dependence_are_marked(rng, chaos):
     """Whatever the dependence of the ensemble itself; and the mark is the same for both forecasts."""
     ensemble, results = make_ensemble(rng, chaos=chaos)
     table, _ = validate_events({"raw": ensemble, "recalibrated": ensemble}, results(rng), list(MARKED))
@@ -431,7 +431,7 @@ def test_dependence_that_is_there_is_gain_and_independence_is_rejected(rng):
     assert row["p_value"] > 0.05
 
 
-def test_without_dependence_the_results_cannot_tell(rng):
+def test_without_dependence_the_test_has_no_power(rng):
     """An ensemble of independent cars gains nothing over itself, and has no power to show that it does."""
     ensemble, results = make_ensemble(rng, sizes=(36, 38, 40) * 12, n_scenarios=1000, chaos=0.0)
     events = [count(dnf) >= 8, both_teammates(running)]
@@ -454,12 +454,12 @@ def chaotic(rng):
 
 def judged(counts, independent, histories, rng):
     """P-values of each history, (history, event), and the power."""
-    lots = rng.random((2000, 12))
+    uniforms = rng.random((2000, 12))
     found = [
-        judge_independence(replace(counts, observed=histories[:, h]), independent, lots)
+        judge_independence(replace(counts, observed=histories[:, h]), independent, uniforms)
         for h in range(histories.shape[1])
     ]
-    return np.array([one.p_value for one in found]), found[0].power
+    return np.array([verdict.p_value for verdict in found]), found[0].power
 
 
 def test_power_is_how_often_results_of_the_ensemble_reject_independence(rng, chaotic):

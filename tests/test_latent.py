@@ -1,4 +1,4 @@
-"""The latent map: recovery of planted sharpness, honesty in time, and what it makes of ensembles."""
+"""The latent map: recovery of planted sharpness, use of earlier races only, and recalibrated ensembles."""
 
 import numpy as np
 import polars as pl
@@ -234,7 +234,7 @@ def test_fits_converge_at_the_default_settings(overconfident):
 
 
 def test_a_fit_keeps_the_convergence_of_each_fold_and_of_the_latest(overconfident):
-    """What is stored with the draws is what the draws themselves tell."""
+    """The stored convergence equals the convergence of the stored draws."""
     fit = overconfident[2]
     kept = convergence_by_fold(fit)
     walk = fit["walk_forward"].to_dataset()
@@ -244,8 +244,8 @@ def test_a_fit_keeps_the_convergence_of_each_fold_and_of_the_latest(overconfiden
         "latest": fit,
         fold: {p: walk[p].sel(fold=fold).values for p in PARAMETERS},
     }.items():
-        told = kept.filter(pl.col("fold") == name).drop("fold", "divergences")
-        assert_frame_equal(told, judge_convergence(read_draws(samples)).table, check_row_order=False)
+        stored = kept.filter(pl.col("fold") == name).drop("fold", "divergences")
+        assert_frame_equal(stored, judge_convergence(read_draws(samples)).table, check_row_order=False)
     assert kept["divergences"].sum() == 0
 
 
@@ -265,7 +265,7 @@ def test_a_fit_opens_by_itself(overconfident, tmp_path):
     xr.testing.assert_identical(again["posterior"].to_dataset().load(), fit["posterior"].to_dataset())
 
 
-def test_predictive_checks_are_about_what_happened(overconfident):
+def test_predictive_checks_cover_the_observed_races(overconfident):
     """Replicated rank correlations straddle the observed ones; under the prior they spread wider."""
     fit = overconfident[2]
     observed = fit["observed_data"]["rank_correlation"]
@@ -305,7 +305,7 @@ def test_recalibration_leaves_races_without_a_fit_alone(overconfident):
     np.testing.assert_array_equal(again.log_sharpness, late.log_sharpness)
 
 
-def test_the_coming_race_takes_the_fit_that_a_backtest_would(overconfident):
+def test_the_next_race_takes_the_fit_that_a_backtest_would(overconfident):
     fit = overconfident[2]
     inside = draw_recalibration(coming_posterior(fit, "2022-2", 2022), 202236, 4000, seed=4)
     walk = fit["walk_forward"]["log_slope"].sel(fold="2022-2", season=2022).values
@@ -383,7 +383,7 @@ def test_pooling_and_comparison():
 
 
 def test_one_race_compares_nothing():
-    """A first season has a fit of each kind of track without races; there is nothing to leave out."""
+    """A first season has fits without races for most archetypes; leave-one-out needs two races."""
     fits = {}
     for archetype in ARCHETYPES:
         n_races = 1 if archetype == Archetype.SHORT_TRACK else 0

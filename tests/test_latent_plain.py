@@ -47,7 +47,7 @@ def results(fields):
 
 
 def test_the_order_is_a_distribution():
-    """Probabilities of all orders of four cars sum to 1, and draws come as often as they say."""
+    """Probabilities of all orders of four cars sum to 1, and draws have these frequencies."""
     utility = jnp.array([1.0, 0.2, -0.5, 0.0, 9.0])
     law = ReversePlackettLuce(utility, jnp.arange(5) < 4)
     orders = np.array([(*order, 0) for order in permutations(range(1, 5))])

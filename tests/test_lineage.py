@@ -1,4 +1,4 @@
-"""Column lineage: what the UI draws is what really follows when a source column changes."""
+"""Column lineage: the declared edges equal the columns that change with a source column."""
 
 from collections.abc import Iterator
 from pathlib import Path

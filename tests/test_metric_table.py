@@ -105,7 +105,7 @@ def test_scores_of_scenarios_are_those_of_the_ensemble_functions(metrics, drawn)
         assert estimate(metrics, "raw", quantity)["estimate"] == pytest.approx(expected)
 
 
-def test_without_ensembles_what_needs_scenarios_is_left_out(backtest, metrics):
+def test_without_ensembles_scores_of_scenarios_are_omitted(backtest, metrics):
     bare = score_backtest(backtest)
     assert bare["monte_carlo_error"].null_count() == bare.height
     assert set(metrics["quantity"]) - set(bare["quantity"]) == set(OF_SCENARIOS)
@@ -210,7 +210,7 @@ def test_climatology_has_its_known_scores(metrics, backtest):
     assert estimate(metrics, "climatology", "log_score")["estimate"] == pytest.approx(
         -(size * np.log(size)).sum() / size.sum()
     )
-    # Finishes of a race are a permutation: its cars cover the uniform intervals exactly as often as they say.
+    # Finishes of a race are a permutation: its cars cover the uniform intervals at exactly the nominal rate.
     assert estimate(metrics, "climatology", "coverage", "80 %")["estimate"] == pytest.approx(0.8)
     for level, share in (("50 %", 0.5), ("95 %", 0.95)):
         assert estimate(metrics, "climatology", "sharpness", level)["estimate"] == pytest.approx(
@@ -241,12 +241,12 @@ def test_padding_is_never_read(drawn, garbage):
 
 
 def test_one_race_has_estimates_and_no_intervals(backtest):
-    one = backtest.isel(race=[0])
-    metrics = score_backtest(one)
+    single = backtest.isel(race=[0])
+    metrics = score_backtest(single)
     assert metrics["estimate"].null_count() == 0
     assert metrics["lower"].null_count() == metrics.height
-    assert calibration_curves(one)["lower"].null_count() == calibration_curves(one).height
-    assert pit_ecdf(one)["lower"].null_count() == pit_ecdf(one).height
+    assert calibration_curves(single)["lower"].null_count() == calibration_curves(single).height
+    assert pit_ecdf(single)["lower"].null_count() == pit_ecdf(single).height
 
 
 def test_no_interval_of_a_share_leaves_0_to_1(backtest):

@@ -75,7 +75,7 @@ def test_log_score_agrees_with_scipy(rng):
     assert compute_log_score(predictions, observations) == pytest.approx(np.mean(reference), abs=1e-10)
 
 
-def test_log_score_has_a_floor_and_says_so(caplog):
+def test_log_score_has_a_floor_and_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         score = compute_log_score([[0.0, 0.0], [1.0, 1.0]], [0.5, 1e6])
     assert "1 of 2 predictions is at its floor" in caplog.text
@@ -92,7 +92,7 @@ def test_a_constant_ensemble_is_a_point_forecast(caplog):
 
 
 def test_coverage_of_small_and_discrete_ensembles_is_nominal(rng):
-    """Nine members, continuous or whole numbers: a calibrated forecast covers what it says."""
+    """Nine members, continuous or whole numbers: a calibrated forecast has nominal coverage."""
     members, observations = rng.normal(size=(9, 50_000)), rng.normal(size=50_000)
     for scale in (1000, 1):
         coverage = compute_coverage((scale * members).round(), (scale * observations).round())

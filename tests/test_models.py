@@ -25,7 +25,7 @@ from calibration_pipeline.models import (
     run_mcmc_calibration,
     track_archetype_calibration_model,
 )
-from calibration_pipeline.stats import chebyshev as curves
+from calibration_pipeline.stats import chebyshev
 from calibration_pipeline.stats.quadrature import gauss_hermite
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_normal, whitened_walk
@@ -72,8 +72,8 @@ def test_table_equals_the_plain_likelihood(log_slope, intercept):
     races = marginal.as_races(position, probabilities)
     surfaces = marginal.tabulate(races)
     points = jnp.full(6, log_slope)
-    curve = curves.section(surfaces.coefficients, intercept, marginal.INTERCEPT_BOX)
-    table = curves.evaluate(curve, points, *surfaces.box)
+    curve = chebyshev.section(surfaces.coefficients, intercept, marginal.INTERCEPT_BOX)
+    table = chebyshev.evaluate(curve, points, *surfaces.box)
     expected = plain_log_likelihood(position, probabilities, 12, np.exp(log_slope), intercept)
     np.testing.assert_allclose(table + surfaces.at_zero, expected, rtol=1e-4)
     np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, intercept), expected, rtol=1e-5)
@@ -130,7 +130,7 @@ def test_plain_and_tabulated_model_have_the_same_posterior():
 
 
 def test_predictive_draws_are_positions(padded):
-    """Without observations the model draws positions 1..n, as often as the map says."""
+    """Without observations the model draws positions 1..n, with the probabilities of the map."""
     _, probabilities = padded
     fixed = {"slope": jnp.full(2000, 0.6), "intercept": jnp.zeros(2000), "noise_sigma": jnp.zeros(2000)}
     predictive = Predictive(track_archetype_calibration_model, fixed, condition_deterministic=True)
@@ -244,7 +244,7 @@ def test_odd_input_is_logged(caplog):
 
 @pytest.mark.slow
 def test_a_posterior_outside_the_table_gets_a_wider_one(caplog):
-    """Forecasts that say nothing more than a hint, and always come true: the slope runs off."""
+    """Weak forecasts that always come true: the slope diverges."""
     caplog.set_level("INFO")
     n = 10
     position = np.tile(np.arange(1, n + 1), (40, 1))

@@ -1,4 +1,4 @@
-"""The feed's reader: what it makes of good, odd, damaged and missing documents."""
+"""The feed's reader on good, odd, damaged and missing documents."""
 
 import json
 import threading
@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 from feed_layout import write_feed
+from made_up_feed import LAPS, lap_times, result, scheduled, weekend
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
@@ -29,75 +30,7 @@ REAL_FEED = DATA / "nascar_feed_2020_2021.zip"
 REAL_RESULTS = DATA / "cup_results_2013_2023.parquet"
 needs_real_feed = pytest.mark.skipif(not REAL_FEED.exists(), reason=f"the real feed is not at {REAL_FEED}")
 TRACKS = compile_constraints()
-LAPS = 4
 QUICK = WebLimits(first_delay_s=0.01, spacing_s=0.0, tries=3)
-
-
-def scheduled(race_id: int, day: int, **changes: Any) -> dict[str, Any]:
-    """One entry of a race list: a points race at Kansas that has run."""
-    race = {
-        "race_id": race_id,
-        "race_season": 2021,
-        "race_type_id": 1,
-        "race_name": f"Race {race_id}",
-        "race_date": f"2021-05-{day:02d}T15:00:00",
-        "track_id": 41,
-        "track_name": "Kansas Speedway",
-        "scheduled_laps": 5,
-        "average_speed": 130.5,
-        "total_race_time": None,
-    }
-    return race | changes
-
-
-def result(place: int, **changes: Any) -> dict[str, Any]:
-    """One row of results; the winner led every lap."""
-    row = {
-        "finishing_position": place,
-        "starting_position": place,
-        "car_number": f"{place:02d}",
-        "driver_fullname": f"Driver {place}",
-        "driver_id": 1000 + place,
-        "team_name": "Team",
-        "car_make": "Ford",
-        "laps_completed": LAPS,
-        "laps_led": LAPS if place == 1 else 0,
-        "finishing_status": "Running",
-        "disqualified": False,
-    }
-    return row | changes
-
-
-def weekend(race_id: int, n_cars: int = 3, **changes: Any) -> dict[str, Any]:
-    """A weekend document of a race of four laps, the second under yellow."""
-    race = {
-        "race_id": race_id,
-        "actual_laps": LAPS,
-        "scheduled_laps": 5,
-        "number_of_cautions": 1,
-        "number_of_caution_laps": 1,
-        "results": [result(place) for place in range(1, n_cars + 1)],
-    }
-    return {"weekend_race": [race | changes], "weekend_runs": []}
-
-
-def lap_times(n_cars: int = 3) -> dict[str, Any]:
-    """The laps of that race: all cars equally fast, so that the car ahead has the fastest lap."""
-    cars = [
-        {
-            "Number": f"{place:02d}",
-            "FullName": f"* Driver {place} (i) #",
-            "NASCARDriverID": 1000 + place,
-            "RunningPos": place,
-            "Laps": [
-                {"Lap": lap, "LapTime": 30.5 if lap else None, "LapSpeed": None, "RunningPos": place}
-                for lap in range(LAPS + 1)
-            ],
-        }
-        for place in range(1, n_cars + 1)
-    ]
-    flags = [{"LapsCompleted": lap, "FlagState": state} for lap, state in enumerate((8, 1, 2, 1, 1))]
-    return {"laps": cars, "flags": flags}
 
 
 Documents = dict[str, Any]
@@ -165,7 +98,7 @@ def test_points_races_become_frames_that_keep_the_contracts(tmp_path: Path) -> N
     assert data.left_out == []
 
 
-def test_folder_and_zip_say_the_same(tmp_path: Path) -> None:
+def test_folder_and_zip_give_the_same_races(tmp_path: Path) -> None:
     expected = load(tmp_path / "folder", season_documents())
     archive = tmp_path / "feed.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -332,11 +265,11 @@ LAP_TIMES = "2021/1/1/lap-times.json"
         (truncate(WEEKEND), r"1/1/weekend-feed.json is not valid JSON"),
         (truncate(LAP_TIMES), r"1/1/lap-times.json is not valid JSON"),
         (put(LAP_TIMES, float("nan"), "laps", 0, "Laps", 2, "LapTime"), "NaN is not a JSON number"),
-        (change_result(2, driver_id=1001), r"1/1/weekend-feed.json: driver_id 1001 stands 2 times .*01, 02"),
-        (change_result(2, car_number="01"), "car_number 01 stands 2 times"),
-        (change_result(2, finishing_position=1), r"finish_position 1 stands 2 times \(cars 01, 02\)"),
+        (change_result(2, driver_id=1001), r"1/1/weekend-feed.json: driver_id 1001 occurs 2 times .*01, 02"),
+        (change_result(2, car_number="01"), "car_number 01 occurs 2 times"),
+        (change_result(2, finishing_position=1), r"finish_position 1 occurs 2 times \(cars 01, 02\)"),
         (change_result(3, finishing_position=9), r"must be 1\.\.3; \[3\] are missing"),
-        (change_result(2, starting_position=1), "start_position 1 stands 2 times"),
+        (change_result(2, starting_position=1), "start_position 1 occurs 2 times"),
         (change_result(2, starting_position=0), "breaks RaceResults"),
         (change_result(2, finishing_status=None), r"finishing_status; cars \['02'\]"),
         (change_result(2, driver_id=None, driver_fullname=None), r"cars \['02'\] have neither"),
@@ -362,7 +295,7 @@ LAP_TIMES = "2021/1/1/lap-times.json"
         (lambda documents: documents.update({LAP_TIMES: "[" * 200_000}), "not valid JSON"),
     ],
 )
-def test_bad_input_gets_one_line_that_names_where_and_what(
+def test_bad_input_gets_one_line_that_names_place_and_error(
     tmp_path: Path, damage: Callable[[Documents], None], message: str
 ) -> None:
     documents = season_documents()
@@ -424,7 +357,7 @@ def test_next_race_is_the_first_with_an_entry_list(tmp_path: Path) -> None:
 
 
 class FlakyHandler(SimpleHTTPRequestHandler):
-    """Serves a folder, counts what it is asked for, and fails as often as it is told."""
+    """Serves a folder, records the requests, and fails them with the statuses in `failures`."""
 
     asked: list[str] = []
     failures: list[int] = []
@@ -454,7 +387,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.server
-def test_the_web_is_asked_once_for_what_is_final(tmp_path: Path, server: str) -> None:
+def test_final_documents_are_requested_once(tmp_path: Path, server: str) -> None:
     source = NascarFeedSource(server, TRACKS, tmp_path / "cache", QUICK)
     first = source.load_season(2021)
     FlakyHandler.asked.clear()
@@ -548,7 +481,7 @@ def test_counts_of_real_seasons_are_those_of_the_files(season: int, n_races: int
 
 @pytest.mark.real
 @needs_real_feed
-def test_real_feed_and_results_table_tell_the_same_races() -> None:
+def test_real_feed_and_results_table_have_the_same_races() -> None:
     source = NascarFeedSource(str(REAL_FEED), TRACKS)
     seasons = [source.load_season(season) for season in (2020, 2021)]
     feed = pl.concat([data.race_results for data in seasons])

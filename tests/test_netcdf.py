@@ -37,7 +37,7 @@ def as_read(dataset: xr.Dataset) -> dict[str, tuple[object, ...]]:
     return {str(name): (v.dtype, v.dims, type(v.values)) for name, v in dataset.variables.items()}
 
 
-def test_dataset_is_what_xarray_reads() -> None:
+def test_dataset_equals_that_of_xarray() -> None:
     """Test values, types, order, coordinates and attributes of everything that is stored."""
     content = written(EVERYTHING)
     with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as file:
@@ -51,7 +51,7 @@ def test_dataset_is_what_xarray_reads() -> None:
     }
 
 
-def test_tree_is_what_xarray_reads() -> None:
+def test_tree_equals_that_of_xarray() -> None:
     """Test groups in groups, empty ones, and coordinates that a child has from its parent."""
     tree = xr.DataTree.from_dict(
         {
@@ -78,7 +78,7 @@ def test_only_the_races_of_an_archetype_are_read() -> None:
     assert found["laps"].values.tolist() == [160]
 
 
-def test_what_is_left_out_is_not_read() -> None:
+def test_omitted_variables_are_not_read() -> None:
     """Test that the other variables are all there."""
     content, left_out = written(EVERYTHING), ["places", "driver_id"]
     with xr.open_dataset(io.BytesIO(content), engine="h5netcdf", drop_variables=left_out) as file:
@@ -86,7 +86,7 @@ def test_what_is_left_out_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no file", written(EVERYTHING)[:1000]])
-def test_what_is_no_netcdf_is_refused(content: bytes) -> None:
+def test_bytes_that_are_no_netcdf_are_refused(content: bytes) -> None:
     """Test that nothing, something else and half a file are errors and not values."""
     with pytest.raises(OSError, match="NetCDF"):
         read_netcdf(content)

@@ -1,4 +1,4 @@
-"""The law of the causal network: exact on small fields, coherent on large ensembles."""
+"""The distribution of the causal network: exact on small fields, coherent on large ensembles."""
 
 import functools
 import itertools
@@ -171,10 +171,8 @@ def test_every_variant_draws_races(season, name):
 
 def test_cut_edges_carry_nothing(season):
     features, results = season
-    cut = frozenset({("team_effect", "running_order"), ("chaos", "incident"), ("driver", "running_order")})
-    network = fit_networks(
-        fold_history(features, results, 2022, 18), 18, seed=1, structure=Structure(cut=cut)
-    )
+    edges = frozenset({("team_effect", "running_order"), ("chaos", "incident"), ("driver", "running_order")})
+    network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=Structure(edges))
     assert (network["team_scale"] == 0).all()
     assert (network["chaos_scale"] == 0).all()
     weight = network["pace_weight"].mean(("fold", "draw", "archetype"))
@@ -182,9 +180,9 @@ def test_cut_edges_carry_nothing(season):
     assert (weight.sel(pace_covariate=["start_score", "team_form"]) != 0).all()
 
 
-def test_archetypes_share_what_is_cut_from_them(season):
+def test_archetypes_share_the_parameters_of_removed_edges(season):
     features, results = season
-    structure = Structure(cut=frozenset({("archetype", "incident"), NO_DAMAGE}))
+    structure = Structure(frozenset({("archetype", "incident"), NO_DAMAGE}))
     network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=structure)
     intercept = network["incident_intercept"]
     np.testing.assert_allclose(intercept, intercept.mean("archetype").broadcast_like(intercept), rtol=1e-5)
@@ -194,4 +192,4 @@ def test_archetypes_share_what_is_cut_from_them(season):
 def test_only_fitted_edges_can_be_cut():
     assert len(set(EDGES)) == len(EDGES)
     with pytest.raises(ValueError, match=r"cut must name edges of .* got \[\('laps_led', 'chaos'\)\]"):
-        Structure(cut=frozenset({("laps_led", "chaos")}))
+        Structure(frozenset({("laps_led", "chaos")}))

@@ -146,7 +146,7 @@ def tick_until_quiet(folder: Path, table: Path) -> tuple[set[Partition], int]:
 
 
 @pytest.mark.slow
-def test_command_and_daemon_materialize_what_lineage_asks_for(whole: Path, tmp_path: Path) -> None:
+def test_command_and_daemon_materialize_the_stale_partitions(whole: Path, tmp_path: Path) -> None:
     by_command, by_daemon = tmp_path / "command", tmp_path / "daemon"
     for folder in (by_command, by_daemon):
         shutil.copytree(whole, folder)

@@ -43,8 +43,8 @@ class Damaging(ParquetIOManager):
 
 
 @pytest.mark.slow
-def test_broken_results_stop_at_the_check_and_what_follows_keeps_its_last_good_version(project: Path) -> None:
-    """Neither the run nor the sensor goes past the check; the event log says why."""
+def test_broken_results_stop_at_the_check_and_later_assets_keep_their_files(project: Path) -> None:
+    """Neither the run nor the sensor goes past the check; the event log has the reason."""
     table = project / "mine.csv"
     write_table(table, {2022: 2})
     store = str(project / "store")

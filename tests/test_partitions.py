@@ -17,31 +17,31 @@ from assets.settings import Settings
 THIS_YEAR = datetime.date.today().year
 
 
-def read(season: str, cut: dg.PartitionsDefinition) -> list[str]:
+def read(season: str, seasons: dg.PartitionsDefinition) -> list[str]:
     """Seasons that a season's features read."""
     mapped = earlier_and_own_seasons.get_upstream_mapped_partitions_result_for_partitions(
-        downstream_partitions_subset=cut.subset_with_partition_keys([season]),
-        downstream_partitions_def=cut,
-        upstream_partitions_def=cut,
+        downstream_partitions_subset=seasons.subset_with_partition_keys([season]),
+        downstream_partitions_def=seasons,
+        upstream_partitions_def=seasons,
     )
     assert not mapped.required_but_nonexistent_subset.get_partition_keys()
     return list(mapped.partitions_subset.get_partition_keys())
 
 
-def test_first_and_running_season_read_what_is_there() -> None:
-    cut = season_partitions(2020, None)
-    assert read("2020", cut) == ["2020"]
-    assert read(str(THIS_YEAR), cut) == [str(year) for year in range(2020, THIS_YEAR + 1)]
+def test_first_and_running_season_read_existing_seasons() -> None:
+    seasons = season_partitions(2020, None)
+    assert read("2020", seasons) == ["2020"]
+    assert read(str(THIS_YEAR), seasons) == [str(year) for year in range(2020, THIS_YEAR + 1)]
 
 
 def test_the_running_season_is_there_before_it_ends_and_the_next_comes_by_itself() -> None:
-    cut = season_partitions(2020, None)
+    seasons = season_partitions(2020, None)
     for day in ("01-01", "12-31"):
         then = datetime.datetime.fromisoformat(f"{THIS_YEAR + 1}-{day}T12:00:00+00:00")
-        assert cut.get_partition_keys(current_time=then)[-1] == str(THIS_YEAR + 1)
+        assert seasons.get_partition_keys(current_time=then)[-1] == str(THIS_YEAR + 1)
 
 
-def test_seasons_of_files_are_read_anew_when_the_location_loads_again(project: Path) -> None:
+def test_seasons_of_files_are_read_again_when_the_location_reloads(project: Path) -> None:
     table = project / "mine.csv"
     settings = Settings(source="tables", results=str(table))
     for races in ({2021: 1, 2022: 1}, {2021: 1, 2022: 1, 2023: 1}):

@@ -33,7 +33,7 @@ def test_planted_utilities_are_recovered(spread: float) -> None:
 
 
 def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
-    """No small step raises the summed log-probability of the orders, as the network's likelihood tells it."""
+    """No small step raises the summed log-probability of the orders, by the network's likelihood."""
     rng = np.random.default_rng(2)
     order = orders(rng.normal(0, 1, 8), 400, rng, out_chance=0.2)
 

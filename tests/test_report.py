@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from images import image_size
 from made_up_report import RULINGS, empty_content, made_up_content
 from rendered import HOSTILE, RenderedMarkdown, on_one_line
 
@@ -204,25 +205,27 @@ def test_markdown_tables_are_rectangular(content: ReportContent) -> None:
         assert len(widths) == 1
 
 
-def test_pictures_are_png(pictures: dict[str, bytes]) -> None:
-    """Test that every figure is drawn, under a key that is safe as a file name."""
+def test_pictures_have_one_width_and_safe_keys(pictures: dict[str, bytes]) -> None:
+    """Test that every figure is a whole image as wide as a phone, under a key that is safe as a file name."""
     for key, png in pictures.items():
-        assert png.startswith(b"\x89PNG\r\n\x1a\n")
+        width, height = image_size(png)
+        assert width == 748
+        assert height > 300
         assert re.fullmatch(r"[a-z0-9_-]+", key)
 
 
-def test_nothing_yet_is_said_not_hidden() -> None:
-    """Test that an empty history makes a report that says so."""
+def test_an_empty_history_is_reported() -> None:
+    """Test that the report of an empty history states that nothing has been judged or fitted."""
     page = Page(render_html(empty_content()))
     text = " ".join(page.text)
-    assert text.count("No race of this kind has been judged yet.") == len(ARCHETYPES)
+    assert text.count("No race of this archetype has been judged yet.") == len(ARCHETYPES)
     assert "Nothing has been fitted yet." in text
     assert "No race is announced" in text
     assert page.values("img", "src") == []
     assert "None" not in render_markdown(empty_content()).replace("None was recorded", "")
 
 
-def test_unknown_interval_and_r_hat_are_said() -> None:
+def test_unknown_interval_and_r_hat_are_marked() -> None:
     """Test that null is never shown as a number."""
     full = made_up_content()
     nulls = [pl.lit(None, dtype=pl.Float64).alias(name) for name in ("lower", "upper")]
@@ -253,8 +256,8 @@ def test_metrics_stand_side_by_side(content: ReportContent) -> None:
     assert f"| Finishes in the interval of 80 % (wanted: 80 %) | {forecasts} |" in render_markdown(content)
 
 
-def test_what_a_score_is_measured_against_is_named(content: ReportContent) -> None:
-    """Test that skills say their reference, and that paired gains stand with the recalibrated forecast."""
+def test_references_of_skills_are_named(content: ReportContent) -> None:
+    """Test that skills name their reference, and that paired gains stand with the recalibrated forecast."""
     markdown = render_markdown(content)
     assert "| CRPS skill, against every car equal (larger is better) | 0.121 (0.116 to 0.126) |" in markdown
     assert "| Brier skill, head to head, against Bradley-Terry (larger is better) | 0.031" in markdown
@@ -269,20 +272,20 @@ def test_small_print_of_scores_is_folded(content: ReportContent, html: str) -> N
     assert [table.folded for table in tables] == [False, True, True]
     groups = [row[0].text for row in tables[0].rows if len(row) == 1]
     assert groups == list(GROUPS)
-    (crps,) = [row for row in tables[2].rows if row[0].text == "CRPS, places"]
+    (crps,) = [row for row in tables[2].rows if row[0].text == "CRPS, positions"]
     assert [cell.text for cell in crps[1:]] == ["made up crps", "0.0040", "0.0040", "1.40", "1.40"]
     assert '<tr class="group"><th scope="rowgroup" class="text" colspan="3">Calibration</th></tr>' in html
 
 
-def test_joint_events_are_said_in_words(content: ReportContent) -> None:
-    """Test what is said of events together, of dependence, and of recalibrated against raw."""
-    said = " ".join(joint_event_words(content))
-    assert "Raw: 4 joint events together speak against the forecast (p = 0.016), top(5) & running" in said
-    assert "Recalibrated: 4 joint events together agree with the results (p = 0.800)." in said
-    assert "would look different: led(1) & top(10), both_teammates(top(10))." in said
-    assert "Too few races to tell dependence from independence: count(dnf) >= 8." in said
-    assert "Events marked * say next to nothing" in said
-    assert "on no event; least gain, nats a race: top(5) & running 0.011 [−0.002 to 0.024]." in said
+def test_joint_events_are_described_in_words(content: ReportContent) -> None:
+    """Test the sentences on all events together, on dependence, and on recalibrated against raw."""
+    text = " ".join(joint_event_words(content))
+    assert "Raw: 4 joint events together contradict the forecast (p = 0.016), top(5) & running" in text
+    assert "Recalibrated: 4 joint events together agree with the results (p = 0.800)." in text
+    assert "The results reject independent cars: led(1) & top(10), both_teammates(top(10))." in text
+    assert "Too few races to separate dependence from independence: count(dnf) >= 8." in text
+    assert "Events marked * have almost no information" in text
+    assert "on no event; least gain, nats a race: top(5) & running 0.011 [−0.002 to 0.024]." in text
 
 
 def test_a_worse_joint_event_is_named() -> None:
@@ -293,31 +296,31 @@ def test_a_worse_joint_event_is_named() -> None:
     events = events.with_columns(
         pl.when(worse).then(value).otherwise(pl.col(name)).alias(name) for name, value in ends.items()
     )
-    said = " ".join(joint_event_words(made_up_content(joint_events=events)))
-    assert "worse than raw, gain in nats a race: count(dnf) >= 8 −0.050 [−0.080 to −0.020]." in said
+    text = " ".join(joint_event_words(made_up_content(joint_events=events)))
+    assert "worse than raw, gain in nats a race: count(dnf) >= 8 −0.050 [−0.080 to −0.020]." in text
 
 
 def test_dependence_that_costs_is_named() -> None:
-    """Test that it is said where independent cars would have forecast better."""
+    """Test that the report names events that independent cars would have forecast better."""
     events = made_up_content().joint_events
     overdone = pl.col("event") == "count(dnf) >= 8"
     ends = {"gain": -0.2, "gain_lower": -0.3, "gain_upper": -0.1}
     events = events.with_columns(
         pl.when(overdone).then(value).otherwise(pl.col(name)).alias(name) for name, value in ends.items()
     )
-    said = " ".join(joint_event_words(made_up_content(joint_events=events)))
-    assert "Independent cars would have forecast better" in said
-    assert "count(dnf) >= 8 −0.200 [−0.300 to −0.100]." in said
+    text = " ".join(joint_event_words(made_up_content(joint_events=events)))
+    assert "Independent cars forecast better" in text
+    assert "count(dnf) >= 8 −0.200 [−0.300 to −0.100]." in text
 
 
 def test_dependence_is_judged_with_its_power(content: ReportContent) -> None:
-    """Test that an event without power is "cannot tell", and one not about dependence is marked."""
+    """Test that an event without power has no ruling, and one not about dependence is marked."""
     rows = joint_event_table(content.joint_events.filter(archetype="superspeedway")).rows
     assert {row[0].text: row[4] for row in rows} == {
-        "top(5) & running": ("not what it asks *", ""),
+        "top(5) & running": ("not tested *", ""),
         "led(1) & top(10)": ("yes", "independent: p = 0.010, power 95 %"),
         "both_teammates(top(10))": ("yes", "independent: p = 0.010, power 95 %"),
-        "count(dnf) >= 8": ("cannot tell", "independent: p = 0.300, power 35 %"),
+        "count(dnf) >= 8": ("unclear", "independent: p = 0.300, power 35 %"),
     }
 
 
@@ -326,14 +329,14 @@ def joint_event_words(content: ReportContent) -> list[str]:
     return [item for block in blocks if isinstance(block, Bullets) for item in block.items]
 
 
-def test_what_the_data_do_not_decide_is_said(content: ReportContent) -> None:
+def test_parameters_that_the_data_do_not_inform_are_named(content: ReportContent) -> None:
     """Test that assumptions are named in words, and predictive checks are shown."""
     markdown = render_markdown(content)
-    assert "Superspeedway: the data say little about slope_sigma; there the prior speaks." in markdown
+    assert "Superspeedway: the data do not inform slope_sigma; these rest on the prior." in markdown
     assert "| slope_sigma | 0.07 (assumed) | 0.07 (assumed) | 0.07 (assumed) |" in markdown
     checked = "0.51 | 0.52 (0.11 to 0.91) | 0.52 (0.47 to 0.55) | 45 %"
     assert f"| Superspeedway | rank correlation of forecast order and finish | {checked} |" in markdown
-    assert "- The fits reproduce what was observed." in markdown
+    assert "- The fits reproduce the observed statistics." in markdown
     full = made_up_content()
     missed = full.predictive_checks.with_columns(tail_probability=pl.lit(0.01))
     doubtful = render_markdown(made_up_content(predictive_checks=missed))
@@ -341,7 +344,7 @@ def test_what_the_data_do_not_decide_is_said(content: ReportContent) -> None:
 
 
 def test_diagnostic_pictures_are_folded(html: str, content: ReportContent) -> None:
-    """Test that ArviZ's pictures open on request, one group a fitted kind of track."""
+    """Test that ArviZ's pictures open on request, one group a fitted archetype."""
     fitted = list(content.fits)
     assert html.count("<summary>Pictures of the latest fit: ") == len(fitted)
     assert {key.split("-", 1)[1] for key in report_pictures_of(content, "superspeedway-")} >= {
@@ -354,7 +357,7 @@ def test_diagnostic_pictures_are_folded(html: str, content: ReportContent) -> No
     }
 
 
-def test_what_an_archetype_shows_alone_is_drawn_once(content: ReportContent) -> None:
+def test_pictures_of_an_archetype_are_drawn_once(content: ReportContent) -> None:
     drawn: dict[str, bytes] = {}
     for archetype, fit in content.fits.items():
         own = [
@@ -365,10 +368,10 @@ def test_what_an_archetype_shows_alone_is_drawn_once(content: ReportContent) -> 
     every = [picture.key for picture in build_document(content).pictures]
     fitted = tuple(f"{archetype}-" for archetype in content.fits)
     assert set(drawn) == {key for key in every if key.startswith(fitted)}
-    told = report_pictures(content, {key: key.encode() for key in drawn})
-    assert list(told) == every
-    assert all(told[key] == key.encode() for key in drawn)
-    assert all(told[key].startswith(b"\x89PNG") for key in every if key not in drawn)
+    found = report_pictures(content, {key: key.encode() for key in drawn})
+    assert list(found) == every
+    assert all(found[key] == key.encode() for key in drawn)
+    assert all(image_size(found[key])[0] == 748 for key in every if key not in drawn)
 
 
 def report_pictures_of(content: ReportContent, start: str) -> list[str]:
@@ -382,15 +385,15 @@ def test_pictures_turn_dark_with_the_page(html: str) -> None:
 
 
 def test_calibrations_are_compared(content: ReportContent, page: Page) -> None:
-    """Test that both forms show the comparison, mark what is unsure, and say what decides."""
+    """Test that both forms show the comparison, mark uncertain values, and name the criterion."""
     markdown = render_markdown(content)
     assert "| Pooled | 0.0 | 0.0 | 6.2 | 75 % | 0.45 |" in markdown
     assert "| Per archetype | −1.2 | 0.5 | 9.0 | 25 % | 0.85 (wanted: at most 0.7) |" in markdown
     assert "| Raw | −1,420.8 | 30.0 | 0.0 | 0 % | 0.00 |" in markdown
     text = " ".join(page.text)
-    for said in ("leave-one-out log score, 144 races as the units", "earlier races only, decide."):
-        assert said in markdown
-        assert said in text
+    for sentence in ("leave-one-out, 144 races as the units", "which use earlier races only."):
+        assert sentence in markdown
+        assert sentence in text
     assert "Model comparison" not in render_markdown(empty_content())
 
 
@@ -405,7 +408,7 @@ def test_missing_column_is_named(table: str) -> None:
 
 def test_two_verdicts_on_one_archetype_are_refused() -> None:
     verdict = Verdict(Archetype.INTERMEDIATE, "trust", [])
-    with pytest.raises(ValueError, match="Argument verdicts must have one a kind of track"):
+    with pytest.raises(ValueError, match="Argument verdicts must have one entry an archetype"):
         made_up_content(verdicts=[verdict, verdict])
 
 

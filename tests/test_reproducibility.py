@@ -1,4 +1,4 @@
-"""The same settings, the same files to the bit: in any process, at any time; and each says what made it."""
+"""Equal settings give equal files to the bit, in any process and at any time; files record their origin."""
 
 import json
 from collections.abc import Mapping
@@ -54,16 +54,16 @@ def test_two_fresh_processes_store_the_same_files_to_the_bit(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_arrays_say_what_they_were_made_with_and_not_when_or_where(tmp_path: Path) -> None:
+def test_arrays_record_settings_and_versions_and_not_time_or_place(tmp_path: Path) -> None:
     first, second = stored_twice(tmp_path, SMALL)
     assert different(first, second) == []
     with xr.open_dataset(
         tmp_path / "1" / "store" / "simulated" / "cup" / "simulated_truth" / "2025.nc"
     ) as file:
-        said = {name: file.attrs[name] for name in STAMP}
+        recorded = {name: file.attrs[name] for name in STAMP}
     settings = {"fold_races": None, "network": "full", "scenarios": 2000, "seed": 42, "source": "simulated"}
-    assert json.loads(said.pop("settings")) == settings
-    assert said == {
+    assert json.loads(recorded.pop("settings")) == settings
+    assert recorded == {
         "project_version": version("calibration-pipeline"),
         "library_versions": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "tracks_hash": compile_constraints().content_hash,

@@ -1,4 +1,4 @@
-"""Scenarios ranked anew: unchanged at slope 1, a race at every other, and distributed as asked for."""
+"""Reranked scenarios: unchanged at slope 1, valid races at other slopes, and the wanted distribution."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def races(draw) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
 @settings(deadline=None, max_examples=200)
 @given(races())
 def test_at_slope_one_the_scenarios_are_the_users_own(race) -> None:
-    """Also where retired cars stand among the running ones, and utilities say the contrary."""
+    """Also where retired cars stand among the running ones, and utilities contradict the order."""
     finish, running, utility, seed = race
     rng = np.random.default_rng(seed)
     same = rerank(finish, running, running, utility, np.ones(len(finish)), rng)

@@ -23,7 +23,7 @@ def test_bands_hold_uniform_ranks():
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.6, 1.0), (0.6, 0.6), (2.2, 2.2)])
-def test_bands_see_what_is_wrong(a, b):
+def test_bands_detect_a_wrong_posterior(a, b):
     """Truths that lie too high, and posteriors that are too narrow or too wide, leave the band."""
     pit = np.random.default_rng(1).beta(a, b, 250)
     assert not judge_ranks(ranks_of(pit), 1 - FAILURE_RATE / 9)["inside"].all()

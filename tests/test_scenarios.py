@@ -213,7 +213,7 @@ def test_later_races_do_not_change_a_fit(season, network):
 
 def test_all_folds_of_a_season_are_fitted_by_one_compiled_function(season, caplog):
     """Folds hold 36 to 72 races; after the first, nothing is compiled for the others."""
-    fresh = Structure(cut=frozenset({("track", "n_cautions")}))
+    fresh = Structure(frozenset({("track", "n_cautions")}))
     begun = [frame.filter(pl.col("race_order") < 202302) for frame in season]
     with jax.log_compiles():
         fit_networks(fold_history(*begun, 2023, FOLD_RACES), FOLD_RACES, 1, fresh)

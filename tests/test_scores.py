@@ -8,7 +8,7 @@ import scoringrules
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration_pipeline.metrics import compute_crps, compute_log_score
+from calibration_pipeline.metrics import compute_coverage, compute_crps, compute_log_score
 from calibration_pipeline.verification.cases import (
     car_pairs,
     independent_head_to_head,
@@ -93,7 +93,7 @@ def test_discrete_coverage_is_nominal_in_expectation_for_every_forecast(rng, lev
     assert expected == pytest.approx(level, abs=1e-12)
 
 
-def test_discrete_coverage_is_what_random_draws_give(rng):
+def test_discrete_coverage_equals_that_of_random_draws(rng):
     p = rng.dirichlet(np.ones(6))
     low, high = pit_bounds(p, 3)
     drawn = rng.uniform(low, high, 200_000)
@@ -102,7 +102,7 @@ def test_discrete_coverage_is_what_random_draws_give(rng):
     )
 
 
-def test_an_impossible_place_scores_the_floor_and_says_so(caplog):
+def test_an_impossible_position_scores_the_floor_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         assert discrete_log_score([[1.0, 0.0], [0.5, 0.5]], [2, 1])[0] < -700
     assert "1 of 2 predictions is at its floor" in caplog.text
@@ -187,8 +187,8 @@ def test_kernel_log_score_is_the_log_score_of_the_scenarios(rng):
     scenarios[:, 3] = 4
     scores = kernel_log_score(counted(scenarios, 10), position)
     for car in range(15):
-        one = compute_log_score(scenarios[:, [car]], position[[car]])
-        assert scores[car] == pytest.approx(one, rel=1e-9)
+        expected = compute_log_score(scenarios[:, [car]], position[[car]])
+        assert scores[car] == pytest.approx(expected, rel=1e-9)
 
 
 @given(st.integers(2, 30), st.integers(0, 2**32 - 1))
@@ -262,8 +262,8 @@ def test_joint_scores_do_not_depend_on_the_order_of_cars(rng, score):
 def test_their_error_is_how_much_they_vary_with_the_scenarios(rng, score):
     y = permutations(rng, 1, 10)[0]
     repeated = [score(permutations(rng, 100, 10), y) for _ in range(300)]
-    spread = np.std([one.score for one in repeated], ddof=1)
-    assert np.mean([one.error for one in repeated]) == pytest.approx(spread, rel=0.15)
+    spread = np.std([estimate.score for estimate in repeated], ddof=1)
+    assert np.mean([estimate.error for estimate in repeated]) == pytest.approx(spread, rel=0.15)
 
 
 @pytest.mark.parametrize("score", [energy_score, variogram_score])
@@ -315,3 +315,22 @@ def test_the_jackknife_error_of_a_mean_is_its_standard_error(rng, n_scenarios):
     without = (groups.sum(axis=1, keepdims=True) - groups) / 9
     errors = np.array([jackknife_error(row) for row in without])
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(1 / np.sqrt(n_scenarios), rel=0.1)
+
+
+def test_public_scores_by_case_are_those_of_counted_scenarios() -> None:
+    """The backtest scores counts of scenarios by position; each equals the public score of the sample."""
+    rng = np.random.default_rng(11)
+    scenarios = rng.integers(1, 21, size=(200, 30))
+    finish = rng.integers(1, 21, size=30)
+    counts = np.stack([(scenarios == position).sum(axis=0) for position in range(1, 21)], axis=-1)
+    crps = compute_crps(scenarios, finish, reduce=False)
+    np.testing.assert_allclose(crps, discrete_crps(counts / 200, finish), rtol=1e-12)
+    fair = compute_crps(scenarios, finish, fair=True, reduce=False)
+    np.testing.assert_allclose(fair, fair_crps(counts, finish), rtol=1e-9)
+    log_score = compute_log_score(scenarios, finish, reduce=False)
+    np.testing.assert_allclose(log_score, kernel_log_score(counts, finish), rtol=1e-9)
+    inside = compute_coverage(scenarios, finish, reduce=False)
+    assert [values.shape for values in inside.values()] == [(30,)] * 3
+    assert compute_coverage(scenarios, finish) == {level: values.mean() for level, values in inside.items()}
+    assert compute_crps(scenarios, finish) == pytest.approx(crps.mean())
+    assert compute_log_score(scenarios, finish) == pytest.approx(log_score.mean())

@@ -1,4 +1,4 @@
-"""What opens a door is written nowhere: not in records, logs, stored files, nor in what is printed."""
+"""Credentials are written nowhere: not in records, logs, stored files or printed text."""
 
 import base64
 import contextlib
@@ -46,7 +46,7 @@ SEASON = [*INGEST, "track_constraints,lap_telemetry,race_results"]
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def cells(database: Path) -> Iterator[bytes]:
                             yield zlib.decompress(data)
 
 
-def told(folder: Path, printed: str) -> list[str]:
-    """Return where one of the secrets is found, in whatever form."""
+def leaks(folder: Path, printed: str) -> list[str]:
+    """Return the places that contain one of the secrets, in any form."""
     words = [*SECRETS.values(), WORD, PASSWORD, base64.b64encode(f"{USER}:{WORD}".encode()).decode()]
-    places = {"what was printed": [printed.encode()]}
+    places = {"printed text": [printed.encode()]}
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -95,20 +95,20 @@ def told(folder: Path, printed: str) -> list[str]:
     ]
 
 
-def test_what_is_searched_can_be_found(tmp_path: Path) -> None:
+def test_leaks_finds_secrets_in_files_and_databases(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(f"http://{USER}:{WORD}@host")
     with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as connection:
         connection.execute("CREATE TABLE t (a)")
         connection.execute("INSERT INTO t VALUES (?)", (zlib.compress(PASSWORD.encode() * 9),))
         connection.commit()
-    assert {line.partition(" in ")[0] for line in told(tmp_path, "object-store-token")} == {
+    assert {line.partition(" in ")[0] for line in leaks(tmp_path, "object-store-token")} == {
         WORD,
         PASSWORD,
         "object-store-token",
     }
 
 
-def test_a_run_and_a_failed_one_tell_no_secret(
+def test_a_run_and_a_failed_run_leak_no_secret(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], feed: str
 ) -> None:
     for name, value in SECRETS.items():
@@ -123,7 +123,7 @@ def test_a_run_and_a_failed_one_tell_no_secret(
     printed = "".join(capsys.readouterr())
     assert "http://127.0.0.1:" in printed
     assert "nowhere.invalid" in printed
-    assert told(project, printed) == []
+    assert leaks(project, printed) == []
 
 
 @pytest.mark.server
@@ -140,23 +140,23 @@ def test_steps_in_processes_of_their_own_are_given_the_credentials_and_record_no
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     assert run.returncode == 0, printed
-    assert told(tmp_path, printed) == []
+    assert leaks(tmp_path, printed) == []
 
 
 @pytest.mark.server
 @pytest.mark.skipif(binaries() is None, reason="Postgres is not installed: apt-get install postgresql")
-def test_the_database_s_password_is_told_nowhere(tmp_path: Path) -> None:
+def test_the_database_password_is_written_nowhere(tmp_path: Path) -> None:
     env = {**SECRETS, "CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(tmp_path / "home")}
     with postgres() as address:
         env[POSTGRES_VARIABLE] = address
         run = start(["run", "--select", "track_constraints", "--executor", "process_pool", "--verbose"], env)
         printed, _ = run.communicate(timeout=900)
     assert run.returncode == 0, printed
-    assert told(tmp_path, printed) == []
+    assert leaks(tmp_path, printed) == []
 
 
 @pytest.mark.slow
-def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
     address = f"postgresql+psycopg2://{USER}:{PASSWORD}@127.0.0.1:{free_port()}/dagster"
     env = {
         POSTGRES_VARIABLE: address,
@@ -167,7 +167,7 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path: 
     printed, _ = run.communicate(timeout=900)
     assert run.returncode == 1
     assert "127.0.0.1" in printed
-    assert told(tmp_path, printed) == []
+    assert leaks(tmp_path, printed) == []
 
 
 ADDRESS = f"https://{USER}:{WORD}@127.0.0.1:1/a"
@@ -192,7 +192,7 @@ def test_settings_travel_without_credentials_and_are_completed_from_the_environm
     assert from_public_json(recorded).results == "https://127.0.0.1:1/a.csv"
 
 
-def test_addresses_are_told_without_credentials_whatever_is_wrong_with_them(project: Path) -> None:  # noqa: ARG001
+def test_errors_name_addresses_without_credentials(project: Path) -> None:  # noqa: ARG001
     with pytest.raises(SettingsError, match=r"CALIBRATION_EVENTS .*127\.0\.0\.1:1/a\.toml") as refusal:
         load_settings({"events": f"{ADDRESS}.toml"})
     assert WORD not in str(refusal.value)

@@ -57,7 +57,7 @@ class Watched:
         """Tick, and return the requests whose run key is new, as the daemon launches them."""
         answer = self.tick()
         assert isinstance(answer, dg.SensorResult), answer
-        return [one for one in answer.run_requests or [] if one.run_key not in self.launched]
+        return [request for request in answer.run_requests or [] if request.run_key not in self.launched]
 
     def skipped(self) -> str:
         answer = self.tick()
@@ -69,7 +69,7 @@ class Watched:
     def execute(self, request: dg.RunRequest) -> bool:
         self.launched.add(str(request.run_key))
         return (
-            build_defs(self.settings)  # as in a process of its own, which reads the source anew
+            build_defs(self.settings)  # as in a separate process, which reads the source again
             .resolve_job_def(str(request.job_name))
             .execute_in_process(
                 partition_key=request.partition_key,
@@ -218,7 +218,7 @@ def test_a_race_that_was_left_out_is_ingested_again_later(
 
 
 def test_a_new_season_waits_for_its_partition(table: Path, ingested: Watched) -> None:
-    """Where the code server cannot be asked to load its definitions again, the tick says what to do."""
+    """Without access to the code server, the message of the tick names the reload that is necessary."""
     before = ingested.cursor
     write_table(table, {2022: 1, 2023: 2})
     assert re.search(r"Season 2023 is new .* Reload the code location", ingested.skipped())
@@ -253,7 +253,7 @@ def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
     assert describe_missing({}) == "Every finished race is in the results."
     check = dg.AssetCheckKey(dg.AssetKey(["tables", "cup", REPORT]), CHECK)
     job = dg.Definitions(
-        asset_checks=[one for one in ingested.defs.asset_checks or [] if check in one.check_keys],
+        asset_checks=[each for each in ingested.defs.asset_checks or [] if check in each.check_keys],
         jobs=[dg.define_asset_job("judge", selection=dg.AssetSelection.checks(check))],
         resources={"settings": ingested.settings.model_copy(update={"seasons": "2022"})},
     ).resolve_job_def("judge")
@@ -265,10 +265,10 @@ def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
     table.unlink()
     (unknown,) = job.execute_in_process(instance=ingested.instance).get_asset_check_evaluations()
     assert not unknown.passed
-    assert "Cannot tell: the source could not be asked. " in str(unknown.description)
+    assert "Not known: the source could not be asked. " in str(unknown.description)
 
 
-def test_sensor_and_schedules_run_by_themselves_only_where_a_setting_says_so(table: Path) -> None:
+def test_sensor_and_schedules_are_on_only_with_the_automation_setting(table: Path) -> None:
     for automation in (False, True):
         defs = build_defs(Settings(source="tables", results=str(table), automation=automation))
         schedules = [defs.resolve_schedule_def(name) for name in ("after_race_weekend", "every_morning")]

@@ -1,4 +1,4 @@
-"""Staleness: what a partition really read, on which settings it depends, and what makes it stale."""
+"""Staleness: recorded inputs of a partition, settings that it depends on, and reasons."""
 
 import ast
 from collections.abc import Iterator
@@ -58,16 +58,16 @@ def functions_with_settings(module: ast.Module) -> dict[str, set[str]]:
 
     def read(node: ast.FunctionDef) -> set[str]:
         names = {
-            one.attr
-            for one in ast.walk(node)
-            if isinstance(one, ast.Attribute)
-            and isinstance(one.value, ast.Name)
-            and one.value.id == "settings"
+            child.attr
+            for child in ast.walk(node)
+            if isinstance(child, ast.Attribute)
+            and isinstance(child.value, ast.Name)
+            and child.value.id == "settings"
         }
         called = {
-            one.func.id
-            for one in ast.walk(node)
-            if isinstance(one, ast.Call) and isinstance(one.func, ast.Name) and one.func.id in functions
+            child.func.id
+            for child in ast.walk(node)
+            if isinstance(child, ast.Call) and isinstance(child.func, ast.Name) and child.func.id in functions
         }
         return names.union(*(read(functions[name]) for name in called - {node.name}))
 
@@ -97,7 +97,7 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
     ("options", "message"),
     [({"seed": 7}, "seed was 42, is 7"), ({"seasons": "2023-2025"}, "first_season was 2024, is 2023")],
 )
-def test_changed_settings_make_stale_what_depends_on_them_and_are_named(
+def test_changed_settings_make_dependents_stale_and_are_named(
     instance: dg.DagsterInstance, options: dict[str, object], message: str
 ) -> None:
     assert stale(lineage(instance)) == {}

@@ -1,4 +1,4 @@
-"""Storage: what is stored comes back, what breaks its contract is not stored, nothing is ever half there."""
+"""Storage: round trips, contracts on write and read, and atomic writes."""
 
 import os
 import time
@@ -131,7 +131,7 @@ def test_ensemble_comes_back_even_without_races(tmp_path: Path, root: str, n_rac
     }
 
 
-def test_stored_file_is_readable_with_xarray_alone_and_says_its_schema_version(tmp_path: Path) -> None:
+def test_stored_file_is_readable_with_xarray_alone_and_has_a_schema_version(tmp_path: Path) -> None:
     materialize(UPath(tmp_path), ensemble(), xr.Dataset, "scenario_ensemble", "netcdf")
     with xr.open_dataset(tmp_path / "scenario_ensemble" / "2021.nc") as file:
         assert file.attrs["schema_version"] == "2"
@@ -139,7 +139,7 @@ def test_stored_file_is_readable_with_xarray_alone_and_says_its_schema_version(t
         assert file["finish_position"].encoding["shuffle"]
 
 
-def test_what_breaks_its_contract_is_named_and_not_stored(tmp_path: Path) -> None:
+def test_a_value_that_breaks_its_contract_is_named_and_not_stored(tmp_path: Path) -> None:
     root = UPath(tmp_path)
     assert materialize(root, LAPS, pl.DataFrame, "lap_telemetry", "parquet").success
     before = (tmp_path / "lap_telemetry" / "2021.parquet").read_bytes()
@@ -192,7 +192,7 @@ def test_contract_is_checked_on_read(tmp_path: Path) -> None:
     ("manager", "asset", "name"),
     [(ParquetIOManager, "lap_telemetry", "2021.parquet"), (NetCDFIOManager, "scenario_ensemble", "2021.nc")],
 )
-def test_damaged_missing_and_outdated_files_are_told_apart(
+def test_damaged_missing_and_outdated_files_have_different_errors(
     tmp_path: Path, manager: type[ParquetIOManager | NetCDFIOManager], asset: str, name: str
 ) -> None:
     path = UPath(tmp_path / name)
@@ -298,8 +298,8 @@ def test_an_archetype_s_input_holds_its_races_alone(tmp_path: Path) -> None:
     assert NetCDFIOManager().read(path, "scenario_ensemble", "2021", "superspeedway").sizes["race"] == 0
 
 
-def test_an_input_need_not_hold_what_it_leaves_out(tmp_path: Path) -> None:
-    """What is left out is not read; what the contract needs cannot be left out."""
+def test_an_input_need_not_hold_omitted_variables(tmp_path: Path) -> None:
+    """Omitted variables are not read; variables that the contract needs cannot be omitted."""
     seen: dict[str, xr.Dataset] = {}
     seasons = dg.StaticPartitionsDefinition(["2021"])
 

@@ -1,4 +1,4 @@
-"""The tables source: what it reads, what it fills, and what it says of a table that is wrong."""
+"""The tables source: columns that it reads and fills, and messages for wrong tables."""
 
 import gzip
 import logging
@@ -158,15 +158,15 @@ def test_a_simulated_season_comes_back(tmp_path: Path, name: str, by_date: bool)
     }
 
 
-def test_laps_tell_what_the_results_do_not(tmp_path: Path) -> None:
-    told = ["green_laps", "n_cautions", "fastest_laps"]
-    table = simulated().race_results.drop(*NOT_IN_TABLES, *told)
+def test_laps_fill_columns_that_the_results_lack(tmp_path: Path) -> None:
+    filled = ["green_laps", "n_cautions", "fastest_laps"]
+    table = simulated().race_results.drop(*NOT_IN_TABLES, *filled)
     data = load(tmp_path, table, laps=simulated_laps())
     expected = simulated().race_results
-    assert_frame_equal(data.race_results.select(told), expected.select(told))
+    assert_frame_equal(data.race_results.select(filled), expected.select(filled))
     assert set(LAP_COUNTS) < set(data.counts)
     no_flags = load(tmp_path, table, laps=simulated_laps().drop("flag"))
-    assert no_flags.race_results.select(pl.col(told).is_null().all()).row(0) == (True, True, True)
+    assert no_flags.race_results.select(pl.col(filled).is_null().all()).row(0) == (True, True, True)
     assert no_flags.lap_telemetry["flag"].null_count() == no_flags.lap_telemetry.height
 
 
@@ -212,7 +212,7 @@ def test_non_starters_and_repeated_rows_are_counted(tmp_path: Path) -> None:
     assert "di-dahl" not in data.race_results["driver_id"]
 
 
-def test_status_says_who_ran_to_the_end(tmp_path: Path) -> None:
+def test_status_decides_which_cars_were_running(tmp_path: Path) -> None:
     """A disqualified car keeps its place and is no retirement; without a status, laps decide."""
     rows = [
         car(1, 1, "A", laps_completed=200, status="Running"),
@@ -223,8 +223,8 @@ def test_status_says_who_ran_to_the_end(tmp_path: Path) -> None:
         car(1, 6, "F", laps_completed=200, start_position=9, status="running"),
     ]
     data = load(tmp_path, pl.DataFrame(rows))
-    told = data.race_results.select("status", "running").rows()
-    assert told == [
+    statuses = data.race_results.select("status", "running").rows()
+    assert statuses == [
         ("running", True),
         ("running", True),
         ("unknown", False),
@@ -305,20 +305,23 @@ def test_nascar_data_is_recognised_by_its_columns(tmp_path: Path) -> None:
         (with_value("season", 0, None), "column season is empty in some rows"),
         (with_value("driver", 1, None), r"race 1 of 2022: driver is empty in 1 rows"),
         (MINIMAL.with_columns(track=pl.lit(None, pl.String)), "track is empty in 9 rows"),
-        (with_value("track", 0, "Phoenix"), "race 1 of 2022: one track a race; it has Daytona, Phoenix"),
+        (
+            with_value("track", 0, "Phoenix"),
+            "race 1 of 2022: a race must have one track; it has Daytona, Phoenix",
+        ),
         (
             MINIMAL.with_columns(race_laps=pl.int_range(200, 209)),
-            "race 1 of 2022: one race_laps a race; it has 200, 201, 202",
+            "race 1 of 2022: a race must have one race_laps; it has 200, 201, 202",
         ),
         (
             MINIMAL.with_columns(race_laps=pl.lit(199)),
             r"laps_completed must be at most race_laps, 199; it is 200 for Ann",
         ),
         (with_value("finish_position", 2, 5), r"race 1 of 2022: finish_position must be 1..3; 3 are missing"),
-        (with_value("finish_position", 2, 2), r"finish_position 2 stands 2 times \(Bo Berg Jr., Cy Cole\)"),
+        (with_value("finish_position", 2, 2), r"finish_position 2 occurs 2 times \(Bo Berg Jr., Cy Cole\)"),
         (
             with_value("start_position", 2, 2),
-            r"race 1 of 2022: start_position 2 stands 2 times \(Bo Berg Jr., Cy",
+            r"race 1 of 2022: start_position 2 occurs 2 times \(Bo Berg Jr., Cy",
         ),
         (
             with_value("start_position", 2, None),
@@ -327,9 +330,9 @@ def test_nascar_data_is_recognised_by_its_columns(tmp_path: Path) -> None:
         (with_value("laps_completed", 2, None), "race 1 of 2022: laps_completed is empty in 1 rows"),
         (
             with_value("driver", 1, "ANN ALVAREZ"),
-            r"driver_id ann-alvarez stands 2 times \(Ann Álvarez, ANN ALVAREZ\)",
+            r"driver_id ann-alvarez occurs 2 times \(Ann Álvarez, ANN ALVAREZ\)",
         ),
-        (MINIMAL.with_columns(car_number=pl.lit("48")), r"race 1 of 2022: car_number 48 stands 3 times"),
+        (MINIMAL.with_columns(car_number=pl.lit("48")), r"race 1 of 2022: car_number 48 occurs 3 times"),
         (MINIMAL.with_columns(rating=pl.lit(151.0)), "column rating must hold numbers from 0 to 150"),
         (MINIMAL.with_columns(rating=pl.lit("inf")), "column rating must hold numbers from 0 to 150.* 'inf'"),
         (
@@ -342,7 +345,7 @@ def test_nascar_data_is_recognised_by_its_columns(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_table_gets_one_line_that_says_what_and_where(
+def test_a_wrong_table_gets_one_line_that_names_error_and_place(
     tmp_path: Path, table: pl.DataFrame, message: str
 ) -> None:
     with pytest.raises(SourceError, match=message) as refusal:
@@ -397,7 +400,7 @@ def test_wrong_laps_are_named(
         ("empty.csv", b"", "is not a table in CSV"),
         ("ragged.csv", b"season,round\n2022,1,9\n", "is not a table in CSV: found more fields"),
         ("bytes.csv", b"season,round\n\xff\xfe,1\n", "is not a table in CSV: invalid utf-8"),
-        ("twice.csv", b"season,season\n2022,2022\n", "column season stands twice"),
+        ("twice.csv", b"season,season\n2022,2022\n", "column season occurs twice"),
         ("header.csv", HEADER, "2022 is not in"),
         ("short.csv.gz", gzip.compress(b"season\n2022\n", mtime=0)[:-8], "cannot be read: EOFError"),
         ("plain.csv.gz", b"season\n2022\n", "cannot be read: BadGzipFile"),
@@ -460,7 +463,7 @@ def test_a_race_without_finishes_is_the_next_race(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "message"),
-    [([1, 1, 2], "start_position 1 stands 2 times"), ([1, 2, None], "start_position is empty in 1 rows")],
+    [([1, 1, 2], "start_position 1 occurs 2 times"), ([1, 2, None], "start_position is empty in 1 rows")],
 )
 def test_a_wrong_entry_list_is_refused(tmp_path: Path, start: list[int | None], message: str) -> None:
     coming = pl.DataFrame(field(4)).with_columns(
@@ -497,7 +500,7 @@ INTEGERS = ("season", "round", "start_position", "finish_position", "laps_comple
 def test_any_choice_of_columns_and_types_gives_the_same_races(
     tmp_path: Path, dropped: set[str], kinds: dict[str, type[pl.DataType]], name: str, shuffled: bool
 ) -> None:
-    """What a table lacks is null or filled as documented; what it has is read whatever its type."""
+    """Missing columns are null or filled as documented; present columns are read in any type."""
     whole = simulated().race_results
     table = whole.drop(*NOT_IN_TABLES, *dropped)
     table = table.cast({column: kind for column, kind in kinds.items() if column in table.columns})
@@ -536,11 +539,11 @@ def test_ten_years_of_real_races_are_read_whole() -> None:
     assert total["cars_ranked_behind_fewer_laps"] == 8
     assert total["cars_without_rating"] == 1
     assert total["non_starters"] == total["results_repeated"] == total["cars_without_status"] == 0
-    told = raw.select(
+    expected = raw.select(
         pl.col("Season", "Race").cast(pl.Int64), "Driver", led="Led", finish="Finish", state="Status"
     )
     keys = ["season", "round", "driver"]
-    both = results.join(told, left_on=keys, right_on=["Season", "Race", "Driver"])
+    both = results.join(expected, left_on=keys, right_on=["Season", "Race", "Driver"])
     assert both.height == results.height
     assert (both["led"] == both["laps_led"]).all()
     assert (both["finish"] == both["finish_position"]).all()
@@ -551,15 +554,15 @@ def test_ten_years_of_real_races_are_read_whole() -> None:
 @pytest.mark.real
 @needs_real_results
 @pytest.mark.skipif(not REAL_FEED.exists(), reason=f"optional real seasons are absent: {REAL_FEED}")
-def test_table_and_feed_agree_on_what_both_tell() -> None:
+def test_table_and_feed_agree_on_common_columns() -> None:
     from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 
     feed = NascarFeedSource(str(REAL_FEED), TRACKS)
     assert feed.seasons == (2020, 2021)
-    told = feed.load_season(2021).race_results
+    of_feed = feed.load_season(2021).race_results
     table = TablesSource(str(REAL_RESULTS), None, TRACKS).load_season(2021).race_results
-    both = told.join(table, on=["race_order", "finish_position"], suffix="_of_table")
-    assert both.height == told.height == table.height
+    both = of_feed.join(table, on=["race_order", "finish_position"], suffix="_of_table")
+    assert both.height == of_feed.height == table.height
     for column in ("track_id", "archetype"):
         assert (both[column] == both[f"{column}_of_table"]).all()
     for column in ("start_position", "laps_completed", "laps_led", "running", "race_laps"):

@@ -136,20 +136,20 @@ def test_no_windows_and_no_laps(laps: pl.DataFrame) -> None:
     assert "falloff_50l" in empty.columns
 
 
-@given(seed=st.integers(0, 10_000), cut=st.integers(1, 19))
+@given(seed=st.integers(0, 10_000), last_lap=st.integers(1, 19))
 @settings(max_examples=25, deadline=None)
-def test_no_later_lap_is_used(seed: int, cut: int) -> None:
+def test_no_later_lap_is_used(seed: int, last_lap: int) -> None:
     """Cutting the race after a lap, or rewriting what follows, changes nothing up to it."""
     laps = make_laps(n_races=2, n_cars=4, n_laps=20, seed=seed)
-    before = compute_aggregate_features(laps, ["5l", "50l"]).filter(pl.col("lap") <= cut)
-    until = compute_aggregate_features(laps.filter(pl.col("lap") <= cut), ["5l", "50l"])
-    later = pl.col("lap") > cut
+    before = compute_aggregate_features(laps, ["5l", "50l"]).filter(pl.col("lap") <= last_lap)
+    until = compute_aggregate_features(laps.filter(pl.col("lap") <= last_lap), ["5l", "50l"])
+    later = pl.col("lap") > last_lap
     rewritten = laps.with_columns(
         position=pl.when(later).then(1).otherwise("position"),
         lap_time_s=pl.when(later).then(99.0).otherwise("lap_time_s"),
         flag=pl.when(later).then(pl.lit("green")).otherwise("flag"),
     )
-    changed = compute_aggregate_features(rewritten, ["5l", "50l"]).filter(pl.col("lap") <= cut)
+    changed = compute_aggregate_features(rewritten, ["5l", "50l"]).filter(pl.col("lap") <= last_lap)
     assert_frame_equal(until, before, rel_tol=1e-9, abs_tol=1e-12)
     assert_frame_equal(changed, before, rel_tol=1e-9, abs_tol=1e-12)
 

@@ -1,4 +1,4 @@
-"""The track catalogue: what it says, that it never guesses, and that it covers the real races."""
+"""The track catalogue: its values, no guesses, and coverage of the real races."""
 
 import dataclasses
 import subprocess
@@ -72,7 +72,7 @@ def test_layouts_of_sonoma_differ_in_length(tracks: CompiledTracks) -> None:
     assert lengths == [1.99, 2.52, 2.52, 1.99]
 
 
-def test_unknown_track_names_what_was_looked_up_and_the_nearest(tracks: CompiledTracks) -> None:
+def test_unknown_track_names_the_lookup_and_the_nearest(tracks: CompiledTracks) -> None:
     with pytest.raises(UnknownTrackError, match=r"'Talledega Speedway'.*999.*Talladega Superspeedway"):
         tracks.find(2021, name="Talledega Speedway", feed_id=999)
     with pytest.raises(UnknownTrackError, match="no known name is near"):

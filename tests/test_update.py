@@ -31,7 +31,7 @@ def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
-    """Update, and return what was made, as progress tells it."""
+    """Update, and return the materialized partitions as the progress lines name them."""
     capsys.readouterr()
     assert main([*command, "--update"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -45,7 +45,7 @@ def name(path: str) -> str:
     return f"{asset} [{'|'.join(partition)}]" if partition else asset
 
 
-def test_where_all_is_well_nothing_is_made(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_up_to_date_store_is_left_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*.*")}
     assert main([*SMALL, "--update"]) == 0
     assert "Everything is there, and up to date." in capsys.readouterr().out
@@ -55,10 +55,10 @@ def test_where_all_is_well_nothing_is_made(store: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     "lost", ["track_constraints.parquet", "race_results/2024.parquet", "simulated_truth/2024.nc"]
 )
-def test_a_deleted_file_alone_is_made_again(
+def test_only_a_deleted_file_is_materialized_again(
     store: Path, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
-    """What reads it is left alone: the values are the same as before."""
+    """Downstream partitions stay, because the values are equal."""
     before = content(store)
     (store / lost).unlink()
     assert remade(capsys, SMALL) == {name(lost)}
@@ -74,7 +74,7 @@ def test_a_deleted_file_alone_is_made_again(
         ("race_results/2025.parquet", empty),
     ],
 )
-def test_a_spoilt_file_is_named_and_made_again(
+def test_a_spoilt_file_is_named_and_materialized_again(
     store: Path, capsys: pytest.CaptureFixture[str], spoilt: str, spoil: Callable[[bytes], bytes]
 ) -> None:
     before = content(store)
@@ -83,7 +83,7 @@ def test_a_spoilt_file_is_named_and_made_again(
     assert content(store) == before
 
 
-def test_what_reads_a_spoilt_file_names_it_in_a_line_and_stores_nothing(
+def test_a_reader_of_a_spoilt_file_names_it_in_a_line_and_stores_nothing(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = store / "driver_features" / "2025.parquet"
@@ -97,7 +97,7 @@ def test_what_reads_a_spoilt_file_names_it_in_a_line_and_stores_nothing(
     assert features.read_bytes() == before
 
 
-def test_another_schema_version_is_named_and_made_again(
+def test_another_schema_version_is_named_and_materialized_again(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = store / "lap_aggregates" / "2024.parquet"
@@ -108,7 +108,7 @@ def test_another_schema_version_is_named_and_made_again(
     assert lost.read_bytes() == before
 
 
-def test_what_reads_a_changed_value_is_made_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readers_of_a_changed_value_are_updated(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The source has corrected a season: its readers follow, others do not."""
     table, store = project / "mine.csv", project / "data" / "store" / "tables" / "cup"
     command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
@@ -150,7 +150,7 @@ def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice
     assert remade(capsys, command) == set()
 
 
-def test_where_the_source_cannot_tell_of_new_races_the_rest_is_kept_up(
+def test_a_source_without_an_answer_does_not_stop_the_update(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = project / "mine.csv"
@@ -168,15 +168,15 @@ def test_where_the_source_cannot_tell_of_new_races_the_rest_is_kept_up(
 
 
 @pytest.fixture(scope="module")
-def told() -> io.StringIO:
-    """Return what the run that made `whole` has printed."""
+def printed() -> io.StringIO:
+    """Buffer of the text that the run of `whole` prints."""
     return io.StringIO()
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, told: io.StringIO) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, printed: io.StringIO) -> Path:
     """Return a folder with all that a run makes."""
-    with redirect_stdout(told):
+    with redirect_stdout(printed):
         return make(tmp_path_factory.mktemp("whole"), WHOLE)
 
 
@@ -186,8 +186,8 @@ def whole_store(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.soak
-def test_a_whole_run_ends_with_table_and_report(whole: Path, told: io.StringIO) -> None:
-    out = told.getvalue()
+def test_a_whole_run_ends_with_table_and_report(whole: Path, printed: io.StringIO) -> None:
+    out = printed.getvalue()
     for archetype in ARCHETYPES:
         assert f"\n{archetype.label}" in out
     report = whole / "data" / "store" / "simulated" / "cup" / "calibration_report.html"
@@ -196,7 +196,7 @@ def test_a_whole_run_ends_with_table_and_report(whole: Path, told: io.StringIO) 
 
 
 @pytest.mark.soak
-def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
+def test_one_deleted_file_of_each_asset_is_materialized_again_and_nothing_else(
     whole_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All at once, of the last season and of one archetype; the report stays as it was."""
@@ -213,14 +213,14 @@ def test_one_deleted_file_of_each_asset_is_made_again_and_nothing_else(
 
 
 @pytest.mark.soak
-def test_what_comes_together_is_made_again_together(
+def test_assets_of_one_step_are_materialized_together(
     whole_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that was killed between the files of the next race leaves some of them."""
     before = content(whole_store)
     (whole_store / "forecast_chances.parquet").unlink()
-    coming = {"race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"}
-    assert remade(capsys, WHOLE) >= coming
+    forecast = {"race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"}
+    assert remade(capsys, WHOLE) >= forecast
     assert content(whole_store) == before
 
 

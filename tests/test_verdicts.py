@@ -1,4 +1,4 @@
-"""Verdicts: what each rule does, and how often they are wrong on histories whose truth is known."""
+"""Verdicts: each rule, and the error rates on histories with known truth."""
 
 from typing import get_args
 
@@ -36,7 +36,7 @@ def made_up(n_races=60, slope=(1.0, 0.05), coverage=0.0, half=0.01, skill=(0.1, 
 
 
 def events(p_together=0.5, p_independent=0.001, about_dependence=True, power=0.9):
-    """Return joint events, alike for raw and recalibrated: one that decides, one that tells nothing."""
+    """Return joint events, alike for raw and recalibrated: the first decides, the second does not."""
     return pl.DataFrame(
         {
             "archetype": "road_course",
@@ -74,8 +74,8 @@ def test_good_raw_forecasts_are_trusted():
         "Raw: coverage of the 95 % intervals is 0.950 [0.940, 0.960] over 60 races, within"
         in (verdict.evidence[3])
     )
-    assert "hardest to explain: count(dnf) >= 8, |z| 2.0" in verdict.evidence[5]
-    assert "independent cars have p = 0.001 (told apart best by count(dnf) >= 8)" in verdict.evidence[6]
+    assert "smallest p-value: count(dnf) >= 8, |z| 2.0" in verdict.evidence[5]
+    assert "independent cars have p = 0.001 (smallest p-value: count(dnf) >= 8)" in verdict.evidence[6]
 
 
 def test_repaired_forecasts_are_trusted_after_recalibration():
@@ -98,15 +98,15 @@ def test_rejected_joint_events_are_not_trusted():
     assert ruling({}, {}, events(p_together=0.03)).verdict == "cannot tell yet"
 
 
-def test_dependence_that_results_do_not_show_cannot_be_told_yet():
+def test_dependence_that_results_do_not_show_is_undecided():
     """With p = .2 for independent cars, z is 0.84; 1.645 takes 3.8 times the races."""
     verdict = ruling({}, {}, events(p_independent=0.2))
     assert verdict.verdict == "cannot tell yet"
-    assert "how cars fare together cannot be told from the results yet" in verdict.evidence[1]
+    assert "dependence between cars does not show in the results yet" in verdict.evidence[1]
     assert verdict.races_needed == pytest.approx(60 * ((1.6449 / 0.8416) ** 2 - 1), abs=1)
     silent = ruling({}, {}, events(about_dependence=False))
     assert (silent.verdict, silent.races_needed) == ("cannot tell yet", None)
-    assert "would not show in any joint event yet" in silent.evidence[1]
+    assert "cannot show in any joint event yet" in silent.evidence[1]
 
 
 def test_chance_differences_from_independent_cars_do_not_count():
@@ -129,7 +129,7 @@ def test_skill_over_other_baselines_is_not_read():
     assert judge("road_course", pl.concat([others, rows]), events(), 20).verdict == "trust"
 
 
-def test_wide_intervals_cannot_tell_yet_and_say_how_long():
+def test_wide_intervals_are_undecided_and_give_the_races_needed():
     """Half width 0.04 must shrink to the 0.02 between 0.95 and its limits: four times the races."""
     verdict = ruling({"half": 0.04}, {"half": 0.04})
     assert verdict.verdict == "cannot tell yet"
@@ -145,7 +145,7 @@ def test_an_interval_just_outside_is_not_enough_to_reject():
     assert verdict.races_needed < 60
 
 
-def test_nothing_is_told_before_a_calibration_or_an_interval():
+def test_verdict_is_undecided_without_a_calibration_or_an_interval():
     assert ruling({}, {}, n_calibrated_races=0).verdict == "cannot tell yet"
     no_bounds = pl.concat([made_up(), made_up(forecast="recalibrated")]).with_columns(
         lower=pl.lit(None, pl.Float64), upper=pl.lit(None, pl.Float64)
@@ -175,7 +175,7 @@ def test_an_unknown_archetype_is_refused():
 
 
 def test_the_benchmark_scores_as_the_library_does():
-    """What is added up by race beforehand gives the estimates and intervals of all cars and pairs."""
+    """Sums by race give the estimates and intervals of all cars and pairs."""
     rng = np.random.default_rng(3)
     world = make_world(rng, LAWS["short track"], 6)
     forecast = make_forecast(rng, world, world.truth)

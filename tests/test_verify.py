@@ -1,4 +1,4 @@
-"""`verify`: what is not as the runs recorded it is named, nothing else is, and nothing is changed."""
+"""`verify` names every file that differs from its record, names no other file, and changes nothing."""
 
 import os
 import shutil
@@ -60,7 +60,7 @@ def change(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "told"),
+    ("name", "spoil", "message"),
     [
         ("race_results/2024.parquet", delete, "race_results [2024] is missing"),
         ("track_constraints.parquet", delete, "track_constraints is missing"),
@@ -71,19 +71,17 @@ def change(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_as_recorded_is_named_alone_and_left_as_it_is(
-    store: Path, capsys: pytest.CaptureFixture[str], name: str, spoil: Callable[[Path], None], told: str
+    store: Path, capsys: pytest.CaptureFixture[str], name: str, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(store / name)
     before = content(store)
     code, (line,) = verified(capsys)
     assert code == 1
-    assert line.startswith(told)
+    assert line.startswith(message)
     assert content(store) == before
 
 
-def test_what_no_run_recorded_and_what_is_left_over_is_named(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unrecorded_and_leftover_files_are_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(store / "race_results" / "2025.parquet", store / "race_results" / "2023.parquet")
     (store / "notes.txt").touch()
     leftover = store / "race_results" / f".2024.parquet.{'0' * 32}.tmp"
@@ -126,7 +124,7 @@ def test_sources_share_an_instance_and_not_their_records(
     assert content(store) == before
 
 
-def test_an_empty_store_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
+def test_an_empty_store_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
     assert main(VERIFY) == 1
     assert "calibration-pipeline run fills it" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Worker processes: what they set up before JAX starts, and what the fork server loads for them."""
+"""Worker processes: their setup before JAX starts, and the modules that the fork server preloads."""
 
 import os
 import re

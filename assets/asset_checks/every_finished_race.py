@@ -31,7 +31,7 @@ def build_check(report: dg.AssetKey) -> dg.AssetChecksDefinition:
             return dg.AssetCheckResult(
                 passed=False,
                 severity=dg.AssetCheckSeverity.WARN,
-                description=escape_text(f"Cannot tell: the source could not be asked. {error}"),
+                description=escape_text(f"Not known: the source could not be asked. {error}"),
                 metadata={"season": last},
             )
         missing = missing_races(settings, {last: finished})

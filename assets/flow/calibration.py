@@ -102,9 +102,7 @@ def calibration_posterior(
         worst_convergence,
     )
     from calibration_pipeline.calibration.walk_forward import fit_archetype
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
-    from calibration_pipeline.plots import posteriors as arviz_pictures
+    from calibration_pipeline.plots import charts, figures, posteriors
 
     archetype = parse_archetype(archetype_of(context.partition_key))
     fit = fit_archetype(
@@ -117,7 +115,7 @@ def calibration_posterior(
     slopes = slope_by_season(fit, str(archetype))
     convergence = convergence_by_fold(fit)
     figure, ax = figures.figure_axes()
-    plotting.draw_slope_by_season(ax, slopes)
+    charts.draw_slope_by_season(ax, slopes)
     return dg.Output(
         fit,
         metadata={
@@ -131,7 +129,7 @@ def calibration_posterior(
             "identification": table(identification(fit), 60),
             "predictive_checks": table(predictive_checks(fit)),
             "convergence": table(convergence, 60),
-            "trace_ranks": plot(arviz_pictures.draw_ranks(fit)),
+            "trace_ranks": plot(posteriors.draw_ranks(fit)),
         },
     )
 
@@ -152,14 +150,13 @@ def recalibrated_forecast(
     scenarios.
     """
     from calibration_pipeline.calibration.recalibration import recalibrate
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.scenarios.summaries import finish_chances
 
     ensemble = recalibrate(archetype_races, calibration_posterior, settings.seed)
     chances = finish_chances(ensemble)
     figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
-    plotting.draw_finish_distribution(ax, chances)
+    charts.draw_finish_distribution(ax, chances)
     return dg.Output(
         ensemble,
         metadata={
@@ -188,8 +185,7 @@ def backtest(
 ) -> dg.Output[xr.Dataset]:
     """Probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
     from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.verification.backtest import build_backtest, scored_races
     from calibration_pipeline.verification.reliability import pit_ecdf
 
@@ -208,7 +204,7 @@ def backtest(
         }
     )
     figure, ax = figures.figure_axes()
-    plotting.draw_pit(ax, pit_ecdf(scored, settings.seed))
+    charts.draw_pit(ax, pit_ecdf(scored, settings.seed))
     return dg.Output(
         scored,
         metadata={
@@ -239,14 +235,13 @@ def pooled_posterior(
         slope_by_season,
         worst_convergence,
     )
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
 
     pooled = fit_pooled(by_archetype(calibration_posterior), settings.season_list, seed=settings.seed)
     slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
     convergence = convergence_by_fold(pooled)
     figure, ax = figures.figure_axes()
-    plotting.draw_slope_by_season(ax, slopes)
+    charts.draw_slope_by_season(ax, slopes)
     return dg.Output(
         pooled,
         metadata={

@@ -73,8 +73,7 @@ def next_race(
         Method,
         forecast_next_race,
     )
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.scenarios.draw.ensemble import simulate_races
     from calibration_pipeline.scenarios.network.structure import VARIANTS
 
@@ -110,7 +109,7 @@ def next_race(
         yield from _nothing(forecast, f"The next race, {race['race_id']}, is not in the user's own ensemble.")
         return
     figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
-    plotting.draw_finish_distribution(ax, chances)
+    charts.draw_finish_distribution(ax, chances)
     drawn = f"not set yet: {GRIDS} drawn; the backtest knew the grid"
     facts = {
         **race,

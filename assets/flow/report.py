@@ -138,7 +138,7 @@ def calibration_report(
         for name, png in frame.select("picture", "png").iter_rows()
     }
     report = Report(render_html(content, pictures), render_markdown(content))
-    rulings = [{"archetype": str(one.archetype), "verdict": one.verdict} for one in content.verdicts]
+    rulings = [{"archetype": str(ruling.archetype), "verdict": ruling.verdict} for ruling in content.verdicts]
     return dg.Output(
         report,
         metadata={

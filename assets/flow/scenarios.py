@@ -67,8 +67,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
     The open fold's network is fitted as well. A fold without earlier races has no network: the first fold
     only burns in.
     """
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.scenarios.fit.by_fold import fit_networks
     from calibration_pipeline.scenarios.network.graph import draw_graph
     from calibration_pipeline.scenarios.network.structure import VARIANTS
@@ -80,7 +79,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
         {"fold": folds, "races": network["n_races"].values, "as_of": network["network_as_of"].values}
     )
     figure, ax = figures.figure_axes()
-    plotting.draw_weights(ax, weight_estimates(network))
+    charts.draw_weights(ax, weight_estimates(network))
     return dg.Output(
         network,
         metadata={
@@ -107,8 +106,7 @@ def scenario_ensemble(
 ) -> dg.Output[xr.Dataset]:
     """Scenarios of every race of the season whose fold has a network, or a user's own scenarios."""
     from calibration_pipeline.forecasters.ensembles import read_ensemble
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.scenarios.draw.ensemble import simulate_races
     from calibration_pipeline.scenarios.summaries import finish_chances
 
@@ -120,7 +118,7 @@ def scenario_ensemble(
         left_out = []
     chances = finish_chances(ensemble)
     figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
-    plotting.draw_finish_distribution(ax, chances)
+    charts.draw_finish_distribution(ax, chances)
     outcomes = (str(name) for name in ensemble.data_vars if "scenario" in ensemble[name].dims)
     return dg.Output(
         ensemble,

@@ -46,15 +46,14 @@ def calibration_metrics(
     backtest: xr.Dataset,
 ) -> dg.Output[pl.DataFrame]:
     """Scores of raw and recalibrated forecasts beside baselines, with race-clustered intervals."""
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.verification import metric_table
     from calibration_pipeline.verification.backtest import scored_forecasts
 
     forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
     metrics = metric_table.score_backtest(backtest, forecasts, settings.seed)
     figure, ax = figures.figure_axes()
-    plotting.draw_coverage(ax, metrics.filter(quantity="coverage"))
+    charts.draw_coverage(ax, metrics.filter(quantity="coverage"))
     shown = metrics.filter(pl.col("quantity").is_in(["crps", "log_score", "coverage", "head_to_head_slope"]))
     columns = ("forecast", "quantity", "level", "estimate", "lower", "upper", "n_races")
     return dg.Output(
@@ -84,8 +83,7 @@ def calibration_curves(
     backtest: xr.Dataset,
 ) -> dg.Output[pl.DataFrame]:
     """Predicted probabilities of binary events against how often they happened, with isotonic fits."""
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.verification import reliability
     from calibration_pipeline.verification.backtest import scored_forecasts
 
@@ -94,7 +92,7 @@ def calibration_curves(
     plots = {}
     for event in SHOWN_EVENTS:
         figure, panels = figures.figure_pair()
-        plotting.draw_reliability(panels, curves.filter(event=event))
+        charts.draw_reliability(panels, curves.filter(event=event))
         plots[event.replace(" ", "_")] = plot(figure)
     return dg.Output(curves, metadata={**rows(curves), "seed": settings.seed, **plots})
 
@@ -112,8 +110,7 @@ def joint_event_validation(
 ) -> dg.Output[pl.DataFrame]:
     """Predicted probabilities of joint events, as "led a lap and top 10", against results."""
     from calibration_pipeline.calibration.archetype_races import results_table
-    from calibration_pipeline.plots import charts as plotting
-    from calibration_pipeline.plots import figures
+    from calibration_pipeline.plots import charts, figures
     from calibration_pipeline.verification import joint_events
     from calibration_pipeline.verification.backtest import scored_forecasts
 
@@ -124,7 +121,7 @@ def joint_event_validation(
         settings.seed,
     )
     figure, ax = figures.figure_axes(height=figures.rows_height(max(events["event"].n_unique(), 2)))
-    plotting.draw_joint_events(ax, events)
+    charts.draw_joint_events(ax, events)
     return dg.Output(
         events,
         metadata={

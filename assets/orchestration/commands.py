@@ -4,7 +4,6 @@ Only Dagster's daemon notices that a run's process died. So each command locks a
 the lock goes with the process, however it ends.
 """
 
-import fcntl
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock, Timeout
 
 from ..instance import COMMAND_TAG
 
@@ -27,7 +27,7 @@ UNFINISHED = [
 
 @contextmanager
 def living_command(instance: dg.DagsterInstance) -> Iterator[Mapping[str, str]]:
-    """Yield the tags of this command's runs, by which other commands can tell whether it lives.
+    """Yield the tags of this command's runs, by which other commands find out whether it lives.
 
     Parameters
     ----------
@@ -37,8 +37,7 @@ def living_command(instance: dg.DagsterInstance) -> Iterator[Mapping[str, str]]:
     name = uuid.uuid4().hex[:12]
     path = _lock(instance, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         try:
             yield {COMMAND_TAG: f"{socket.gethostname()}:{name}", MAX_RETRIES_TAG: "0"}
         finally:
@@ -67,12 +66,10 @@ def _is_dead(instance: dg.DagsterInstance, command: str) -> bool:
     if not name or host != socket.gethostname():
         return False
     path = _lock(instance, name)
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
+    if path.exists():
+        try:
+            with FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except Timeout:
+            return False
     return True

@@ -136,7 +136,7 @@ class StoredManager(dg.IOManager):
         keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else None
         partitions: list[str | None] = [None] if keys is None else [*keys]
         if metadata.get(ALLOW_MISSING):
-            partitions = [one for one in partitions if self.path_of(asset, one).exists()]
+            partitions = [key for key in partitions if self.path_of(asset, key).exists()]
         archetype = archetype_of(context.partition_key) if metadata.get(OWN_ARCHETYPE) else None
         values = {}
         for partition in partitions:

@@ -23,15 +23,17 @@ from scipy.special import ndtr
 
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces
+from calibration_pipeline.mcmc.priors import (
+    PRIOR_INTERCEPT,
+    PRIOR_NOISE_SIGMA,
+    PRIOR_SLOPE_MU,
+    PRIOR_SLOPE_SIGMA,
+)
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.chebyshev import evaluate
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
-PRIOR_SLOPE_MU = 0.3
-PRIOR_SLOPE_SIGMA = 0.25
-PRIOR_NOISE_SIGMA = 0.5
-PRIOR_INTERCEPT = 0.5
 PRIOR_ARCHETYPE_SIGMA = 0.25
 TYPICAL_NOISE = 0.2
 NEWTON_STEPS = 10

@@ -16,13 +16,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
-from calibration_pipeline.calibration.latent import (
+from calibration_pipeline.calibration.race_curves import Reference
+from calibration_pipeline.mcmc.priors import (
     PRIOR_INTERCEPT,
     PRIOR_NOISE_SIGMA,
     PRIOR_SLOPE_MU,
     PRIOR_SLOPE_SIGMA,
 )
-from calibration_pipeline.calibration.race_curves import Reference
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 

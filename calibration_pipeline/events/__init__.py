@@ -1,1 +1,1 @@
-"""The language of joint events: expressions, text, files, counts, independence."""
+"""Joint events: language of expressions, parser, files, counts, test of independence."""

@@ -1,4 +1,4 @@
-"""How often events happen in each scenario of a race, and in its result; `joint_events` judges that."""
+"""Counts of joint events in the scenarios and in the result of each race; `joint_events` tests them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CAR_VARIABLES = ("team", "make")
 
 @dataclass(frozen=True)
 class Race:
-    """One race as events see it: its scenarios, (scenario, car), and its result, (car,)."""
+    """Outcomes of one race: its scenarios, (scenario, car), and its result, (car,)."""
 
     scenarios: Outcomes
     result: Outcomes
@@ -26,13 +26,13 @@ class Race:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many cases of each event there are.
+    """Numbers of cases of each event.
 
     Attributes
     ----------
     predicted : (race, scenario, event), in each scenario
     observed : (race, event), in the result
-    cases : (race, event), that there could be
+    cases : (race, event), the largest possible number
     events : the events
     """
 
@@ -43,7 +43,7 @@ class Counts:
 
     @property
     def z(self) -> NDArray[np.float64]:
-        """Race-level z of each event, (event,); NaN where the ensemble leaves nothing to chance."""
+        """Race-level z of each event, (event,); NaN where the count is the same in all scenarios."""
         spread = self.spread
         surprise = (self.observed - self.predicted.mean(axis=1)).sum(axis=0)
         return np.divide(surprise, spread, out=np.full(spread.shape, np.nan), where=spread > 0)
@@ -70,15 +70,15 @@ def read_races(
     results : polars.DataFrame
         `RaceResults` of at least these races and cars.
     events : sequence of Event
-        What will be looked at.
+        Events to judge.
     reference : xarray.Dataset, optional
-        The ensemble whose favourites are meant, the raw one; by default `ensemble` itself.
+        The ensemble that defines the favourites, the raw one; by default `ensemble` itself.
 
     Returns
     -------
     races : list of Race
     skipped : dict
-        Expression of an event to why it cannot be judged.
+        Expression of an event to the reason why it cannot be judged.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def count_cases(races: Sequence[Race], events: Sequence[Event]) -> Counts:
 
 
 def scenario_outcomes(ensemble: xr.Dataset, race: int) -> Outcomes:
-    """Return the scenarios of one race of an ensemble, its favourites those with the best mean finish.
+    """Return the scenarios of one race of an ensemble; favourites have the best mean finish.
 
     Parameters
     ----------
@@ -159,16 +159,18 @@ def scenario_outcomes(ensemble: xr.Dataset, race: int) -> Outcomes:
     race : int
         Index of the race.
     """
-    one = ensemble.isel(race=[race])
-    size = int(one["field_size"].values[0])
+    single = ensemble.isel(race=[race])
+    size = int(single["field_size"].values[0])
     per_scenario = {
-        name: one[name].transpose("race", "scenario", "driver") for name in OUTCOME_VARIABLES if name in one
+        name: single[name].transpose("race", "scenario", "driver")
+        for name in OUTCOME_VARIABLES
+        if name in single
     }
-    cars = {name: one[name].values[0, :size] for name in CAR_VARIABLES if name in one.coords}
+    cars = {name: single[name].values[0, :size] for name in CAR_VARIABLES if name in single.coords}
     return Outcomes(
         **{name: values.values[0, :, :size] for name, values in per_scenario.items()},
         **{name: values for name, values in cars.items() if (values != "").any()},
-        favourite_rank=_favourite_ranks(one)[0, :size],
+        favourite_rank=_favourite_ranks(single)[0, :size],
     )
 
 
@@ -191,8 +193,8 @@ def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
             f"results must have every car once; driver {first['driver_id']!r} is in race {first['race_id']} "
             "more than once."
         )
-    place = pl.col("finish_position")
-    wrong = joined.filter(place.rank("ordinal").over("race_id") != place)
+    position = pl.col("finish_position")
+    wrong = joined.filter(position.rank("ordinal").over("race_id") != position)
     if wrong.height:
         raise ValueError(
             "finish_position of the results must be 1..n over the ensemble's cars; "
@@ -202,7 +204,7 @@ def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
 
 
 def _missing(ensemble: xr.Dataset, observed: pl.DataFrame) -> dict[str, str]:
-    """Return the variables that are not known, each with the reason."""
+    """Return the variables that are unknown, each with the reason."""
     reasons: dict[str, str] = {}
     for name in OUTCOME_VARIABLES:
         if name not in ensemble.data_vars:
@@ -224,8 +226,8 @@ def _skipped(events: Sequence[Event], missing: dict[str, str], races: Sequence[R
         if event.needs & set(missing)
     }
     if "team" not in missing and not any(_has_teammates(race.scenarios.team) for race in races):
-        lonely = {str(event): "no two cars share a team" for event in events if event.cases == "pair"}
-        skipped = lonely | skipped
+        unpaired = {str(event): "no two cars share a team" for event in events if event.cases == "pair"}
+        skipped = unpaired | skipped
     return skipped
 
 

@@ -1,4 +1,4 @@
-"""The joint events that are judged: the default ones, and those of a user's file.
+"""Sets of joint events to judge: the default ones, and those of a user's file.
 
 Slow imports are inside the functions that need them.
 """
@@ -42,13 +42,14 @@ def read_events(address: str) -> dict[str, Event]:
     Raises
     ------
     ValueError
-        If it cannot be read, or holds anything but events; names the event and the position in it.
+        If the file cannot be read, or holds anything but events; the message names the event and the
+        character.
     """
     try:
         with UPath(address).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         text = content.decode()
-    except Exception as error:  # whatever a file system makes of an address
+    except Exception as error:  # file systems raise many types
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"it cannot be read: {without_credentials(reason)}") from None
     if len(content) > MAX_BYTES:

@@ -1,12 +1,12 @@
-"""Joint events as they would be if cars had nothing to do with each other, and whether results tell.
+"""Test of independence between cars: joint events under an ensemble and under independent cars.
 
-An ensemble says how each car may fare, and how cars fare together. Here the second is taken away and the
-first kept: each car's scenarios are shuffled on their own, and places are given out anew by the shuffled
-ones, since two cars cannot both win. (Places are blurred by that as by a forecast 2-3 % less sharp; running
-and laps led keep each car's chances exactly.) What the ensemble's number of cases a race is worth beyond that
-of independent cars is a log-score gain. Summed over races it is the log likelihood ratio, and so the most
-powerful test of independence. With 2,000 scenarios, numbers that spread over many values lose up to .01 nats
-a race to the finite number.
+An ensemble holds a marginal distribution for each car and the dependence between cars. Independent cars keep
+the first without the second: each car's scenarios are shuffled separately, and the shuffled finishes are
+ranked again, since two cars cannot both win. (Ranking blurs finish positions like a forecast that is 2-3 %
+less sharp; running and laps led keep each car's distribution exactly.) The log-score gain compares the
+ensemble's number of cases in a race with that of independent cars. Its sum over races is the log likelihood
+ratio, which is the most powerful test of independence. With 2,000 scenarios, a number of cases that takes
+many values loses up to .01 nats a race to the finite number of scenarios.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,30 +20,30 @@ from calibration_pipeline.events.counts import Counts, Race
 from calibration_pipeline.events.language import Event, Outcomes
 
 N_SHUFFLES, N_INDEPENDENT = 4, 8000
-"""Each scenario is shuffled so often at most, and no oftener than it takes for so many independent ones."""
+"""Largest number of shuffles, and number of independent scenarios after which no shuffle is added."""
 SIGNIFICANCE = 0.05
 NOTICEABLE = 0.02
-"""Nats a race by which a strong dependence must show in an event that is about dependence."""
+"""Least expected gain, nats a race, of a strong dependence in an event that is about dependence."""
 SHARED_VARIANCE = 0.5
-"""Share of the variance of a car's day that race, team and make have in the strong dependence."""
+"""Share of race, team and make in the variance of a car's performance, in the strong dependence."""
 CERTAIN = 0.98
-"""Share of scenarios with the most frequent number of cars from which on the number is as good as fixed."""
+"""Share of scenarios with the median number of cases from which on the number counts as fixed."""
 
 Recoupling = Callable[[Outcomes, np.random.Generator], Outcomes]
 
 
 @dataclass(frozen=True)
 class Independence:
-    """What the ensemble's dependence between cars is worth, by event.
+    """Gain of the ensemble's dependence between cars over independent cars, by event.
 
     Attributes
     ----------
     gain : (race, event)
         Log score of the observed number of cases minus that of independent cars, nats.
     p_value : (event)
-        How often independent cars would have results that speak at least as much for the ensemble.
+        Share of histories of independent cars whose gain is at least the observed one.
     power : (event)
-        How often the results would have a p-value of at most 5 % if the ensemble were right.
+        Probability of a p-value of at most 5 % if the ensemble is right.
     """
 
     gain: NDArray[np.float64]
@@ -52,7 +52,7 @@ class Independence:
 
 
 def n_shuffles(n_scenarios: int) -> int:
-    """Return how often an ensemble of so many scenarios is shuffled.
+    """Return the number of shuffles of an ensemble of `n_scenarios` scenarios.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def n_shuffles(n_scenarios: int) -> int:
 
 
 def independent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:
-    """Shuffle each car's scenarios on their own and give places out anew, ties by lot.
+    """Shuffle each car's scenarios separately and rank the finishes again, ties at random.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def independent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:
     Returns
     -------
     Outcomes
-        As many scenarios; in each, places are a permutation.
+        As many scenarios; in each, finish positions are a permutation.
 
     References
     ----------
@@ -90,10 +90,11 @@ def independent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:
 
 
 def dependent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:
-    """Reorder each car's scenarios so that race, team and make share half the variance of a car's day.
+    """Reorder each car's scenarios so that race, team and make share half the variance of its performance.
 
-    A car's scenarios are sorted from its best day (running, far in front) to its worst, and drawn by a
-    Gaussian copula whose shared part is a factor of the race, of each team and of each make, equally strong.
+    A car's scenarios are sorted from its best (running, far in front) to its worst, and drawn by a Gaussian
+    copula. The shared part of the copula has a factor of the race, of each team and of each make, of equal
+    variance.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def dependent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:
     Returns
     -------
     Outcomes
-        As many scenarios; in each, places are a permutation.
+        As many scenarios; in each, finish positions are a permutation.
     """
     n_scenarios, n_cars = outcomes.finish_position.shape
     shared = rng.normal(size=(n_scenarios, 1))
@@ -112,11 +113,11 @@ def dependent_cars(outcomes: Outcomes, rng: np.random.Generator) -> Outcomes:
         group = _groups(labels, n_cars)
         shared = shared + rng.normal(size=(n_scenarios, n_cars))[:, group]
     own = rng.normal(size=(n_scenarios, n_cars))
-    day = np.sqrt(SHARED_VARIANCE / 3) * shared + np.sqrt(1 - SHARED_VARIANCE) * own
+    performance = np.sqrt(SHARED_VARIANCE / 3) * shared + np.sqrt(1 - SHARED_VARIANCE) * own
     retired = 0 if outcomes.running is None else n_cars * ~outcomes.running.astype(bool)
     worst_last = _sorting(outcomes.finish_position + retired, rng)
     chosen = np.empty_like(worst_last)
-    np.put_along_axis(chosen, day.argsort(axis=0), worst_last, axis=0)
+    np.put_along_axis(chosen, performance.argsort(axis=0), worst_last, axis=0)
     return _reordered(outcomes, chosen, rng)
 
 
@@ -127,7 +128,7 @@ def count_recoupled(
     n_times: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Count the cases of events in scenarios coupled anew `n_times`, (race, n_times * scenario, event)."""
+    """Count the cases of events in scenarios recoupled `n_times`, (race, n_times * scenario, event)."""
     return np.stack(
         [
             np.concatenate(
@@ -141,10 +142,10 @@ def count_recoupled(
     )
 
 
-def log_chances(number: NDArray, cases: NDArray, n_scenarios: int) -> NDArray[np.float64]:
-    """Return the log chance of each possible number of cases of a race.
+def log_probabilities(number: NDArray, cases: NDArray, n_scenarios: int) -> NDArray[np.float64]:
+    """Return the log probability of each possible number of cases of a race.
 
-    A number that a share f of scenarios has gets the chance (S f + 1/2) / (S + K / 2), for S scenarios and K
+    A number that a share f of scenarios has gets probability (S f + 1/2) / (S + K / 2), for S scenarios and K
     possible numbers: the rule of `scenarios.probabilities`.
 
     Parameters
@@ -154,7 +155,7 @@ def log_chances(number: NDArray, cases: NDArray, n_scenarios: int) -> NDArray[np
     cases : array of int, shape (race)
         The largest possible number.
     n_scenarios : int
-        S, where that is not how many there are: two ensembles that are compared must be smoothed alike.
+        S, which may differ from the size of `number`: two ensembles in a comparison need the same smoothing.
 
     Returns
     -------
@@ -163,7 +164,7 @@ def log_chances(number: NDArray, cases: NDArray, n_scenarios: int) -> NDArray[np
 
     Examples
     --------
-    >>> np.exp(log_chances(np.array([[0, 0, 1]]), np.array([1]), 3)).tolist()
+    >>> np.exp(log_probabilities(np.array([[0, 0, 1]]), np.array([1]), 3)).tolist()
     [[0.625, 0.375]]
     """
     width = int(cases.max()) + 1
@@ -177,18 +178,18 @@ def log_scores(counts: Counts) -> NDArray[np.float64]:
     n_scenarios = counts.predicted.shape[1]
     scores = np.empty(counts.observed.shape)
     for e in range(len(counts.events)):
-        chances = log_chances(counts.predicted[..., e], counts.cases[:, e], n_scenarios)
-        scores[:, e] = _of_number(chances, counts.observed[:, e : e + 1])[:, 0]
+        log_probability = log_probabilities(counts.predicted[..., e], counts.cases[:, e], n_scenarios)
+        scores[:, e] = _of_number(log_probability, counts.observed[:, e : e + 1])[:, 0]
     return scores
 
 
 def judge_independence(
-    counts: Counts, independent: NDArray[np.int64], lots: NDArray[np.float64]
+    counts: Counts, independent: NDArray[np.int64], uniforms: NDArray[np.float64]
 ) -> Independence:
-    """Compare an ensemble's numbers of cases, and the results, with those of independent cars.
+    """Test whether the results reject independent cars, by the gain of the ensemble over them.
 
-    Chances are told by one half of the scenarios and histories made of the other: what is scored has not
-    taken part in the scoring.
+    One half of the scenarios estimates the probabilities, the other half forms the replicate histories. No
+    scenario is scored by probabilities that it contributed to.
 
     Parameters
     ----------
@@ -196,8 +197,9 @@ def judge_independence(
         Of the ensemble and of the results.
     independent : ndarray
         Number of cases of the same races if cars were independent, (race, scenario, event).
-    lots : ndarray
-        What draws a scenario of each race in each replicate history, uniform in [0, 1), (replicate, race).
+    uniforms : ndarray
+        Uniform numbers in [0, 1) that choose a scenario of each race in each replicate history,
+        (replicate, race).
 
     Returns
     -------
@@ -213,15 +215,15 @@ def judge_independence(
     for e in range(len(counts.events)):
         predicted, observed = counts.predicted[..., e], counts.observed[:, e : e + 1]
         known, new = _halves(independent[..., e])
-        chances_known = log_chances(known, counts.cases[:, e], predicted.shape[1])
+        log_known = log_probabilities(known, counts.cases[:, e], predicted.shape[1])
 
-        ratio = log_chances(predicted, counts.cases[:, e], predicted.shape[1]) - chances_known
+        ratio = log_probabilities(predicted, counts.cases[:, e], predicted.shape[1]) - log_known
         gain[:, e] = _of_number(ratio, observed)[:, 0]
-        p_value[e] = _p_values(gain[:, e].sum(), _histories(_of_number(ratio, new), lots))
+        p_value[e] = _p_values(gain[:, e].sum(), _histories(_of_number(ratio, new), uniforms))
 
         first, second = _halves(predicted)
-        ratio = log_chances(first, counts.cases[:, e], predicted.shape[1]) - chances_known
-        by_chance, as_predicted = (_histories(_of_number(ratio, of), lots) for of in (new, second))
+        ratio = log_probabilities(first, counts.cases[:, e], predicted.shape[1]) - log_known
+        by_chance, as_predicted = (_histories(_of_number(ratio, of), uniforms) for of in (new, second))
         power[e] = np.mean(_p_values(as_predicted, by_chance) <= SIGNIFICANCE)
     return Independence(gain, p_value, power)
 
@@ -229,13 +231,13 @@ def judge_independence(
 def about_dependence(
     counts: Counts, independent: NDArray[np.int64], dependent: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Tell which events say anything about dependence between cars, (event,).
+    """Return which events carry information about dependence between cars, (event,).
 
-    Those in which a strong dependence would show: the expected log-score gain of the numbers of
-    `dependent_cars` over those of `independent_cars` is at least `NOTICEABLE` nats a race. It is less in what
-    is about one car, or three. Nor does an event say anything that is true of the same number of cars in at
-    least `CERTAIN` of the scenarios, as "top 5 and running" is of five. Neither the ensemble's own dependence
-    nor the results matter.
+    A strong dependence must show in the event: the expected log-score gain of `dependent_cars` over
+    `independent_cars` is at least `NOTICEABLE` nats a race. Events about one car, or three, gain less. An
+    event about cars carries no information if the same number of cars meets it in at least `CERTAIN` of the
+    scenarios, for example "top 5 and running". The answer depends neither on the ensemble's own dependence
+    nor on the results.
 
     Parameters
     ----------
@@ -245,16 +247,18 @@ def about_dependence(
         Number of cases, (race, scenario, event).
     """
     n_scenarios = counts.predicted.shape[1]
-    tells = []
+    informative = []
     for e, event in enumerate(counts.events):
         cases = counts.cases[:, e]
         first, second = _halves(dependent[..., e])
-        ratio = log_chances(first, cases, n_scenarios) - log_chances(independent[..., e], cases, n_scenarios)
+        ratio = log_probabilities(first, cases, n_scenarios) - log_probabilities(
+            independent[..., e], cases, n_scenarios
+        )
         shows = _of_number(ratio, second).mean() >= NOTICEABLE
         number = counts.predicted[..., e]
         fixed = np.mean(number == np.median(number, axis=1, keepdims=True)) >= CERTAIN
-        tells.append(shows and not (event.cases == "car" and fixed))
-    return np.array(tells)
+        informative.append(shows and not (event.cases == "car" and fixed))
+    return np.array(informative)
 
 
 def _reordered(outcomes: Outcomes, chosen: NDArray[np.intp], rng: np.random.Generator) -> Outcomes:
@@ -264,25 +268,28 @@ def _reordered(outcomes: Outcomes, chosen: NDArray[np.intp], rng: np.random.Gene
         return None if values is None else np.take_along_axis(values, chosen, axis=0)
 
     order = _sorting(np.take_along_axis(outcomes.finish_position, chosen, axis=0).T, rng)
-    places = np.empty_like(order)
-    np.put_along_axis(places, order, _column(order.shape[0]) + 1, axis=0)
+    position = np.empty_like(order)
+    np.put_along_axis(position, order, _column(order.shape[0]) + 1, axis=0)
     return replace(
-        outcomes, finish_position=places.T, running=taken(outcomes.running), laps_led=taken(outcomes.laps_led)
+        outcomes,
+        finish_position=position.T,
+        running=taken(outcomes.running),
+        laps_led=taken(outcomes.laps_led),
     )
 
 
 def _sorting(values: NDArray, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Return what sorts the first axis, ties by lot."""
+    """Return the indices that sort the first axis, ties in random order."""
     return (values + rng.random(values.shape, np.float32)).argsort(axis=0)
 
 
 def _halves(number: NDArray) -> tuple[NDArray, NDArray]:
-    """Part the scenarios in two, every second one each."""
+    """Split the scenarios into those of even and of odd index."""
     return number[:, ::2], number[:, 1::2]
 
 
 def _groups(labels: NDArray | None, n_cars: int) -> NDArray[np.intp]:
-    """Number the cars so that those of one known label share a number, below `n_cars`."""
+    """Return a group number below `n_cars` for each car; cars with the same known label share it."""
     own = np.arange(n_cars)
     if labels is None:
         return own
@@ -295,14 +302,14 @@ def _of_number(table: NDArray, number: NDArray) -> NDArray[np.float64]:
     return np.take_along_axis(table, number, axis=1)
 
 
-def _histories(values: NDArray, lots: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add one scenario's value of each race up, sorted, (replicate,)."""
-    chosen = (lots * values.shape[1]).astype(np.intp)
+def _histories(values: NDArray, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum over races of one scenario's value, sorted, (replicate,)."""
+    chosen = (uniforms * values.shape[1]).astype(np.intp)
     return np.sort(values[_column(len(values)).T, chosen].sum(axis=1))
 
 
 def _p_values(observed: NDArray | float, by_chance: NDArray) -> NDArray[np.float64]:
-    """Return how often sorted values by chance are at least as large, up to rounding."""
+    """Return the share of sorted replicate values that are at least as large, up to rounding."""
     above = by_chance.size - np.searchsorted(by_chance, np.asarray(observed) - 1e-9)
     return (1 + above) / (1 + by_chance.size)
 

@@ -7,8 +7,8 @@ at_least(2, favourites(3), top(10))
 >>> count(dnf) >= 8
 count(dnf) >= 8
 
-An event about cars is a case a car, one about teammates a case a pair, one about the race one case. How often
-events happen is counted in `joint_events`.
+An event about cars has one case a car, an event about teammates one case a pair, an event about the race one
+case. `counts` counts the cases in which events happen.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What happened, or might have, to the cars of one race. Padding is cut off.
+    """Outcomes of the cars of one race, observed or simulated, without padding.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Event:
     expression : str
         The event as it is written.
     cases : {'car', 'pair', 'race'}
-        What a case is.
+        Unit of a case.
     needs : frozenset of str
         Fields of `Outcomes` that it reads.
     evaluate : callable
@@ -108,17 +108,20 @@ class Favourites:
         return f"favourites({self.number})"
 
 
-def top(places: int) -> Event:
-    """Return the event that a car finishes in the first `places`.
+def top(positions: int) -> Event:
+    """Return the event that a car finishes in the first `positions`.
 
     Raises
     ------
     ValueError
-        If `places` is less than 1.
+        If `positions` is less than 1.
     """
-    _at_least_one("places", places)
+    _at_least_one("positions", positions)
     return Event(
-        f"top({places})", "car", frozenset({"finish_position"}), lambda o: o.finish_position <= places
+        f"top({positions})",
+        "car",
+        frozenset({"finish_position"}),
+        lambda o: o.finish_position <= positions,
     )
 
 
@@ -247,7 +250,7 @@ def _about_cars(event: Event) -> Event:
 
 def _known(values: NDArray | None) -> NDArray:
     if values is None:
-        raise ValueError("An event needs an outcome that is not there.")
+        raise ValueError("An event needs an outcome that is missing.")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Joint events as text: the language of `events`, read from a command line or a file and never run.
+"""Parser of joint events written as text, on a command line or in a file; no text is executed.
 
 >>> parse_event("led(1) & top(10)")
 led(1) & top(10)
@@ -48,7 +48,7 @@ LANGUAGE: tuple[tuple[str, str, str], ...] = (
     ("both_teammates(a)", "both_teammates(top(10))", "a is true for both cars of a pair of teammates"),
     ("same_make(a)", "same_make(top(3))", "all cars for which a is true, at least one, are of one make"),
 )
-"""Form, example and meaning of everything that an event is made of; k and m are whole numbers from 1."""
+"""Form, example and meaning of each element of the language; k and m are whole numbers from 1."""
 LONGEST_TEXT = 500
 DEEPEST = 30
 LARGEST = 1_000_000
@@ -79,7 +79,7 @@ _ALONE = {
 
 
 class _RefusalError(Exception):
-    """Why a part of the text is no event, and where that part begins."""
+    """Reason why a part of the text is no event, and the offset at which that part begins."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(reason)
@@ -87,7 +87,7 @@ class _RefusalError(Exception):
 
 
 def parse_event(text: str) -> Event:
-    """Return the event that `text` is the expression of; ``parse_event(str(event)) == event``.
+    """Return the event that `text` expresses; ``parse_event(str(event)) == event``.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def parse_event(text: str) -> Event:
     Raises
     ------
     ValueError
-        If it is anything else; names the part, its position (characters from 1) and what is known.
+        If it is no event; the message names the part, its character (from 1) and the known names.
 
     Examples
     --------
@@ -125,7 +125,8 @@ def parse_events(text: str) -> dict[str, Event]:
     Raises
     ------
     ValueError
-        If it is no TOML, holds anything but that table, or an expression is refused; names the event.
+        If it is no TOML, holds anything but that table, or an expression is refused; the message names the
+        event.
 
     Examples
     --------
@@ -153,7 +154,7 @@ def parse_events(text: str) -> dict[str, Event]:
 
 
 def _tree(text: str) -> ast.expr:
-    """Return the syntax tree of `text`, which is Python's as far as it goes, without running anything."""
+    """Return the syntax tree of `text`, parsed as a Python expression and never executed."""
     line = re.sub(r"[\t\r\n]", " ", text)
     strange = re.search(r"[^\w\s(),&|~<>=!+\-*/.]", line, flags=re.ASCII)
     if strange:
@@ -209,8 +210,8 @@ def _called(name: str, arguments: list[ast.expr], node: ast.expr, depth: int) ->
         raise _unknown(name, node)
     function, kinds = _FUNCTIONS[name]
     if len(arguments) != len(kinds):
-        many = "1 argument" if len(kinds) == 1 else f"{len(kinds)} arguments"
-        raise _RefusalError(node.col_offset, f"{name} takes {many}, got {len(arguments)}: {_form(name)}.")
+        expected = "1 argument" if len(kinds) == 1 else f"{len(kinds)} arguments"
+        raise _RefusalError(node.col_offset, f"{name} takes {expected}, got {len(arguments)}: {_form(name)}.")
     values = [_value(argument, depth + 1) for argument in arguments]
     for value, kind, argument in zip(values, kinds, arguments, strict=True):
         if not isinstance(value, kind):

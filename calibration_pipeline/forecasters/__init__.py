@@ -1,1 +1,1 @@
-"""Readers of users' forecasts, one module a form."""
+"""Readers of the forecasts of users' forecasters."""

@@ -1,6 +1,6 @@
-"""A user's ensemble as files: what is in them, and one race at a time out of them, as NetCDF or Parquet.
+"""Files of a user's ensemble, NetCDF or Parquet: their content, read one race at a time.
 
-Only one race is ever in memory. What a race must fulfil once it is read is checked in `foreign`.
+Only one race is in memory at a time. `ensembles` checks the values of a race.
 """
 
 import os
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from polars.exceptions import PanicException
 from upath import UPath
 
-from calibration_pipeline.io.addresses import tellable_cause, without_credentials
+from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
 
 CAR_OUTCOMES = ("finish_position", "running", "laps_completed", "laps_led", "fastest_laps")
 RACE_OUTCOMES = ("race_laps", "green_laps", "n_cautions")
 CAR_LABELS = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "car_number": "car_number"}
-"""What may name the cars in a file -> the column of the entries that it means."""
+"""Car label in a file -> the column of the entries with the same values."""
 MAX_ROWS = 2_000_000_000
 LOCAL = ("", "file", "local")
 COPIED_BYTES = 2**24
@@ -36,11 +36,11 @@ MOST_NAMED = 50
 
 
 class EnsembleError(ValueError):
-    """A user's ensemble cannot be taken; one line says where, and why."""
+    """Error of a user's ensemble that cannot be used; one line names file, race and reason."""
 
 
 class RaceScenarios(NamedTuple):
-    """One race's scenarios, the cars in the order that was asked for.
+    """One race's scenarios, the cars in the requested order.
 
     Attributes
     ----------
@@ -58,11 +58,11 @@ class EnsembleFile(Protocol):
     Attributes
     ----------
     path : str
-        As messages name it, without credentials.
+        Its name in messages, without credentials.
     car_label : str
         A key of `CAR_LABELS`.
     outcomes : tuple of str
-        Outcomes that the file has.
+        Outcomes in the file.
     races : polars.DataFrame
         A row a race: race_id, or season and round; season where it is known; n_values.
     """
@@ -102,21 +102,21 @@ def open_ensemble(path: str | os.PathLike[str]) -> Iterator[list[EnsembleFile]]:
         If there is no such file, it has another form, or a variable or column is missing.
     """
     address = str(path)
-    told = without_credentials(address)
+    shown = without_credentials(address)
     with ExitStack() as stack:
-        with _named(address, f"Ensemble {told} cannot be read"):
-            paths = _files(UPath(path), told)
-            opened = [(str(one), stack.enter_context(_open(one))) for one in paths]
+        with _named(address, f"Ensemble {shown} cannot be read"):
+            paths = _files(UPath(path), shown)
+            opened = [(str(file), stack.enter_context(_open(file))) for file in paths]
         if paths[0].suffix == ".parquet":
-            yield [_ParquetFile(one, file) for one, file in opened]
+            yield [_ParquetFile(name, file) for name, file in opened]
         else:
-            names = [f"Ensemble {without_credentials(one)}" for one, _ in opened]
+            names = [f"Ensemble {without_credentials(name)}" for name, _ in opened]
             refuse_unreadable([file for _, file in opened], names)
-            yield [_NetCDFFile(one, stack.enter_context(_dataset(one, file))) for one, file in opened]
+            yield [_NetCDFFile(name, stack.enter_context(_dataset(name, file))) for name, file in opened]
 
 
 def _open(path: UPath) -> IO[bytes]:
-    """Open a file of this machine's disks: of one that is elsewhere, an unnamed copy."""
+    """Open a file on a local disk; a remote file is copied to an unnamed temporary file."""
     if path.protocol in LOCAL:
         return Path(str(path)).open("rb")
     copy = TemporaryFile()  # noqa: SIM115, who opens it closes it
@@ -128,23 +128,23 @@ def _open(path: UPath) -> IO[bytes]:
 
 @contextmanager
 def _named(address: str, trouble: str) -> Iterator[None]:
-    """Say which file it is, whatever a decoder or a file system makes of a broken one."""
+    """Turn any error of a decoder or a file system into an `EnsembleError` that names the file."""
     try:
         yield
     except EnsembleError:
         raise
     except (Exception, PanicException) as error:
         reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))[:300].rstrip(". ")
-        raise EnsembleError(f"{trouble}: {reason}.") from tellable_cause(error, address)
+        raise EnsembleError(f"{trouble}: {reason}.") from safe_cause(error, address)
 
 
-def _files(path: UPath, told: str) -> list[UPath]:
+def _files(path: UPath, shown: str) -> list[UPath]:
     found = sorted([*path.glob("*.nc"), *path.glob("*.parquet")]) if path.is_dir() else [path]
-    forms = {one.suffix for one in found}
-    if not all(one.is_file() for one in found) or len(forms) != 1 or not forms <= {".nc", ".parquet"}:
+    forms = {file.suffix for file in found}
+    if not all(file.is_file() for file in found) or len(forms) != 1 or not forms <= {".nc", ".parquet"}:
         raise EnsembleError(
             "An ensemble must be a file .nc or .parquet, or a folder of files of one of these forms; got "
-            f"{told}, {'which holds ' + str(sorted(forms)) if path.exists() else 'which does not exist'}."
+            f"{shown}, {'which holds ' + str(sorted(forms)) if path.exists() else 'which does not exist'}."
         )
     return found
 
@@ -177,19 +177,19 @@ def check_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str
     Raises
     ------
     ValueError
-        Naming the cars that are missing, and those that are too many.
+        If cars are missing, unknown or repeated; the message names them.
     """
     unknown, lost = sorted(set(found) - set(cars)), sorted(set(cars) - set(found))
     twice = sorted(car for car, n in Counter(found).items() if n > 1)
     complaints = {"without": lost, "with unknown": unknown, "with twice": twice}
-    told = "; ".join(
-        f"{what} {', '.join(map(repr, names[:SHOWN]))}{' ...' if len(names) > SHOWN else ''}"
-        for what, names in complaints.items()
+    faults = "; ".join(
+        f"{fault} {', '.join(map(repr, names[:SHOWN]))}{' ...' if len(names) > SHOWN else ''}"
+        for fault, names in complaints.items()
         if names
     )
-    if told:
+    if faults:
         raise EnsembleError(
-            f"{where}: the cars, by {label}, must be the {len(cars)} entered, each once; it is {told}."
+            f"{where}: the cars, by {label}, must be the {len(cars)} entered, each once; it is {faults}."
         )
 
 
@@ -219,8 +219,8 @@ class _NetCDFFile:
 
     def _check_dims(self, name: str, *allowed: tuple[str, ...]) -> None:
         dims = self.dataset[name].dims
-        if not any(set(dims) == set(one) for one in allowed):
-            forms = " or ".join(f"({', '.join(one)})" for one in allowed)
+        if not any(set(dims) == set(form) for form in allowed):
+            forms = " or ".join(f"({', '.join(form)})" for form in allowed)
             raise EnsembleError(f"Ensemble {self.path}: {name} must have the dims {forms}; it has {dims}.")
 
     def _races(self, names: list[str]) -> pl.DataFrame:
@@ -244,9 +244,9 @@ class _NetCDFFile:
 
     def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
         with _named(self.address, f"{where}: it cannot be read as NetCDF 4"):
-            one = self.dataset[[*self.outcomes, self.car_label]].isel(race=race["index"]).load()
-            labels = _text(one[self.car_label].values)
-        finish = one["finish_position"].transpose("scenario", "driver").values
+            scenarios = self.dataset[[*self.outcomes, self.car_label]].isel(race=race["index"]).load()
+            labels = _text(scenarios[self.car_label].values)
+        finish = scenarios["finish_position"].transpose("scenario", "driver").values
         taken = finish.any(axis=0)
         if nameless := [slot for slot in np.flatnonzero(taken).tolist() if labels[slot] == ""]:
             raise EnsembleError(
@@ -258,17 +258,17 @@ class _NetCDFFile:
         slot_of = dict(zip(found, slots_taken, strict=True))
         slots = [slot_of[car] for car in cars]
         outcomes = {
-            name: one[name].transpose("scenario", "driver").values[:, slots]
-            if "driver" in one[name].dims
-            else one[name].values
+            name: scenarios[name].transpose("scenario", "driver").values[:, slots]
+            if "driver" in scenarios[name].dims
+            else scenarios[name].values
             for name in self.outcomes
         }
-        return RaceScenarios(one["scenario"].values, outcomes)
+        return RaceScenarios(scenarios["scenario"].values, outcomes)
 
 
 def _text(values: NDArray) -> list[str]:
-    """Return labels as text; never as an array of it, as wide as the widest everywhere."""
-    return [one.decode() if isinstance(one, bytes) else str(one) for one in values.tolist()]
+    """Return labels as a list of text; an array would be as wide as the longest label throughout."""
+    return [label.decode() if isinstance(label, bytes) else str(label) for label in values.tolist()]
 
 
 class _ParquetFile:

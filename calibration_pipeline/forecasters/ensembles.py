@@ -1,7 +1,7 @@
-"""A user's own ensemble in place of the network's: read, checked, labelled, its utilities recovered.
+"""A user's ensemble, read, checked and labelled, with the log-strengths recovered from its scenarios.
 
-The forms of the files are in `foreign_files`, the recovery is in `recovery`. The result is a
-`ScenarioEnsemble` like the network's, so that everything downstream takes it as it is.
+`ensemble_files` reads the files, and `scenarios.log_strengths` recovers the log-strengths. The result is a
+`ScenarioEnsemble` like the network's, so that all downstream code uses it unchanged.
 """
 
 import os
@@ -43,14 +43,14 @@ DIMS = {
 }
 
 
-class ForeignEnsemble(NamedTuple):
+class UserEnsemble(NamedTuple):
     """A user's ensemble of some races.
 
     Attributes
     ----------
     ensemble : xarray.Dataset
         `ScenarioEnsemble`, `running` and the laps only if the files have them; network_as_of is 0, because
-        no network was fitted and what the user's simulator knew is not told.
+        no network was fitted, and the data that the user's forecaster saw are not known.
     left_out : list of str
         One line for every race without scenarios, and for scenarios without a race.
     """
@@ -61,29 +61,29 @@ class ForeignEnsemble(NamedTuple):
 
 def read_ensemble(
     path: str | os.PathLike[str], entries: pl.DataFrame, fold_races: int | None
-) -> ForeignEnsemble:
+) -> UserEnsemble:
     """Read a user's scenarios of the races of an entry list.
 
     Parameters
     ----------
     path : str or path-like
-        A file `.nc` or `.parquet`, or a folder of them, local or by address; `docs/ensembles.md` says what
-        is in them.
+        A file `.nc` or `.parquet`, or a folder of them, local or by address; see
+        `docs/ensembles.md`.
     entries : polars.DataFrame
-        `DriverFeatures` (or `EntryList` with a grid) of the races that are wanted, maybe of none.
+        `DriverFeatures` (or `EntryList` with a grid) of the requested races; may be empty.
     fold_races : int or None
         Races in a fold, None for a season.
 
     Returns
     -------
-    ForeignEnsemble
+    UserEnsemble
         Races of `entries` without scenarios are left out and named.
 
     Raises
     ------
     ValueError
-        If a file has another form, a race has other cars than those entered, a scenario is no permutation
-        of 1..n, or races are too many or too few scenarios, or not equally many; the first is named.
+        If a file has another form, a race has other cars than those entered, a scenario is not a permutation
+        of 1..n, or a race has too few, too many or another number of scenarios; the message names the first.
     """
     with open_ensemble(path) as files:
         outcomes = _common(files, path)
@@ -108,25 +108,27 @@ def read_ensemble(
             if r == 0:
                 arrays = _allocate(outcomes, len(found), len(race.scenario), width)
             _store(arrays, r, race, where)
-    return ForeignEnsemble(
+    return UserEnsemble(
         _label(arrays or _allocate(outcomes, 0, MIN_SCENARIOS, 1), slots, width, fold_races), left_out
     )
 
 
 def _common(files: Sequence[EnsembleFile], path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the outcomes that the files have, which must be the same in all."""
+    """Return the outcomes in the files; refuse files with different outcomes or car labels."""
     forms = {(file.car_label, file.outcomes) for file in files}
     if len(forms) > 1:
-        told = "; ".join(f"{label} and {', '.join(outcomes)}" for label, outcomes in sorted(forms))
+        described = "; ".join(f"{label} and {', '.join(outcomes)}" for label, outcomes in sorted(forms))
         name = without_credentials(str(path))
-        raise EnsembleError(f"The files of ensemble {name} must all hold the same; they hold {told}.")
+        raise EnsembleError(
+            f"The files of ensemble {name} must all hold the same variables; they hold {described}."
+        )
     return files[0].outcomes
 
 
 def _match(
     files: Sequence[EnsembleFile], entries: pl.DataFrame
 ) -> tuple[dict[int, tuple[EnsembleFile, dict[str, Any]]], list[str]]:
-    """Find the races of the entries in the files: race_id -> file and row; and what has no partner."""
+    """Find the races of the entries in the files: race_id -> file and row, and lines on unmatched races."""
     wanted = entries.select("race_id", "season", "round").unique().sort("season", "round")
     found: dict[int, tuple[EnsembleFile, dict[str, Any]]] = {}
     surplus: list[str] = []
@@ -137,7 +139,7 @@ def _match(
         matched = file.races.join(wanted.select("race_id", *key) if not by_id else wanted.select(key), on=key)
         for row in matched.iter_rows(named=True):
             if row["race_id"] in found:
-                raise EnsembleError(f"Ensemble {file.path}: race_id {row['race_id']} is there a second time.")
+                raise EnsembleError(f"Ensemble {file.path}: race_id {row['race_id']} occurs twice.")
             found[row["race_id"]] = file, row
         rest = file.races.join(matched, on=key, how="anti")
         if "season" in rest.columns:
@@ -156,12 +158,12 @@ def _match(
 
 
 def check_race(race: RaceScenarios, where: str) -> None:
-    """Refuse a race that breaks the form.
+    """Refuse a race with invalid scenarios.
 
     Raises
     ------
     ValueError
-        Naming the race, and the first scenario at fault with its values.
+        If an outcome is invalid; the message names the race, and the first wrong scenario with its values.
     """
     finish = race.outcomes["finish_position"]
     n_scenarios, n_cars = finish.shape
@@ -170,16 +172,16 @@ def check_race(race: RaceScenarios, where: str) -> None:
     wrong = (np.sort(finish, axis=1) != np.arange(1, n_cars + 1)).any(axis=1)
     if wrong.any():
         first = int(wrong.argmax())
-        places, count = np.unique(finish[first], return_counts=True)
+        positions, count = np.unique(finish[first], return_counts=True)
         faults = {
-            "without": np.setdiff1d(np.arange(1, n_cars + 1), places),
-            "with more than one": places[count > 1],
-            "with": np.setdiff1d(places, np.arange(1, n_cars + 1)),
+            "without": np.setdiff1d(np.arange(1, n_cars + 1), positions),
+            "with more than one": positions[count > 1],
+            "with": np.setdiff1d(positions, np.arange(1, n_cars + 1)),
         }
-        told = ", ".join(f"{what} {names[:SHOWN].tolist()}" for what, names in faults.items() if names.size)
+        found = ", ".join(f"{fault} {at[:SHOWN].tolist()}" for fault, at in faults.items() if at.size)
         raise EnsembleError(
             f"{where}: finish_position must be a permutation of 1..{n_cars} in every scenario; it is not in "
-            f"{int(wrong.sum())}, the first is scenario {race.scenario[first]}, {told}."
+            f"{int(wrong.sum())}, the first is scenario {race.scenario[first]}, {found}."
         )
     if "running" in race.outcomes:
         running = race.outcomes["running"]
@@ -216,7 +218,7 @@ def _allocate(outcomes: Sequence[str], n_races: int, n_scenarios: int, width: in
 
 
 def _store(arrays: dict[str, NDArray], r: int, race: RaceScenarios, where: str) -> None:
-    """Put a race, and what is recovered from it, into its place."""
+    """Write a race, and the parameters recovered from it, at index `r` of the arrays."""
     n_scenarios, n_cars = race.outcomes["finish_position"].shape
     if n_scenarios != arrays["finish_position"].shape[1]:
         raise EnsembleError(

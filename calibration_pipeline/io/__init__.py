@@ -1,1 +1,1 @@
-"""Files and addresses: atomic writing, NetCDF, SQL over the store, escaping, compile cache."""
+"""Files and addresses: atomic writing, NetCDF, stored values, SQL over the store, escaping, compile cache."""

@@ -1,4 +1,4 @@
-"""Addresses as they may be told: logs, messages and records never hold what opens a door."""
+"""Addresses without credentials, the only form that logs, messages and records hold."""
 
 import re
 
@@ -6,9 +6,9 @@ from upath import UPath
 
 
 def without_credentials(text: str) -> str:
-    """Return `text` without users, passwords and queries of addresses in it.
+    """Return `text` with the users, passwords and queries of its addresses removed.
 
-    Of an address with "?" before "@" nothing is left: a password may have the one, or a query the other.
+    Of an address with "?" before "@", only the scheme is left: a password may have "?", and a query "@".
 
     >>> without_credentials("https://user:secret@feed.example/a?token=1 is down")
     'https://feed.example/a is down'
@@ -17,12 +17,12 @@ def without_credentials(text: str) -> str:
     """
     plain = re.sub(r"(?<=://)[^/?\s]*\?[^/\s]*@[^\s'\"]*", "", text)
     without_users = re.sub(r"(?<=://)[^/\s]*@", "", plain)
-    # A quote ends a query unless the query goes on behind it.
+    # A quote ends a query unless the query continues after it.
     return re.sub(r"(://[^\s?'\"]*)\?(?:[^\s'\"]|['\"]+(?=[\w%&=~+-]))*", r"\1", without_users)
 
 
 def has_credentials(address: str) -> bool:
-    """Tell whether an address holds what is not to be told.
+    """Return whether an address holds a user, a password or a query.
 
     >>> has_credentials("https://user:secret@feed.example/a"), has_credentials("s3://bucket/prefix")
     (True, False)
@@ -30,8 +30,8 @@ def has_credentials(address: str) -> bool:
     return without_credentials(address) != address
 
 
-def tellable_cause(error: BaseException, address: str) -> BaseException | None:
-    """Return `error` as the cause of another, None where it may repeat an address that has credentials."""
+def safe_cause(error: BaseException, address: str) -> BaseException | None:
+    """Return `error` as the cause of another error, None if it may repeat an address with credentials."""
     return None if has_credentials(address) else error
 
 
@@ -45,9 +45,9 @@ def is_on_the_web(address: str) -> bool:
 
 
 def split_query(address: str) -> tuple[str, str]:
-    """Return an address without a slash at its end, and its query with the "?" before it.
+    """Return an address without its final slash, and its query that starts with "?".
 
-    Only web addresses have a query; it is empty where there is none.
+    Only web addresses have a query; otherwise the query is empty.
 
     Raises
     ------
@@ -74,5 +74,5 @@ def split_query(address: str) -> tuple[str, str]:
 
 
 def is_local(path: UPath) -> bool:
-    """Return whether a path is on this machine's disks, and not in an object store."""
+    """Return whether a path is on a local disk, not in an object store."""
     return path.protocol in ("", "file", "local")

@@ -1,4 +1,4 @@
-"""The folder of compiled JAX programs: a name for each kind of processor, and entries that are not whole."""
+"""Folder of compiled JAX programs: its name by processor type, and removal of incomplete entries."""
 
 import contextlib
 import platform
@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 def remove_empty_entries(folder: Path) -> None:
-    """Remove the entries that a killed process had begun: JAX never writes an entry that exists."""
+    """Remove the empty entries of killed processes: JAX never overwrites an existing entry."""
     for entry in folder.glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
             if entry.stat().st_size == 0:
                 entry.unlink()
 
 
 def processor_name() -> str:
-    """Return a name of this processor's kind, the same for all that can run the same programs."""
+    """Return a name of the processor type, equal for processors that can run the same programs."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else [platform.processor()]
     features = {line for line in lines if line.startswith(("flags", "Features", "vendor_id"))} or set(lines)

@@ -1,12 +1,13 @@
 r"""Markdown escaping: text that comes from a source or a user is displayed as it is written.
 
-Names of drivers, teams and tracks, messages and quarantined lines may hold Markdown, HTML or links. Renderers
-follow CommonMark with GitHub's tables, strikethrough and bare links (https://github.github.com/gfm). A
-backslash protects a character from each of them except the last: some renderers look for bare links after
-they have removed the backslashes. A bare link therefore becomes inline code, in which nothing is interpreted.
+Names of drivers, teams and tracks, messages, and lines on quarantined races may hold Markdown, HTML or links.
+Renderers follow CommonMark with GitHub's tables, strikethrough and bare links
+(https://github.github.com/gfm). A backslash protects a character from each of them except the last: some
+renderers look for bare links after they have removed the backslashes. A bare link therefore becomes inline
+code, in which nothing is interpreted.
 
 Escapes stay few, so that the Markdown itself is readable: `count(dnf) >= 8`, `slope_mu` and `p < 0.05` need
-none. The HTML report does without this module: its templates escape every text.
+none. The HTML report does not use this module: its templates escape every text.
 """
 
 import re
@@ -69,6 +70,6 @@ def escape_cell(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return text that holds no bare link, escaped."""
+    """Escape text that holds no bare link."""
     without_tags = _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
     return _SPECIAL.sub(r"\\\g<0>", without_tags)

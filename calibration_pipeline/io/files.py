@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Atomic writing of files: a reader sees the old content or the new, never a part."""
 
 import errno
 import glob
@@ -21,12 +21,12 @@ REMEDIES = {
 
 
 def checked_target(output_path: str | os.PathLike[str]) -> Path:
-    """Return `output_path` as a path that can be written.
+    """Return `output_path` as the path of a file in an existing folder.
 
     Raises
     ------
     ValueError
-        If it is a folder, or not in an existing one.
+        If it is a folder, or its folder does not exist.
     """
     path = Path(output_path)
     if path.is_dir() or not path.parent.is_dir():
@@ -35,31 +35,31 @@ def checked_target(output_path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, and after a power failure too.
+    """Write a file so that a reader sees the old content or the new, even after a power failure.
 
-    The content is written beside `path`, synced to the disk and renamed; folders are created. Leftovers of
-    killed writers of the same path are removed once they are an hour old.
+    The content is written to a temporary file beside `path`, synced and renamed; folders are created.
+    Leftovers of killed writers of the same path are removed once they are an hour old.
 
     Raises
     ------
     OSError
-        If the file or its folder cannot be written; the message names it and the remedy. `path` is as it was.
+        If the file or its folder cannot be written; the message names it and the remedy. `path` is unchanged.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             _remove_leftovers(path, os.fstat(file.fileno()).st_mtime)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
-        folder = error.filename if error.filename != str(beside) else None
+        folder = error.filename if error.filename != str(temporary) else None
         raise unwritable(folder or path, error) from error
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def unwritable(path: str | os.PathLike[str], error: OSError) -> OSError:
@@ -76,7 +76,7 @@ def unwritable(path: str | os.PathLike[str], error: OSError) -> OSError:
 
 
 def _remove_leftovers(path: Path, now: float) -> None:
-    """Remove old leftovers; `now` and the times of the leftovers are by the clock of the file system."""
+    """Remove old leftovers; `now` comes from the clock of the file system, as their times do."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
         with suppress(FileNotFoundError):
             if now - leftover.stat().st_mtime > LEFTOVER_AGE_S:

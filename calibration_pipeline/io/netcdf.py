@@ -1,7 +1,7 @@
-"""Reading stored NetCDF files, straight from memory.
+"""Stored NetCDF files, read from memory.
 
-They are written with h5netcdf, which can write to memory, and read with netCDF4, which takes a fraction of
-the time: h5netcdf looks every variable's shape and dimensions up again at each of many steps.
+The files are written with h5netcdf, which can write to memory. They are read with netCDF4, which takes a
+fraction of the time: h5netcdf looks up every variable's shape and dimensions at each of many steps.
 """
 
 import threading
@@ -14,14 +14,14 @@ from xarray.backends import NetCDF4DataStore
 from calibration_pipeline.schemas.datasets import races_of
 
 STAMP = ("project_version", "library_versions", "settings", "tracks_hash", "code_version")
-"""The attributes. They are no part of a value: who reads it does not see them."""
+"""Attributes on the origin of a file. They are not part of the value, and `unstamp` removes them."""
 
-_one_at_a_time = threading.Lock()
-"""The C library is not safe for threads, even of different files."""
+_lock = threading.Lock()
+"""The C library is not thread-safe, even for different files."""
 
 
 def read_netcdf(content: bytes, archetype: str | None = None, left_out: Collection[str] = ()) -> xr.DataTree:
-    """Return what a NetCDF 4 file holds, fully loaded.
+    """Return the content of a NetCDF 4 file, fully loaded.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def read_netcdf(content: bytes, archetype: str | None = None, left_out: Collecti
     Raises
     ------
     OSError
-        If it is no NetCDF file, or half of one.
+        If `content` is not a whole NetCDF file.
     """
-    with _one_at_a_time, netCDF4.Dataset("in memory", memory=content) as file:
+    with _lock, netCDF4.Dataset("in memory", memory=content) as file:
         groups = {group.path: _loaded(group, archetype, left_out) for group in _with_descendants(file)}
     return xr.DataTree.from_dict(groups)
 
@@ -58,13 +58,13 @@ def _loaded(
 
 
 def stamped(value: xr.Dataset | xr.DataTree, attributes: Mapping[str, str]) -> xr.Dataset | xr.DataTree:
-    """Return `value` with attributes of `STAMP`."""
+    """Return a shallow copy of `value` with further attributes, those of `STAMP`."""
     copy = value.copy(deep=False)
     copy.attrs = {**value.attrs, **attributes}
     return copy
 
 
 def unstamp(value: xr.Dataset | xr.DataTree) -> None:
-    """Take the attributes of `STAMP` off."""
+    """Remove the attributes of `STAMP`, in place."""
     for name in STAMP:
         value.attrs.pop(name, None)

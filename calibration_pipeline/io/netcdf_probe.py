@@ -1,8 +1,8 @@
-"""Whether NetCDF files can be read to their end: tried in a process of its own, with limits.
+"""Probe that reads NetCDF files to the end in a worker process with limits.
 
-On a damaged file HDF5's library may crash, take all memory or never return. Where it does so here, nothing
-else is lost, and the file is named. Run as a program, this module is that process: it is given open files by
-their numbers, and says of each when it was read.
+On a damaged file, HDF5's library may crash, take all memory or never return. In a worker process nothing
+else is lost, and the message names the file. Run as a program, this module is the worker process: its
+arguments are file descriptors of open files, and it prints a line for each file that it has read.
 """
 
 import subprocess
@@ -23,21 +23,21 @@ READ = "read"
 
 
 def refuse_unreadable(files: Sequence[IO[bytes]], names: Sequence[str], wall_s: float = WALL_S) -> None:
-    """Try to read NetCDF files in a process of its own.
+    """Raise for NetCDF files that a worker process cannot read.
 
     Parameters
     ----------
     files : sequence of binary files
-        Open, and of this machine's disks.
+        Open files on a local disk.
     names : sequence of str
-        What messages call them.
+        Names of the files in messages.
     wall_s : float
-        Seconds for all of them.
+        Seconds for all files together.
 
     Raises
     ------
     ValueError
-        Naming the first file that cannot be read, and why.
+        If a file cannot be read; the message names the first such file and the reason.
     """
     numbers = [file.fileno() for file in files]
     try:
@@ -58,8 +58,8 @@ def refuse_unreadable(files: Sequence[IO[bytes]], names: Sequence[str], wall_s: 
     n_read = lines.count(READ)
     if done.returncode == 0 and n_read == len(files):
         return
-    said = lines[-1] if len(lines) > n_read else f"its reader ended with exit code {done.returncode}"
-    raise _unreadable(names[min(n_read, len(files) - 1)], said)
+    reason = lines[-1] if len(lines) > n_read else f"its reader ended with exit code {done.returncode}"
+    raise _unreadable(names[min(n_read, len(files) - 1)], reason)
 
 
 def _unreadable(name: str, reason: str) -> ValueError:
@@ -67,7 +67,7 @@ def _unreadable(name: str, reason: str) -> ValueError:
 
 
 def read_through(dataset: xr.Dataset) -> None:
-    """Read every variable, a race at a time; what is larger than a race may be is left to be refused."""
+    """Read every variable, a race at a time; skip variables over the limits, which are refused later."""
     if dataset.sizes.get("race", 0) > MAX_RACES:
         return
     for name in dataset.variables:
@@ -91,7 +91,7 @@ def _main(numbers: Sequence[str]) -> int:
                 file.seek(0)
                 with xr.open_dataset(file, engine="h5netcdf") as dataset:
                     read_through(dataset)
-        except Exception as error:  # whatever a decoder makes of a broken file
+        except Exception as error:  # decoders raise any type on a broken file
             print(" ".join(f"{type(error).__name__} {error}".split())[:300].rstrip(". "))  # noqa: T201
             return 1
         print(READ, flush=True)  # noqa: T201

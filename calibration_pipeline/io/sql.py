@@ -1,6 +1,6 @@
-"""Views of every stored table in DuckDB, and queries in SQL over them.
+"""DuckDB views of every stored table, and SQL queries over them.
 
-Views read the Parquet files, so they are as new as these and hold no data.
+Views read the Parquet files, so they are always up to date and hold no data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ NONE_DAMAGED: Mapping[str, str] = MappingProxyType({})
 TABLES = tuple(asset for asset in BOUNDARIES if value_type(asset) is pl.DataFrame)
 
 
-class Answer(NamedTuple):
-    """The answer to a question: the names of its columns, and its first rows."""
+class QueryResult(NamedTuple):
+    """Result of a query: the names of its columns, and its first rows."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
 def create_views(
     connection: duckdb.DuckDBPyConnection, store: UPath, damaged: Mapping[str, str] = NONE_DAMAGED
 ) -> dict[str, str]:
-    """Create a view of every table that is stored, its columns described as in the contracts.
+    """Create a view of every stored table, with the column descriptions of the contracts.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def create_views(
     Returns
     -------
     dict[str, str]
-        The tables that cannot be read, and why.
+        The tables that cannot be read → the reason.
     """
     if not is_local(store):
         connection.register_filesystem(store.fs)
@@ -63,8 +63,10 @@ def create_views(
     return unreadable
 
 
-def ask(store: UPath, question: str, most_rows: int, damaged: Mapping[str, str] = NONE_DAMAGED) -> Answer:
-    """Answer a question in SQL from the stored tables.
+def run_query(
+    store: UPath, query: str, most_rows: int, damaged: Mapping[str, str] = NONE_DAMAGED
+) -> QueryResult:
+    """Run a SQL query over the stored tables.
 
     Only queries are allowed, and only the store's files can be read.
 
@@ -72,26 +74,26 @@ def ask(store: UPath, question: str, most_rows: int, damaged: Mapping[str, str] 
     ----------
     store : UPath
         Folder or object-store address of a source's assets.
-    question : str
-        One SQL query; the views are named as the assets.
+    query : str
+        One SQL query; the views have the names of the assets.
     most_rows : int
-        Rows of the answer that are returned.
+        Largest number of rows returned.
     damaged : mapping
         Tables that must not be read → the reason.
 
     Raises
     ------
     ValueError
-        If `question` is not one query, or DuckDB refuses it; the message says which tables there are.
+        If `query` is not one query, or DuckDB refuses it; the message lists the stored tables.
     """
     with duckdb.connect() as connection:
         unreadable = create_views(connection, store, damaged)
         _lock(connection, store)
         try:
-            _refuse_commands(connection.extract_statements(question))
-            result = connection.execute(question)
+            _refuse_commands(connection.extract_statements(query))
+            result = connection.execute(query)
             columns = tuple(column[0] for column in result.description or ())
-            return Answer(columns, result.fetchmany(most_rows))
+            return QueryResult(columns, result.fetchmany(most_rows))
         except duckdb.Error as error:
             problem = str(error).strip()
             named = "".join(f"\n{table} cannot be read: {why}" for table, why in unreadable.items())
@@ -100,7 +102,7 @@ def ask(store: UPath, question: str, most_rows: int, damaged: Mapping[str, str] 
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: UPath) -> None:
-    """Let the connection read the store, and nothing else on this machine or elsewhere; it writes nowhere."""
+    """Restrict the connection to reading the store: no other file, no network and no writing."""
     connection.execute("SET temp_directory = ''")
     connection.execute(f"SET allowed_directories = [{_quoted(_address(store))}]")
     connection.execute("SET enable_external_access = false")
@@ -109,7 +111,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, store: UPath) -> None:
 
 def _refuse_commands(statements: Sequence[duckdb.Statement]) -> None:
     if len(statements) != 1:
-        raise ValueError(f"Ask one query at a time; got {len(statements)}.")
+        raise ValueError(f"Run one query at a time; got {len(statements)}.")
     if statements[0].type != StatementType.SELECT:
         raise ValueError(f"Only queries are answered; got a statement {statements[0].type.name}.")
 
@@ -120,7 +122,7 @@ def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
 
 
 def stored_tables(store: UPath) -> dict[str, str]:
-    """Return the tables that are stored, each with a pattern of its files."""
+    """Return the stored tables, each with a glob pattern of its files."""
     tables = {}
     for asset in TABLES:
         single = store / f"{asset}{TABLE_SUFFIX}"
@@ -132,7 +134,7 @@ def stored_tables(store: UPath) -> dict[str, str]:
 
 
 def _address(path: UPath) -> str:
-    """Return `path` as DuckDB takes it."""
+    """Return `path` in the form that DuckDB reads."""
     return str(path.absolute()) if is_local(path) else str(path.fs.unstrip_protocol(path.path))
 
 

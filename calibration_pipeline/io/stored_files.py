@@ -1,4 +1,4 @@
-"""Files of the store: written whole or not at all, sealed, and told apart by what they hold."""
+"""Files of the store: atomic writing, checksums and data versions by content."""
 
 import contextlib
 import errno
@@ -15,13 +15,13 @@ from calibration_pipeline.io.files import unwritable
 from calibration_pipeline.io.files import write_atomically as write_local_file
 
 SEAL = b"\nSHA-256 of what precedes: "
-"""What a stored NetCDF file ends with, and 64 digits. HDF5 reads no further than its own end."""
+"""End of a stored NetCDF file, before 64 digits. HDF5 does not read beyond its own content."""
 
 
 def write_atomically(path: UPath, data: bytes) -> None:
     """Store `data` at `path` so that a reader sees the old file or the new one, never a part.
 
-    On a local disk it is written beside the target and renamed; an object store puts whole objects.
+    On a local disk a temporary file is renamed; an object store writes whole objects.
     """
     if is_local(path):
         write_local_file(Path(path.path), data)
@@ -37,7 +37,7 @@ def content_version(data: bytes) -> str:
 def file_version(files: Sequence[UPath]) -> str | None:
     """Return the data version of a value stored in `files`, None if one is missing.
 
-    Files with the size and the time of an earlier call are not read again.
+    Files whose size and time are those of an earlier call are not read again.
     """
     try:
         stats = tuple((stat.st_mtime, stat.st_size) for stat in (file.stat() for file in files))
@@ -52,17 +52,17 @@ def _version_as_of(files: tuple[UPath, ...], stats: tuple[tuple[float, int], ...
 
 
 def seal(data: bytes) -> bytes:
-    """Return a NetCDF file with its checksum behind it; HDF5 may read a broken one wrongly, or for ever."""
+    """Append a checksum to a NetCDF file: HDF5 may misread a damaged file, or never return."""
     return data + SEAL + content_version(data).encode()
 
 
 def unseal(data: bytes) -> bytes:
-    """Return a sealed file's content; one without a seal is taken as it is.
+    """Return the content of a sealed file; a file without a seal is returned unchanged.
 
     Raises
     ------
     ValueError
-        If it is not what was sealed.
+        If the content does not match the checksum.
     """
     content, seal_, digest = data.rpartition(SEAL)
     if not seal_:
@@ -74,7 +74,7 @@ def unseal(data: bytes) -> bytes:
 
 @contextlib.contextmanager
 def local_file(path: UPath) -> Iterator[str]:
-    """Yield the path on this machine's disk, of a copy while it is needed if `path` is in an object store."""
+    """Yield a path on a local disk; for a file in an object store, that of a temporary copy."""
     if is_local(path):
         yield str(path)
         return

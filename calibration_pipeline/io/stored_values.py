@@ -1,4 +1,4 @@
-"""Files of stored values: their paths, their encoding, and reading with the contract checked.
+"""Files of stored values: paths, encoding, and reading with a check of the contract.
 
 Frames are Parquet files. Datasets and trees are NetCDF 4 files, compressed, readable with xarray alone.
 """
@@ -36,7 +36,7 @@ def path_of(root: UPath, asset: str, partition: str | None, extension: str | Non
     partition : str or None
         Partition key; its dimensions, as in 'short_track|network', are folders.
     extension : str, optional
-        That of the asset's contract by default.
+        By default the extension of the asset's value type.
     """
     if extension is None:
         extension = PARQUET if value_type(asset) is pl.DataFrame else NETCDF
@@ -77,7 +77,7 @@ def read_value(
     archetype: str | None = None,
     left_out: Collection[str] = (),
 ) -> Any:
-    """Return a stored value that fulfils its contract.
+    """Return a stored value after a check of its contract.
 
     Parameters
     ----------
@@ -153,14 +153,14 @@ def _named_where_unreadable(path: UPath, asset: str, partition: str | None) -> I
         yield
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever a decoder makes of a broken file
+    except Exception as error:  # decoders raise any type on a broken file
         raise ContractError(
             f"{place(asset, partition)} cannot be read from {path}: {' '.join(str(error).split())}"
         ) from error
 
 
 def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the encoding: numbers are compressed, those of a race (or chain, or fold) as one chunk."""
+    """Return the NetCDF encoding: numbers compressed, one chunk a race (or chain, or fold)."""
     return {
         str(name): COMPRESSION | ({"chunksizes": (1, *variable.shape[1:])} if variable.ndim > 2 else {})
         for name, variable in dataset.data_vars.items()

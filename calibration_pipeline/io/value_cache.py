@@ -11,7 +11,7 @@ MAX_BYTES = 128 * 2**20
 
 
 class ValueCache:
-    """The values read last, as many as fit. Arrays of a cached value are read-only.
+    """LRU cache of asset values. Arrays of a cached value are read-only.
 
     Parameters
     ----------

@@ -15,15 +15,17 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from calibration_pipeline.mcmc.priors import (
+    PRIOR_INTERCEPT,
+    PRIOR_NOISE_SIGMA,
+    PRIOR_SLOPE_MU,
+    PRIOR_SLOPE_SIGMA,
+)
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.quadrature import even_nodes
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_normal
 
-PRIOR_SLOPE_MU = 0.3
-PRIOR_SLOPE_SIGMA = 0.25
-PRIOR_NOISE_SIGMA = 0.5
-PRIOR_INTERCEPT = 0.5
 INTERCEPT_BOX = (-2.5, 2.5)
 PROBABILITY_FLOOR = 1e-6
 MAX_LOG_SLOPE = 20.0

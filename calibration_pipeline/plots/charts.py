@@ -1,6 +1,6 @@
-"""Pictures. Each function draws one frame on the axes it is given and returns them; nothing is computed here.
+"""Charts of the report and the assets: each function draws one frame on the given axes and returns them.
 
-The raw and the recalibrated forecast look the same in every picture. One picture, one question.
+Nothing is computed here. Each forecast has the same style in every chart. A chart answers one question.
 """
 
 import math
@@ -24,13 +24,13 @@ from calibration_pipeline.plots.series import (
     largest,
     legend_below,
     only_value,
-    say_no_races,
+    write_no_races,
 )
 
 LABEL_STRIP = 0.09
 """Share of the axes' height above, and below, the intervals of slopes, in which a label stands."""
 Drawing = Callable[[Axes, pl.DataFrame], Axes]
-"""What every `draw_...` function is."""
+"""Type of the `draw_...` functions."""
 
 
 def draw_reliability(axes: Sequence[Axes], curve: pl.DataFrame) -> Sequence[Axes]:
@@ -63,7 +63,7 @@ def draw_reliability(axes: Sequence[Axes], curve: pl.DataFrame) -> Sequence[Axes
         ax.set(title=FORECAST_STYLES[forecast].label, xlabel="Predicted", ylabel="Observed")
         part = curve.filter(forecast=forecast).sort("predicted")
         if part.is_empty():
-            say_no_races(ax)
+            write_no_races(ax)
         else:
             _steps(ax, part, FORECAST_STYLES[forecast], top)
         ax.label_outer()
@@ -79,8 +79,8 @@ def _steps(ax: Axes, part: pl.DataFrame, style: Style, top: float) -> None:
     ax.plot(edges, np.repeat(observed, 2), color=style.color, linewidth=1.8)
     share = part["n_cases"].to_numpy() / part["n_cases"].sum()
     ax.scatter(predicted, observed, s=12 + 160 * share, marker=style.marker, color=style.color, alpha=0.75)
-    said = f"{count(part['n_races'].max(), 'race')}\n{count(part['n_cases'].sum(), 'case')}"
-    ax.text(0.97, 0.03, said, ha="right", va="bottom", fontsize="small", transform=ax.transAxes)
+    sizes = f"{count(part['n_races'].max(), 'race')}\n{count(part['n_cases'].sum(), 'case')}"
+    ax.text(0.97, 0.03, sizes, ha="right", va="bottom", fontsize="small", transform=ax.transAxes)
     ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
@@ -88,15 +88,15 @@ def _steps(ax: Axes, part: pl.DataFrame, style: Style, top: float) -> None:
 
 
 def draw_calibration_curve(ax: Axes, curve: pl.DataFrame) -> Axes:
-    """Draw predicted probability against observed share in bins, with the 45° line on which they agree.
+    """Draw observed share against predicted probability in bins, with the 45° line.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
     curve : polars.DataFrame
-        Bins of one archetype and one event, as made by `verification.reliability.reliability_bins`, with
-        archetype, forecast and event; `n_races` may be left out where cases are independent.
+        Bins of one archetype and one event, as `verification.reliability.reliability_bins` returns them, with
+        archetype, forecast and event; `n_races` is optional where cases are independent.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def draw_calibration_curve(ax: Axes, curve: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Predicted probability", ylabel="Observed share, 95 % interval")
     if curve.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     ax.set_title(f"{archetype_label(curve)}: {only_value(curve, 'event')}")
     top = max(largest(curve, column) for column in ("predicted", "observed", "upper"))
     top = min(1.0, max(0.05, 1.08 * top))
@@ -128,7 +128,7 @@ def draw_calibration_curve(ax: Axes, curve: pl.DataFrame) -> Axes:
 
 
 def draw_coverage(ax: Axes, metrics: pl.DataFrame) -> Axes:
-    """Draw how many finishes lay inside the central intervals, beside the share that should.
+    """Draw the share of finishes inside the central intervals, with the nominal share.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def draw_coverage(ax: Axes, metrics: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Central interval of the forecast", ylabel="Finishes inside, 95 % interval")
     if metrics.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     if (quantity := only_value(metrics, "quantity")) != "coverage":
         raise ValueError(f"Argument metrics must hold the quantity coverage, got {quantity}.")
     ax.set_title(f"{archetype_label(metrics)}: coverage")
@@ -156,7 +156,7 @@ def draw_coverage(ax: Axes, metrics: pl.DataFrame) -> Axes:
     metrics = metrics.with_columns(nominal=nominal).with_columns(slot=pl.col("nominal").rank("dense") - 1.0)
     levels = metrics.select("slot", "nominal", "level").unique().sort("slot")
     slots, shares = levels["slot"].to_numpy(), levels["nominal"].to_numpy()
-    ax.hlines(shares, slots - 0.35, slots + 0.35, color=BLACK, linewidth=2, label="Should be")
+    ax.hlines(shares, slots - 0.35, slots + 0.35, color=BLACK, linewidth=2, label="Nominal")
     for offset, (style, part) in dodged(list(by_forecast(metrics)), 0.24):
         label = f"{style.label} ({count(part['n_races'].max(), 'race')})"
         draw_points(ax, part["slot"].to_numpy() + offset, part, style, label=label)
@@ -179,7 +179,7 @@ def draw_pit(ax: Axes, pit: pl.DataFrame) -> Axes:
         Where to draw.
     pit : polars.DataFrame
         forecast, u, ecdf (share of PIT values up to u), lower and upper (its simultaneous 95 % band; null
-        where it cannot be told); optionally archetype.
+        where unknown); optionally archetype.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def draw_pit(ax: Axes, pit: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Forecast probability of finishing as well or better (PIT)", ylabel="Share of cars − PIT")
     if pit.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     ax.set_title(f"{archetype_label(pit)}: PIT" if "archetype" in pit.columns else "PIT")
     ax.axhline(0, color=GREY, linewidth=1, label="Calibrated: the band holds this line")
     for style, part in by_forecast(pit):
@@ -209,9 +209,9 @@ def draw_pit(ax: Axes, pit: pl.DataFrame) -> Axes:
 
 
 def draw_joint_events(ax: Axes, joint_events: pl.DataFrame) -> Axes:
-    """Draw how often each event happened, with its interval, and how often the forecasts said it would.
+    """Draw the observed share of each event with its interval, and the forecasts' probabilities.
 
-    Events that say nothing about dependence between cars stand in grey, marked with a star. Give the figure
+    Events without information about dependence between cars are grey and marked with a star. Give the figure
     the height `rows_height(number of events)`.
 
     Parameters
@@ -232,7 +232,7 @@ def draw_joint_events(ax: Axes, joint_events: pl.DataFrame) -> Axes:
     """
     ax.set_xlabel("Probability, and observed share with its 95 % interval")
     if joint_events.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     ax.set_title(f"{archetype_label(joint_events)}: joint events")
     events = joint_events.unique("event", maintain_order=True).with_row_index("row")
     rows = events["row"].cast(pl.Float64).to_numpy()
@@ -270,7 +270,7 @@ def draw_slope_by_season(ax: Axes, slopes: pl.DataFrame) -> Axes:
     """
     ax.set(xlabel="Season", ylabel="Calibration slope, 95 % interval", title="Calibration slope by season")
     if slopes.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     ax.set_yscale("log")
     ax.axhline(1, color=GREY, linewidth=1)
     present = [name for name in ARCHETYPES if name in slopes["archetype"]]
@@ -301,7 +301,7 @@ def _slope_limits(slopes: pl.DataFrame) -> tuple[float, float]:
 
 
 def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
-    """Draw each driver's chances of a win, a top 5 and a top 10 as nested bars, the likeliest winner on top.
+    """Draw each driver's probabilities of a win, a top 5 and a top 10 as nested bars, favourite on top.
 
     Give the figure the height `rows_height(number of drivers, 0.24)`.
 
@@ -318,7 +318,7 @@ def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
     """
     ax.set_xlabel("Probability")
     if forecast.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     forecast = forecast.sort("win", descending=True, maintain_order=True)
     rows = np.arange(len(forecast), dtype=float)
@@ -344,7 +344,7 @@ def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
 
 
 def draw_weights(ax: Axes, weights: pl.DataFrame) -> Axes:
-    """Draw what a fitted network makes of each covariate, by archetype.
+    """Draw the weights of a fitted network's covariates, by archetype.
 
     Parameters
     ----------
@@ -357,9 +357,9 @@ def draw_weights(ax: Axes, weights: pl.DataFrame) -> Axes:
     -------
     matplotlib.axes.Axes
     """
-    ax.set(xlabel="Weight in the log-strength, 95 % interval", title="What makes a car fast")
+    ax.set(xlabel="Weight in the log-strength, 95 % interval", title="Weights of the covariates")
     if weights.is_empty():
-        return say_no_races(ax)
+        return write_no_races(ax)
     covariates = weights["covariate"].unique(maintain_order=True)
     row = weights["covariate"].replace_strict(covariates, range(len(covariates)), return_dtype=pl.Float64)
     weights = weights.with_columns(row=row)

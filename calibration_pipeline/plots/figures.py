@@ -1,7 +1,7 @@
-"""What all pictures share: figures on paper of a size that suits a phone, and how each series looks.
+"""Figures and styles that all charts share: sizes that suit a phone, colours and markers of the series.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell
-apart; every series also has a marker of its own, so that a picture survives a grey printer.
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can
+distinguish; every series also has a marker of its own, so that a picture survives a grey printer.
 
 Figures are plain `matplotlib.figure.Figure` objects, never pyplot's global state: drawing needs no display,
 and nothing has to be closed.
@@ -26,7 +26,7 @@ ROW_HEIGHT = 0.5
 
 
 class Style(NamedTuple):
-    """How a series looks, everywhere."""
+    """Style of a series in every chart."""
 
     label: str
     color: str
@@ -89,7 +89,7 @@ def figure_pair(width: float = PHONE_WIDTH, height: float = 3.1) -> tuple[Figure
 
 
 def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:
-    """Return the height of a figure that lists `n_rows` things below each other, inches.
+    """Return the height of a figure with `n_rows` rows, inches.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def figure_png(figure: Figure, dpi: int = 144) -> bytes:
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        What is drawn.
+        The figure to encode.
     dpi : int
         Dots per inch.
 

@@ -1,4 +1,4 @@
-"""ArviZ's pictures of an archetype's fit: predictive checks, chains, and slopes by season.
+"""ArviZ plots of an archetype's fit: predictive checks, chains, and slopes by season.
 
 ArviZ draws here on plain figures, never on pyplot's: nothing needs a display and nothing has to be closed.
 """
@@ -16,16 +16,16 @@ from calibration_pipeline.calibration.walk_forward import thin
 from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, PHONE_WIDTH, rows_height
 
 CHECKED = "rank_correlation"
-"""The statistic of a race that is checked: how well the forecast order agrees with the finish."""
+"""The statistic of a race that is checked: rank correlation of forecast order and finish."""
 MANY = "many_incidents"
 SHOWN_CHAINS = ("slope_mu", "noise_sigma", "intercept")
 DRAWN_HISTORIES = 13
-"""Predictive draws a chain that `draw_predictive_distribution` shows; fifty or so lines can be told apart."""
+"""Predictive draws a chain in `draw_predictive_distribution`; about fifty lines stay distinguishable."""
 PANEL_HEIGHT = 3.4
 
 
 def checkable(fit: xr.DataTree) -> xr.DataTree:
-    """Return what the predictive checks read: one value a race, races along the one dimension `obs`.
+    """Return the groups that the predictive checks read: one value a race, races along dimension `obs`.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def draw_loo_pit(races: xr.DataTree) -> Figure:
 
 
 def draw_predictive_pava(races: xr.DataTree) -> Figure:
-    """Draw how often races had many incidents against how probable the fit says that was.
+    """Draw the observed share of races with many incidents against its predicted probability.
 
     Parameters
     ----------
@@ -129,13 +129,13 @@ def draw_predictive_pava(races: xr.DataTree) -> Figure:
     """
     figure, collection = _one_panel(races["observed_data"].to_dataset()[[MANY]])
     az.plot_ppc_pava(races, var_names=[MANY], plot_collection=collection)
-    return _named(figure, xlabel="Predicted chance of many incidents", ylabel="Observed share")
+    return _named(figure, xlabel="Predicted probability of many incidents", ylabel="Observed share")
 
 
 def draw_ranks(fit: xr.DataTree) -> Figure:
     """Draw each chain's posterior beside the ranks of its draws among all chains'.
 
-    Draws are thinned to about as many as they are worth: ArviZ's test takes them for independent.
+    Draws are thinned to about the effective sample size: ArviZ's test treats them as independent.
 
     Parameters
     ----------
@@ -183,8 +183,8 @@ def draw_energy(fit: xr.DataTree) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    kinds = xr.Dataset({"Energy": ("energy", np.zeros(2))}, {"energy": ["marginal", "transition"]})
-    figure, collection = _two_panels(kinds, ["bfmi", "energy"], (1, 3), PANEL_HEIGHT, color=["energy"])
+    energies = xr.Dataset({"Energy": ("energy", np.zeros(2))}, {"energy": ["marginal", "transition"]})
+    figure, collection = _two_panels(energies, ["bfmi", "energy"], (1, 3), PANEL_HEIGHT, color=["energy"])
     az.plot_energy(fit, plot_collection=collection, visuals={"legend": {"loc": "outside lower center"}})
     figure.axes[0].set_yticks(range(fit["sample_stats"].sizes["chain"]))
     figure.axes[1].set_xlabel("Energy, from its mean")
@@ -192,7 +192,7 @@ def draw_energy(fit: xr.DataTree) -> Figure:
 
 
 def draw_slope_forest(fits: Mapping[str, xr.DataTree]) -> Figure:
-    """Draw the calibration slope of every kind of track and season, with 50 and 95 % intervals.
+    """Draw the calibration slope of every archetype and season, with 50 and 95 % intervals.
 
     Parameters
     ----------
@@ -204,20 +204,20 @@ def draw_slope_forest(fits: Mapping[str, xr.DataTree]) -> Figure:
     matplotlib.figure.Figure
     """
     slopes = [fit["posterior"].to_dataset()["log_slope"] for fit in fits.values()]
-    kinds = [parse_archetype(name) for name in fits]
-    labels = xr.Variable("kind of track", [kind.label for kind in kinds])
+    archetypes = [parse_archetype(name) for name in fits]
+    labels = xr.Variable("archetype", [archetype.label for archetype in archetypes])
     data = xr.Dataset({"slope": np.exp(xr.concat(slopes, dim=labels))})
-    rows: list[str] = ["kind of track", "season"]
+    rows: list[str] = ["archetype", "season"]
     figure, collection = _two_panels(
         data,
         ["labels", "forest"],
         (2, 3),
-        rows_height(len(kinds) * data.sizes["season"], 0.24),
+        rows_height(len(archetypes) * data.sizes["season"], 0.24),
         sharey=True,
-        colors=[ARCHETYPE_STYLES[kind].color for kind in kinds],
+        colors=[ARCHETYPE_STYLES[archetype].color for archetype in archetypes],
         y=rows,
         overlay=rows,
-        color=["kind of track"],
+        color=["archetype"],
     )
     tree = xr.DataTree.from_dict({"posterior": data})
     az.plot_forest(
@@ -237,10 +237,10 @@ def draw_slope_forest(fits: Mapping[str, xr.DataTree]) -> Figure:
 
 
 def _thinned(posterior: xr.Dataset) -> xr.Dataset:
-    """Take every so many draws that about as many stay as the least effective sample size."""
-    worth = float(az.ess(posterior).to_array().min())
+    """Return every n-th draw, so that about the least effective sample size remains."""
+    ess = float(az.ess(posterior).to_array().min())
     n_draws = posterior.sizes["chain"] * posterior.sizes["draw"]
-    return posterior.isel(draw=slice(None, None, max(1, math.ceil(n_draws / worth))))
+    return posterior.isel(draw=slice(None, None, max(1, math.ceil(n_draws / ess))))
 
 
 def _one_panel(data: xr.Dataset, **aes: Sequence[str]) -> tuple[Figure, az.PlotCollection]:
@@ -276,7 +276,7 @@ def _two_panels(
 
 
 def _in_columns(data: xr.Dataset, columns: list[str]) -> xr.Dataset:
-    """Say along a dimension `column` which panels show the data, as ArviZ wants it."""
+    """Repeat the data along a dimension `column`, one entry a panel, as ArviZ requires."""
     return data.expand_dims(column=len(columns)).assign_coords(column=columns)
 
 

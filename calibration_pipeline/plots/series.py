@@ -1,4 +1,4 @@
-"""How series of estimates, their intervals and legends are drawn; the pictures of `plotting` share it."""
+"""Drawing helpers for series of estimates, intervals and legends, shared by `charts`."""
 
 import math
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def draw_points(
 
 
 def interval_ends(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return both ends of the intervals, NaN where they cannot be told."""
+    """Return both ends of the intervals, NaN where unknown."""
     lower, upper = (frame[end].cast(pl.Float64).fill_null(math.nan).to_numpy() for end in ("lower", "upper"))
     return lower, upper
 
@@ -72,7 +72,7 @@ def only_value(frame: pl.DataFrame, column: str) -> str:
 
 
 def archetype_label(frame: pl.DataFrame) -> str:
-    """Return the name of the one archetype of a frame, as people read it."""
+    """Return the name of the one archetype of a frame, for display."""
     return Archetype(only_value(frame, "archetype")).label
 
 
@@ -82,7 +82,7 @@ def largest(frame: pl.DataFrame, column: str) -> float:
 
 
 def count(n: Any, noun: str) -> str:
-    """Return a number of things in words; the plural of `noun` ends in s.
+    """Return a number with its noun; the plural of `noun` ends in s.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def count(n: Any, noun: str) -> str:
 
 
 def legend_below(ax: Axes, ncols: int) -> None:
-    """Put the legend 45 points below the axes, where it hides nothing."""
+    """Put the legend 45 points below the axes, where it covers no data."""
     below = ScaledTranslation(0, -45 / 72, ax.figure.dpi_scale_trans)
     ax.legend(
         loc="upper center",
@@ -105,7 +105,7 @@ def legend_below(ax: Axes, ncols: int) -> None:
     )
 
 
-def say_no_races(ax: Axes) -> Axes:
+def write_no_races(ax: Axes) -> Axes:
     """Write on empty axes that there are no races yet."""
     ax.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
     ax.text(0.5, 0.5, "no races yet", ha="center", va="center", color=GREY, fontsize="large")

@@ -1,7 +1,7 @@
 """The calibration report: one self-contained HTML page, and its Markdown twin.
 
-`content` says what a report is made of, `document` arranges it into sections, `html` and `markdown` write
-the same sections in two forms. Nothing here reads or writes files, and nothing is estimated here.
+`content` defines the tables of a report, `document` arranges them into sections, `html` and `markdown` render
+the same sections in two forms. The package reads and writes no files and estimates nothing.
 """
 
 from calibration_pipeline.report.content import ReportContent

@@ -1,4 +1,4 @@
-"""The short Markdown report on arrays given by hand: one race an archetype, no verdicts."""
+"""Short Markdown report on arrays given by hand: one race an archetype, no verdicts."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,7 @@ import polars as pl
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.mcmc.convergence import Convergence
-from calibration_pipeline.plots import charts as plotting
-from calibration_pipeline.plots import figures
+from calibration_pipeline.plots import charts, figures
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Picture, Section, Table, Text
 from calibration_pipeline.report.markdown import render_block
@@ -19,7 +18,7 @@ from calibration_pipeline.verification.arrays import EventError
 
 
 class Judged(NamedTuple):
-    """What was found for one archetype: `compute_all_metrics`, `CalibrationCurves` by event, joint events."""
+    """Results for one archetype: `compute_all_metrics`, calibration curves by event, joint-event errors."""
 
     archetype: str
     n_samples: int
@@ -31,23 +30,23 @@ class Judged(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The archetype's name as people read it."""
+        """The archetype's name for display."""
         return parse_archetype(self.archetype).label
 
 
-def notebook_report(
+def render_array_report(
     judged: Sequence[Judged], fits: Mapping[str, Convergence], stem: str
 ) -> tuple[str, dict[str, bytes]]:
-    """Return the report and its pictures.
+    """Return the Markdown report on arrays and its pictures.
 
     Parameters
     ----------
     judged : sequence of Judged
-        One an archetype.
+        Results, one entry an archetype.
     fits : mapping of str to Convergence
         By archetype, or one under the name "all".
     stem : str
-        What the pictures' file names begin with.
+        Prefix of the pictures' file names.
 
     Returns
     -------
@@ -56,10 +55,10 @@ def notebook_report(
     pictures : dict
         File name to PNG.
     """
-    galleries = {one.archetype: _pictures(one, stem) for one in judged}
+    galleries = {race.archetype: _pictures(race, stem) for race in judged}
     sections = [
         Section("scores", "Scores", [_score_table(judged)]),
-        *(_archetype_section(one, galleries[one.archetype]) for one in judged),
+        *(_archetype_section(race, galleries[race.archetype]) for race in judged),
         _fit_section(fits),
     ]
     parts = ["# Calibration report"]
@@ -72,52 +71,52 @@ def notebook_report(
 
 def _score_table(judged: Sequence[Judged]) -> Table:
     levels = list(judged[0].metrics["coverage"])
-    columns = ["Kind of track", "CRPS, places", "Log score, nats"]
+    columns = ["Archetype", "CRPS, positions", "Log score, nats"]
     columns += [f"Coverage of {level:.0%}".replace("%", " %") for level in levels]
     rows = [
         [
-            Cell(one.label),
-            Cell(number(one.metrics["crps"], 2)),
-            Cell(number(one.metrics["log_score"], 2)),
-            *(Cell(percent(one.metrics["coverage"][level])) for level in levels),
+            Cell(race.label),
+            Cell(number(race.metrics["crps"], 2)),
+            Cell(number(race.metrics["log_score"], 2)),
+            *(Cell(percent(race.metrics["coverage"][level])) for level in levels),
         ]
-        for one in judged
+        for race in judged
     ]
     return Table(
         "CRPS: smaller is better. Log score: larger is better. Coverage: nominal is best.", columns, rows
     )
 
 
-def _archetype_section(one: Judged, pictures: Sequence[Picture]) -> Section:
-    scenarios, cars = count(one.n_samples, "scenario"), count(one.n_cars, "car")
+def _archetype_section(race: Judged, pictures: Sequence[Picture]) -> Section:
+    scenarios, cars = count(race.n_samples, "scenario"), count(race.n_cars, "car")
     about = Text(
-        f"One race of {cars}, {scenarios}. Cars of one race share its fate: no interval can be told."
+        f"One race of {cars}, {scenarios}. Cars of one race are dependent: one race gives no interval."
     )
     rows = [
         [Cell(event), Cell(percent(e.predicted)), Cell(percent(e.observed)), Cell(number(e.error))]
-        for event, e in one.errors.items()
+        for event, e in race.errors.items()
     ]
     table = Table("Joint events", ["Event", "Predicted", "Observed", "|Predicted − observed|"], rows)
     blocks: list[Block] = [about, Gallery(pictures), table]
-    if one.skipped:
-        blocks.append(Bullets([f"Skipped {event}: {reason}." for event, reason in one.skipped.items()]))
-    return Section(one.archetype, one.label, blocks)
+    if race.skipped:
+        blocks.append(Bullets([f"Skipped {event}: {reason}." for event, reason in race.skipped.items()]))
+    return Section(race.archetype, race.label, blocks)
 
 
-def _pictures(one: Judged, stem: str) -> list[Picture]:
+def _pictures(race: Judged, stem: str) -> list[Picture]:
     pictures = []
-    for curve in one.curves:
+    for curve in race.curves:
         event = curve["event"][0]
-        key = f"{stem}-{one.archetype}-{event.replace(' ', '-')}"
-        alt = f"Calibration curve of {one.label}, {event}: predicted probability against observed share."
-        caption = "On the diagonal, things happen as often as forecast."
+        key = f"{stem}-{race.archetype}-{event.replace(' ', '-')}"
+        alt = f"Calibration curve of {race.label}, {event}: predicted probability against observed share."
+        caption = "On the diagonal, events happen as often as forecast."
         pictures.append(Picture(key, alt, caption, functools.partial(_curve_png, curve)))
     return pictures
 
 
 def _curve_png(curve: pl.DataFrame) -> bytes:
     figure, ax = figures.figure_axes()
-    plotting.draw_calibration_curve(ax, curve)
+    charts.draw_calibration_curve(ax, curve)
     return figures.figure_png(figure)
 
 
@@ -139,7 +138,7 @@ def _fit_section(fits: Mapping[str, Convergence]) -> Section:
 
 
 def _fit_label(name: str) -> str:
-    return "All kinds of track" if name == "all" else parse_archetype(name).label
+    return "All archetypes" if name == "all" else parse_archetype(name).label
 
 
 def _fit_verdict(fit: Convergence) -> str:

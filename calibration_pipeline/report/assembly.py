@@ -1,4 +1,4 @@
-"""The report's content, assembled from the stored tables, fits and forecasts of the archetypes."""
+"""Assembly of the report's content from the stored tables, fits and forecasts of the archetypes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,7 @@ from calibration_pipeline.verification.verdicts import read_verdict
 
 
 class Evidence(NamedTuple):
-    """What is stored of each archetype, in the order of archetypes."""
+    """Stored assets by archetype, in the order of archetypes."""
 
     fits: Mapping[Archetype, xr.DataTree]
     verdicts: Mapping[Archetype, pl.DataFrame]
@@ -62,7 +62,7 @@ def assemble_content(
         `ModelComparison`.
     forecast : NextRaceForecast
     judged_events : iterable of Event
-        Events that were to be judged.
+        Events requested for validation.
     provenance : mapping of str to str
         Where data and settings come from; it names the source as "Source".
     versions : mapping of str to str
@@ -108,7 +108,7 @@ def assemble_content(
 
 
 def shown_address(address: str | None, otherwise: str) -> str:
-    """Return an address for others to read: a local file's name, or host and path without credentials.
+    """Return an address for publication: a local file's name, or host and path without credentials.
 
     Examples
     --------
@@ -137,15 +137,15 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _skipped(events: pl.DataFrame, judged_events: Iterable[Event]) -> dict[str, str]:
-    """Return the events that were judged nowhere; the assets' metadata hold the reasons."""
+    """Return the events without a row in any archetype; the assets' metadata hold the reasons."""
     judged = set(events["event"])
-    reason = "what it needs is not known, or there are no races"
+    reason = "a variable that it needs is unknown, or there are no races"
     return {str(event): reason for event in judged_events if str(event) not in judged}
 
 
 def _race_title(race: xr.Dataset) -> str:
-    kind = parse_archetype(str(race["archetype"].item())).label.lower()
-    return f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()} ({kind})"
+    archetype = parse_archetype(str(race["archetype"].item())).label.lower()
+    return f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()} ({archetype})"
 
 
 def _best_model(comparison: pl.DataFrame) -> str:

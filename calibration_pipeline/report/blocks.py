@@ -1,4 +1,4 @@
-"""What a section of a report is built from. Renderers know how to write these, and nothing else."""
+"""Blocks of a report: the element types of a section that every renderer supports."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what they mean."""
+    """Terms with their meanings."""
 
     items: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class References:
-    """Works that a method was taken from: pairs of citation and address."""
+    """Bibliography of the methods: pairs of citation and address."""
 
     items: Sequence[tuple[str, str]]
 
@@ -44,8 +44,8 @@ class References:
 class Table:
     """Rows below column heads.
 
-    The first `n_text` columns are words, the rest numbers; `folded` tables open on request. A row of one cell
-    names the rows below it.
+    The first `n_text` columns are text, the rest numbers; `folded` tables open on request. A row of one cell
+    is the heading of the rows below it.
     """
 
     caption: str
@@ -67,7 +67,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Figures that stand side by side where there is room; those with a `summary` are folded behind it."""
+    """Figures side by side where there is room; with a `summary` they are folded behind it."""
 
     pictures: Sequence[Picture]
     summary: str = ""
@@ -78,7 +78,7 @@ Block = Text | Bullets | Definitions | References | Table | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what follows it; `anchor` is where links lead, `verdict` stands beside the heading."""
+    """A heading and its blocks; `anchor` is the link target, `verdict` appears beside the heading."""
 
     anchor: str
     heading: str

@@ -1,4 +1,4 @@
-"""What a report is made of: verdicts, tables and where they came from. No text and no layout belongs here."""
+"""Content of a report: verdicts, tables and provenance, without text or layout."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,14 +92,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContent:
-    """Everything that a report shows. A table without rows is shown as "none yet", never left out silently.
+    """Content of a report. A table without rows is reported as missing, never omitted silently.
 
     Attributes
     ----------
     title : str
         Heading of the page.
     source : str
-        Where the races came from, e.g. "simulated".
+        Source of the races, e.g. "simulated".
     verdicts : sequence of Verdict
         One an archetype; the report has a section for each, in this order.
     metrics : polars.DataFrame
@@ -107,7 +107,7 @@ class ReportContent:
     joint_events : polars.DataFrame
         `JointEventTable`.
     skipped_events : mapping of str to str
-        Joint events that could not be judged, and why.
+        Joint events that could not be judged, with the reason.
     curves : polars.DataFrame
         `CalibrationCurves`.
     pit : polars.DataFrame
@@ -119,11 +119,11 @@ class ReportContent:
         null where a diagnostic could not be computed.
     identification : polars.DataFrame
         archetype, parameter, mean, lower, upper, contraction (1 - posterior variance / prior variance),
-        informed (whether the data say enough of the parameter).
+        informed (whether the contraction is large enough).
     predictive_checks : polars.DataFrame
         archetype, statistic, group (prior or posterior), observed, mean, lower, upper, tail_probability.
     fits : mapping of str to xarray.DataTree
-        `CalibrationPosterior` by archetype, for ArviZ's pictures.
+        `CalibrationPosterior` by archetype, for the ArviZ plots.
     comparison : polars.DataFrame or None
         `ModelComparison`; None where the calibrations were not compared.
     forecast : polars.DataFrame or None
@@ -131,13 +131,13 @@ class ReportContent:
     forecast_events : polars.DataFrame or None
         `ForecastEvents` of the next race.
     forecast_title : str
-        Which race `forecast` is of.
+        Name of the race of `forecast`.
     forecast_archetype : str
-        Its kind of track, '' where no race is announced.
+        Its archetype, '' where no race is announced.
     forecast_notes : sequence of str
-        What must be known to read `forecast`, or why there is none.
+        Notes on `forecast`, or the reason why there is none.
     provenance : mapping of str to str
-        Source, seasons, seeds, versions, hashes: what is needed to make the report again.
+        Source, seasons, seeds, versions, hashes: the inputs needed to reproduce the report.
 
     Raises
     ------
@@ -173,9 +173,9 @@ class ReportContent:
             if missing:
                 raise ValueError(f"Argument {name} lacks the columns {', '.join(missing)}.")
         if len(set(self.archetypes)) < len(self.verdicts):
-            raise ValueError(f"Argument verdicts must have one a kind of track, got {self.archetypes}.")
+            raise ValueError(f"Argument verdicts must have one entry an archetype, got {self.archetypes}.")
 
     @property
     def archetypes(self) -> list[Archetype]:
-        """The kinds of track that the report is about, in its order."""
+        """Archetypes of the report, in its order."""
         return [parse_archetype(verdict.archetype) for verdict in self.verdicts]

@@ -1,4 +1,4 @@
-"""The report as a list of sections, before it becomes HTML or Markdown; their order is decided here."""
+"""Report as a list of sections in their order, independent of HTML and Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from calibration_pipeline.verification.verdicts import Verdict
 
 @dataclass(frozen=True)
 class VerdictLine:
-    """One line of the first screen: kind of track, badge, what it means, and why."""
+    """One line of the first screen: archetype, badge, meaning and reason."""
 
     anchor: str
     label: str
@@ -36,7 +36,7 @@ class VerdictLine:
 
 @dataclass(frozen=True)
 class Document:
-    """The whole report, ready to be written in any form."""
+    """The whole report, ready for any renderer."""
 
     title: str
     question: str
@@ -53,10 +53,13 @@ class Document:
         )
         return [picture for gallery in galleries for picture in gallery.pictures]
 
-    def drawn(self, there: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
-        """Return the figures by key as PNG images: those that are there already, and the others drawn."""
-        known = there or {}
-        return {one.key: known[one.key] if one.key in known else one.draw() for one in self.pictures}
+    def drawn(self, existing: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """Return the figures by key as PNG images; figures in `existing` are not drawn again."""
+        known = existing or {}
+        return {
+            picture.key: known[picture.key] if picture.key in known else picture.draw()
+            for picture in self.pictures
+        }
 
 
 def build_document(content: ReportContent) -> Document:
@@ -100,7 +103,7 @@ def build_document(content: ReportContent) -> Document:
 
 
 def _reason(verdict: Verdict) -> str:
-    """Return why, in one or two sentences: what decided, or what is missing."""
+    """Return the reason in one or two sentences: the deciding evidence, or the missing evidence."""
     lines = verdict.evidence
     if verdict.verdict == "cannot tell yet" and len(lines) > 1:
         return f"{lines[1]} {lines[0]}"
@@ -120,7 +123,7 @@ def report_pictures(content: ReportContent, drawn: Mapping[str, bytes] | None = 
     content : ReportContent
         Verdicts, tables and provenance.
     drawn : mapping of str to bytes, optional
-        Those that are drawn already, as by `archetype_pictures`.
+        Figures that exist already, as from `archetype_pictures`.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def report_pictures(content: ReportContent, drawn: Mapping[str, bytes] | None = 
 
 
 def _summary_table(content: ReportContent) -> Table:
-    """Return the numbers that matter most, one row a kind of track."""
+    """Return the main numbers, one row an archetype."""
     rows = []
     for archetype in content.archetypes:
         metrics = content.metrics.filter(archetype=archetype)
@@ -149,7 +152,7 @@ def _summary_table(content: ReportContent) -> Table:
             ]
         )
     columns = [
-        "Kind of track",
+        "Archetype",
         "Races",
         "CRPS, raw",
         "CRPS, recalibrated",
@@ -158,8 +161,8 @@ def _summary_table(content: ReportContent) -> Table:
         "Worst R-hat",
     ]
     caption = (
-        "At a glance. CRPS measures in places how far forecasts missed: smaller is better. "
-        "Of the finishes, 80 % should lie in the 80 % interval."
+        "Summary. CRPS measures the error of a forecast in positions: smaller is better. "
+        "The 80 % interval should contain 80 % of the finishes."
     )
     return Table(caption, columns, rows)
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script, no second file."""
+"""HTML renderer of the report: one self-contained page without network, scripts or other files."""
 
 import base64
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def render_html(content: ReportContent, pictures: Mapping[str, bytes] | None = N
     content : ReportContent
         Verdicts, tables and provenance. All text is escaped.
     pictures : mapping of str to bytes, optional
-        Those of `report_pictures` that are drawn already.
+        Figures of `report_pictures` that exist already.
 
     Returns
     -------

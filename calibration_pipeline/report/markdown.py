@@ -1,4 +1,4 @@
-"""The report as Markdown: the HTML page's twin, section by section, for terminals, diffs and code hosts."""
+"""Markdown renderer of the report, for terminals, diffs and code hosts: the sections of the HTML page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,8 +27,8 @@ def render_markdown(content: ReportContent, figures: str | None = None) -> str:
     content : ReportContent
         Verdicts, tables and provenance. All text is escaped.
     figures : str, optional
-        Folder, relative to the Markdown file, that holds `report_pictures` as `<key>.png`. Without it the
-        figures' descriptions stand in their place.
+        Folder, relative to the Markdown file, that holds `report_pictures` as `<key>.png`. Without it,
+        the figures' descriptions replace them.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def _cells(row: Sequence[Cell]) -> list[str]:
 
 
 def _group(row: Sequence[Cell], width: int) -> list[str]:
-    """Return the line that names the rows below it."""
+    """Return the heading line of the rows below it."""
     return [f"**{escape_cell(row[0].text)}**", *[""] * (width - 1)]
 
 

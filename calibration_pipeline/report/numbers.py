@@ -1,4 +1,4 @@
-"""How numbers are written for people: fixed digits, a real minus sign, "n/a" for what could not be told."""
+"""Number format of the report: fixed digits, a real minus sign, "n/a" for unknown values."""
 
 import math
 
@@ -79,7 +79,7 @@ def estimate(
 
 
 def p_value(value: float) -> str:
-    """Return a p-value, as it follows the letter p.
+    """Return a p-value with its sign of comparison, to follow the letter p.
 
     Parameters
     ----------

@@ -1,20 +1,20 @@
-"""What the report says in words: the question, the verdicts, the methods, the glossary."""
+"""Texts of the report: question, verdicts, methods, parameters, references, glossary."""
 
 from typing import NamedTuple
 
-QUESTION = "Do things happen as often as the simulator says? Judged for each kind of NASCAR track."
+QUESTION = "Do events happen as often as forecast? Judged for each archetype of NASCAR track."
 SIMULATED_NOTE = (
     "These races are simulated from a known truth: the verdicts are about the method, not about real racing."
 )
 HOW_JUDGED = (
-    "Every forecast was judged on races that came after everything it was fitted on. "
-    "Raw is what the simulator says; recalibrated is the same after its confidence was corrected by "
-    "earlier races. Words are explained in the glossary at the end."
+    "Every forecast was judged on races that came after all races it was fitted on. "
+    "Raw is the forecaster's own forecast; recalibrated is the same forecast after its confidence was "
+    "corrected with earlier races. The glossary at the end explains the terms."
 )
 
 
 class VerdictWords(NamedTuple):
-    """How a verdict is shown: a badge, a CSS class and one sentence."""
+    """Display of a verdict: a badge, a CSS class and one sentence."""
 
     badge: str
     style: str
@@ -22,16 +22,14 @@ class VerdictWords(NamedTuple):
 
 
 VERDICTS: dict[str, VerdictWords] = {
-    "trust": VerdictWords(
-        "Trust", "trust", "Things happened about as often as the simulator said, uncorrected."
-    ),
+    "trust": VerdictWords("Trust", "trust", "Events happened about as often as the raw forecast predicted."),
     "trust after recalibration": VerdictWords(
         "Trust after recalibration",
-        "repaired",
-        "The recalibrated probabilities held. The simulator's own did not, or are not shown to.",
+        "recalibrated",
+        "The recalibrated probabilities hold. The raw probabilities do not, or the evidence is not enough.",
     ),
     "do not trust": VerdictWords(
-        "Do not trust", "distrust", "Even after recalibration, things did not happen as often as forecast."
+        "Do not trust", "rejected", "Even after recalibration, events did not happen as often as forecast."
     ),
     "cannot tell yet": VerdictWords(
         "Cannot tell yet", "unknown", "There is too little evidence for a yes or a no."
@@ -43,47 +41,42 @@ METHODS = (
         "Forecasts",
         "A causal Bayesian network is fitted to earlier races and draws many scenarios of each race: "
         "how chaotic it is, who retires, and in which order the rest finish (a reverse Plackett-Luce order). "
-        "Where the provenance names a user's scenarios, those are taken in their place. "
-        "The share of scenarios in which something happens is its forecast probability.",
+        "Where the provenance names a user's scenarios, those replace the network's scenarios. "
+        "The share of scenarios in which an event happens is its forecast probability.",
     ),
     (
         "Recalibration",
-        "For each kind of track a Bayesian model compares earlier forecasts with what "
-        "happened and "
-        "learns how much sharper or softer the differences between cars should be (the calibration slope, "
-        "allowed "
-        "to drift from season to season), and how much more or less often cars retire. The correction acts "
-        "before "
-        "cars are ranked, so every recalibrated scenario is still a possible race.",
+        "For each archetype a Bayesian model compares earlier forecasts with the results. It estimates "
+        "how much larger or smaller the differences between cars should be (the calibration slope, which may "
+        "drift from season to season), and how much more or less often cars retire. The correction acts "
+        "before cars are ranked, so every recalibrated scenario is still a possible race.",
     ),
     (
-        "Honest tests",
+        "Walk-forward tests",
         "Races are taken in blocks, in order of time. A block is forecast and recalibrated with "
-        "fits that saw only earlier blocks; a kind of track without earlier races keeps its raw forecast.",
+        "fits that used only earlier blocks; an archetype without earlier races keeps its raw forecast.",
     ),
     (
         "Uncertainty",
-        "Cars in one race share its fate, so the race is the unit: every interval is a 95 % "
-        "interval "
-        "that treats the cars of a race as dependent.",
+        "Cars in one race are dependent, so the race is the unit: every interval is a 95 % "
+        "interval that treats the cars of a race as dependent.",
     ),
     (
         "Reliability",
-        "Forecast probabilities are set against what happened by isotonic regression (CORP), which needs no "
-        "bins; equal forecasts stay together. The grey band comes from scenarios taken as results, and keeps "
-        "the dependence between the cars of a race.",
+        "Isotonic regression (CORP) compares forecast probabilities with outcomes. It needs no bins, and "
+        "equal forecasts stay together. The grey band comes from scenarios taken as results, and keeps the "
+        "dependence between the cars of a race.",
     ),
     (
         "Joint events",
-        "An event that needs several outcomes is counted in scenarios and results alike. All events of a "
-        "forecast are judged together, so that looking at many is no alarm by itself. The same scenarios, "
-        "every car shuffled on its own, show what independent cars would do.",
+        "An event that needs several outcomes is counted in scenarios and in results. One joint test "
+        "judges all events of a forecast, which corrects for their number. The same scenarios, with each car "
+        "shuffled separately, represent independent cars.",
     ),
     (
         "Verdicts",
-        "Fixed rules look at the head-to-head slope, at coverage, at all joint events together, at whether "
-        "the results rule out independent cars, and at the skill against every car equal. Each section lists "
-        "the evidence that decided.",
+        "Fixed rules test the head-to-head slope, coverage, all joint events together, independence between "
+        "cars, and the skill against every car equal. Each section lists the evidence for its verdict.",
     ),
 )
 
@@ -156,19 +149,24 @@ REFERENCES = (
 )
 
 GLOSSARY = (
-    ("95 % interval", "Where the true value plausibly lies, given how many races there were."),
+    ("95 % interval", "Range of plausible true values, given the number of races."),
+    (
+        "Archetype",
+        "A kind of track: superspeedway, intermediate, short track or road course. Each archetype has its "
+        "own calibration and its own verdict.",
+    ),
     (
         "Brier score",
-        "Mean squared difference between a probability and what happened (0 or 1). Smaller is better.",
+        "Mean squared difference between a probability and the outcome (0 or 1). Smaller is better.",
     ),
     (
         "Bradley-Terry",
-        "A forecast of who beats whom from nothing but how often each car beat others in earlier races.",
+        "A head-to-head forecast that uses only how often each driver beat others in earlier races.",
     ),
     (
         "Calibrated",
-        "What is given a probability of 30 % happens in about 30 of 100 cases, and likewise for every "
-        "other number.",
+        "Events with a probability of 30 % happen in about 30 of 100 cases, and likewise for every other "
+        "probability.",
     ),
     (
         "Calibration slope",
@@ -176,76 +174,74 @@ GLOSSARY = (
     ),
     (
         "Contraction",
-        "How much of a parameter's prior variance the data removed: 0 means that only the prior assumption "
-        "speaks, 1 that the data decide.",
+        "Share of a parameter's prior variance that the data removed: at 0 the estimate rests on the prior, "
+        "at 1 on the data.",
     ),
     (
         "Coverage",
-        "Share of finishes that fell inside the forecast's interval. Of 80 % intervals, 80 % should hold "
-        "the finish.",
+        "Share of finishes inside the forecast's interval. Of 80 % intervals, 80 % should contain the "
+        "finish.",
     ),
     (
         "CRPS",
-        "Continuous ranked probability score: how far the forecast lay from the finish, in places, "
-        "counting the "
-        "whole distribution. Smaller is better; it rewards being both sharp and honest.",
+        "Continuous ranked probability score: distance between the forecast distribution and the finish, in "
+        "positions. Smaller is better; it rewards sharp and calibrated forecasts.",
     ),
     (
         "Discrimination",
-        "The part of a Brier score that a forecast gains by telling likely from unlikely cars apart. Larger "
-        "is better.",
+        "The part of a Brier score that a forecast gains by separating likely from unlikely cases. Larger is "
+        "better.",
     ),
-    ("Divergence", "A step in which the fitting algorithm lost its way. There should be none."),
+    ("Divergence", "A step in which the sampler became numerically unstable. There should be none."),
     (
         "Energy score, variogram score",
-        "CRPS for the finishes of all cars of a race at once; the second looks at the gaps between cars, and "
-        "so at how they depend on each other. Smaller is better.",
+        "CRPS for the finishes of all cars of a race at once; the variogram score uses the gaps between "
+        "cars, and so their dependence. Smaller is better.",
     ),
-    ("ESS", "Effective sample size: how many independent draws a fit's draws are worth."),
+    ("ESS", "Effective sample size: number of independent draws with the same information as a fit's draws."),
     (
         "Every car equal",
-        "The forecast of someone who knows nothing: every place is equally likely for every car.",
+        "A forecast without information: every position is equally likely for every car.",
     ),
     ("Fold", "A block of consecutive races that is forecast from one fit on the races before it."),
-    ("Head to head", "Which of two cars finishes ahead of the other, over all pairs of cars of a race."),
+    ("Head to head", "Which of two cars finishes ahead, over all pairs of cars of a race."),
     (
         "Joint event",
-        "Something that needs several outcomes at once, such as both cars of a team in the top 10.",
+        "An event that needs several outcomes at once, such as both cars of a team in the top 10.",
     ),
     (
         "Log score",
-        "Logarithm of the probability given to the place that came true. Larger, closer to 0, is better.",
+        "Logarithm of the probability given to the observed position. Larger, closer to 0, is better.",
     ),
     (
         "Leave-one-out",
-        "How well a model predicts each race when fitted to all others, estimated from one fit to all. "
-        "Where Pareto k is above 0.7 the estimate is unsure.",
+        "Predictive score of a model for each race when fitted to all others, estimated from one fit to all. "
+        "Where Pareto k is above 0.7 the estimate is unreliable.",
     ),
-    ("Log gain", "Log score minus that of every car equal, per car. Above 0 the forecast knows something."),
+    ("Log gain", "Log score minus that of every car equal, per car. Above 0 the forecast has information."),
     (
         "Miscalibration",
-        "The part of a Brier score that would vanish if every forecast probability were replaced by how "
-        "often things then happened. Chance alone makes it a little more than 0.",
+        "The part of a Brier score that vanishes if every forecast probability is replaced by the observed "
+        "share. Chance alone makes it a little more than 0.",
     ),
-    ("Nat", "Unit of the log score: one nat less makes what happened 2.7 times less probable."),
+    ("Nat", "Unit of the log score: one nat less is a probability of the outcome 2.7 times smaller."),
     (
         "p (p-value)",
-        "How often chance alone would make a calibrated forecast look at least this wrong. Below 0.05 is "
+        "Probability that a calibrated forecast deviates at least this much by chance. Below 0.05 is "
         "suspicious.",
     ),
     (
         "PIT",
-        "The forecast probability of finishing as well as the car did, or better. Over many calibrated "
-        "forecasts "
-        "all values are equally common.",
+        "Forecast probability of the observed finish or a better one. Over many calibrated forecasts all "
+        "values are equally common.",
     ),
     (
         "R-hat",
-        "Whether independent runs of a fit agree: 1.00 is full agreement, above 1.05 the fit is refused.",
+        "Agreement of independent chains of a fit: 1.00 is full agreement, above 1.05 the fit is refused.",
     ),
     (
         "RPS",
-        "CRPS divided by the number of places but one, so that fields of any size compare. Smaller is "
+        "CRPS divided by the number of cars minus one, so that fields of any size are comparable. Smaller is "
         "better.",
     ),
     (
@@ -256,5 +252,5 @@ GLOSSARY = (
         "Sharpness",
         "Width of the forecast's intervals. Narrower is better, but only among calibrated forecasts.",
     ),
-    ("Start order", "A forecast that knows nothing but where each car starts."),
+    ("Start order", "A forecast that uses only the start position of each car."),
 )

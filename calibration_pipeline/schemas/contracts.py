@@ -1,4 +1,4 @@
-"""The Pandera contract of each stored value, and the message of a failure."""
+"""Pandera contracts by asset, validation against them, and the message of a failure."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -44,11 +44,11 @@ BOUNDARIES: Mapping[str, Any] = {
 
 
 class ContractError(ValueError):
-    """A value breaks the contract of its asset; names asset, partition, variable, rule and values."""
+    """Error of a value that breaks its contract; names asset, partition, variable, rule and values."""
 
 
 def validate(value: Any, asset: str, partition: str | None = None) -> Any:
-    """Return `value` if it fulfils the contract of `asset`.
+    """Return `value` after a check of the contract of `asset`.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def validate(value: Any, asset: str, partition: str | None = None) -> Any:
     Raises
     ------
     ContractError
-        With the first failures in one line.
+        If `value` breaks the contract; the message has the first failures in one line.
     """
     try:
         return BOUNDARIES[asset].validate(value, lazy=True)
@@ -88,7 +88,7 @@ def value_type(asset: str) -> type[pl.DataFrame] | type[xr.Dataset] | type[xr.Da
 
 
 def place(asset: str, partition: str | None) -> str:
-    """Return how messages name an asset's partition.
+    """Return the name of an asset's partition in messages.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def place(asset: str, partition: str | None) -> str:
 
 
 class Column(NamedTuple):
-    """A column of a table, or a variable of an array, as its contract declares it."""
+    """Declaration of a table's column, or of a dataset's variable, in a contract."""
 
     name: str
     type: str
@@ -108,7 +108,7 @@ class Column(NamedTuple):
 
 
 def declared_columns(asset: str) -> list[Column]:
-    """Return the columns or variables of an asset's contract; in a tree, the group stands before the name."""
+    """Return the columns or variables of an asset's contract; in a tree, the name starts with the group."""
     return _columns(BOUNDARIES[asset].to_schema())
 
 

@@ -1,7 +1,7 @@
 """Pandera contracts of the labelled arrays.
 
-Fields differ in size: `driver` is padded to the widest field, cars first, padding last. `field_size`
-says how many cars a race has; what lies beyond it is never read.
+Fields differ in size: `driver` is padded to the widest field, cars first, padding last. `field_size` is the
+number of cars in a race; values beyond it are never read.
 """
 
 import numpy as np
@@ -17,14 +17,14 @@ RACE = ("race",)
 CAR = ("race", "driver")
 RACE_SCENARIO = ("race", "scenario")
 OUTCOME = ("race", "scenario", "driver")
-PLACE = ("race", "driver", "position")
+POSITION = ("race", "driver", "position")
 PAIR = ("race", "driver", "opponent")
 
 SUM_TOLERANCE = 1e-6
 
 
 def car_mask(dataset: xr.Dataset) -> xr.DataArray:
-    """Which slots hold a car: (race, driver), bool.
+    """Return which slots hold a car: (race, driver), bool.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ def car_mask(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def list_cars(dataset: xr.Dataset) -> pl.DataFrame:
-    """Return the cars of every race, a row each, in the order in which `car_mask` picks them.
+    """Return the cars of every race, a row each, in the order of `car_mask`.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        As `car_mask` takes it, with the coordinates `race` and `driver_id`.
+        As for `car_mask`, with the coordinates `race` and `driver_id`.
 
     Returns
     -------
@@ -61,14 +61,14 @@ def list_cars(dataset: xr.Dataset) -> pl.DataFrame:
 
 
 class Races(pa.DatasetModel):
-    """The coordinates that every dataset over races and cars has."""
+    """Coordinates of every dataset over races and cars."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
     season: Coordinate[np.int32] = pa.Field(dims=RACE, description="Season, year")
     round: Coordinate[np.int32] = pa.Field(dims=RACE, ge=1, description="Points race of the season")
     race_order: Coordinate[np.int32] = pa.Field(dims=RACE, description="100 * season + round")
     track_id: Coordinate[np.str_] = pa.Field(dims=RACE, description="Track and layout")
-    archetype: Coordinate[np.str_] = pa.Field(dims=RACE, description="Kind of track")
+    archetype: Coordinate[np.str_] = pa.Field(dims=RACE, description="Archetype of the track")
     fold: Coordinate[np.str_] = pa.Field(dims=RACE, description="Block of races forecast from one fit")
     field_size: Coordinate[np.int16] = pa.Field(dims=RACE, ge=1, description="Cars in the race")
     driver_id: Coordinate[np.str_] = pa.Field(dims=CAR, description="Driver, '' for padding")
@@ -96,7 +96,7 @@ class ScenarioEnsemble(Races):
         dims=OUTCOME, required=False, ge=0, description="Green laps on which fastest"
     )
     race_laps: np.int16 = pa.Field(
-        dims=RACE_SCENARIO, required=False, ge=1, description="Laps that the race ran"
+        dims=RACE_SCENARIO, required=False, ge=1, description="Laps run in the race"
     )
     green_laps: np.int16 = pa.Field(dims=RACE_SCENARIO, required=False, ge=0, description="Laps under green")
     n_cautions: np.int16 = pa.Field(dims=RACE_SCENARIO, required=False, ge=0, description="Caution periods")
@@ -116,13 +116,13 @@ class ScenarioEnsemble(Races):
 
 
 class FinishProbabilities(Races):
-    """Finish probabilities by race, car and place; rows and columns over the cars sum to 1."""
+    """Finish probabilities by race, car and position; rows and columns over the cars sum to 1."""
 
-    probability: np.float64 = pa.Field(dims=PLACE, ge=0, le=1, description="P(finish = position)")
+    probability: np.float64 = pa.Field(dims=POSITION, ge=0, le=1, description="P(finish = position)")
 
 
 class Backtest(Races):
-    """Out-of-sample finish probabilities, raw and recalibrated, with what happened."""
+    """Out-of-sample finish probabilities, raw and recalibrated, with the official finishes."""
 
     calibration_as_of: Coordinate[np.int32] = pa.Field(
         dims=RACE, ge=0, description="race_order of the last race that the calibration saw, 0 for none"
@@ -133,9 +133,9 @@ class Backtest(Races):
     n_calibration_races: Coordinate[np.int32] = pa.Field(
         dims=RACE, ge=0, description="Races of the archetype that the calibration was fitted on"
     )
-    raw: np.float64 = pa.Field(dims=PLACE, ge=0, le=1, description="P(finish = position), raw")
+    raw: np.float64 = pa.Field(dims=POSITION, ge=0, le=1, description="P(finish = position), raw")
     recalibrated: np.float64 = pa.Field(
-        dims=PLACE, ge=0, le=1, description="P(finish = position), recalibrated"
+        dims=POSITION, ge=0, le=1, description="P(finish = position), recalibrated"
     )
     raw_head_to_head: np.float64 = pa.Field(
         dims=PAIR, ge=0, le=1, description="P(driver beats opponent), raw"
@@ -143,7 +143,7 @@ class Backtest(Races):
     recalibrated_head_to_head: np.float64 = pa.Field(
         dims=PAIR, ge=0, le=1, description="P(driver beats opponent), recalibrated"
     )
-    finish_position: np.int16 = pa.Field(dims=CAR, ge=0, description="What happened, 0 for padding")
+    finish_position: np.int16 = pa.Field(dims=CAR, ge=0, description="Official finish, 0 for padding")
     share_beaten: np.float64 = pa.Field(
         dims=CAR, ge=0, lt=1, description="Mean share of the field beaten in earlier races, 0 for padding"
     )
@@ -157,17 +157,17 @@ class Backtest(Races):
         "raw", "recalibrated", error=f"rows and columns over the cars must sum to 1 within {SUM_TOLERANCE}"
     )
     def coherent(cls, probability: xr.DataArray) -> bool:
-        """Every car finishes somewhere, every place is taken."""
+        """Every car has a position, and every position is taken."""
         return is_coherent(probability)
 
     @check("calibration_as_of", error="calibration_as_of must be before the race (race_order)")
     def nothing_from_the_future(cls, calibration_as_of: xr.DataArray) -> bool:
-        """The calibration that is applied to a race saw only earlier ones."""
+        """The calibration that is applied to a race saw only earlier races."""
         return bool((calibration_as_of.values < calibration_as_of["race_order"].values).all())
 
 
 def is_coherent(probability: xr.DataArray) -> bool:
-    """Whether rows and columns over the cars of every race sum to 1, and padding is 0.
+    """Return whether rows and columns over the cars of every race sum to 1, and padding is 0.
 
     Parameters
     ----------
@@ -195,13 +195,13 @@ class Posterior(pa.DatasetModel):
 
 
 class SampleStats(pa.DatasetModel):
-    """What the sampler says of itself."""
+    """Statistics of the sampler, by draw."""
 
     diverging: np.bool_ = pa.Field(dims=("chain", "draw"), description="Divergent transition")
 
 
 class FitConvergence(pa.DatasetModel):
-    """Whether the sampler converged, by fit: one a fold, and `latest`; NaN where it cannot be told."""
+    """Convergence diagnostics by fit: one a fold, and `latest`; NaN where a diagnostic is undefined."""
 
     fold: Coordinate[np.str_] = pa.Field(dims=("fold",), unique=True, description="Fold, or latest")
     parameter: Coordinate[np.str_] = pa.Field(
@@ -220,7 +220,7 @@ class FitConvergence(pa.DatasetModel):
 
 
 class CalibrationPosterior(pa.DataTreeModel):
-    """A fit, self-contained: `xarray.open_datatree` and ArviZ read it as it is."""
+    """A fit with its draws and diagnostics; `xarray.open_datatree` and ArviZ read it directly."""
 
     posterior: Posterior
     sample_stats: SampleStats
@@ -228,11 +228,11 @@ class CalibrationPosterior(pa.DataTreeModel):
 
 
 class SimulatedTruth(pa.DatasetModel):
-    """What the races of a simulated season were drawn from; a law's parameters are one an archetype."""
+    """True parameters and latent variables of a simulated season; laws have parameters by archetype."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
     driver: Coordinate[np.str_] = pa.Field(dims=("driver",), unique=True, description="driver_id")
-    archetype: Coordinate[np.str_] = pa.Field(dims=("archetype",), unique=True, description="Kind of track")
+    archetype: Coordinate[np.str_] = pa.Field(dims=("archetype",), unique=True, description="Archetype")
     skill: np.float64 = pa.Field(dims=("driver", "archetype"), description="Driver's part of the ability")
     team_strength: np.float64 = pa.Field(
         dims=("driver", "archetype"), description="Team's part of the ability"
@@ -240,7 +240,7 @@ class SimulatedTruth(pa.DatasetModel):
     sharpness: np.float64 = pa.Field(dims=("archetype",), gt=0, description="Factor of the ability")
     chaos: np.float64 = pa.Field(dims=RACE, description="Chaos of the race")
     speed: np.float64 = pa.Field(
-        dims=("race", "driver"), nullable=True, description="Utility before luck, NaN if not racing"
+        dims=("race", "driver"), nullable=True, description="Speed before luck, NaN if not racing"
     )
 
 
@@ -300,7 +300,7 @@ class PooledPosterior(pa.DataTreeModel):
 
 
 class CarResults(pa.DatasetModel):
-    """What happened to the cars of an archetype's races; 0 and False in padding."""
+    """Results of the cars of an archetype's races; 0 and False in padding."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
     finish_position: np.int16 = pa.Field(dims=CAR, ge=0, description="Official finish")

@@ -1,4 +1,4 @@
-"""Pandera contracts of the tables on the coming race; without rows where none is announced."""
+"""Pandera contracts of the tables on the next race; the tables are empty where none is announced."""
 
 import pandera.polars as pa
 import polars as pl
@@ -10,13 +10,13 @@ RACE_ID = "Race, unique over seasons"
 DRIVER_ID = "Driver, stable over races"
 
 
-def _chance(what: str) -> float:
-    return pa.Field(ge=0, le=1, nullable=True, description=f"Probability of {what}, null if not known")
+def _chance(event: str) -> float:
+    return pa.Field(ge=0, le=1, nullable=True, description=f"Probability of {event}, null if not known")
 
 
 def _end(end: str) -> float:
-    told = f"{end} end of its 90 % interval, over what the calibration leaves unsure; null without it"
-    return pa.Field(ge=0, le=1, nullable=True, description=told)
+    description = f"{end} end of its 90 % interval, over the uncertainty of the calibration; null without it"
+    return pa.Field(ge=0, le=1, nullable=True, description=description)
 
 
 def _error() -> float:
@@ -24,13 +24,13 @@ def _error() -> float:
 
 
 class ForecastChances(Table):
-    """One row a car of the coming race: how likely it wins, ends in front, or drops out."""
+    """One row a car of the next race: probabilities of a win, a top 5, a top 10 and a retirement."""
 
     race_id: int = pa.Field(ge=0, description=RACE_ID)
     driver_id: str = pa.Field(str_length={"min_value": 1}, unique=True, description=DRIVER_ID)
-    driver: str = pa.Field(description="Driver's name as people read it")
-    car_number: str = pa.Field(nullable=True, description="Number on the door, null where not known")
-    start_position: int = pa.Field(ge=1, description="Place on the grid, or the expected one if none is set")
+    driver: str = pa.Field(description="Driver's name")
+    car_number: str = pa.Field(nullable=True, description="Car number, null where not known")
+    start_position: int = pa.Field(ge=1, description="Grid position, or the expected one if none is set")
     win: float = _chance("winning")
     win_lower: float = _end("Lower")
     win_upper: float = _end("Upper")
@@ -53,17 +53,17 @@ class ForecastChances(Table):
 
     @pa.dataframe_check(error="the chances of a win must add up to 1")
     def wins_add_up(cls, data: PolarsData) -> pl.LazyFrame:
-        """Somebody wins."""
+        """One car wins."""
         return data.lazyframe.select((pl.col("win").sum().over("race_id") - 1).abs() < 1e-6)
 
 
 class ForecastEvents(Table):
-    """One row a joint event of the coming race."""
+    """One row a joint event of the next race."""
 
     race_id: int = pa.Field(ge=0, description=RACE_ID)
     event: str = pa.Field(unique=True, description="The event, as an expression")
-    about: str = pa.Field(isin=["car", "pair", "race"], description="What a case of it is")
-    n_cases: int = pa.Field(ge=1, description="Times it can happen in the race")
+    about: str = pa.Field(isin=["car", "pair", "race"], description="Unit of a case")
+    n_cases: int = pa.Field(ge=1, description="Number of cases in the race")
     predicted: float = pa.Field(ge=0, le=1, description="Mean probability of a case")
     lower: float = _end("Lower")
     upper: float = _end("Upper")
@@ -71,7 +71,7 @@ class ForecastEvents(Table):
 
 
 class ForecastScenarios(Table):
-    """One row a calibrated scenario and car of the coming race."""
+    """One row a recalibrated scenario and car of the next race."""
 
     race_id: int = pa.Field(ge=0, description=RACE_ID)
     scenario: int = pa.Field(ge=0, description="Scenario, from 0; all are equally likely")
@@ -90,6 +90,6 @@ class ForecastScenarios(Table):
 
     @pa.dataframe_check(error="finish_position must be a permutation of 1..n within a scenario")
     def finish_is_a_permutation(cls, data: PolarsData) -> pl.LazyFrame:
-        """Each place is taken once."""
+        """Each position is taken once."""
         rank = pl.col("finish_position").rank("ordinal").over("scenario")
         return data.lazyframe.select(rank == pl.col("finish_position"))

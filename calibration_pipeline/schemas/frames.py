@@ -1,6 +1,6 @@
 """Pandera contracts of the tables. Column names and units here are the project's vocabulary.
 
-`race_order` is `100 * season + round`: races compare by it, and nothing compares races by date.
+`race_order` is `100 * season + round`. It orders the races; dates never do.
 """
 
 import datetime
@@ -18,7 +18,7 @@ RULINGS = ("trust", "trust after recalibration", "do not trust", "cannot tell ye
 
 
 class Table(pa.DataFrameModel):
-    """What every table shares: exactly the declared columns, in any order."""
+    """Base of the table contracts: exactly the declared columns, in any order."""
 
     class Config:
         """Pandera options."""
@@ -27,35 +27,35 @@ class Table(pa.DataFrameModel):
 
 
 class RaceKeys(Table):
-    """The columns that say which race a row belongs to."""
+    """Columns that identify the race of a row."""
 
     race_id: int = pa.Field(ge=0, description="Race, unique over seasons")
     season: int = pa.Field(ge=1949, le=2200, description="Season, year")
     round: int = pa.Field(ge=1, le=99, description="Points race of the season, from 1")
     race_order: int = pa.Field(description="100 * season + round: the order of races in time")
     track_id: str = pa.Field(description="Track and layout, as in the track catalogue")
-    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
 
 
 class CarKeys(Table):
-    """The columns that say which car of a race a row belongs to."""
+    """Columns that identify the car of a row within its race."""
 
     driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
-    driver: str = pa.Field(description="Driver's name as people read it")
+    driver: str = pa.Field(description="Driver's name")
     car_number: str = pa.Field(
-        nullable=True, description="Number on the door, e.g. '07', null where the source lacks it"
+        nullable=True, description="Car number, e.g. '07', null where the source lacks it"
     )
     team: str = pa.Field(nullable=True, description="Team, null where the source lacks it")
     make: str = pa.Field(nullable=True, description="Manufacturer, null where the source lacks it")
 
 
 class TrackTable(Table):
-    """One row a track and era: what is known without racing."""
+    """One row a track and era: facts that are known without racing."""
 
     track_id: str = pa.Field(str_length={"min_value": 1}, description="Track and layout")
-    name: str = pa.Field(str_length={"min_value": 1}, description="Name as people know it")
+    name: str = pa.Field(str_length={"min_value": 1}, description="Common name")
     archetype: str = pa.Field(
-        isin=list(ARCHETYPES), nullable=True, description="Kind of track, null if it fits none"
+        isin=list(ARCHETYPES), nullable=True, description="Archetype of the track, null if it fits none"
     )
     first_season: int = pa.Field(ge=1949, le=2200, description="First season of the era")
     last_season: int = pa.Field(
@@ -77,9 +77,7 @@ class LapTelemetry(Table):
     season: int = pa.Field(ge=1949, le=2200, description="Season, year")
     track_id: str = pa.Field(description="Track and layout, as in the track catalogue")
     driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
-    car_number: str = pa.Field(
-        nullable=True, description="Number on the door, null where the source lacks it"
-    )
+    car_number: str = pa.Field(nullable=True, description="Car number, null where the source lacks it")
     lap: int = pa.Field(ge=0, description="Lap, 0 is the grid")
     position: int = pa.Field(ge=1, description="Running position at the end of the lap")
     lap_time_s: float = pa.Field(gt=0, nullable=True, description="Lap time, s; null if not timed")
@@ -92,7 +90,7 @@ class LapTelemetry(Table):
 
     @pa.dataframe_check(error="lap_time_s must be finite, or null where a lap was not timed; NaN is refused")
     def lap_time_is_finite(cls, data: PolarsData) -> pl.LazyFrame:
-        """Not a number is no lap time."""
+        """NaN is not a lap time."""
         return data.lazyframe.select(pl.col("lap_time_s").is_finite().fill_null(True))
 
 
@@ -100,13 +98,13 @@ class RaceResults(RaceKeys, CarKeys):
     """One row a starter and race."""
 
     race_date: datetime.date = pa.Field(nullable=True, description="Day of the race")
-    start_position: int = pa.Field(ge=1, description="Place on the grid")
+    start_position: int = pa.Field(ge=1, description="Grid position")
     finish_position: int = pa.Field(ge=1, description="Official finish, 1..n within a race")
     laps_completed: int = pa.Field(ge=0, description="Laps completed by the car")
     laps_led: int = pa.Field(ge=0, nullable=True, description="Laps led by the car, null if not known")
     running: bool = pa.Field(description="Whether the car was running at the finish")
     status: str = pa.Field(description="'running' or the cause of retirement")
-    race_laps: int = pa.Field(ge=1, nullable=True, description="Laps that the race ran")
+    race_laps: int = pa.Field(ge=1, nullable=True, description="Laps run in the race")
     scheduled_laps: int = pa.Field(ge=1, nullable=True, description="Laps that were scheduled")
     green_laps: int = pa.Field(ge=0, nullable=True, description="Laps of the race under green")
     n_cautions: int = pa.Field(ge=0, nullable=True, description="Caution periods of the race")
@@ -124,13 +122,13 @@ class RaceResults(RaceKeys, CarKeys):
 
     @pa.dataframe_check(error="finish_position must be a permutation of 1..n within a race")
     def finish_is_a_permutation(cls, data: PolarsData) -> pl.LazyFrame:
-        """Each place is taken once."""
+        """Each position is taken once."""
         rank = pl.col("finish_position").rank("ordinal").over("race_id")
         return data.lazyframe.select(rank == pl.col("finish_position"))
 
     @pa.dataframe_check(error="start_position must be unique within a race")
     def start_is_unique(cls, data: PolarsData) -> pl.LazyFrame:
-        """No two cars share a place on the grid."""
+        """No two cars share a grid position."""
         return data.lazyframe.select(pl.struct("race_id", "start_position").is_unique())
 
     @pa.dataframe_check(error="a car number must be unique within a race")
@@ -141,11 +139,11 @@ class RaceResults(RaceKeys, CarKeys):
 
 
 class EntryList(RaceKeys, CarKeys):
-    """Who races, known before the start: the race results without what happened."""
+    """Entries known before the start: the race results without the outcomes."""
 
     race_date: datetime.date = pa.Field(nullable=True, description="Day of the race")
     scheduled_laps: int = pa.Field(ge=1, nullable=True, description="Laps that are scheduled")
-    start_position: int = pa.Field(ge=1, nullable=True, description="Place on the grid, null if not set yet")
+    start_position: int = pa.Field(ge=1, nullable=True, description="Grid position, null if not set yet")
 
     class Config:
         """Pandera options."""
@@ -185,9 +183,9 @@ class LapAggregates(Table):
 
 
 class DriverFeatures(RaceKeys, CarKeys):
-    """What is known of a car before its race. Larger is better unless the column says otherwise.
+    """Features of a car before its race. Larger is better unless the description states otherwise.
 
-    Forms are normal scores of a place within its field: 0 is mid-field, +2 about the winner.
+    Forms are normal scores of a position within its field: 0 is mid-field, +2 about the winner.
     """
 
     race_date: datetime.date = pa.Field(nullable=True, description="Day of the race")
@@ -195,13 +193,13 @@ class DriverFeatures(RaceKeys, CarKeys):
     feature_as_of: int = pa.Field(
         ge=0, description="race_order of the last race that any feature of the row used, 0 for none"
     )
-    start_position: int = pa.Field(ge=1, description="Place on the grid")
+    start_position: int = pa.Field(ge=1, description="Grid position")
     finish_form: float = pa.Field(description="Exponentially weighted finish, shrunk to a newcomer's")
     running_form: float = pa.Field(
-        description="Exponentially weighted place by rating, else by running position, else at the finish"
+        description="Exponentially weighted position by rating, else running position, else finish"
     )
     recent_form: float = pa.Field(description="As running_form, over the last races")
-    start_form: float = pa.Field(description="Exponentially weighted place on the grid")
+    start_form: float = pa.Field(description="Exponentially weighted grid position")
     pace_form: float = pa.Field(
         nullable=True, description="Exponentially weighted -100 * green_pace within +-2, %; null without laps"
     )
@@ -211,13 +209,11 @@ class DriverFeatures(RaceKeys, CarKeys):
     team_archetype_form: float = pa.Field(
         description="Deviation from running_form of the team's drivers on this archetype, shrunk"
     )
-    car_form: float = pa.Field(
-        description="As running_form, of the car whoever drove it, shrunk to team_form"
-    )
+    car_form: float = pa.Field(description="As running_form, of the car with any driver, shrunk to team_form")
     led_form: float = pa.Field(ge=0, description="Exponentially weighted share of laps led")
     experience: float = pa.Field(ge=0, description="log(1 + earlier races)")
     incident_form: float = pa.Field(
-        description="Logit of the retirement rate minus that of the fields raced in; smaller is better"
+        description="Logit of the retirement rate minus that of the driver's fields; smaller is better"
     )
     track_incident_rate: float = pa.Field(
         ge=0, le=1, description="Share of cars retired on this track, shrunk to the archetype"
@@ -238,16 +234,16 @@ class DriverFeatures(RaceKeys, CarKeys):
 
     @pa.dataframe_check(error="feature_as_of must be before the race (race_order)")
     def nothing_from_the_future(cls, data: PolarsData) -> pl.LazyFrame:
-        """No feature knows the race itself or a later one."""
+        """No feature uses the race itself or a later race."""
         return data.lazyframe.select(pl.col("feature_as_of") < pl.col("race_order"))
 
 
 class MetricTable(Table):
     """Scores in long form, one estimate a row, with the race-clustered 95 % interval."""
 
-    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
-    forecast: str = pa.Field(isin=list(FORECASTS), description="Which forecast is scored")
-    quantity: str = pa.Field(description="What is estimated, e.g. crps")
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
+    forecast: str = pa.Field(isin=list(FORECASTS), description="Scored forecast")
+    quantity: str = pa.Field(description="Estimated quantity, e.g. crps")
     level: str = pa.Field(description="Interval level or event, empty where there is none")
     reference: str = pa.Field(
         isin=["", *FORECASTS],
@@ -255,7 +251,7 @@ class MetricTable(Table):
     )
     estimate: float = pa.Field(nullable=True, description="The estimate")
     lower: float = pa.Field(
-        nullable=True, description="Lower end of the 95 % interval, null if it cannot be told"
+        nullable=True, description="Lower end of the 95 % interval, null if it cannot be estimated"
     )
     upper: float = pa.Field(nullable=True, description="Upper end of the 95 % interval")
     error_ratio: float = pa.Field(
@@ -270,8 +266,8 @@ class MetricTable(Table):
     )
     n_races: int = pa.Field(ge=0, description="Races scored")
     n_cars: int = pa.Field(ge=0, description="Cars scored, over all races")
-    orientation: str = pa.Field(isin=list(ORIENTATIONS), description="What is better")
-    estimator: str = pa.Field(description="How it was estimated")
+    orientation: str = pa.Field(isin=list(ORIENTATIONS), description="Orientation of the estimate")
+    estimator: str = pa.Field(description="Estimator")
 
     class Config:
         """Pandera options."""
@@ -280,12 +276,10 @@ class MetricTable(Table):
 
 
 class JointEventTable(Table):
-    """Predicted against observed joint events, and what the dependence between cars is worth in them."""
+    """Predicted and observed joint events, and the gain from the dependence between cars."""
 
-    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
-    forecast: str = pa.Field(
-        isin=["raw", "recalibrated"], description="Which forecast is held against the results"
-    )
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
+    forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Verified forecast")
     event: str = pa.Field(description="The event, as an expression")
     predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability")
     observed: float = pa.Field(ge=0, le=1, description="Observed share")
@@ -302,7 +296,7 @@ class JointEventTable(Table):
         gt=0, le=1, description="The same for the smallest p-value of all events of the forecast (min-p)"
     )
     gain: float = pa.Field(
-        description="Log-score gain over the same cars made independent, nats a race; larger is better"
+        description="Log-score gain over the same cars if independent, nats a race; larger is better"
     )
     gain_lower: float = pa.Field(nullable=True, description="Lower end of the gain's 95 % interval")
     gain_upper: float = pa.Field(nullable=True, description="Upper end of the gain's 95 % interval")
@@ -326,8 +320,8 @@ class JointEventTable(Table):
     gain_over_raw_upper: float = pa.Field(
         nullable=True, description="Upper end of that gain's 95 % interval, paired by race"
     )
-    n_races: int = pa.Field(ge=1, description="Races judged")
-    n_cases: int = pa.Field(ge=1, description="Times the event could have happened")
+    n_races: int = pa.Field(ge=1, description="Races verified")
+    n_cases: int = pa.Field(ge=1, description="Cases of the event")
 
 
 class CalibrationCurves(Table):
@@ -336,8 +330,8 @@ class CalibrationCurves(Table):
     Ascending in `predicted` within forecast and event.
     """
 
-    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
-    forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Which forecast")
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
+    forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Verified forecast")
     event: str = pa.Field(description="'win', 'top 5', 'top 10' or 'head to head'")
     predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability of the block")
     predicted_from: float = pa.Field(ge=0, le=1, description="Smallest predicted probability of the block")
@@ -353,20 +347,20 @@ class CalibrationCurves(Table):
 
 
 class ReportPictures(Table):
-    """Pictures of one kind of track, as the report shows them."""
+    """Pictures in the report, one row a picture of an archetype."""
 
-    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
     picture: str = pa.Field(unique=True, description="Name, unique in the report")
     png: pl.Binary = pa.Field(description="The image, PNG")
 
 
 class VerdictTable(Table):
-    """What was ruled on an archetype: one row a line of evidence, what decides first."""
+    """Verdict on an archetype: one row a line of evidence, the deciding line first."""
 
-    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Kind of track")
-    verdict: str = pa.Field(isin=list(RULINGS), description="What was ruled")
+    archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
+    verdict: str = pa.Field(isin=list(RULINGS), description="Verdict")
     races_needed: int = pa.Field(
-        ge=1, nullable=True, description="Races still needed where it cannot be told yet, null if not known"
+        ge=1, nullable=True, description="Races still needed where the verdict is open, null if not known"
     )
     line: int = pa.Field(ge=1, description="Number of the line of evidence, from 1")
     evidence: str = pa.Field(description="The line of evidence")
@@ -384,9 +378,9 @@ class ModelComparison(Table):
     rank: int = pa.Field(ge=0, description="0 is the best")
     elpd: float = pa.Field(description="Expected log score over the races, nats; larger is better")
     se: float = pa.Field(ge=0, description="Standard error of elpd")
-    elpd_diff: float = pa.Field(le=0, description="elpd minus that of the best")
+    elpd_diff: float = pa.Field(le=0, description="elpd minus the largest elpd")
     dse: float = pa.Field(ge=0, description="Standard error of elpd_diff")
     p: float = pa.Field(description="Effective number of parameters")
     weight: float = pa.Field(ge=0, le=1, description="Stacking weight")
     n_races: int = pa.Field(ge=0, description="Races")
-    worst_pareto_k: float = pa.Field(description="Largest Pareto k; above 0.7 the estimate is unsure")
+    worst_pareto_k: float = pa.Field(description="Largest Pareto k; above 0.7 the estimate is unreliable")

@@ -1,4 +1,4 @@
-"""Where seasons come from: every source yields the same frames, and says what it left out."""
+"""Sources of seasons: each returns the same frames, and names the races that it leaves out."""
 
 from calibration_pipeline.sources.base import SeasonData, Source, SourceError
 

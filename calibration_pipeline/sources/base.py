@@ -1,4 +1,4 @@
-"""What every source of races promises: the frames, the counts and the one error."""
+"""Interface of every source of races: frames, counts and errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from pandera.errors import SchemaErrors
 
 
 class SourceError(ValueError):
-    """A source cannot give what was asked for; one line says what, where and why."""
+    """Error of a source that cannot return the requested data; one line names data, address and reason."""
 
 
 class MissingDocumentError(SourceError):
-    """A source has no such document."""
+    """Error of a document that a source does not have."""
 
 
 NAME_MARKS = r"\*|#|\([A-Za-z]{1,2}\)"
@@ -23,7 +23,7 @@ NAME_MARKS = r"\*|#|\([A-Za-z]{1,2}\)"
 
 @dataclass(frozen=True)
 class SeasonData:
-    """A season as a source tells it.
+    """Frames of a season, and counts of the rows that were read and left out.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class SeasonData:
     lap_telemetry : polars.DataFrame
         Schema `LapTelemetry`, ordered by race, driver and lap; empty where the source has no laps.
     counts : dict[str, int]
-        What was read and what was left out, by name.
+        Numbers of races, cars and laps that were read or left out, by name.
     left_out : list[str]
         One line for every race that was left out, with the reason.
     """
@@ -44,11 +44,11 @@ class SeasonData:
 
 
 class Source(Protocol):
-    """A source of seasons; all sources are interchangeable."""
+    """Protocol of a source of seasons; all sources are interchangeable."""
 
     @property
     def name(self) -> str:
-        """The name by which settings know the source."""
+        """Name of the source in the settings."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class Source(Protocol):
         Raises
         ------
         SourceError
-            If the source cannot tell.
+            If the source cannot list its seasons.
         """
         ...
 
@@ -68,19 +68,19 @@ class Source(Protocol):
         Raises
         ------
         SourceError
-            If the source has no such season, or what it has cannot be used.
+            If the source has no such season, or its data cannot be used.
         """
         ...
 
     def finished_races(self, season: int) -> dict[int, str]:
         """Return the races of `season` that have run and that `load_season` would read.
 
-        It asks for as little as the source allows, so that it can be asked every few minutes.
+        The request is as small as the source allows, so that a sensor can repeat it every few minutes.
 
         Returns
         -------
         dict[int, str]
-            race_id → what people call the race, in race order; empty where the source has no such season yet.
+            race_id → label of the race, in race order; empty where the source has no such season yet.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Source(Protocol):
         Parameters
         ----------
         after_season : int
-            Newest season known; the race is looked for in it and in the one that follows.
+            Newest season known; the race is in it or in the following season.
 
         Returns
         -------
@@ -105,17 +105,17 @@ class Source(Protocol):
         ...
 
 
-def hold_to_contract(schema: type[pa.DataFrameModel], frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Return the columns of `frame` that `schema` names, held against it.
+def validate_frame(schema: type[pa.DataFrameModel], frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return the columns of `frame` that `schema` declares, after a check of the contract.
 
     Parameters
     ----------
     schema : type of pandera.polars.DataFrameModel
         The contract.
     frame : polars.DataFrame
-        What a source read.
+        Frame that a source has read.
     where : str
-        Season and address, for the message.
+        Season and address, for messages.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Laps of a race beside its results, as every source that has laps joins them."""
+"""Joins of a race's laps to its results, for every source that has laps."""
 
 from collections import Counter
 
@@ -8,9 +8,9 @@ import polars as pl
 def attach_laps(
     results: pl.DataFrame, laps: pl.DataFrame, flags: pl.DataFrame, counts: Counter[str]
 ) -> pl.DataFrame:
-    """Return the laps of the cars in `results`, with flags, adding what is odd to `counts`.
+    """Return the laps of the cars in `results`, with flags; add irregular laps to `counts`.
 
-    A car's laps are found by the driver's id, and by car number where the id is not there.
+    A car's laps are found by the driver's id, or by car number where there is no id.
 
     Returns
     -------
@@ -26,8 +26,8 @@ def attach_laps(
         .join(cars.join(laps, on=feed_id, how="anti").drop(feed_id), on="car_number")
     )
     found = pl.concat([by_id, by_number.select(by_id.columns)])
-    placed = found.filter(pl.col("position") > 0)
-    once = placed.unique(["driver_id", "lap"], keep="first", maintain_order=True)
+    with_position = found.filter(pl.col("position") > 0)
+    once = with_position.unique(["driver_id", "lap"], keep="first", maintain_order=True)
     timed = once.with_columns(
         pl.when(pl.col("lap_time_s") > 0).then(pl.col("lap_time_s")).alias("lap_time_s")
     )
@@ -37,8 +37,8 @@ def attach_laps(
     )
     counts["laps"] += telemetry.height
     counts["laps_without_result"] += laps.height - found.height
-    counts["laps_without_position"] += found.height - placed.height
-    counts["laps_repeated"] += placed.height - once.height
+    counts["laps_without_position"] += found.height - with_position.height
+    counts["laps_repeated"] += with_position.height - once.height
     counts["laps_without_time"] += telemetry.filter(pl.col("lap") > 0)["lap_time_s"].null_count()
     counts["laps_in_gaps"] += int(gaps["missing"].sum())
     counts["cars_with_lap_gaps"] += gaps.filter(pl.col("missing") > 0).height
@@ -47,9 +47,9 @@ def attach_laps(
 
 
 def attach_fastest_laps(results: pl.DataFrame, laps: pl.DataFrame, race_laps: int | None) -> pl.DataFrame:
-    """Add to each car on how many green laps it was the fastest; null where no lap was timed.
+    """Add the number of green laps on which each car was the fastest; null where no lap was timed.
 
-    Of cars with the same time the one ahead on the track counts.
+    Of cars with the same time, the car ahead on the track counts.
     """
     green = laps.filter(
         pl.col("flag") == "green",

@@ -1,11 +1,10 @@
-"""A polite and patient reader of documents on the web: limits on time, size, redirects and rate.
+"""Web client for documents, with throttling, retries with backoff, and limits on time, size and redirects.
 
-Everything a server says is untrusted. Time is limited by the event loop's time-outs, requests are spaced by
-sleeping before each, and clients of one server take turns: no clock is read.
+All responses are untrusted. Time-outs of the event loop limit the time. A sleep before each request limits
+the rate, and a lock serialises the clients of one server. No clock is read.
 """
 
 import asyncio
-import fcntl
 import logging
 import random
 import re
@@ -19,9 +18,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from filelock import FileLock
 from fsspec.asyn import get_loop, sync
 
-from calibration_pipeline.io.addresses import tellable_cause, without_credentials
+from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.sources.base import MissingDocumentError, SourceError
 
 if TYPE_CHECKING:
@@ -30,40 +30,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**18
-PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
-# The live feed's store answers 403, not 404, for what it does not have.
+TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# The live feed's store answers 403, not 404, for a missing document.
 MISSING_STATUS = (403, 404, 410)
 REDIRECTS = (301, 302, 303, 307, 308)
 NOT_MODIFIED = 304
 HEADERS = {"User-Agent": "calibration-pipeline", "Accept": "application/json", "Accept-Encoding": "gzip"}
 # The characters of an address that needs no encoding: RFC 3986, appendix A.
 ENCODED = re.compile(r"(?:[\w.~:/?@!$&'()*+,;=\[\]-]|%[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
-# What is sent back to ask whether a document has changed, by the header that it came with.
+# Request header that revalidates a copy, by the response header of the copy.
 VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
 
 @dataclass(frozen=True)
 class WebLimits:
-    """How long, how much and how often.
+    """Limits of a web client on time, size, retries, redirects and rate.
 
     Attributes
     ----------
     connect_s, read_s : float
-        Seconds to connect, and to wait for the answer or its next bytes.
+        Seconds to connect, and to wait for the response or its next bytes.
     total_s : float
-        Seconds for one document in all: tries, waits between them and redirects included.
+        Seconds for one document in total: tries, waits and redirects included.
     spacing_s : float
         Seconds of rest before every request.
     tries : int
-        How often a document is asked for where a failure may pass.
+        Number of requests for a document where a failure may be transient.
     first_delay_s, longest_delay_s : float
         The wait before try n + 1 is drawn between 0 and `first_delay_s` times 2 to the n - 1, capped.
     longest_retry_after_s : float
-        A server that asks for a longer wait is left alone.
+        A longer wait that a server asks for is not waited; the request fails.
     max_bytes : int
         Size of a document, also after decompression.
     max_redirects : int
-        How many redirects are followed, on the same host only.
+        Number of redirects that are followed, on the same host only.
     """
 
     connect_s: float = 10.0
@@ -80,15 +80,15 @@ class WebLimits:
 
 @dataclass(frozen=True)
 class WebDocument:
-    """A document's content, decompressed, and what its server said of it."""
+    """A document: its decompressed content, content type and validators."""
 
     content: bytes
     content_type: str = ""
     validators: dict[str, str] = field(default_factory=dict)
 
 
-class _PassingError(Exception):
-    """A failure that may pass; `retry_after` is the wait in seconds that the server asks for."""
+class _TransientError(Exception):
+    """Transient failure; `retry_after` is the wait in seconds that the server asks for."""
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -96,16 +96,16 @@ class _PassingError(Exception):
 
 
 class WebClient:
-    """Asks for one document after the other.
+    """Client that requests one document at a time.
 
     Parameters
     ----------
     limits : WebLimits
-        How long, how much and how often.
+        Limits on time, size, retries, redirects and rate.
     turn : Path, optional
         Lock file that clients of one server share, also of other processes. A client holds the lock for a
-        document, from the rest before its first request to its last byte: together the clients ask no more
-        often than one of them would. Where the lock cannot be taken, a warning says so.
+        document, from the sleep before its first request to its last byte. All clients together are
+        therefore as slow as a single client. A lock that cannot be taken is logged as a warning.
     """
 
     def __init__(self, limits: WebLimits, turn: Path | None = None) -> None:
@@ -126,12 +126,12 @@ class WebClient:
         Returns
         -------
         WebDocument or None
-            None where the copy is still the document.
+            None where the copy is up to date.
 
         Raises
         ------
         MissingDocumentError
-            If the server says that there is no such document.
+            If the server has no such document.
         SourceError
             If it cannot be read within the limits.
         """
@@ -145,18 +145,18 @@ class WebClient:
         await self._rest()
         try:
             async with asyncio.timeout(self._limits.total_s):
-                return await self._try_again_and_again(url, validators)
+                return await self._retry(url, validators)
         except TimeoutError as error:
             reason = f"it took longer than {self._limits.total_s:g} s in all{self._trouble}"
-            raise _unreadable(url, reason) from tellable_cause(error, url)
+            raise _unreadable(url, reason) from safe_cause(error, url)
 
-    async def _try_again_and_again(self, url: str, validators: dict[str, str]) -> WebDocument | None:
+    async def _retry(self, url: str, validators: dict[str, str]) -> WebDocument | None:
         limits = self._limits
         most = limits.first_delay_s
         for number in range(1, limits.tries + 1):
             try:
                 return await self._try_once(url, validators)
-            except _PassingError as failure:
+            except _TransientError as failure:
                 if number == limits.tries:
                     raise _unreadable(url, f"{failure} (try {number} of {limits.tries})") from failure
                 if failure.retry_after > limits.longest_retry_after_s:
@@ -173,28 +173,28 @@ class WebClient:
             most *= 2
             await asyncio.sleep(delay)
             await self._rest()
-        raise _unreadable(url, "it is not to be tried even once")
+        raise _unreadable(url, "the limits allow no request")
 
     async def _try_once(self, url: str, validators: dict[str, str]) -> WebDocument | None:
-        """Ask once, naming what goes wrong on the way."""
+        """Send one request, and turn failures into errors with a reason."""
         aiohttp = import_aiohttp()
         try:
             return await self._follow(aiohttp, url, validators)
         except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
-            raise _unreadable(url, _reason(error)) from tellable_cause(error, url)
+            raise _unreadable(url, _reason(error)) from safe_cause(error, url)
         except aiohttp.ConnectionTimeoutError as error:
             reason = f"no connection within {self._limits.connect_s:g} s"
-            raise _PassingError(reason) from tellable_cause(error, url)
+            raise _TransientError(reason) from safe_cause(error, url)
         except aiohttp.SocketTimeoutError as error:
             reason = f"no answer, or no more of it, for {self._limits.read_s:g} s"
-            raise _PassingError(reason) from tellable_cause(error, url)
+            raise _TransientError(reason) from safe_cause(error, url)
         except aiohttp.ClientPayloadError as error:
-            raise _PassingError(f"the answer is cut short ({_reason(error)})") from tellable_cause(error, url)
+            raise _TransientError(f"the answer is cut short ({_reason(error)})") from safe_cause(error, url)
         except (aiohttp.ClientError, OSError, zlib.error) as error:
-            raise _PassingError(_reason(error)) from tellable_cause(error, url)
+            raise _TransientError(_reason(error)) from safe_cause(error, url)
 
     async def _follow(self, aiohttp: ModuleType, url: str, validators: dict[str, str]) -> WebDocument | None:
-        """Ask, going where redirects lead within the host."""
+        """Send the request, and follow redirects within the host."""
         limits = self._limits
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.read_s)
         conditions = {VALIDATORS[name]: value for name, value in validators.items()}
@@ -205,22 +205,22 @@ class WebClient:
             for hop in range(limits.max_redirects + 1):
                 if hop:
                     await self._rest()
-                asked = _as_written(target)
-                async with session.get(asked, headers=conditions, allow_redirects=False) as response:
+                address = _as_written(target)
+                async with session.get(address, headers=conditions, allow_redirects=False) as response:
                     if response.status not in REDIRECTS:
                         return await self._answer(url, response, has_copy=bool(validators))
                     target = _redirected(url, target, response.headers.get("Location", ""))
         raise _unreadable(url, f"it redirects more than {limits.max_redirects} times")
 
     async def _answer(self, url: str, response: Any, *, has_copy: bool) -> WebDocument | None:
-        """Return the document, or raise what its status says."""
+        """Return the document, or raise the error of the response's status."""
         status = f"HTTP {response.status} {_one_line(response.reason or '')[:60]}".strip()
         if response.status == NOT_MODIFIED and has_copy:
             return None
         if response.status in MISSING_STATUS:
             raise MissingDocumentError(f"{without_credentials(url)} does not exist ({status}).")
-        if response.status in PASSING_STATUS:
-            raise _PassingError(status, _seconds_to_wait(response.headers))
+        if response.status in TRANSIENT_STATUS:
+            raise _TransientError(status, _seconds_to_wait(response.headers))
         if response.status != 200:
             raise _unreadable(url, status)
         content = await self._body(url, response)
@@ -229,7 +229,7 @@ class WebClient:
         return WebDocument(content, content_type, found)
 
     async def _body(self, url: str, response: Any) -> bytes:
-        """Read and decompress, never holding more than the limit."""
+        """Read and decompress the body, with at most the limit in memory."""
         most = self._limits.max_bytes
         if (response.content_length or 0) > most:
             raise too_large(url, most)
@@ -245,7 +245,7 @@ class WebClient:
             if max(received, len(content)) > most:
                 raise too_large(url, most)
         if unzip is not None and not unzip.eof:
-            raise _PassingError("the answer is cut short: its gzip stream does not end")
+            raise _TransientError("the answer is cut short: its gzip stream does not end")
         return bytes(content)
 
     async def _rest(self) -> None:
@@ -254,13 +254,12 @@ class WebClient:
 
 @contextmanager
 def _locked(turn: Path | None) -> Iterator[None]:
-    """Hold the lock of the file `turn`; closing the file releases it, as the end of its process does."""
+    """Hold the lock of the file `turn`; the end of its process releases it too."""
     with ExitStack() as stack:
         if turn is not None:
             try:
                 turn.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(turn.open("wb"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                stack.enter_context(FileLock(turn))
             except OSError as error:
                 logger.warning(
                     "%s cannot be locked: other processes may ask at the same time (%s).", turn, error
@@ -269,7 +268,7 @@ def _locked(turn: Path | None) -> Iterator[None]:
 
 
 def import_aiohttp() -> ModuleType:
-    """Import what the web is read with; it is optional."""
+    """Return the module aiohttp, an optional dependency."""
     try:
         import aiohttp
     except ImportError as error:
@@ -285,9 +284,9 @@ def too_large(url: str, most: int) -> SourceError:
 
 
 def _as_written(url: str) -> "str | URL":
-    """Return an address whose query is sent as it is; of a string, aiohttp decodes "%2F" and the like.
+    """Return an address whose query is sent unchanged.
 
-    A signature in a query may not survive that.
+    In a string, aiohttp decodes "%2F" and other escapes, which may break a signature in the query.
     """
     from yarl import URL
 
@@ -311,7 +310,7 @@ def _reason(error: Exception) -> str:
 
 
 def _redirected(url: str, at: str, location: str) -> str:
-    """Return where a redirect leads: to the same server, or from http to https on the same host."""
+    """Return the target of a redirect: on the same server, or from http to https on the same host."""
     try:
         target = urljoin(at, location)
         old, new = urlsplit(at), urlsplit(target)
@@ -335,7 +334,7 @@ def _redirected(url: str, at: str, location: str) -> str:
 
 
 def _seconds_to_wait(headers: Mapping[str, str]) -> float:
-    """Return what `Retry-After` asks for; a date counts from the server's own `Date`."""
+    """Return the seconds of `Retry-After`; a date counts from the server's own `Date`."""
     asked = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", asked):
         return float(asked)

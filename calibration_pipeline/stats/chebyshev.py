@@ -2,8 +2,8 @@
 
 A race's log-likelihood is a smooth curve of its log slope (latent map) or of its log slope and the
 intercept (marginal map). Its table costs a few dozen evaluations; a sampler then reads polynomials.
-Here belong: fitting such tables (NumPy, float64) and reading them (JAX, differentiable). What is tabulated
-belongs elsewhere.
+This module fits tables (NumPy, float64) and evaluates them (JAX, differentiable). The tabulated functions
+belong elsewhere.
 
 Outside its box a table continues linearly with its end slope, since the polynomial explodes there.
 
@@ -96,7 +96,7 @@ def centre(
     -------
     centred : ndarray, shape (..., n), float64
     value_at_zero : ndarray, shape (...), float64
-        What was subtracted.
+        The subtracted values.
 
     Examples
     --------
@@ -170,13 +170,13 @@ def evaluate(
 
 
 def section(coefficients: ArrayLike, y: ArrayLike, box_y: tuple[ArrayLike, ArrayLike]) -> jax.Array:
-    """Return the curves in x that surfaces are at one y.
+    """Return the curve in x of each surface at a fixed y.
 
     Parameters
     ----------
     coefficients : array_like, shape (..., n_x, n_y)
     y : array_like, shape () or (...)
-        One number, or one for each surface.
+        One number, or a number for each surface.
     box_y : tuple of float
         The box of y.
 
@@ -193,7 +193,7 @@ def section(coefficients: ArrayLike, y: ArrayLike, box_y: tuple[ArrayLike, Array
 def gaussian_summary(
     coefficients: ArrayLike, lower: float = LOG_SLOPE_BOX[0], upper: float = LOG_SLOPE_BOX[1]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Summarise each log-likelihood curve by the normal one with the same effect on a N(0, 1) prior.
+    """Summarise each log-likelihood curve by a normal likelihood with the same effect on a N(0, 1) prior.
 
     The product of likelihood and N(0, 1) has moments m and v within the box; a normal likelihood with
     information 1/v - 1 around m / (v * information) gives the same moments. It guides a sampler
@@ -232,13 +232,13 @@ def gaussian_summary(
 def chebyshev_basis(
     x: ArrayLike, n: int, lower: ArrayLike = LOG_SLOPE_BOX[0], upper: ArrayLike = LOG_SLOPE_BOX[1]
 ) -> jax.Array:
-    """Return what coefficients are multiplied with at points x, to read many curves at the same points.
+    """Return the Chebyshev polynomials at points x, to evaluate many curves at the same points.
 
     Parameters
     ----------
     x : array_like, shape (...)
     n : int
-        Coefficients of a curve.
+        Number of coefficients of a curve.
     lower, upper : float
         The box of the table; outside it the curves continue linearly.
 
@@ -250,7 +250,7 @@ def chebyshev_basis(
 
 
 def _node_transform(n: int) -> NDArray[np.float64]:
-    """Values at the n nodes @ this = coefficients."""
+    """Return the matrix M with: values at the n nodes @ M = coefficients."""
     angle = np.pi * (n - np.arange(n) - 0.5) / n
     transform = 2.0 / n * np.cos(np.outer(angle, np.arange(n)))
     transform[:, 0] /= 2.0
@@ -258,7 +258,7 @@ def _node_transform(n: int) -> NDArray[np.float64]:
 
 
 def _basis_at_zero(lower: float, upper: float, n: int) -> NDArray[np.float64]:
-    """T_0, ..., T_{n-1} at the point 0 of the box."""
+    """Return T_0, ..., T_{n-1} at the point 0 of the box."""
     if not lower <= 0.0 <= upper:
         raise ValueError(f"The box must fulfil lower <= 0 <= upper, got [{lower}, {upper}].")
     return np.cos(np.arange(n) * np.arccos(-(lower + upper) / (upper - lower)))

@@ -1,9 +1,9 @@
 """Estimates over races with 95 % intervals. Races are the independent units, never cars.
 
 Every interval of a mean, ratio or slope studentises by the delete-one-race jackknife and removes the skewness
-that is left by Hall's transformation: a few races decide a score such as the Brier score of the winner, and
-Student's t alone would miss one truth in twelve. `benchmarks.intervals` shows how often they hold the truth.
-Comparisons are paired by handing in differences.
+that is left by Hall's transformation. A few races decide a score such as the Brier score of the winner, and
+Student's t alone would miss one truth in twelve. `benchmarks.intervals` measures the coverage.
+A paired comparison passes differences.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with its race-clustered 95 % interval; bounds are None where races are too few to tell.
+    """An estimate with its race-clustered 95 % interval; bounds are None with fewer than two races.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Estimate:
 def student_t(n_races: int, confidence: float = CONFIDENCE) -> float:
     """Return the two-sided Student t quantile for an estimate over `n_races` races.
 
-    Of the races - 1 degrees of freedom one is spent on the skewness, where there are more than two races.
+    With more than two races, one of the races - 1 degrees of freedom is spent on the skewness.
 
     Examples
     --------
@@ -130,10 +130,10 @@ def clustered_ratio(numerator: NDArray, denominator: NDArray, race: NDArray) -> 
 def clustered_share(successes: NDArray, trials: NDArray) -> Estimate:
     """Return a share over races with a Wilson interval on the effective number of trials.
 
-    The effective number is what would give the race-jackknife standard error if trials were independent (more
-    than their real number where cars of a race exclude each other, as from ten places); where every race came
-    out alike it is the number of races. Student's t stands in for the normal quantile, except where each race
-    has one trial: that is Wilson's interval itself.
+    The effective number of independent trials gives the race-jackknife standard error. It exceeds the real
+    number where cars of a race exclude each other, as for ten positions. Where that error is 0, it is the
+    number of races. Student's t replaces the normal quantile, except where each race has one trial: there the
+    result is Wilson's interval itself.
 
     Parameters
     ----------

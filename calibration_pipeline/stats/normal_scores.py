@@ -1,20 +1,20 @@
-"""Normal scores: places in a field on a scale on which a mean makes sense."""
+"""Normal scores of positions in a field, on a scale on which a mean makes sense."""
 
 import polars as pl
 from scipy.special import ndtri
 
 
-def normal_score(place: pl.Expr, field_size: pl.Expr) -> pl.Expr:
-    """Return the normal score of a place in its field, `Phi^-1((n - place + 1/2) / n)`: larger is better.
+def normal_score(position: pl.Expr, field_size: pl.Expr) -> pl.Expr:
+    """Return the normal score of a position in its field, `Phi^-1((n - position + 1/2) / n)`.
 
-    Places outside 1..n, which mean running positions may be, count as the nearest place.
+    Larger is better. Positions below 1 or above n count as 1 and n.
 
     Examples
     --------
-    >>> places = pl.DataFrame({"place": [1, 2, 3]})
-    >>> places.select(normal_score(pl.col("place"), pl.lit(3)).round(2)).to_series().to_list()
+    >>> cars = pl.DataFrame({"position": [1, 2, 3]})
+    >>> cars.select(normal_score(pl.col("position"), pl.lit(3)).round(2)).to_series().to_list()
     [0.97, 0.0, -0.97]
     """
     n = field_size.cast(pl.Float64)
-    share = ((n - place + 0.5) / n).clip(0.5 / n, 1 - 0.5 / n)
+    share = ((n - position + 0.5) / n).clip(0.5 / n, 1 - 0.5 / n)
     return share.map_batches(ndtri, return_dtype=pl.Float64, is_elementwise=True)

@@ -1,4 +1,4 @@
-r"""Reverse Plackett-Luce: the last car is drawn first.
+r"""Reverse Plackett-Luce model of finishing orders: the last car is drawn first.
 
 With log-strengths :math:`u` (larger is faster) the last of the cars is :math:`i` with probability
 proportional to :math:`e^{-u_i}`, the next to last is drawn likewise among the rest, and so on. Equivalently
@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 RETIRED = 1e9
 
 
-def log_probability(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
+def log_probability(log_strength_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
     r"""Log probability of an order of cars, given their log-strengths in that order.
 
     .. math:: \log P = \sum_k \Bigl[-u_{(k)} - \log \sum_{j \le k} e^{-u_{(j)}}\Bigr]
@@ -25,8 +25,8 @@ def log_probability(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Arra
 
     Parameters
     ----------
-    utility_in_order : array, shape (..., n)
-        Log-strengths, first car first; cars that do not take part may stand anywhere.
+    log_strength_in_order : array, shape (..., n)
+        Log-strengths, first car first; cars that do not take part may be anywhere.
     taking_part : array of bool, shape (..., n)
         Whether the slot counts.
 
@@ -41,7 +41,7 @@ def log_probability(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Arra
     >>> round(float(log_probability(jnp.zeros(2), jnp.ones(2, bool))), 4)
     -0.6931
     """
-    slowness = jnp.where(taking_part, -jnp.asarray(utility_in_order), -RETIRED)
+    slowness = jnp.where(taking_part, -jnp.asarray(log_strength_in_order), -RETIRED)
     by_car = jnp.moveaxis(slowness, -1, 0)
 
     def add(total: Array, car: Array) -> tuple[Array, Array]:
@@ -53,12 +53,12 @@ def log_probability(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Arra
 
 
 def slots_in_order(running_order: ArrayLike) -> Array:
-    """Return the slots of the cars from first to last; those that do not take part, with 0, stand at the end.
+    """Return the slots of the cars from first to last; cars that do not take part, with 0, come last.
 
     Parameters
     ----------
     running_order : array of int, shape (..., n)
-        Place of each slot's car, from 1; 0 for those that do not take part.
+        Position of each slot's car, from 1; 0 for cars that do not take part.
 
     Returns
     -------
@@ -69,16 +69,18 @@ def slots_in_order(running_order: ArrayLike) -> Array:
     >>> slots_in_order(jnp.array([2, 0, 1])).tolist()
     [2, 0, 1]
     """
-    place = jnp.asarray(running_order)
-    return jnp.argsort(jnp.where(place > 0, place, place.shape[-1] + 1), axis=-1)
+    position = jnp.asarray(running_order)
+    return jnp.argsort(jnp.where(position > 0, position, position.shape[-1] + 1), axis=-1)
 
 
-def log_probability_narrow(utility_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
-    """As `log_probability`, by one matrix product: up to three times as fast, for cars not far apart.
+def log_probability_narrow(log_strength_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
+    """Log probability of an order by one matrix product; requires log-strengths that are close.
+
+    It is up to three times as fast as `log_probability`.
 
     Parameters
     ----------
-    utility_in_order : array, shape (..., n)
+    log_strength_in_order : array, shape (..., n)
         Log-strengths less than 80 apart: beyond, exponentials underflow.
     taking_part : array of bool, shape (..., n)
 
@@ -87,7 +89,7 @@ def log_probability_narrow(utility_in_order: ArrayLike, taking_part: ArrayLike) 
     array, shape (...)
     """
     taking_part = jnp.asarray(taking_part)
-    slowness = jnp.where(taking_part, -jnp.asarray(utility_in_order), -RETIRED)
+    slowness = jnp.where(taking_part, -jnp.asarray(log_strength_in_order), -RETIRED)
     slowness -= jax.lax.stop_gradient(jnp.max(slowness, axis=-1, keepdims=True))
     weight = jnp.where(taking_part, jnp.exp(jnp.where(taking_part, slowness, 0.0)), 0.0)
     n = weight.shape[-1]

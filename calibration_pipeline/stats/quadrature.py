@@ -1,8 +1,8 @@
-"""Integrals over standard normal variables.
+"""Quadrature nodes and weights for integrals over a standard normal variable.
 
-Gauss-Hermite nodes are the best for smooth functions. A function much narrower than the distance between them
-slips through; even nodes, the trapezoid rule, see it (Trefethen & Weideman 2014, SIAM Review 56:385,
-doi:10.1137/130932132).
+Gauss-Hermite nodes are the best for smooth functions. They miss a function that is much narrower than the
+distance between nodes. Evenly spaced nodes, the trapezoid rule, resolve it (Trefethen & Weideman 2014, SIAM
+Review 56:385, doi:10.1137/130932132).
 """
 
 from functools import cache

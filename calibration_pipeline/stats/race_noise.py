@@ -1,4 +1,4 @@
-"""Race-level noise, integrated over the curves of `curves`."""
+"""Likelihood curves with the race-level noise integrated out; the curves are tables of `chebyshev`."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ def integrated_log_likelihood(
 ) -> jax.Array:
     """Integrate each race's likelihood over its own noise on the log slope.
 
-    log E[exp f_r(log_slope_r + noise_sigma * eps)], eps ~ N(0, 1), by Gauss-Hermite quadrature.
+    log E[exp f_r(log_slope_r + noise_sigma * eps)], eps ~ N(0, 1), by the trapezoid rule on 25
+    evenly spaced nodes (`quadrature.even_nodes`).
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""Ranks of numbers, as finishing places need them."""
+"""Ranks of numbers, and checks of finish positions."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 WORD = 64
-"""Bits of a word of `are_permutations`."""
+"""Bits of a word in `are_permutations`."""
 
 
 def rank(values: ArrayLike) -> NDArray[np.intp]:
@@ -25,13 +25,13 @@ def rank(values: ArrayLike) -> NDArray[np.intp]:
     [2, 1, 3]
     """
     order = np.argsort(values, axis=-1, kind="stable")
-    places = np.empty_like(order)
-    np.put_along_axis(places, order, np.arange(1, order.shape[-1] + 1), axis=-1)
-    return places
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(1, order.shape[-1] + 1), axis=-1)
+    return ranks
 
 
 def are_permutations(position: NDArray[np.integer], n_cars: ArrayLike) -> bool:
-    """Whether the cars of every race have the positions 1..n, each once, in every scenario.
+    """Return whether the cars of every race have the positions 1..n, each once, in every scenario.
 
     Each position sets one bit of a 64-bit word. n cars set n different bits only if no position occurs twice.
     The function works race by race, so that its memory does not grow with the number of races.
@@ -55,26 +55,26 @@ def are_permutations(position: NDArray[np.integer], n_cars: ArrayLike) -> bool:
     False
     """
     return all(
-        0 <= n <= places.shape[-1] and not places[..., n:].any() and _is_permuted(places[..., :n], n)
-        for places, n in zip(position, np.asarray(n_cars).tolist(), strict=True)
+        0 <= n <= race.shape[-1] and not race[..., n:].any() and _is_permuted(race[..., :n], n)
+        for race, n in zip(position, np.asarray(n_cars).tolist(), strict=True)
     )
 
 
-def _is_permuted(places: NDArray[np.integer], n: int) -> bool:
-    """Whether the last axis of `places`, of length n, holds each of 1..n."""
-    one = np.uint64(1)
+def _is_permuted(position: NDArray[np.integer], n: int) -> bool:
+    """Return whether the last axis of `position`, of length n, holds each of 1..n."""
+    lowest_bit = np.uint64(1)
     for first in range(0, n + 1, WORD):
-        shift = places - first if first else places
+        shift = position - first if first else position
         # A shift below 0 becomes a very large one; NumPy shifts by WORD or more to 0.
-        bits = np.left_shift(one, shift, dtype=np.uint64, casting="unsafe")
-        wanted = sum(1 << (place - first) for place in range(max(first, 1), min(first + WORD, n + 1)))
+        bits = np.left_shift(lowest_bit, shift, dtype=np.uint64, casting="unsafe")
+        wanted = sum(1 << (k - first) for k in range(max(first, 1), min(first + WORD, n + 1)))
         if (np.bitwise_or.reduce(bits, axis=-1) != np.uint64(wanted)).any():
             return False
     return True
 
 
 def first_to_last(order: NDArray) -> NDArray[np.intp]:
-    """Return the cars of each running order, first to last, those that take no part (0) after them.
+    """Return the cars of each running order, first to last, then the cars that take no part (0).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Make finish probabilities coherent: every car finishes somewhere, every place is taken once."""
+"""Coherent finish probabilities: every car has one position, every position is taken once."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,7 @@ def sinkhorn(probabilities: ArrayLike, field_size: ArrayLike) -> NDArray[np.floa
     Parameters
     ----------
     probabilities : array_like, shape (race, driver, position)
-        Non-negative; cars first, padding last. What lies beyond the field is not read.
+        Non-negative; cars first, padding last. Entries beyond the field are not read.
     field_size : array_like, shape (race,)
         Cars in each race, at most the number of drivers and of positions.
 
@@ -28,7 +28,7 @@ def sinkhorn(probabilities: ArrayLike, field_size: ArrayLike) -> NDArray[np.floa
     ------
     ValueError
         If a probability within a field is negative or not finite, if a field does not fit the table, or
-        if a table cannot be made coherent (its zeros leave no way to fill every place).
+        if a table cannot be made coherent (its zeros leave no way to fill every position).
 
     References
     ----------
@@ -44,16 +44,16 @@ def sinkhorn(probabilities: ArrayLike, field_size: ArrayLike) -> NDArray[np.floa
     size = np.asarray(field_size)
     _check(given, size)
     is_car = np.arange(given.shape[1]) < size[:, None]
-    is_place = np.arange(given.shape[2]) < size[:, None]
-    inside = is_car[:, :, None] & is_place[:, None, :]
+    is_position = np.arange(given.shape[2]) < size[:, None]
+    inside = is_car[:, :, None] & is_position[:, None, :]
     table = np.where(inside, given, 0.0)
     bad = int((~np.isfinite(table) | (table < 0)).sum())
     if bad:
         raise ValueError(f"Argument probabilities must be finite and not negative, got {bad} that are not.")
-    if (is_car & (table.sum(axis=2) == 0)).any() or (is_place & (table.sum(axis=1) == 0)).any():
-        raise ValueError("No coherent table: a car or a place of the field has probability 0 throughout.")
+    if (is_car & (table.sum(axis=2) == 0)).any() or (is_position & (table.sum(axis=1) == 0)).any():
+        raise ValueError("No coherent table: a car or a position of the field has probability 0 throughout.")
     for _ in range(MAX_ITERATIONS):
-        table /= np.where(is_place, table.sum(axis=1), 1.0)[:, None, :]
+        table /= np.where(is_position, table.sum(axis=1), 1.0)[:, None, :]
         rows = np.where(is_car, table.sum(axis=2), 1.0)
         if np.abs(rows - 1.0).max(initial=0.0) <= TOLERANCE:
             return table

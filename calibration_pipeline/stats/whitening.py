@@ -1,13 +1,14 @@
 """Standard normal weights, sampled in coordinates in which their posterior is nearly standard.
 
-Call these inside a model in place of `numpyro.sample(name, Normal(0, 1))`. From what the data say of the
-effects, roughly, the weights have a normal posterior; its standard coordinates are what is sampled, with
-the density corrected: the prior of the weights is exactly standard normal, however rough the approximation.
-Neither a funnel (few data, centred) nor a ridge (many data, non-centred) is left for the sampler.
+Call these functions inside a model instead of `numpyro.sample(name, Normal(0, 1))`. A rough normal likelihood
+of the effects gives an approximate normal posterior of the weights. The sampler moves in the standard
+coordinates of this posterior, and the density is corrected. The prior of the weights is therefore exactly
+standard normal, however rough the approximation. Neither a funnel (few data, centred) nor a ridge (many data,
+non-centred) is left for the sampler.
 
-`whitened_walk` and `whitened_effects` are made of scalars and elementwise operations alone. XLA then compiles
-a sampler's whole step into one function without calls, and it costs a tenth of what one with a Cholesky
-factorisation does.
+`whitened_walk` and `whitened_effects` use scalars and elementwise operations alone. XLA then compiles a
+sampler's whole step into one function without calls. Such a step costs a tenth of a step with a Cholesky
+factorisation.
 
 References
 ----------
@@ -25,10 +26,10 @@ from jax.scipy.linalg import solve_triangular
 def whitened_normal(
     name: str, design: jax.Array, weighted_estimate: jax.Array, information: jax.Array
 ) -> jax.Array:
-    """Sample weights of which the effects are any linear functions.
+    """Sample weights whose effects are linear functions of them.
 
-    Effects `design @ w` have about the likelihood N(estimate, 1 / information); given the scales in `design`,
-    w is then normal with precision P = I + design' D design, D = diag(information), and mean
+    The effects `design @ w` have about the likelihood N(estimate, 1 / information). Given the scales in
+    `design`, w is then normal with precision P = I + design' D design, D = diag(information), and mean
     P^-1 design' D estimate.
 
     Parameters
@@ -56,7 +57,7 @@ def whitened_normal(
 
 
 def whitened_effects(name: str, scale: jax.Array, information: jax.Array) -> jax.Array:
-    """Sample independent effects scale * w. Used is how well the data know each, not where they put it.
+    """Sample independent effects scale * w, from the information of the data without their estimate.
 
     Parameters
     ----------
@@ -87,9 +88,9 @@ def whitened_walk(
 ) -> jax.Array:
     """Sample a random walk from 0: levels x_t = x_{t-1} + scale_t * w_t.
 
-    What later levels know of x_t is gathered backwards, by a Kalman filter in information form; then each w_t
-    is drawn given x_{t-1} (Frühwirth-Schnatter 1994, J. Time Ser. Anal. 15:183,
-    doi:10.1111/j.1467-9892.1994.tb00184.x, with time turned round).
+    A Kalman filter in information form runs backwards and gathers the information of later levels on x_t.
+    Then each w_t is drawn given x_{t-1} (Frühwirth-Schnatter 1994, J. Time Ser. Anal. 15:183,
+    doi:10.1111/j.1467-9892.1994.tb00184.x, with time reversed).
 
     Parameters
     ----------
@@ -127,11 +128,11 @@ def whitened_walk(
 
 
 def _coordinates(name: str, n: int) -> jax.Array:
-    """Sample what the sampler moves in: standard normal, were the data as approximated."""
+    """Sample the coordinates: standard normal if the approximation of the data is exact."""
     u: jax.Array = numpyro.sample(name, dist.Normal(0.0, 1.0).expand([n]).to_event(1))
     return u
 
 
 def _correct(name: str, u: jax.Array, w: jax.Array, log_volume: jax.Array) -> None:
-    """Turn the density of u into that of standard normal w; `log_volume` is log |dw / du|."""
+    """Correct the density of u to that of standard normal w; `log_volume` is log |dw / du|."""
     numpyro.factor(f"{name}_density", 0.5 * (u @ u - w @ w) + log_volume)

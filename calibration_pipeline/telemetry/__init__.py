@@ -1,7 +1,8 @@
-"""From laps to what is known of a car before its race: rolling columns, facts of a race, features.
+"""From laps to the features of a car before its race: rolling columns, lap aggregates, features.
 
-`rolling` works within a race, `laps` turns laps into one row a car and race, `history` sums over earlier
-races only, and `features` combines them as of each race.
+`rolling` works within a race, `laps` aggregates laps to one row a car and race, `history` sums over earlier
+races only, and `features` combines these as of each race. `baselines` has the Bradley-Terry reference, and
+`column_sources` the column lineage.
 """
 
 from calibration_pipeline.telemetry.features import build_driver_features, check_availability, entry_list

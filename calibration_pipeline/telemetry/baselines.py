@@ -1,4 +1,4 @@
-"""As-of Bradley-Terry: the strength of every driver from the share of opponents beaten so far."""
+"""Bradley-Terry reference as of each race: strengths from the share of opponents beaten so far."""
 
 import math
 
@@ -44,9 +44,9 @@ def align_shares(dataset: xr.Dataset, shares: pl.DataFrame) -> NDArray[np.float6
     Parameters
     ----------
     dataset : xarray.Dataset
-        Races and cars, as `list_cars` takes them.
+        Races and cars, as for `list_cars`.
     shares : polars.DataFrame
-        As `shares_beaten` returns them.
+        Result of `shares_beaten`.
     """
     cars = list_cars(dataset).join(shares, on=["race_id", "driver_id"], how="left", maintain_order="left")
     mask = car_mask(dataset).values
@@ -56,7 +56,7 @@ def align_shares(dataset: xr.Dataset, shares: pl.DataFrame) -> NDArray[np.float6
 
 
 def bradley_terry(share_beaten: NDArray, opponent_share_beaten: NDArray) -> NDArray[np.float64]:
-    """Return P(a driver beats an opponent), whose strengths are their odds of beating an average one.
+    """Return P(a driver beats an opponent); a strength is the odds of beating an average opponent.
 
     Bradley & Terry (1952), doi:10.2307/2334029.
 

@@ -1,11 +1,11 @@
 """Source columns of each lap aggregate and feature, for the column lineage of the tables.
 
-A test changes each source column in turn and sees which columns follow.
+A test changes each source column in turn and checks which columns change.
 """
 
 from collections.abc import Mapping
 
-# How a car ran: by rating where there is one, else by running position, else at the finish.
+# The position by rating where there is one, else the running position, else the finish.
 RAN = ("rating", "finish_position")
 
 LAP_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -18,7 +18,7 @@ LAP_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "green_pace_50l": ("lap_time_s", "flag"),
     "falloff_50l": ("lap_time_s", "flag"),
 }
-"""Column of `lap_aggregates` → the columns of `lap_telemetry` whose values it is made of."""
+"""Column of `lap_aggregates` → its source columns in `lap_telemetry`."""
 
 RESULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "finish_form": ("finish_position",),
@@ -36,7 +36,7 @@ RESULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "track_caution_rate": ("n_cautions", "track_id", "archetype"),
     "track_passing": ("start_position", "finish_position", "track_id", "archetype"),
 }
-"""Column of `driver_features` → the columns of earlier `race_results` whose values it is made of."""
+"""Column of `driver_features` → its source columns in earlier `race_results`."""
 
 AGGREGATE_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "running_form": ("average_position",),
@@ -47,4 +47,4 @@ AGGREGATE_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "team_archetype_form": ("average_position",),
     "car_form": ("average_position",),
 }
-"""Column of `driver_features` → the columns of earlier `lap_aggregates` whose values it is made of."""
+"""Column of `driver_features` → its source columns in earlier `lap_aggregates`."""

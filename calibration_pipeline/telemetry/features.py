@@ -1,7 +1,7 @@
-"""What is known of every car before its race, from the entry list and from earlier races.
+"""Features of every car before its race, from the entry list and from earlier races.
 
-What belongs here says which feature is made of which observation. How earlier races are weighted, and that
-only earlier ones are, is in `history`.
+This module defines the observation behind each feature. `history` weights earlier races, and excludes the
+race itself and later races.
 """
 
 import math
@@ -22,7 +22,7 @@ TEAM_HALF_LIFE = 60.0
 TEAM_DEVIATION_HALF_LIFE = 100.0
 DEVIATION_HALF_LIFE = 150.0
 
-# How many races a prior counts as.
+# Number of races that a prior counts as.
 FORM_PSEUDO_COUNT = 3.0
 ARCHETYPE_PSEUDO_COUNT = 5.0
 TRACK_PSEUDO_COUNT = 4.0
@@ -32,14 +32,14 @@ INCIDENT_PSEUDO_COUNT = 25.0
 FIELD_PSEUDO_COUNT = 1.0
 TRACK_RATE_PSEUDO_COUNT = 3.0
 
-# What is said before anything is known: a newcomer runs in the lower half of the field, one car in seven
+# Priors: a newcomer runs in the lower half of the field, one car in seven
 # retires, and the finish follows the grid with a rank correlation of about one half.
 ROOKIE_FORM = -0.5
 RETIREMENT_RATE = 0.15
 PASSING = 0.5
 
-# A race's pace counts as at most so many percent off the field's median: what lies beyond it says that the
-# car was damaged or in the pits, not how fast it was.
+# A race's pace is limited to so many percent off the field's median: a larger deviation comes from damage or
+# pit stops, not from speed.
 PACE_LIMIT = 2.0
 
 ENTRY_COLUMNS = tuple(EntryList.to_schema().columns)
@@ -66,7 +66,7 @@ HISTORY_COLUMNS = (
 FEATURE_AVAILABILITY = MappingProxyType(
     dict.fromkeys(ENTRY_COLUMNS, "entry") | dict.fromkeys(HISTORY_COLUMNS, "history")
 )
-"""When each feature is known: with the entry list ('entry'), or from earlier races ('history')."""
+"""Time at which each feature is known: with the entry list ('entry'), or from earlier races ('history')."""
 
 
 def check_availability(columns: Iterable[str]) -> None:
@@ -80,7 +80,7 @@ def check_availability(columns: Iterable[str]) -> None:
     Raises
     ------
     ValueError
-        If one is not in `FEATURE_AVAILABILITY`; the message names all that are not.
+        If a column is not in `FEATURE_AVAILABILITY`; the message names all such columns.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def check_availability(columns: Iterable[str]) -> None:
 
 
 def entry_list(race_results: pl.DataFrame) -> pl.DataFrame:
-    """Return who raced, without what happened.
+    """Return the entries of races: their results without the outcomes.
 
     Parameters
     ----------
@@ -113,12 +113,12 @@ def entry_list(race_results: pl.DataFrame) -> pl.DataFrame:
 def build_driver_features(
     entries: pl.DataFrame, race_results: pl.DataFrame, lap_aggregates: pl.DataFrame
 ) -> pl.DataFrame:
-    """Say what is known of every entered car before its race.
+    """Build the features of every entered car before its race.
 
     Every feature is a weighted mean over races before the row's own (`history.past_mean`), so results and
     laps of the race itself and of later ones may be in the tables; they are not read for it. Forms are
-    means of normal scores (`normal_scores.normal_score`). Tracks are told apart by track and archetype, so a
-    track that was rebuilt into another kind starts anew.
+    means of normal scores (`normal_scores.normal_score`). A track is identified by track and archetype, so
+    a track that was rebuilt into another archetype starts without a history.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def build_driver_features(
     race_results : polars.DataFrame
         `RaceResults` of all races that have run.
     lap_aggregates : polars.DataFrame
-        `LapAggregates`; races without laps are simply absent.
+        `LapAggregates`; races without laps are absent.
 
     Returns
     -------
@@ -158,8 +158,8 @@ def build_driver_features(
 def expected_grid(cars: pl.DataFrame) -> pl.DataFrame:
     """Fill the grid of races where none is set: the order of `finish_form`, the best first.
 
-    A choice of the model for forecasts made before the grid is known; where any car of a race has a
-    place, nothing is filled.
+    A choice of the model for forecasts that are issued before the grid is known. Where any car of a race has
+    a grid position, nothing is filled.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def expected_grid(cars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _check_entries(entries: pl.DataFrame) -> None:
-    """Refuse entries that know the race, or do not say who starts where."""
+    """Refuse entries with outcomes, missing columns, repeated drivers or a partly set grid."""
     check_availability(entries.columns)
     if missing := [name for name in ENTRY_COLUMNS if name not in entries.columns]:
         raise ValueError(f"Argument entries must have the columns {', '.join(missing)}.")
@@ -201,7 +201,7 @@ def _check_entries(entries: pl.DataFrame) -> None:
 
 
 def _observations(race_results: pl.DataFrame, lap_aggregates: pl.DataFrame) -> pl.DataFrame:
-    """Collect what each race showed of each car, and what was thought of the car before it."""
+    """Return the observations of each car in each race, with the running form before the race."""
     n = pl.len().over("race_id")
     retired = ~pl.col("running")
     laps = lap_aggregates.select("race_id", "driver_id", "average_position", "green_pace")
@@ -236,7 +236,7 @@ def _observations(race_results: pl.DataFrame, lap_aggregates: pl.DataFrame) -> p
 
 
 def _add_running_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How the driver has run lately, whatever became of it at the end."""
+    """Add `running_form`, the recent running positions of the driver, whatever the finish."""
     return past_mean(
         cars, past, pl.col("ran").alias("running_form"), ["driver_id"],
         half_life=FORM_HALF_LIFE, prior=ROOKIE_FORM, pseudo_count=FORM_PSEUDO_COUNT,
@@ -244,7 +244,7 @@ def _add_running_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
 
 
 def _add_driver_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How the driver has started, run, led and finished lately, and for how long the driver has raced."""
+    """Add the recent starts, running positions, laps led and finishes of the driver, and the experience."""
     cars = _add_running_form(cars, past)
     for name, value, half_life, prior in (
         ("finish_form", "score", FORM_HALF_LIFE, ROOKIE_FORM),
@@ -263,7 +263,7 @@ def _add_driver_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
 
 
 def _add_team_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How the team's cars have finished lately, and how this one of them has run, whoever drove it."""
+    """Add the recent finishes of the team's cars, and the recent running positions of the car itself."""
     in_team = past.filter(pl.col("team").is_not_null())
     cars = past_mean(
         cars, in_team, pl.col("score").alias("team_form"), ["team"],
@@ -277,7 +277,7 @@ def _add_team_forms(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
 
 
 def _add_deviations(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """How much better driver and team run on this kind of track, and the driver on this one, than thought."""
+    """Add deviations from the running form: driver and team on the archetype, the driver on the track."""
     surprise = pl.col("ran") - pl.col("running_form")
     for name, by, half_life, pseudo_count in (
         ("archetype_form", ["driver_id", "archetype"], DEVIATION_HALF_LIFE, ARCHETYPE_PSEUDO_COUNT),
@@ -295,7 +295,7 @@ def _add_deviations(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
 
 
 def _add_incident_form(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Logit of the driver's retirement rate minus that of the fields the driver raced in."""
+    """Add the logit of the driver's retirement rate minus that of the driver's fields."""
     for name, value, prior, pseudo_count in (
         ("field_rate", "field_retired", RETIREMENT_RATE, FIELD_PSEUDO_COUNT),
         ("own_rate", "retired", "field_rate", INCIDENT_PSEUDO_COUNT),
@@ -312,7 +312,7 @@ def _logit(rate: pl.Expr) -> pl.Expr:
 
 
 def _add_track_rates(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Rates of the track, shrunk to those of its archetype, these to the rate of all races."""
+    """Add rates of the track, shrunk to those of its archetype, these to the rate of all races."""
     for name, value, prior in (
         ("track_incident_rate", pl.col("retired"), RETIREMENT_RATE),
         ("track_caution_rate", pl.col("n_cautions"), None),
@@ -320,8 +320,8 @@ def _add_track_rates(cars: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
     ):
         cars = past_mean(cars, past, value.alias("_overall"), half_life=DEVIATION_HALF_LIFE, prior=prior)
         for level, by, parent in (
-            ("_kind", ["archetype"], "_overall"),
-            (name, ["track_id", "archetype"], "_kind"),
+            ("_archetype", ["archetype"], "_overall"),
+            (name, ["track_id", "archetype"], "_archetype"),
         ):
             cars = past_mean(
                 cars, past, value.alias(level), by,

@@ -1,7 +1,7 @@
 """Sums over earlier races: the only way by which a feature may read a result.
 
 Time is counted in races run, not in days. A race's *clock* is the number of races in the results before it,
-so the race just run is one tick away from the next, whoever took part in it.
+so consecutive races are one unit apart, whoever took part.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import polars as pl
 
 
 def with_clock(cars: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataFrame:
-    """Add how many races were run before each row's race, and which was the last.
+    """Add the number of races run before each row's race, and the last of them.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def with_clock(cars: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataFrame:
 def past_sums(
     cars: pl.DataFrame, past: pl.DataFrame, value: pl.Expr, by: Sequence[str], half_life: float
 ) -> pl.DataFrame:
-    """Exponentially weighted sums over the races before each row's own, rows of equal `by` together.
+    """Add exponentially weighted sums over the races before each row's own, by the columns `by`.
 
-    Within a race the mean over its rows of one `by` counts as one observation, and races without a value
-    count as none. An observation k races back weighs `2 ** (-k / half_life)`. A row's own race and later
+    Within a race the mean over its rows with equal `by` counts as one observation. Races without a value do
+    not count. An observation k races back weighs `2 ** (-k / half_life)`. A row's own race and later
     ones cannot enter: the sums are joined to it from the last race strictly before it.
 
     Parameters
@@ -53,9 +53,9 @@ def past_sums(
     past : polars.DataFrame
         Observations with the same columns. Races at and after a row's race are not read for it.
     value : polars.Expr
-        The observation, on the columns of `past`; null for none.
+        The observation, on the columns of `past`; null where there is none.
     by : sequence of str
-        What the observations share with the row, e.g. the driver. None: all observations.
+        Columns that the observations share with the row, e.g. the driver. Empty: all observations.
     half_life : float
         Races; `math.inf` for equal weights.
 
@@ -108,7 +108,7 @@ def past_mean(
     pseudo_count: float = 0.0,
     null_if_unseen: bool = False,
 ) -> pl.DataFrame:
-    """Exponentially weighted mean over the races before each row's own, shrunk to a prior.
+    """Add an exponentially weighted mean over the races before each row's own, shrunk to a prior.
 
     `(total + pseudo_count * prior) / (weight + pseudo_count)` with the sums of `past_sums`: the prior
     counts as much as `pseudo_count` races that have just run.
@@ -118,11 +118,11 @@ def past_mean(
     cars, past, value, by, half_life
         As in `past_sums`. The new column has the name of `value`.
     prior : float, str or None
-        What is said of a row without observations: a number, a column of `cars`, or null.
+        Value of a row without observations: a number, a column of `cars`, or null.
     pseudo_count : float
         Races.
     null_if_unseen : bool
-        Say null, and not the prior, where there is no observation.
+        Return null, not the prior, where there is no observation.
 
     Returns
     -------

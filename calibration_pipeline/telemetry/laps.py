@@ -1,7 +1,6 @@
 """Facts of one car's race, aggregated from its laps by DuckDB: one row a car and race.
 
-What belongs here reads lap tables from Parquet files, out of core; what is summed over races is in
-`features`.
+This module reads lap tables from Parquet files, out of core. Features over races are in `features`.
 """
 
 import os
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from calibration_pipeline.schemas.frames import LapAggregates
 
 MIN_PARTS, RACES_A_PART = 4, 250
-"""Races are aggregated in at least so many parts, each of at most so many races: this bounds the memory."""
+"""Least number of parts that are aggregated, and most races of a part: these bound the memory."""
 
 # Lap 0 is the grid. relative is as in `rolling.relative_green_time`; the last 50 laps are those whose number
 # is less than 50 below the car's last, as in its window "50l".
@@ -67,10 +66,9 @@ RACES = "SELECT DISTINCT race_id FROM read_parquet($paths, union_by_name = true)
 def aggregate_laps(lap_paths: Sequence[str]) -> pl.DataFrame:
     """Aggregate laps to facts of each car's race, known only after that race.
 
-    Larger than memory is fine: races are read part by part, as many parts at a time as there are cores, and
-    DuckDB spills to a temporary folder that is gone when the function returns. One thread reads a part, and
-    the files alone decide the parts, so that sums are always made in the same order and the same files give
-    the same bits on every machine.
+    The laps may exceed the memory: races are read part by part, as many parts at a time as there are cores,
+    and DuckDB spills to a temporary folder. One thread reads a part, and the parts depend on the files alone.
+    Sums are therefore computed in the same order, and the same files give the same bits on every machine.
 
     The columns that end in `_50l` are the end-of-race values of `compute_aggregate_features`.
     `fastest_lap_share` counts the laps on which the car was the fastest of those timed under green (of
@@ -107,7 +105,7 @@ def aggregate_laps(lap_paths: Sequence[str]) -> pl.DataFrame:
 
 
 def _aggregate(lap_paths: list[str], races: NDArray[np.int64]) -> pl.DataFrame:
-    """Aggregate the races from the first to the last of those given."""
+    """Aggregate the races from the first to the last of `races`."""
     params = {"paths": lap_paths, "first": int(races[0]), "last": int(races[-1])}
     with (
         tempfile.TemporaryDirectory() as spill,

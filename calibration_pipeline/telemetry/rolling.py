@@ -1,7 +1,7 @@
-"""Rolling columns of lap telemetry: what a car has done up to each lap of its race, never later.
+"""Rolling columns of lap telemetry, over the laps up to each lap of a race, never later.
 
-What belongs here looks at the laps of one race. Facts of whole races are in `laps`, features over
-races in `features`.
+This module looks at the laps of one race. Aggregates of whole races are in `laps`, features over races in
+`features`.
 """
 
 import re
@@ -85,7 +85,7 @@ def relative_green_time() -> pl.Expr:
 
 
 def _window_widths(time_windows: Sequence[str]) -> dict[str, int]:
-    """Laps of every window by its name."""
+    """Return the laps of every window by its name."""
     for window in time_windows:
         if not WINDOW.fullmatch(window) or int(window[:-1]) < 1:
             raise ValueError(
@@ -97,7 +97,7 @@ def _window_widths(time_windows: Sequence[str]) -> dict[str, int]:
 
 
 def _check_telemetry(frame: pl.DataFrame) -> None:
-    """Refuse what would silently spoil the windows."""
+    """Refuse telemetry that would silently spoil the windows."""
     if missing := [name for name in REQUIRED if name not in frame.columns]:
         raise ValueError(f"Argument telemetry_df must have the columns {', '.join(missing)}.")
     is_time = pl.col("lap_time_s").cast(pl.Float64).is_finite() & (pl.col("lap_time_s") > 0)
@@ -116,7 +116,7 @@ def _check_telemetry(frame: pl.DataFrame) -> None:
 
 
 def _car_lap(widest: int) -> pl.Expr:
-    """One index over the sorted rows: lap numbers, cars so far apart that no window spans two."""
+    """Return one index over the sorted rows: lap numbers, with gaps so that no window spans two cars."""
     car = pl.struct("race_id", "driver_id").rle_id().cast(pl.Int64)
     return (car * (pl.col("lap").max() + widest + 1) + pl.col("lap")).alias(_CAR_LAP)
 

@@ -1,1 +1,1 @@
-"""Tables and lines that the command prints."""
+"""Terminal output of the commands: tables and lines."""

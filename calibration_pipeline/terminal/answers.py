@@ -1,4 +1,4 @@
-"""Questions in SQL on the terminal: which tables there are, and what they answer."""
+"""Terminal output of SQL queries: the stored tables, and the rows of an answer."""
 
 from collections.abc import Mapping
 
@@ -8,14 +8,14 @@ from rich.markup import escape
 from rich.table import Table
 from upath import UPath
 
-from calibration_pipeline.io.sql import ask, stored_tables
+from calibration_pipeline.io.sql import run_query, stored_tables
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 
 MOST_ROWS = 200
 
 
 def print_tables(console: Console, store: UPath) -> None:
-    """Print which tables are stored, and what their columns are."""
+    """Print the stored tables with their columns."""
     for name in stored_tables(store):
         about = (BOUNDARIES[name].__doc__ or "").strip().splitlines()[0]
         console.print(f"[bold]{name}[/]: {escape(about)}", highlight=False)
@@ -26,7 +26,7 @@ def print_tables(console: Console, store: UPath) -> None:
 
 
 def print_answer(console: Console, store: UPath, question: str, damaged: Mapping[str, str]) -> None:
-    """Print the answer to a question in SQL.
+    """Print the rows of an SQL query.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def print_answer(console: Console, store: UPath, question: str, damaged: Mapping
     ValueError
         If the question is refused.
     """
-    answer = ask(store, question, MOST_ROWS + 1, damaged)
+    answer = run_query(store, question, MOST_ROWS + 1, damaged)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in answer.columns:
         grid.add_column(escape(column), overflow="fold")

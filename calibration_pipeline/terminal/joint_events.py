@@ -1,4 +1,4 @@
-"""Joint events on the terminal: the event language, and an event judged on stored forecasts."""
+"""Terminal output of joint events: the event language, and an event judged on stored forecasts."""
 
 from collections.abc import Iterable
 
@@ -13,21 +13,21 @@ from calibration_pipeline.events.language import Event
 from calibration_pipeline.events.text import LANGUAGE
 from calibration_pipeline.io.addresses import without_credentials
 
-COLUMNS = ("Kind of track", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
+COLUMNS = ("Archetype", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
 
 
 def print_language(console: Console, address: str | None) -> None:
-    """Print what events are made of, the default ones and those of the setting `events`."""
+    """Print the elements of the language, the default events and those of the setting `events`."""
     from calibration_pipeline.events.files import DEFAULT_EVENTS
 
     configured = read_events(address) if address else {}
-    told = without_credentials(address or "")
+    shown = without_credentials(address or "")
     sections = {
-        "Events are made of (k, m: whole numbers from 1; a, b: events)": [
+        "Elements of events (k, m: whole numbers from 1; a, b: events)": [
             (form, meaning) for form, _, meaning in LANGUAGE
         ],
         "Default events": [(str(event), "") for event in DEFAULT_EVENTS],
-        f"Events of {told}" if address else "Events of your own: none, --events names their file": [
+        f"Events of {shown}" if address else "Events of your own: none, --events names their file": [
             (str(event), name) for name, event in configured.items()
         ],
     }
@@ -43,14 +43,14 @@ def print_language(console: Console, address: str | None) -> None:
 def print_judged(
     console: Console, event: Event, judged_events: Iterable[tuple[str, pl.DataFrame, str]]
 ) -> None:
-    """Print how often an event is predicted and how often it happened, by archetype.
+    """Print the predicted and observed share of an event, by archetype.
 
     Parameters
     ----------
     console : rich.console.Console
     event : Event
     judged_events : iterable of tuple
-        Archetype's label, its `JointEventTable`, and why there are no rows.
+        Archetype's label, its `JointEventTable`, and the reason if there are no rows.
     """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in COLUMNS:

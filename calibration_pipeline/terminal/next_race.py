@@ -1,4 +1,4 @@
-"""The forecast of the next race on the terminal: chances of every car, and joint events."""
+"""Terminal output of the forecast of the next race: probabilities of every car, and joint events."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def print_forecast(
     events: pl.DataFrame,
     notes: Sequence[str],
 ) -> None:
-    """Print the forecast of the next race, or why there is none.
+    """Print the forecast of the next race, or the reason why there is none.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def print_forecast(
     chances, events : polars.DataFrame
         `ForecastChances` and `ForecastEvents`.
     notes : sequence of str
-        What must be known to read it.
+        Notes on the forecast.
     """
     if forecast.sizes["race"] == 0:
         console.print(notes[0], highlight=False)
@@ -39,7 +39,7 @@ def print_forecast(
     race = forecast.isel(race=0)
     title = f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()}"
     console.print(f"[bold]{title}[/]", highlight=False)
-    intervals = "Chances with their 90 % intervals over the calibration; finish: median, central 80 %."
+    intervals = "Chances with 90 % intervals from the calibration; finish: median, central 80 %."
     for note in (*notes, intervals):
         console.print(note, highlight=False)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)

@@ -1,4 +1,4 @@
-"""The settings on the terminal, and where each value comes from."""
+"""Terminal output of the settings, with the origin of each value."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from rich.table import Table
 
 
 def print_settings(console: Console, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Print settings.
+    """Print settings with their values and origins.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Summary of a run on the terminal: scores and verdict per archetype, and the path of the report."""
+"""Terminal summary of a run: scores and verdict per archetype, and the path of the report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +11,13 @@ from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.verdicts import Verdict
 
 LEVELS = ("50 %", "80 %", "95 %")
-COLUMNS = ("Kind of track", "Forecast", "CRPS", "Log score", "50/80/95 %", "R-hat", "Verdict")
+COLUMNS = ("Archetype", "Forecast", "CRPS", "Log score", "50/80/95 %", "R-hat", "Verdict")
 
 
 def summary_rows(
     verdicts: Sequence[Verdict], metrics: pl.DataFrame, convergence: pl.DataFrame
 ) -> list[dict[str, str]]:
-    """Return the table's rows: one an archetype and forecast.
+    """Return the table's rows: one for each archetype and forecast.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def summary_rows(
 
     return [
         {
-            "Kind of track": verdict.archetype.label,
+            "Archetype": verdict.archetype.label,
             "Forecast": forecast,
             "CRPS": shown(estimates.get((verdict.archetype, forecast, "crps", "")), 2),
             "Log score": shown(estimates.get((verdict.archetype, forecast, "log_score", "")), 3),
@@ -55,7 +55,7 @@ def summary_rows(
 
 
 def print_summary(console: Console, rows: Sequence[Mapping[str, str]], report: str) -> None:
-    """Print the scores and verdicts of a report, and where it is stored.
+    """Print the scores and verdicts of a report, and its path.
 
     Parameters
     ----------

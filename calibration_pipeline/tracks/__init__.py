@@ -1,4 +1,4 @@
-"""Tracks: what is known of them without racing. `catalogue` is data, `compiled` checks and serves it."""
+"""Track catalogue: facts known without racing. `catalogue` is data, `compiled` checks and serves it."""
 
 from calibration_pipeline.tracks.catalogue import CATALOGUE, ConstraintSpec
 from calibration_pipeline.tracks.compiled import (

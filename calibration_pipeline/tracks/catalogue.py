@@ -1,8 +1,8 @@
-"""The Cup tracks since 2013, as data: kind, length, scheduled laps, eras, names and feed ids.
+"""The Cup tracks since 2013, as data: archetype, length, scheduled laps, eras, names and feed ids.
 
 One entry is one track and layout over one era; a new era begins where the track itself changed.
 Lengths are those of the official box scores, in miles; laps are those of the track's usual (or only)
-race. A track that fits no archetype, such as dirt, says so with `archetype=None`.
+race. A track that fits no archetype, such as dirt, has `archetype=None`.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class ConstraintSpec:
     track_id : str
         Track and layout, lower case with underscores; entries of several eras share it.
     name : str
-        The name by which people know it.
+        Common name.
     archetype : Archetype or None
-        Kind of track; None if it fits none.
+        Archetype; None if the track fits none.
     length_miles : float
         Length of a lap, miles.
     scheduled_laps : int

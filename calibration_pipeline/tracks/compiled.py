@@ -1,4 +1,4 @@
-"""The catalogue, checked and compiled: frozen, hashed, and looked up by season and name or id."""
+"""The track catalogue, checked and compiled: frozen, hashed, and looked up by season and name or id."""
 
 import difflib
 import hashlib
@@ -17,21 +17,21 @@ from calibration_pipeline.tracks.catalogue import CATALOGUE, ConstraintSpec
 
 
 class UnknownTrackError(ValueError):
-    """A track that the catalogue does not know; it is never guessed."""
+    """Error of a track that is not in the catalogue; tracks are never guessed."""
 
 
 @dataclass(frozen=True)
 class TrackConstraints:
-    """What is known of a track without racing on it, over one era.
+    """Facts of a track that are known without racing, over one era.
 
     Attributes
     ----------
     track_id : str
         Track and layout.
     name : str
-        The name by which people know it.
+        Common name.
     archetype : Archetype or None
-        Kind of track; None if it fits none, e.g. dirt.
+        Archetype; None if the track fits none, e.g. dirt.
     first_season, last_season : int, int or None
         The era, both ends included; None leaves it open.
     length_miles : float
@@ -49,7 +49,7 @@ class TrackConstraints:
     scheduled_laps: int
 
     def covers(self, season: int) -> bool:
-        """Whether `season` lies in this era."""
+        """Return whether `season` lies in this era."""
         return self.first_season <= season and (self.last_season is None or season <= self.last_season)
 
 
@@ -79,7 +79,7 @@ class CompiledTracks:
     _by_feed_id: dict[int, str] = field(repr=False, compare=False)
 
     def find(self, season: int, *, feed_id: int | None = None, name: str | None = None) -> TrackConstraints:
-        """Return the track that a source means, as it was in `season`.
+        """Return the track with a feed id or name, as it was in `season`.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class CompiledTracks:
         return TrackTable.validate(frame)
 
     def _nearest(self, wanted: str | None) -> str:
-        """Say what comes next to a name that is not known."""
+        """Return the part of a message that lists the known names nearest to `wanted`."""
         near = difflib.get_close_matches(_normalised(wanted or ""), [*self._by_name], n=3, cutoff=0.5)
         names = {era.track_id: era.name for era in self.eras}
         nearest = list(dict.fromkeys(names[self._by_name[key]] for key in near))
@@ -194,12 +194,14 @@ def _normalised(name: str) -> str:
     return "".join(character for character in decomposed if character.isalnum())
 
 
-def _unambiguous[Key](pairs: Iterable[tuple[str, Key]], what: str) -> dict[Key, str]:
-    """Map keys to the one track that they mean."""
+def _unambiguous[Key](pairs: Iterable[tuple[str, Key]], key_type: str) -> dict[Key, str]:
+    """Return the track of each key; refuse a key of two tracks."""
     table: dict[Key, str] = {}
     for track_id, key in pairs:
         if table.setdefault(key, track_id) != track_id:
-            raise ValueError(f"Each {what} must mean one track; {key!r} means {table[key]} and {track_id}.")
+            raise ValueError(
+                f"Each {key_type} must mean one track; {key!r} means {table[key]} and {track_id}."
+            )
     return table
 
 

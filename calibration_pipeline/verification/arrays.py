@@ -1,8 +1,7 @@
-"""One race whose scenarios and result are given by hand, as arrays.
+"""Verification of one race from arrays: outcomes, errors of joint events, calibration curves.
 
-Here belong reading such arrays as `Outcomes`, holding events of them against each other, and calibration
-curves without intervals. Whole backtests
-go through `joint_events`, which knows races, intervals and tests.
+The functions read arrays as `Outcomes`, compare predicted with observed events, and return curves without
+intervals. Backtests go through `joint_events`, which has races, intervals and tests.
 """
 
 import logging
@@ -21,15 +20,15 @@ from calibration_pipeline.verification.reliability import reliability_bins
 Variables = ArrayLike | Mapping[str, ArrayLike]
 """Finish positions, or a dict of variables by name."""
 
-PLACE = "finish_position"
-OUTCOMES = (PLACE, "running", "incident", "laps_led")
+FINISH = "finish_position"
+OUTCOMES = (FINISH, "running", "incident", "laps_led")
 CAR_VARIABLES = ("team", "make")
 
 logger = logging.getLogger(__name__)
 
 
 class EventError(NamedTuple):
-    """How often an event was predicted, and how often it happened; shares of its cases."""
+    """Predicted and observed share of an event's cases."""
 
     predicted: float
     observed: float
@@ -50,14 +49,14 @@ def read_outcomes(predictions: Variables, observations: Variables, where: str) -
         `finish_position`, `running`, `laps_led`, `incident` (the car retired: the opposite of running),
         each (n_samples, n_cars), and `team`, `make`, (n_cars,).
     observations : array_like or mapping
-        The same of the race itself, (n_cars,). Finish positions are whole numbers in 1..n_cars.
+        The same variables of the race itself, (n_cars,). Finish positions are whole numbers in 1..n_cars.
     where : str
         The archetype, for messages.
 
     Returns
     -------
     scenarios, result : Outcomes
-        What only one side has is None in both.
+        A variable that only one side has is None in both.
 
     Raises
     ------
@@ -66,25 +65,25 @@ def read_outcomes(predictions: Variables, observations: Variables, where: str) -
     """
     simulated = _named(predictions, f"predictions of {where}")
     happened = _named(observations, f"observations of {where}")
-    place = as_positions(simulated[PLACE], where)
-    n_samples, n_cars = place.shape
-    actual = _observed_positions(happened[PLACE], n_cars, where)
+    position = as_positions(simulated[FINISH], where)
+    n_samples, n_cars = position.shape
+    actual = _observed_positions(happened[FINISH], n_cars, where)
     for name in (*OUTCOMES[1:], *CAR_VARIABLES):
         car_level = name in CAR_VARIABLES
         _check_shape(name, simulated.get(name), (n_cars,) if car_level else (n_samples, n_cars), where)
         _check_shape(name, happened.get(name), (n_cars,), where)
     both = [name for name in ("running", "laps_led") if name in simulated and name in happened]
-    mean = place.mean(axis=0)
+    mean = position.mean(axis=0)
     cars = {name: side[name] for name in CAR_VARIABLES for side in (happened, simulated) if name in side}
     cars["favourite_rank"] = rank(mean)
-    scenarios = Outcomes(finish_position=place, **{name: simulated[name] for name in both}, **cars)
+    scenarios = Outcomes(finish_position=position, **{name: simulated[name] for name in both}, **cars)
     return scenarios, Outcomes(finish_position=actual, **{name: happened[name] for name in both}, **cars)
 
 
 def as_positions(values: ArrayLike, where: str) -> NDArray[np.int64]:
     """Return finish positions; real-valued scores are ranked within each sample, smaller is better.
 
-    Whole numbers in 1..n_cars are positions and taken as they are, with a logged warning where a sample is
+    Whole numbers in 1..n_cars count as positions and stay unchanged, with a logged warning where a sample is
     no permutation. Equal scores rank in the order of the cars.
 
     Parameters
@@ -102,7 +101,7 @@ def as_positions(values: ArrayLike, where: str) -> NDArray[np.int64]:
     Raises
     ------
     ValueError
-        If the shape is another, or a value is not finite.
+        If the shape is wrong, or a value is not finite.
 
     Examples
     --------
@@ -115,20 +114,20 @@ def as_positions(values: ArrayLike, where: str) -> NDArray[np.int64]:
     _check_finite(scores, f"Predictions of {where}")
     if not _are_positions(scores):
         return rank(scores)
-    place = scores.astype(np.int64)
-    _warn_unless_permutations(place, f"predictions of {where}")
-    return place
+    position = scores.astype(np.int64)
+    _warn_unless_permutations(position, f"predictions of {where}")
+    return position
 
 
-def hold_events(
+def compare_events(
     events: Sequence[Event], scenarios: Outcomes, result: Outcomes
 ) -> tuple[dict[str, EventError], dict[str, str]]:
-    """Hold the events' predicted shares against the result's.
+    """Compare the predicted share of each event's cases with the observed one.
 
     Parameters
     ----------
     events : sequence of Event
-        What to look at.
+        Events to judge.
     scenarios, result : Outcomes
         From `read_outcomes`.
 
@@ -155,28 +154,28 @@ def hold_events(
 
 
 def one_race_curves(archetype: str, scenarios: Outcomes, result: Outcomes) -> list[pl.DataFrame]:
-    """Return calibration curves of "top 10" and "head to head", as far as the field has cars for them.
+    """Return calibration curves of "top 10" and "head to head", where the field is large enough.
 
     Parameters
     ----------
     archetype : str
-        Kind of track.
+        Track archetype.
     scenarios, result : Outcomes
         From `read_outcomes`.
 
     Returns
     -------
     list of polars.DataFrame
-        Bins of the forecast "forecast" (`reliability.reliability_bins`), without intervals: a race's cars
-        share its fate.
+        Bins of the forecast "forecast" (`reliability.reliability_bins`), without intervals: the
+        cars of a race are dependent.
     """
-    place, actual = scenarios.finish_position, result.finish_position
+    position, actual = scenarios.finish_position, result.finish_position
     events: dict[str, tuple[NDArray, NDArray]] = {}
     if actual.size > 10:
-        events["top 10"] = (place <= 10).mean(axis=0), actual <= 10
+        events["top 10"] = (position <= 10).mean(axis=0), actual <= 10
     first, second = np.nonzero(actual[:, None] < actual)
     if first.size:
-        ahead = head_to_head(place[None], np.array([actual.size]))[0, first, second]
+        ahead = head_to_head(position[None], np.array([actual.size]))[0, first, second]
         events["head to head"] = np.concatenate([ahead, 1 - ahead]), np.repeat([True, False], ahead.size)
     curves = []
     for event, (probability, happened) in events.items():
@@ -186,14 +185,14 @@ def one_race_curves(archetype: str, scenarios: Outcomes, result: Outcomes) -> li
     return curves
 
 
-def _named(values: Variables, what: str) -> dict[str, NDArray]:
-    """Variables by name; `incident` becomes `running`."""
-    given: Mapping[str, ArrayLike] = values if isinstance(values, Mapping) else {PLACE: values}
+def _named(values: Variables, source: str) -> dict[str, NDArray]:
+    """Return variables by name; `incident` becomes `running`."""
+    given: Mapping[str, ArrayLike] = values if isinstance(values, Mapping) else {FINISH: values}
     unknown = set(given) - {*OUTCOMES, *CAR_VARIABLES}
-    if unknown or PLACE not in given:
+    if unknown or FINISH not in given:
         allowed = ", ".join((*OUTCOMES, *CAR_VARIABLES))
         raise ValueError(
-            f"Variables of {what} must include {PLACE} and be of {allowed}; got {', '.join(given)}."
+            f"Variables of {source} must include {FINISH} and be of {allowed}; got {', '.join(given)}."
         )
     arrays = {name: np.asarray(array) for name, array in given.items()}
     incident = arrays.pop("incident", None)
@@ -214,9 +213,9 @@ def _observed_positions(values: NDArray, n_cars: int, where: str) -> NDArray[np.
             f"Observations of {where} must be whole finish positions in 1..{n_cars}, got values from "
             f"{values.min()} to {values.max()}."
         )
-    place = values.astype(np.int64)
-    _warn_unless_permutations(place[None], f"observations of {where}")
-    return place
+    position = values.astype(np.int64)
+    _warn_unless_permutations(position[None], f"observations of {where}")
+    return position
 
 
 def _are_positions(values: NDArray) -> bool:
@@ -224,17 +223,17 @@ def _are_positions(values: NDArray) -> bool:
     return bool((whole & (values >= 1) & (values <= values.shape[1])).all())
 
 
-def _warn_unless_permutations(place: NDArray, what: str) -> None:
-    n_wrong = int((np.sort(place, axis=1) != np.arange(1, place.shape[1] + 1)).any(axis=1).sum())
+def _warn_unless_permutations(position: NDArray, source: str) -> None:
+    n_wrong = int((np.sort(position, axis=1) != np.arange(1, position.shape[1] + 1)).any(axis=1).sum())
     if n_wrong:
         logger.warning("The %s are no permutation of 1..%d in %d of %d; taken as they are.",
-                       what, place.shape[1], n_wrong, len(place))  # fmt: skip
+                       source, position.shape[1], n_wrong, len(position))  # fmt: skip
 
 
-def _check_finite(values: NDArray, what: str) -> None:
+def _check_finite(values: NDArray, source: str) -> None:
     n_bad = int((~np.isfinite(values)).sum())
     if n_bad:
-        raise ValueError(f"{what} must be finite, got {n_bad} NaN or infinite of {values.size} values.")
+        raise ValueError(f"{source} must be finite, got {n_bad} NaN or infinite of {values.size} values.")
 
 
 def _check_shape(name: str, values: NDArray | None, shape: tuple[int, ...], where: str) -> None:

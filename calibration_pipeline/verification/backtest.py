@@ -1,4 +1,4 @@
-"""The backtest: probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
+"""Backtest: out-of-sample probabilities, raw and recalibrated, with the results of the same races."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from calibration_pipeline.telemetry.baselines import align_shares
 def build_backtest(
     raw: xr.Dataset, recalibrated: xr.Dataset, results: pl.DataFrame, fit: xr.DataTree
 ) -> xr.Dataset:
-    """Set the out-of-sample probabilities, raw and recalibrated, beside what happened.
+    """Build the backtest from raw and recalibrated scenarios and the results.
 
     Parameters
     ----------
     raw, recalibrated : xarray.Dataset
         `ScenarioEnsemble` of the same races of one archetype.
     results : polars.DataFrame
-        What happened to at least these cars (race_id, driver_id, finish_position, running), and
+        Results of at least these cars (race_id, driver_id, finish_position, running), and
         `share_beaten` as `baselines.shares_beaten` returns it, for the Bradley-Terry baseline.
     fit : xarray.DataTree
-        `CalibrationPosterior`: what its folds saw is put beside each race.
+        `CalibrationPosterior`: the as-of race and the number of races of each fold's fit go to its races.
 
     Returns
     -------
@@ -33,12 +33,12 @@ def build_backtest(
         `Backtest`.
     """
     field_size = raw["field_size"].values
-    place, pair = ("race", "driver", "position"), ("race", "driver", "opponent")
+    position, pair = ("race", "driver", "position"), ("race", "driver", "opponent")
     width = raw.sizes["driver"]
     variables: dict[str, Any] = {}
     for name, ensemble in {"raw": raw, "recalibrated": recalibrated}.items():
         finish = ensemble["finish_position"].values
-        variables[name] = (place, finish_probabilities(finish, field_size))
+        variables[name] = (position, finish_probabilities(finish, field_size))
         variables[f"{name}_head_to_head"] = (pair, head_to_head(finish, field_size))
     variables["finish_position"] = (("race", "driver"), observe(raw, results).finish_position)
     shares = results.select("race_id", "driver_id", "share_beaten")
@@ -57,12 +57,12 @@ def build_backtest(
 
 
 def scored_races(backtest: xr.Dataset) -> xr.Dataset:
-    """Keep the races that are judged: those of every season but the first, where all is still burning in."""
+    """Return the races that are scored: all seasons but the first, in which fits have too few races."""
     return backtest.isel(race=backtest["season"].values > backtest["season"].values.min(initial=9999))
 
 
 def scored_forecasts(races: xr.DataTree, recalibrated: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Return the raw and the recalibrated forecast of the races that are judged.
+    """Return the raw and the recalibrated forecast of the races that are scored.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What a backtest holds to be judged: its cars and its pairs of cars, padding left out, and baselines.
+"""Cases of a backtest: its cars and pairs of cars without padding, and the baselines' forecasts.
 
-Baselines stand beside the raw and recalibrated forecasts: `climatology` (every place equally likely),
+The baselines of the raw and recalibrated forecasts are `climatology` (every position equally likely),
 `start_order` (cars finish about where they start, a fixed kernel) and, for two cars head to head,
 `bradley_terry` (the shares of opponents that their drivers beat in earlier races).
 """
@@ -32,7 +32,7 @@ class Cases:
     Attributes
     ----------
     archetype : str
-        Kind of track, '' if there are no races.
+        Track archetype, '' if there are no races.
     mask : ndarray
         Which slots hold a car, (race, driver) bool: the cars below are its True ones, in order.
     race : ndarray
@@ -40,7 +40,7 @@ class Cases:
     field_size, position : ndarray
         Cars in that race and the car's finish, (cars,).
     probability : dict
-        Forecast to P(finish = place), (cars, places), 0 beyond the field; not of `bradley_terry`.
+        Forecast to P(finish = position), (cars, positions), 0 beyond the field; not of `bradley_terry`.
     pair_race : ndarray
         Index of the pair's race, (pairs,); the pairs are those of `car_pairs`.
     pair_outcome : ndarray
@@ -48,7 +48,7 @@ class Cases:
     head_to_head : dict
         Forecast to P(the first car beats the second), (pairs,).
     counts : dict
-        Forecast to its scenarios by place, (cars, places); of those whose ensemble is at hand.
+        Forecast to its number of scenarios by position, (cars, positions), for forecasts with an ensemble.
     """
 
     archetype: str
@@ -102,9 +102,9 @@ def backtest_cases(backtest: xr.Dataset) -> Cases:
         "climatology": _uniform(mask, sizes),
         "start_order": start_order_probabilities(backtest["start_position"].values, sizes),
     }
-    places = {name: backtest[name].values for name in JUDGED} | baselines
+    forecasts = {name: backtest[name].values for name in JUDGED} | baselines
     inside = np.arange(mask.shape[1]) < size[:, None]
-    probability = {name: np.where(inside, values[mask], 0.0) for name, values in places.items()}
+    probability = {name: np.where(inside, values[mask], 0.0) for name, values in forecasts.items()}
     head_to_head = {name: backtest[f"{name}_head_to_head"].values[pairs] for name in JUDGED}
     head_to_head |= {name: independent_head_to_head(values)[pairs] for name, values in baselines.items()}
     for name in JUDGED:
@@ -145,21 +145,21 @@ def backtest_scenarios(
     Raises
     ------
     ValueError
-        If the forecasts are others, or an ensemble holds other races or cars.
+        If the forecasts differ from these two, or an ensemble has other races or cars.
     """
     if set(ensembles) != set(JUDGED):
         raise ValueError(f"Argument ensembles must hold {' and '.join(JUDGED)}, got {', '.join(ensembles)}.")
     for forecast, ensemble in ensembles.items():
-        for name, what in (("race", "races"), ("field_size", "fields"), ("driver_id", "cars")):
+        for name, noun in (("race", "races"), ("field_size", "fields"), ("driver_id", "cars")):
             if not np.array_equal(ensemble[name].values, backtest[name].values):
                 raise ValueError(
-                    f"Argument ensembles must hold the {what} of backtest; {forecast} has others."
+                    f"Argument ensembles must hold the {noun} of backtest; {forecast} has others."
                 )
     return {forecast: ensemble["finish_position"].values for forecast, ensemble in ensembles.items()}
 
 
 def car_pairs(mask: NDArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return each two cars of a race once: the race, and the slots of the first and the second car.
+    """Return every pair of cars of a race once: the race, and the slots of the first and the second car.
 
     Parameters
     ----------
@@ -209,8 +209,8 @@ def start_order_table(n_cars: int) -> NDArray[np.float64]:
     array([[0.731, 0.269],
            [0.269, 0.731]])
     """
-    places = np.arange(n_cars)
-    kernel = np.exp(-np.abs(places[:, None] - places) / (START_KERNEL_WIDTH * n_cars))
+    position = np.arange(n_cars)
+    kernel = np.exp(-np.abs(position[:, None] - position) / (START_KERNEL_WIDTH * n_cars))
     scale = np.ones(n_cars)
     for _ in range(SINKHORN_STEPS):
         scale = np.sqrt(scale / (kernel @ scale))
@@ -218,14 +218,14 @@ def start_order_table(n_cars: int) -> NDArray[np.float64]:
 
 
 def start_order_probabilities(start_position: NDArray, field_size: NDArray) -> NDArray[np.float64]:
-    """Return P(finish = place) of the start-order baseline, (race, driver, place), 0 beyond the field.
+    """Return P(finish = position) of the start-order baseline, (race, driver, position), 0 beyond the field.
 
     Parameters
     ----------
     start_position : ndarray
-        Place on the grid, (race, driver); only its order within the field matters.
+        Position on the grid, (race, driver); only its order within the field matters.
     field_size : ndarray
-        Cars, (race,); they come first, what lies beyond is not read.
+        Cars, (race,); they come first, slots beyond are not read.
 
     Examples
     --------
@@ -248,7 +248,7 @@ def independent_head_to_head(probability: NDArray) -> NDArray[np.float64]:
     Parameters
     ----------
     probability : ndarray
-        P(finish = place), (..., car, place).
+        P(finish = position), (..., car, position).
 
     Returns
     -------
@@ -266,7 +266,7 @@ def table(rows: list[dict[str, object]], contract: type[Table]) -> pl.DataFrame:
 
 
 def _uniform(mask: NDArray, field_size: NDArray) -> NDArray[np.float64]:
-    """Return every place of the field equally likely, (race, driver, place)."""
+    """Return equal probabilities of all positions of the field, (race, driver, position)."""
     return mask[:, :, None] * mask[:, None, :] / field_size[:, None, None]
 
 

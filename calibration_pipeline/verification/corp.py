@@ -1,7 +1,7 @@
 """CORP reliability of binary events: forecasts recalibrated by isotonic regression, ties pooled first.
 
-Here belong the fit, its decomposition of the Brier score and its refits to other outcomes. Which events are
-looked at, and what their outcomes are, is said by `reliability`.
+The module holds the fit, its decomposition of the Brier score and its refits to other outcomes. `reliability`
+defines the events and their outcomes.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression
 from calibration_pipeline.stats.intervals import CONFIDENCE
 
 TIE_DECIMALS = 12
-"""Forecasts that agree to so many decimals are tied: they differ by rounding, as sums of places do."""
+"""Forecasts that agree to so many decimals are tied: they differ by rounding, as sums over positions do."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Corp:
 
 
 class CorpTerms(NamedTuple):
-    """What each case adds to the parts of its Brier score; means over cases are the parts, (cases,) each."""
+    """Contributions of each case to the parts of the Brier score, (cases,) each; the means are the parts."""
 
     miscalibration: NDArray[np.float64]
     discrimination: NDArray[np.float64]
@@ -127,7 +127,7 @@ def refit_corp(corp: Corp, successes: NDArray) -> NDArray[np.float64]:
     Parameters
     ----------
     corp : Corp
-        Whose forecasts are taken.
+        Fit that provides the forecasts.
     successes : ndarray
         Cases in which the event happens, by distinct forecast, (replicates, levels).
 
@@ -142,19 +142,19 @@ def refit_corp(corp: Corp, successes: NDArray) -> NDArray[np.float64]:
 
 
 def count_successes(corp: Corp, outcomes: NDArray) -> NDArray[np.int32]:
-    """Add outcomes (cases, replicates) up by distinct forecast: (replicates, levels)."""
+    """Return the sums of outcomes (cases, replicates) by distinct forecast: (replicates, levels)."""
     by_level = np.argsort(corp.level, kind="stable")
     first = np.cumsum(corp.weight.astype(np.int64)) - corp.weight.astype(np.int64)
     return np.ascontiguousarray(np.add.reduceat(outcomes[by_level], first, dtype=np.int32).T)
 
 
 def refitted_miscalibration(corp: Corp, successes: NDArray, refitted: NDArray) -> NDArray[np.float64]:
-    """Return the miscalibration that each replicate shows, (replicates,).
+    """Return the miscalibration of each replicate, (replicates,).
 
     Parameters
     ----------
     corp : Corp
-        Whose forecasts are taken.
+        Fit that provides the forecasts.
     successes, refitted : ndarray
         As in `refit_corp`, (replicates, levels).
     """

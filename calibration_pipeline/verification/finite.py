@@ -1,4 +1,4 @@
-"""What scores owe to the finite number of scenarios: their values with a group of scenarios left out."""
+"""Delete-a-group jackknife over scenarios: error of the scores from the finite number of scenarios."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ N_GROUPS = 10
 
 
 def with_counts(cases: Cases, scenarios: Mapping[str, NDArray]) -> Cases:
-    """Add how many scenarios put each car at each place.
+    """Return the cases with the number of scenarios of each car at each position.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def with_counts(cases: Cases, scenarios: Mapping[str, NDArray]) -> Cases:
 
 
 def leave_groups_out(cases: Cases, scenarios: Mapping[str, NDArray]) -> Iterator[Cases]:
-    """Yield the cases as they would be without the first tenth of the scenarios, without the second, ...
+    """Yield the cases without the first tenth of the scenarios, then without the second, and so on.
 
-    Groups are consecutive, so that scenarios that depend on their neighbours leave together.
+    Groups are consecutive, so that scenarios that depend on their neighbours are in one group.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ def leave_groups_out(cases: Cases, scenarios: Mapping[str, NDArray]) -> Iterator
         `N_GROUPS` times, with the forecasts of `scenarios` replaced.
     """
     size, pairs = cases.mask.sum(axis=1), car_pairs(cases.mask)
-    places, wins = {}, {}
+    positions, wins = {}, {}
     for name, finish in scenarios.items():
         groups = np.array_split(finish, N_GROUPS, axis=1)
-        places[name] = np.array([place_counts(group, size)[cases.mask] for group in groups])
+        positions[name] = np.array([place_counts(group, size)[cases.mask] for group in groups])
         wins[name] = np.array([win_counts(group, size)[pairs] for group in groups])
     for group in range(N_GROUPS):
         probability, head_to_head, counts = dict(cases.probability), dict(cases.head_to_head), {}
         for name in scenarios:
-            counts[name] = places[name].sum(axis=0) - places[name][group]
+            counts[name] = positions[name].sum(axis=0) - positions[name][group]
             n_left = int(counts[name][0].sum())
             probability[name] = smoothed_places(counts[name], n_left, cases.field_size[:, None])
             head_to_head[name] = smoothed_wins(wins[name].sum(axis=0) - wins[name][group], n_left)

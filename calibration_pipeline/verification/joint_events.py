@@ -1,4 +1,4 @@
-"""Whether joint events happen as often as predicted, judged together, and what dependence is worth in them.
+"""Validation of joint events: predicted and observed shares, joint test, gain from dependence.
 
 The expressions are in `events.language`, their counts in `events.counts`.
 """
@@ -40,17 +40,17 @@ N_REPLICATES = 4000
 
 @dataclass(frozen=True)
 class JointTest:
-    """All events of an archetype judged together.
+    """Joint test of all events of an archetype.
 
     Attributes
     ----------
     largest_z : float
-        Absolute race-level z of the event that is hardest to explain by chance, infinite where the ensemble
-        left nothing to chance.
+        Absolute race-level z of the event with the smallest p-value, infinite where the ensemble is certain
+        and contradicted.
     p_value : float
-        Share of histories drawn from the ensemble itself with an event at least as hard to explain.
+        Share of histories drawn from the ensemble itself whose smallest p-value is at most the observed one.
     worst_event : str
-        The event it belongs to.
+        The event with the smallest p-value.
     """
 
     largest_z: float
@@ -64,11 +64,11 @@ def validate_events(
     events: Sequence[Event] = DEFAULT_EVENTS,
     seed: int = 0,
 ) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Hold predicted probabilities of joint events against how often they happened.
+    """Compare predicted probabilities of joint events with observed shares.
 
     The race-level z is the sum over races of (observed - expected number of cases) over its standard
-    deviation under the ensemble. That is the predictive one, of the number a race, so it knows how dependent
-    the ensemble thinks cars are, and adds over races, which are independent.
+    deviation under the ensemble. That deviation is the predictive one of the number of cases in a race, so it
+    contains the ensemble's dependence between cars. Its squares add over races, which are independent.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def validate_events(
     results : polars.DataFrame
         `RaceResults` of at least these races and cars.
     events : sequence of Event
-        What to look at.
+        Events to judge.
     seed : int
         Seed of replicate histories and of independent cars.
 
@@ -128,10 +128,10 @@ def joint_test(
     """Test all events at once: the least probable z against its distribution under the ensemble.
 
     A replicate history takes one scenario of each race for the result. Events share cars and races, and the
-    replicates know how. Each event's absolute z is read as its p-value among the replicates, and the smallest
-    p-value is compared with the replicates' own smallest: an event that is nearly certain, whose z has long
-    tails, does not hide the others. The result is one of the scenarios that replicates draw from, as it is
-    under the hypothesis: what no scenario has is not impossible.
+    replicates share them in the same way. Each event's absolute z becomes its p-value among the replicates,
+    and the smallest p-value is compared with the replicates' own smallest. A nearly certain event, whose z
+    has long tails, therefore does not hide the others. Replicates also draw from the result, which is one
+    more scenario under the hypothesis: an outcome that no scenario has is not impossible.
 
     Parameters
     ----------
@@ -140,11 +140,11 @@ def joint_test(
     results : polars.DataFrame
         `RaceResults` of at least these races and cars.
     events : sequence of Event
-        What to look at; events that cannot be judged are left out.
+        Events to judge; events that cannot be judged are skipped.
     seed : int
         Seed of the replicates.
     reference : xarray.Dataset, optional
-        The ensemble whose favourites are meant, the raw one; by default `ensemble` itself.
+        The ensemble that defines the favourites, the raw one; by default `ensemble` itself.
 
     Returns
     -------
@@ -160,37 +160,38 @@ def joint_test(
         If no event can be judged, a car lacks a result, or the finishes of a race are no permutation.
     """
     counts = count_events(ensemble, results, events, reference)
-    alone, together = p_values(counts, _lots(counts, seed))
-    # Certain and confirmed has no surprise; certain and contradicted an infinite one.
+    alone, together = p_values(counts, _uniforms(counts, seed))
+    # A certain event has z = 0 where the results confirm it, and infinity where they contradict it.
     z = np.where(np.isnan(counts.z), np.where(alone < 1, inf, 0), np.abs(counts.z))
     worst = int(np.lexsort((-z, alone))[0])
     return JointTest(float(z[worst]), together, str(counts.events[worst]))
 
 
-def _lots(counts: Counts, seed: int) -> NDArray[np.float64]:
-    """Return what draws a scenario of each race in each replicate history, (replicate, race)."""
+def _uniforms(counts: Counts, seed: int) -> NDArray[np.float64]:
+    """Return uniform numbers that choose a scenario of each race and replicate history, (replicate, race)."""
     return np.random.default_rng(seed).random((N_REPLICATES, len(counts.observed)))
 
 
-def p_values(counts: Counts, lots: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return the p-value of each event, (event,), and that of all together.
+def p_values(counts: Counts, uniforms: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the p-value of each event, (event,), and that of the joint test.
 
     Parameters
     ----------
     counts : Counts
         Of the ensemble and of the results.
-    lots : ndarray
-        What draws a scenario of each race in each replicate history, uniform in [0, 1), (replicate, race).
+    uniforms : ndarray
+        Uniform numbers in [0, 1) that choose a scenario of each race in each replicate history,
+        (replicate, race).
     """
     drawn = np.concatenate([counts.observed[:, None], counts.predicted], axis=1)
     deviation = drawn - drawn.mean(axis=1, keepdims=True)
-    chosen = (lots * drawn.shape[1]).astype(np.intp)
+    chosen = (uniforms * drawn.shape[1]).astype(np.intp)
     # Rounding must not turn a tie between replicates, or with the observation, into a difference.
     replicates = np.abs(deviation[np.arange(len(drawn)), chosen].sum(axis=1)).round(6)
     observed = np.abs(deviation[:, 0].sum(axis=0)).round(6)
-    alone = (1 + np.count_nonzero(replicates >= observed, axis=0)) / (len(lots) + 1)
-    smallest = (rankdata(-replicates, method="max", axis=0) / len(lots)).min(axis=1)
-    return alone, float((1 + np.count_nonzero(smallest <= alone.min())) / (len(lots) + 1))
+    alone = (1 + np.count_nonzero(replicates >= observed, axis=0)) / (len(uniforms) + 1)
+    smallest = (rankdata(-replicates, method="max", axis=0) / len(uniforms)).min(axis=1)
+    return alone, float((1 + np.count_nonzero(smallest <= alone.min())) / (len(uniforms) + 1))
 
 
 def _rows(
@@ -209,9 +210,9 @@ def _rows(
     about = about_dependence(raw, independent["raw"], dependent)
     raw_scores = log_scores(raw)
     for forecast in JUDGED:
-        lots = _lots(raw, seed)
-        alone, together = p_values(counts[forecast], lots)
-        independence = judge_independence(counts[forecast], independent[forecast], lots)
+        uniforms = _uniforms(raw, seed)
+        alone, together = p_values(counts[forecast], uniforms)
+        independence = judge_independence(counts[forecast], independent[forecast], uniforms)
         over_raw = log_scores(counts[forecast]) - raw_scores
         for e, event in enumerate(raw.events):
             yield {

@@ -1,4 +1,4 @@
-"""The table of a backtest's scores: what is scored, against what, with which intervals.
+"""Table of a backtest's scores: quantities, references, estimators and intervals.
 
 The scores themselves are functions on arrays, in `scores`, `multivariate` and `corp`.
 """
@@ -75,13 +75,13 @@ REFERENCES = {
     "start_order": ("climatology",),
     "bradley_terry": ("start_order",),
 }
-"""Forecast to what its skill is measured against."""
+"""Forecast to the references of its skill."""
 SMALLEST_REFERENCE = 1e-9
-"""There is no skill over a reference whose mean score is below this: it is certain, and right."""
+"""Skill is undefined over a reference whose mean score is below this: the reference is certain and right."""
 
 
 class Key(NamedTuple):
-    """What a row is about."""
+    """Key of a row of the table."""
 
     forecast: str
     quantity: str
@@ -122,8 +122,8 @@ def score_backtest(
         `Backtest`, of one archetype; without races the table is empty.
     ensembles : mapping, optional
         'raw' and 'recalibrated' to the `ScenarioEnsemble` that the probabilities come from. Without them
-        there are no Monte-Carlo errors and no rows of what needs scenarios: fair CRPS, kernel log score,
-        energy and variogram score, expected miscalibration.
+        there are no Monte-Carlo errors and no rows of quantities that need scenarios: fair CRPS, kernel log
+        score, energy and variogram score, expected miscalibration.
     seed : int
         Seed of the outcomes drawn for the expected miscalibration.
 
@@ -167,7 +167,7 @@ def _score(cases: Cases, scenarios: Mapping[str, NDArray], seed: int) -> dict[Ke
     cases = with_counts(cases, scenarios)
     of_baselines = {forecast: _case_scores(cases, forecast) for forecast in BASELINES}
     ratios = {key: clustered_ratio(*quotient) for key, quotient in _quotients(cases, of_baselines).items()}
-    shares = {key: _cut_to_shares(ratio) for key, ratio in ratios.items() if key.quantity == "coverage"}
+    shares = {key: _clipped_to_shares(ratio) for key, ratio in ratios.items() if key.quantity == "coverage"}
     estimates = ratios | shares | _slopes(cases, FORECASTS)
     errors = _monte_carlo_errors(cases, of_baselines, scenarios) if scenarios else {}
     scored = {key: Scored(estimate, errors.get(key)) for key, estimate in estimates.items()}
@@ -176,8 +176,8 @@ def _score(cases: Cases, scenarios: Mapping[str, NDArray], seed: int) -> dict[Ke
     return scored
 
 
-def _cut_to_shares(estimate: Estimate) -> Estimate:
-    """Return the part of an interval that lies in [0, 1]; a share outside is none, so as much is covered."""
+def _clipped_to_shares(estimate: Estimate) -> Estimate:
+    """Return the part of an interval in [0, 1]; it covers as much, since no share lies outside."""
     if estimate.lower is None or estimate.upper is None:
         return estimate
     return replace(estimate, lower=max(0.0, estimate.lower), upper=min(1.0, estimate.upper))
@@ -220,7 +220,7 @@ def _car_scores(cases: Cases, forecast: str) -> Iterator[tuple[tuple[str, str], 
 def _quotients(
     cases: Cases, of_baselines: Mapping[str, dict[tuple[str, str], CaseScores]]
 ) -> dict[Key, Quotient]:
-    """Return every mean and every comparison as a ratio of totals."""
+    """Return each mean and each comparison as a ratio of totals."""
     of = {**{forecast: _case_scores(cases, forecast) for forecast in JUDGED}, **of_baselines}
     quotients: dict[Key, Quotient] = {}
     for forecast, own in of.items():
@@ -253,7 +253,7 @@ def _monte_carlo_errors(
     of_baselines: Mapping[str, dict[tuple[str, str], CaseScores]],
     scenarios: Mapping[str, NDArray],
 ) -> dict[Key, float]:
-    """Return delete-a-group jackknife errors of whatever depends on the scenarios."""
+    """Return delete-a-group jackknife errors of the quantities that depend on the scenarios."""
     if min(finish.shape[1] for finish in scenarios.values()) < 2 * N_GROUPS:
         return {}
     without: dict[Key, list[float]] = {}
@@ -286,7 +286,7 @@ def _joint_scores(cases: Cases, forecast: str, finish: NDArray) -> dict[Key, Sco
 
 
 def _expected(cases: Cases, forecast: str, finish: NDArray, seed: int) -> dict[Key, Scored]:
-    """Return the miscalibration that the forecast would show if it were calibrated."""
+    """Return the miscalibration expected of a calibrated forecast."""
     drawn = draw_outcomes(finish, seed)
     rows = {}
     for event in binary_events(cases, forecast):

@@ -1,6 +1,6 @@
 """Scores of whole races: the joint forecast of all finishes of a race against its result.
 
-Both scores read scenarios, since finish probabilities say nothing of dependence. At most `JOINT_SCENARIOS`
+Both scores read scenarios, since finish probabilities contain no dependence. At most `JOINT_SCENARIOS`
 of them are used, evenly spaced.
 """
 
@@ -25,8 +25,9 @@ def energy_score(scenarios: NDArray, observed: NDArray) -> JointScore:
     .. math:: \frac{1}{\sqrt n} \Bigl(\frac1S \sum_s \|x_s - y\|
               - \frac{1}{2 S (S - 1)} \sum_{s \ne t} \|x_s - x_t\|\Bigr)
 
-    Distances grow with the root of the number of cars n; divided by it they are a typical car's, in places,
-    and fields of different size compare. The error is that of the score's first-order terms.
+    Distances grow with the root of the number of cars n. Divided by it they are a typical car's distance, in
+    positions, and fields of different size are comparable. The error is that of the score's first-order
+    terms.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def variogram_score(scenarios: NDArray, observed: NDArray) -> JointScore:
     .. math:: \binom n2^{-1} \sum_{i < j}
               \Bigl(|y_i - y_j|^{1/2} - \frac1S \sum_s |x_{si} - x_{sj}|^{1/2}\Bigr)^2
 
-    It tells wrong dependence between cars better than the energy score does. A race of one car scores 0.
+    It detects wrong dependence between cars better than the energy score does. A race of one car scores 0.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Properties that stored values must have and that no contract enforces: one pure function a property.
+"""Properties of stored values that no contract enforces: one pure function for each property.
 
-`checks` says at which asset a property is checked, and whether its failure blocks.
+`PROPERTIES` lists the assets of each property, and whether its failure blocks.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SHOWN = 5
 
 
 class Finding(NamedTuple):
-    """Whether a property holds, in a sentence and in numbers.
+    """Result of checking a property: a sentence and numbers.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def _counted(bad: list[Any], n: int, rule: str, units: str) -> Finding:
-    """Return the finding of a rule that each of n units keeps or breaks."""
+    """Return the finding of a rule that each of n units meets or breaks."""
     shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if len(bad) > SHOWN else "")
     sentence = f"In {len(bad)} of {n} {units} it does not hold that {rule}: {shown}."
     if not bad:
@@ -56,7 +56,7 @@ def results_laps_led_add_up(race_results: pl.DataFrame) -> Finding:
 def scenario_laps_add_up(ensemble: xr.Dataset) -> Finding:
     """Whether, in each scenario, laps led add up to its laps, and fastest laps to its green laps.
 
-    A forecaster may leave out each of these four variables; the sums that it allows are compared.
+    A forecaster may omit each of these four variables; sums with both variables present are compared.
     """
     holds = np.ones((ensemble.sizes["race"], ensemble.sizes["scenario"]), bool)
     for laps, total in (("laps_led", "race_laps"), ("fastest_laps", "green_laps")):
@@ -71,7 +71,7 @@ def scenario_laps_add_up(ensemble: xr.Dataset) -> Finding:
 def networks_know_only_the_past(ensemble: xr.Dataset) -> Finding:
     """Whether the network that sampled each race was fitted to earlier races alone.
 
-    The check cannot tell which races another forecaster had used; it counts its races.
+    For other forecasters the races used are unknown; the check counts their races.
     """
     by_network = ensemble["network_as_of"].values > 0
     late = by_network & (ensemble["network_as_of"].values >= ensemble["race_order"].values)
@@ -80,7 +80,7 @@ def networks_know_only_the_past(ensemble: xr.Dataset) -> Finding:
     finding = _counted(ensemble["race"].values[late].tolist(), n, rule, "races")
     if not n_others:
         return finding
-    others = f"{n_others} races are not of the network: the check cannot tell which races were used."
+    others = f"{n_others} races are of another forecaster: the races it was fitted to are unknown."
     sentence = f"{finding.sentence} {others}" if n else others
     return Finding(finding.passed, sentence, {**finding.metadata, "n_not_of_network": n_others})
 
@@ -187,7 +187,7 @@ def _near(gaps: pl.DataFrame, tolerance: float, name: str) -> Finding:
     written = (
         f"95 % interval {interval['lower']:+.3f} to {interval['upper']:+.3f}"
         if known
-        else "no interval: the check cannot tell"
+        else "no interval: not testable"
     )
     sentence = (
         f"The interval of {name} must not lie wholly outside ±{tolerance:g}; furthest is {shown['subject']}: "
@@ -207,7 +207,7 @@ FITS = ("calibration_posterior", "pooled_posterior")
 
 
 class Property(NamedTuple):
-    """A property that the values of some assets must have; its failure may block what is downstream.
+    """A property that the values of some assets must have; its failure may block downstream assets.
 
     `find` takes a fit as its convergence by fold.
     """

@@ -1,4 +1,4 @@
-"""Reliability of probabilities: binary events and their outcomes, calibration curves, bins, the PIT.
+"""Reliability of probabilities: binary events and their outcomes, calibration curves, bins, PIT.
 
 The isotonic fits of the curves are in `corp`.
 """
@@ -27,7 +27,7 @@ from calibration_pipeline.verification.scores import TOP_EVENTS, pit_bounds
 HEAD_TO_HEAD = "head to head"
 N_BINS = 10
 N_CONSISTENT = 200
-"""Outcomes that agree with the forecast, for the band of consistency."""
+"""Number of outcomes drawn from the forecast for the consistency band."""
 PIT_GRID = np.linspace(0.0, 1.0, 101)
 N_REPLICATES = 2000
 PIT_SCHEMA = {
@@ -67,11 +67,12 @@ class BinaryEvent:
 def calibration_curves(
     backtest: xr.Dataset, ensembles: Mapping[str, xr.Dataset] | None = None, seed: int = 0
 ) -> pl.DataFrame:
-    """Hold predicted probabilities of binary events against how often they happened (CORP).
+    """Return calibration curves of binary events by isotonic regression (CORP).
 
-    Isotonic regression says how often the event happens at each forecast, without bins to choose. The band
-    says where that would lie if the forecast were calibrated: the central 95 % of the same regression over
-    outcomes drawn from the ensemble, a scenario of each race: the cars of a race keep their dependence.
+    Isotonic regression estimates how often the event happens at each forecast, without a choice of bins. The
+    band is where the curve of a calibrated forecast lies: the central 95 % of the same regression over
+    outcomes drawn from the ensemble. A draw takes one scenario of each race, which keeps the dependence
+    between cars.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ def binary_events(cases: Cases, forecast: str) -> Iterator[BinaryEvent]:
 
 
 def draw_outcomes(scenarios: NDArray, seed: int) -> NDArray[np.integer]:
-    """Draw finishes as if the forecast were right: a scenario of each race, (race, driver, replicate).
+    """Draw finishes under the forecast: one scenario of each race, (race, driver, replicate).
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: ND
     cases : Cases
         The backtest's.
     event : BinaryEvent
-        One of them.
+        An event of the backtest.
     corp : Corp
         Fit of the event.
     drawn : ndarray
@@ -226,7 +227,7 @@ def pit_ecdf(backtest: xr.Dataset, seed: int = 0) -> pl.DataFrame:
 def reliability_bins(predicted: NDArray, outcome: NDArray, race: NDArray) -> list[dict[str, object]]:
     """Return predicted probability and observed share in bins of about equal number, ties pooled.
 
-    For a few cases of a user's own; backtests have `calibration_curves`.
+    This is for arrays given by hand; backtests use `calibration_curves`.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Scores of finish probabilities: exact functions on arrays.
 
-Places count from 1 (the winner). Probabilities are (..., places) and may be padded with zeros beyond the
-field. Scores of ensembles of real numbers live in `metrics`, the table of a
-backtest's scores in `metric_table`.
+Positions count from 1 (the winner). Probabilities are (..., positions) and may be padded with zeros beyond
+the field. Scores of ensembles of real numbers are in `metrics`, the table of a backtest's scores in
+`metric_table`.
 """
 
 import numpy as np
@@ -27,25 +27,25 @@ SLOPE_RANGE = (-20.0, 20.0)
 def discrete_crps(probability: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
     """Return the CRPS of finish probabilities, ``sum_k (F(k) - 1{y <= k})**2``; smaller is better.
 
-    The integral of the CRPS is this sum, in places. The ranked probability score is the same sum over
+    The integral of the CRPS is this sum, in positions. The ranked probability score is the same sum over
     ``n - 1``, which lies in [0, 1] and compares fields of different size.
 
     Parameters
     ----------
     probability : array_like
-        P(finish = place), (..., places).
+        P(finish = position), (..., positions).
     position : array_like
         Finish, from 1, (...).
 
     Returns
     -------
     ndarray
-        (...), in places.
+        (...), in positions.
 
     Raises
     ------
     ValueError
-        If shapes do not match or a position lies outside the places.
+        If shapes do not match or a position lies outside the field.
 
     References
     ----------
@@ -63,7 +63,7 @@ def discrete_crps(probability: ArrayLike, position: ArrayLike) -> NDArray[np.flo
 
 
 def fair_crps(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
-    """Return the fair CRPS of scenarios counted by place; smaller is better, and it can be negative.
+    """Return the fair CRPS of scenarios counted by position; smaller is better, and it can be negative.
 
     It is unbiased for the CRPS of the distribution that the S scenarios were drawn from, however few they
     are: the CRPS of their shares less ``sum_k F(k) (1 - F(k)) / (S - 1)``.
@@ -71,19 +71,19 @@ def fair_crps(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     counts : array_like
-        Scenarios by place, (..., places), at least 2 in all.
+        Scenarios by position, (..., positions), at least 2 in all.
     position : array_like
         Finish, from 1, (...).
 
     Returns
     -------
     ndarray
-        (...), in places.
+        (...), in positions.
 
     Raises
     ------
     ValueError
-        If shapes do not match, a position lies outside the places, or there are fewer than 2 scenarios.
+        If shapes do not match, a position lies outside the field, or there are fewer than 2 scenarios.
 
     References
     ----------
@@ -104,14 +104,14 @@ def fair_crps(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
 
 
 def discrete_log_score(probability: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
-    """Return the log probability of the observed place, nats; larger is better.
+    """Return the log probability of the observed position, nats; larger is better.
 
     Probabilities below `metrics.DENSITY_FLOOR` count as the floor, with a logged warning.
 
     Parameters
     ----------
     probability : array_like
-        P(finish = place), (..., places).
+        P(finish = position), (..., positions).
     position : array_like
         Finish, from 1, (...).
 
@@ -123,7 +123,7 @@ def discrete_log_score(probability: ArrayLike, position: ArrayLike) -> NDArray[n
     Raises
     ------
     ValueError
-        If shapes do not match or a position lies outside the places.
+        If shapes do not match or a position lies outside the field.
 
     References
     ----------
@@ -141,15 +141,15 @@ def discrete_log_score(probability: ArrayLike, position: ArrayLike) -> NDArray[n
 
 
 def kernel_log_score(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
-    """Return the log kernel density at the finish of scenarios counted by place; larger is better.
+    """Return the log kernel density at the finish of scenarios counted by position; larger is better.
 
-    It is what `metrics.compute_log_score` averages, from counts: Gaussian kernels of Scott's bandwidth.
+    It is the summand of `metrics.compute_log_score`, from counts: Gaussian kernels of Scott's bandwidth.
     A density on the real line, it compares with itself only.
 
     Parameters
     ----------
     counts : array_like
-        Scenarios by place, (cars, places).
+        Scenarios by position, (cars, positions).
     position : array_like
         Finish, from 1, (cars,).
 
@@ -161,7 +161,7 @@ def kernel_log_score(counts: ArrayLike, position: ArrayLike) -> NDArray[np.float
     Raises
     ------
     ValueError
-        If shapes do not match or a position lies outside the places.
+        If shapes do not match or a position lies outside the field.
 
     References
     ----------
@@ -179,7 +179,7 @@ def pit_bounds(
     Parameters
     ----------
     probability : array_like
-        P(finish = place), (..., places).
+        P(finish = position), (..., positions).
     position : array_like
         Finish, from 1, (...).
 
@@ -191,7 +191,7 @@ def pit_bounds(
     Raises
     ------
     ValueError
-        If shapes do not match or a position lies outside the places.
+        If shapes do not match or a position lies outside the field.
 
     Examples
     --------
@@ -207,12 +207,12 @@ def coverage_probability(probability: ArrayLike, position: ArrayLike, level: flo
     """Return the exact probability that the randomised PIT falls inside the central interval.
 
     The PIT is uniform on [F(y - 1), F(y)]. Its mean over cars is the coverage: nominal for a calibrated
-    forecast, which no interval of whole places could be.
+    forecast, which an interval of whole positions cannot be.
 
     Parameters
     ----------
     probability : array_like
-        P(finish = place), (..., places).
+        P(finish = position), (..., positions).
     position : array_like
         Finish, from 1, (...).
     level : float
@@ -226,7 +226,7 @@ def coverage_probability(probability: ArrayLike, position: ArrayLike, level: flo
     Raises
     ------
     ValueError
-        If shapes do not match, a position lies outside the places or `level` is not between 0 and 1.
+        If shapes do not match, a position lies outside the field or `level` is not between 0 and 1.
 
     References
     ----------
@@ -242,22 +242,22 @@ def coverage_probability(probability: ArrayLike, position: ArrayLike, level: flo
 
 
 def interval_width(probability: ArrayLike, level: float) -> NDArray[np.float64]:
-    """Return how many places the central interval holds, those at its ends in part.
+    """Return the width of the central interval in positions, those at its ends in part.
 
-    A place counts with the probability that its randomised PIT falls inside the interval, as in
+    A position counts with the probability that its randomised PIT falls inside the interval, as in
     `coverage_probability`: the width is the difference of the quantiles of F, joined linearly.
 
     Parameters
     ----------
     probability : array_like
-        P(finish = place), (..., places).
+        P(finish = position), (..., positions).
     level : float
         Nominal level, between 0 and 1.
 
     Returns
     -------
     ndarray
-        (...), in places.
+        (...), in positions.
 
     Raises
     ------
@@ -326,7 +326,7 @@ def _validated(probability: ArrayLike, position: ArrayLike) -> tuple[NDArray[np.
     p, y = np.asarray(probability, dtype=np.float64), np.asarray(position).astype(np.int64)
     if p.ndim == 0 or p.shape[:-1] != y.shape:
         raise ValueError(
-            f"Argument probability must have shape (..., places) and position (...), got {p.shape} "
+            f"Argument probability must have shape (..., positions) and position (...), got {p.shape} "
             f"and {y.shape}."
         )
     if y.size and (y.min() < 1 or y.max() > p.shape[-1]):

@@ -1,12 +1,12 @@
-"""Whether an archetype's forecasts can be trusted: the rules, in one place, with the evidence for each.
+"""Verdict rules for the forecasts of an archetype, with the evidence for each rule.
 
 A forecast *meets* the rules if every 95 % interval lies within its limits (`LIMITS`), the joint-event test
-does not reject, and the results rule out that cars are independent of each other: while races are few, a
-forecast without any dependence would pass the joint-event test too. It *fails* them if some interval lies
-wholly outside its limits, or the joint test rejects. Calling a forecast bad because one of several intervals
-strays would be wrong too often, so failing is judged at `ERROR_RATE` over the number of things looked at
-(Bonferroni). Meeting needs everything, and therefore no such correction (an intersection-union test: Berger
-1982, doi:10.2307/1267823). `benchmarks.verdict_errors` shows how often both go wrong.
+does not reject, and the results reject independent cars. The last condition is needed while races are few: a
+forecast without any dependence would pass the joint-event test too. A forecast *fails* the rules if some
+interval lies wholly outside its limits, or the joint test rejects. Several intervals are tested, so failing
+uses `ERROR_RATE` over the number of tests (Bonferroni). Meeting needs every condition, and therefore no
+correction (an intersection-union test: Berger 1982, doi:10.2307/1267823). `benchmarks.verdict_errors`
+measures the error rates of both.
 """
 
 import math
@@ -37,9 +37,9 @@ NAMES = {
     "crps_skill": "CRPS skill over climatology",
 }
 LEAST_POWER = 0.2
-"""Power against independent cars that an event must have, were the forecast right, to tell of them."""
+"""Least power against independent cars, if the forecast is right, of an event that counts for dependence."""
 MOST_RACES = 1000
-"""More races needed than this is said as 'more than 1,000'."""
+"""Above this number of races needed the message reads 'More than 1,000'."""
 
 Ruling = Literal["trust", "trust after recalibration", "do not trust", "cannot tell yet"]
 State = Literal["meets", "fails", "open"]
@@ -47,18 +47,18 @@ State = Literal["meets", "fails", "open"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is ruled on an archetype, and why.
+    """Verdict on an archetype, with its evidence.
 
     Attributes
     ----------
     archetype : Archetype
-        Kind of track.
+        Track archetype.
     verdict : str
         'trust', 'trust after recalibration', 'do not trust' or 'cannot tell yet'.
     evidence : list of str
-        Lines in plain English, what decides first.
+        Lines in plain English, the deciding lines first.
     races_needed : int or None
-        With 'cannot tell yet', about how many more races it takes; None if not known.
+        With 'cannot tell yet', about how many more races are needed; None if unknown.
     """
 
     archetype: Archetype
@@ -69,7 +69,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Finding:
-    """One thing that was looked at."""
+    """Result of one test."""
 
     forecast: str
     state: State
@@ -88,12 +88,12 @@ def judge(
     Parameters
     ----------
     archetype : str
-        Kind of track.
+        Track archetype.
     metrics, joint_events : polars.DataFrame
         `MetricTable` and `JointEventTable`; rows of other archetypes are ignored.
     n_calibrated_races : int
-        Scored races whose recalibration was fitted on earlier ones. Where there are none the recalibrated
-        forecast is the raw one, and nothing can be told.
+        Scored races whose recalibration was fitted on earlier ones. Where there are none, the recalibrated
+        forecast equals the raw one, and the verdict is 'cannot tell yet'.
 
     Returns
     -------
@@ -104,10 +104,10 @@ def judge(
     ValueError
         If the archetype is unknown.
     """
-    kind = parse_archetype(archetype)
+    name = parse_archetype(archetype)
     if n_calibrated_races == 0:
         line = "No race was forecast after a calibration fit on earlier races: recalibrated is raw."
-        return Verdict(kind, "cannot tell yet", [line])
+        return Verdict(name, "cannot tell yet", [line])
     rows, events = metrics.filter(archetype=archetype), joint_events.filter(archetype=archetype)
     findings = {
         forecast: [*_metric_findings(forecast, rows), *_joint_findings(forecast, events)]
@@ -115,20 +115,20 @@ def judge(
     }
     raw, recalibrated = findings["raw"], findings["recalibrated"]
     if _all_meet(raw):
-        return Verdict(kind, "trust", [f.line for f in raw])
+        return Verdict(name, "trust", [f.line for f in raw])
     if _all_meet(recalibrated):
         unmet = [f.line for f in raw if f.state != "meets"]
-        return Verdict(kind, "trust after recalibration", [f.line for f in recalibrated] + unmet)
+        return Verdict(name, "trust after recalibration", [f.line for f in recalibrated] + unmet)
     failed = [f.line for f in recalibrated if f.state == "fails"]
     if failed:
         rest = [f.line for f in recalibrated if f.state != "fails"]
-        return Verdict(kind, "do not trust", failed + rest)
-    # The raw or the recalibrated forecast may be the first to get there.
+        return Verdict(name, "do not trust", failed + rest)
+    # The raw or the recalibrated forecast may be the first to meet the rules.
     more = min(max(f.more_races for f in group) for group in findings.values() if not _any_fails(group))
     undecided = [f.line for f in recalibrated if f.state == "open"]
     met = [f.line for f in recalibrated if f.state == "meets"]
     needed = None if math.isinf(more) else max(1, math.ceil(more))
-    return Verdict(kind, "cannot tell yet", [_needed(needed), *undecided, *met], needed)
+    return Verdict(name, "cannot tell yet", [_needed(needed), *undecided, *met], needed)
 
 
 def verdict_table(verdict: Verdict) -> pl.DataFrame:
@@ -172,18 +172,18 @@ def _finding(forecast: str, quantity: str, level: str, rows: pl.DataFrame) -> _F
     )
     row = found.row(0, named=True) if found.height else None
     if row is None or row["estimate"] is None or row["lower"] is None:
-        return _Finding(forecast, "open", f"{name} has no interval; it takes at least two races.", math.inf)
+        return _Finding(forecast, "open", f"{name} has no interval; it needs at least two races.", math.inf)
     estimate, lower, upper, n = row["estimate"], row["lower"], row["upper"], row["n_races"]
     low, high = LIMITS[quantity, level]
-    wider = student_t(n, 1 - ERROR_RATE / _n_looks()) / student_t(n)
+    wider = student_t(n, 1 - ERROR_RATE / _n_tests()) / student_t(n)
     lowest, highest = estimate - wider * (estimate - lower), estimate + wider * (upper - estimate)
-    said = f"{name} is {estimate:.3f} [{lower:.3f}, {upper:.3f}] over {n} races,"
+    text = f"{name} is {estimate:.3f} [{lower:.3f}, {upper:.3f}] over {n} races,"
     limits = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
     if low <= lower and upper <= high:
-        return _Finding(forecast, "meets", f"{said} within the limits ({limits}).")
+        return _Finding(forecast, "meets", f"{text} within the limits ({limits}).")
     if highest < low or lowest > high:
-        return _Finding(forecast, "fails", f"{said} wholly outside the limits ({limits}).")
-    line = f"{said} not clearly within or outside the limits ({limits})."
+        return _Finding(forecast, "fails", f"{text} wholly outside the limits ({limits}).")
+    line = f"{text} not clearly within or outside the limits ({limits})."
     if low < estimate < high:
         below, above = estimate - lower, upper - estimate
         more = max(_more_races(estimate - low, below, n), _more_races(high - estimate, above, n))
@@ -195,7 +195,7 @@ def _finding(forecast: str, quantity: str, level: str, rows: pl.DataFrame) -> _F
 
 
 def _joint_findings(forecast: str, events: pl.DataFrame) -> Iterator[_Finding]:
-    """Yield whether joint events happen as often as predicted, and whether independent cars are ruled out."""
+    """Yield the findings of the joint-event test and of the test of independent cars."""
     name = forecast.capitalize()
     judged = events.filter(forecast=forecast).sort("p_value", pl.col("z").abs(), descending=[False, True])
     if judged.is_empty():
@@ -203,34 +203,32 @@ def _joint_findings(forecast: str, events: pl.DataFrame) -> Iterator[_Finding]:
         return
     p_value, worst = judged["p_together"][0], judged.row(0, named=True)
     size = "" if worst["z"] is None else f", |z| {abs(worst['z']):.1f}"
-    said = (
-        f"{name}: joint events have p = {p_value:.3f} together (hardest to explain: {worst['event']}{size}),"
-    )
-    strict = ERROR_RATE / _n_looks()
+    test = f"{name}: joint events have p = {p_value:.3f} together (smallest p-value: {worst['event']}{size}),"
+    strict = ERROR_RATE / _n_tests()
     if p_value > ERROR_RATE:
-        yield _Finding(forecast, "meets", f"{said} consistent with the results (p > {ERROR_RATE:g}).")
+        yield _Finding(forecast, "meets", f"{test} consistent with the results (p > {ERROR_RATE:g}).")
     elif p_value < strict:
-        yield _Finding(forecast, "fails", f"{said} contradicted by the results (p < {strict:.3f}).")
+        yield _Finding(forecast, "fails", f"{test} contradicted by the results (p < {strict:.3f}).")
     else:
-        line = f"{said} doubtful: neither p > {ERROR_RATE:g} nor p < {strict:.3f}."
+        line = f"{test} doubtful: neither p > {ERROR_RATE:g} nor p < {strict:.3f}."
         yield _Finding(forecast, "open", line, math.inf)
-    telling = pl.col("about_dependence") & (pl.col("power_independent") >= LEAST_POWER)
-    yield _dependence_finding(forecast, judged.filter(telling))
+    informative = pl.col("about_dependence") & (pl.col("power_independent") >= LEAST_POWER)
+    yield _dependence_finding(forecast, judged.filter(informative))
 
 
 def _dependence_finding(forecast: str, events: pl.DataFrame) -> _Finding:
-    """Tell whether the results rule out independent cars: the smallest p-value over events, Bonferroni."""
-    name = f"{forecast.capitalize()}: how cars fare together"
+    """Return the finding of the test of independent cars: the smallest p-value over events, Bonferroni."""
+    name = f"{forecast.capitalize()}: dependence between cars"
     if events.is_empty():
-        return _Finding(forecast, "open", f"{name} would not show in any joint event yet.", math.inf)
+        return _Finding(forecast, "open", f"{name} cannot show in any joint event yet.", math.inf)
     best = events.sort("p_independent").row(0, named=True)
     p_value = min(1.0, best["p_independent"] * events.height)
-    said = f"independent cars have p = {p_value:.3f} (told apart best by {best['event']})."
+    test = f"independent cars have p = {p_value:.3f} (smallest p-value: {best['event']})."
     if p_value <= ERROR_RATE:
-        return _Finding(forecast, "meets", f"{name} is in the results: {said}")
+        return _Finding(forecast, "meets", f"{name} shows in the results: {test}")
     needed = float(ndtri(1 - ERROR_RATE / events.height))
     more = _more_races(max(0.0, float(ndtri(1 - best["p_independent"]))), needed, best["n_races"])
-    return _Finding(forecast, "open", f"{name} cannot be told from the results yet: {said}", more)
+    return _Finding(forecast, "open", f"{name} does not show in the results yet: {test}", more)
 
 
 def _more_races(room: float, half: float, n: int) -> float:
@@ -240,14 +238,14 @@ def _more_races(room: float, half: float, n: int) -> float:
 
 def _needed(needed: int | None) -> str:
     if needed is None:
-        return "How many more races are needed cannot be told."
+        return "The number of further races needed is unknown."
     if needed > MOST_RACES:
         return f"More than {MOST_RACES:,} more races are needed."
     return f"About {needed} more race{'s' if needed > 1 else ''} needed, if estimates stay where they are."
 
 
-def _n_looks() -> int:
-    """Things that can fail: the metrics with limits, and the joint events."""
+def _n_tests() -> int:
+    """Return the number of tests that can fail: the metrics with limits, and the joint events."""
     return len(LIMITS) + 1
 
 

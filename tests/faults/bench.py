@@ -29,7 +29,7 @@ from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
 SEASONS = (2024, 2025)
-RACES_OF_A_KIND = 2
+N_RACES = 2
 ARCHETYPE = "road_course"
 LONGEST_S = 900.0
 ALL = ""
@@ -82,7 +82,7 @@ class Bench:
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        """The variables of a process. What JAX compiled is kept, so that a run takes seconds."""
+        """Environment of a process. JAX's compilation cache is kept, so that a run takes seconds."""
         return {
             "CALIBRATION_SOURCE": "nascar_feed",
             "CALIBRATION_FEED_URL": str(self.feed),
@@ -211,7 +211,7 @@ class Bench:
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:
-    """Return how a command that was started ended; where it failed, it said why in lines."""
+    """Wait for a command and return how it ended; a failure must end in lines and not in a traceback."""
     try:
         out, _ = process.communicate(timeout=LONGEST_S)
     finally:
@@ -222,13 +222,13 @@ def ended(process: subprocess.Popen[str]) -> Ended:
 
 
 def write_races(folder: Path) -> None:
-    """Write a feed of the first races of each kind of two simulated seasons, and the next race's entries."""
+    """Write a feed: two simulated seasons, first races of each archetype, and the next race's entries."""
     source = SimulatedSource(SEASONS, compile_constraints(), seed=42)
     seasons = {}
     for season in SEASONS:
         data = source.load_season(season)
         races = data.race_results.unique("race_id", maintain_order=True)
-        first = races.filter(pl.int_range(pl.len()).over("archetype") < RACES_OF_A_KIND)["race_id"].implode()
+        first = races.filter(pl.int_range(pl.len()).over("archetype") < N_RACES)["race_id"].implode()
         results = data.race_results.filter(pl.col("race_id").is_in(first))
         seasons[season] = SeasonData(results, data.lap_telemetry.filter(pl.col("race_id").is_in(first)))
     write_feed(folder, seasons)

@@ -1,4 +1,4 @@
-"""The table of faults: what was injected, how often, how the run ended, and what was lost."""
+"""The table of faults: fault, place, count, outcome of the run, and losses."""
 
 import re
 import sys
@@ -16,13 +16,13 @@ class Ledger:
     rows: dict[tuple[str, str], tuple[int, str, str]] = field(default_factory=dict)
 
     def enter(self, fault: str, where: str, times: int, did: str, lost: str = "nothing") -> None:
-        """Enter a fault that was survived; again, and it counts on."""
+        """Enter a fault that the run survived; the same fault and place adds to the count."""
         before = self.rows.get((fault, where), (0, did, lost))[0]
         self.rows[fault, where] = (before + times, did, lost)
-        self.say(f"{fault}, {where}: {did}; lost: {lost}")
+        self.log(f"{fault}, {where}: {did}; lost: {lost}")
 
-    def say(self, text: str) -> None:
-        """Tell how it goes, where pytest lets it through (-s)."""
+    def log(self, text: str) -> None:
+        """Print a line of progress, which pytest shows with `-s`."""
         sys.stdout.write(f"  {text}\n")
         sys.stdout.flush()
 

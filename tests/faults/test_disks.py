@@ -19,11 +19,11 @@ from calibration_pipeline.schemas.contracts import place
 SEED = 20261127
 MIB = 2**20
 LOST = ("lap_telemetry/2025.parquet", "driver_features/2025.parquet", "causal_network/2025.nc")
-"""What most tests have a run make again: tables and, in the soak, a NetCDF file."""
+"""Files that most tests delete before an update: tables and, in the soak, a NetCDF file."""
 
 
 def narrowed(bench: Bench) -> list[str]:
-    """Return the options of a run that makes what was lost, and looks no further than it must."""
+    """Return the options of a run that materializes the files in `LOST` and selects few other assets."""
     return ["--select", TO_NETWORK if bench.select == ALL else TO_FEATURES]
 
 
@@ -81,7 +81,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(
 
 @in_the_soak_alone
 @pytest.mark.parametrize("left", [0, 100_000])
-def test_where_dagsters_records_find_no_room_the_run_says_so(
+def test_a_full_disk_of_dagsters_records_is_named(
     bench: Bench, undisturbed: Bench, ledger: Ledger, left: int
 ) -> None:
     with own_disk(bench.home, 96 * MIB):
@@ -122,7 +122,9 @@ def test_a_disk_that_cannot_be_written_is_named(
 SPOILS: tuple[Callable[[bytes], bytes], ...] = (truncate, flip, empty)
 
 
-def test_spoilt_files_are_named_and_made_again(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
+def test_spoilt_files_are_named_and_materialized_again(
+    bench: Bench, undisturbed: Bench, ledger: Ledger
+) -> None:
     """One file of each asset, truncated, emptied or with bytes flipped."""
     draw = random.Random(SEED)  # noqa: S311
     stored = [*content(bench.store), *(path.name for path in bench.store.glob("*.duckdb"))]
@@ -180,8 +182,8 @@ def test_two_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Bench, l
     """The same partitions at the same time."""
     bench.lose(*LOST)
     first, second = [bench.start("--update", *narrowed(bench)) for _ in range(2)]
-    for one in (ended(first), ended(second)):
-        assert one.code == 0, one.out
+    for done in (ended(first), ended(second)):
+        assert done.code == 0, done.out
     bench.assert_mended(undisturbed)
     ledger.enter("two runs at once", "the same partitions", 1, "both ended well")
 
@@ -191,8 +193,8 @@ def test_two_first_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Be
     shutil.rmtree(bench.home)
     bench.lose("lap_*/*", "driver_features/*", "race_results/*", "track_constraints.*")
     first, second = [bench.start("--update", "--select", TO_FEATURES) for _ in range(2)]
-    for one in (ended(first), ended(second)):
-        assert one.code == 0, one.out
+    for done in (ended(first), ended(second)):
+        assert done.code == 0, done.out
     bench.assert_mended(undisturbed)
     ledger.enter("two runs at once", "the first ever, on an empty `DAGSTER_HOME`", 1, "both ended well")
 
@@ -213,7 +215,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_clock_that_jumps_between_runs_makes_nothing_stale(
     bench: Bench, undisturbed: Bench, ledger: Ledger, clock: Path, tmp_path: Path
 ) -> None:
-    """What is newer is told by the order of the records and by content, never by the clock."""
+    """Staleness depends on the order of the records and on content, never on the clock."""
     offset = tmp_path / "offset"
     for days in (500, -200):
         offset.write_text(str(days * 86_400))
@@ -246,5 +248,5 @@ def test_a_clock_that_jumps_during_a_run_changes_nothing(
 
 
 def off(clock: Path, offset: Path) -> list[str]:
-    """Return the words before a command whose clock is off by the seconds that a file says."""
+    """Return a prefix for a command that shifts its clock by the number of seconds in a file."""
     return ["env", f"LD_PRELOAD={clock}", f"CLOCK_OFFSET_FILE={offset}"]

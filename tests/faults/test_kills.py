@@ -43,7 +43,7 @@ STEPS = {
     },
     "next_race": (
         "race_forecast.nc",
-        *(f"forecast_{one}.parquet" for one in ("chances", "events", "scenarios")),
+        *(f"forecast_{table}.parquet" for table in ("chances", "events", "scenarios")),
     ),
     "pooled_posterior": ("pooled_posterior/network.nc",),
     "model_comparison": ("model_comparison/network.parquet",),
@@ -84,12 +84,12 @@ def durations(bench: Bench) -> dict[str, float]:
 
 
 def kill(bench: Bench, step: str, is_time: Callable[[], bool], earlier: Sequence[str] = ()) -> str:
-    """Start an update of what a step makes, and of what earlier ones did; kill it once that step has begun.
+    """Start an update of the assets of a step and of earlier steps; kill it once that step has begun.
 
     Return the step in which it died.
     """
     before = databases(bench)
-    names = {Path(file).parts[0].split(".")[0] for one in (step, *earlier) for file in STEPS[one]}
+    names = {Path(file).parts[0].split(".")[0] for name in (step, *earlier) for file in STEPS[name]}
     process = bench.start("--update", "--select", ",".join(sorted(names)), "--archetypes", ARCHETYPE)
     end = time.monotonic() + LONGEST_S
 
@@ -113,7 +113,7 @@ def kill(bench: Bench, step: str, is_time: Callable[[], bool], earlier: Sequence
 
 
 def after(delay_s: float) -> Callable[[], bool]:
-    """Return what tells whether so many seconds have gone by since it was first asked."""
+    """Return a function that is true from `delay_s` seconds after its first call."""
     asked: list[float] = []
 
     def is_time() -> bool:
@@ -124,18 +124,20 @@ def after(delay_s: float) -> Callable[[], bool]:
 
 
 def at_the_write(bench: Bench, files: tuple[str, ...], delay_s: float) -> Callable[[], bool]:
-    """Return what tells whether a step has begun to write one of its files, a little later."""
+    """Return a function that is true once a step has begun to write a file, `delay_s` seconds later."""
     patterns = [f"{head}{slash}{dot}{name}" for file in files for dot in (".", "")
                 for head, slash, name in [file.rpartition("/")]]  # fmt: skip
-    patterns = [f"{one}*.tmp" if one.rpartition("/")[2].startswith(".") else one for one in patterns]
+    patterns = [
+        f"{pattern}*.tmp" if pattern.rpartition("/")[2].startswith(".") else pattern for pattern in patterns
+    ]
     waited = after(delay_s)
-    return lambda: any(any(bench.store.glob(one)) for one in patterns) and waited()
+    return lambda: any(any(bench.store.glob(pattern)) for pattern in patterns) and waited()
 
 
 def test_a_killed_run_loses_nothing_and_the_next_carries_on(
     bench: Bench, undisturbed: Bench, ledger: Ledger
 ) -> None:
-    """The steps are killed in turn; each run finishes what the one before it left, and dies a step later."""
+    """Each run finishes the steps before it and is killed one step later."""
     draw = random.Random(f"{SEED} {undisturbed.select}")  # noqa: S311
     took = durations(undisturbed)
     is_soak = undisturbed.select == ALL
@@ -153,7 +155,7 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
                     break
                 delay_s /= 2  # it was faster than the undisturbed run, which had to compile
             died[where] += 1
-            ledger.say(f"{step}: killed in {where}")
+            ledger.log(f"{step}: killed in {where}")
             bench.assert_readable()
             assert bench.unlike_records() == set(), "the same content is the same version"
     bench.update()
@@ -196,11 +198,11 @@ def test_a_run_that_is_killed_with_new_values_leaves_nothing_stale(
         ledger.enter(
             "SIGKILL", "a corrected season, at its write", 1, "died; the update named what was stale"
         )
-        ledger.say(f"not recorded when killed: {', '.join(sorted(behind)) or 'nothing'}")
+        ledger.log(f"not recorded when killed: {', '.join(sorted(behind)) or 'nothing'}")
 
 
 def correct(feed: Path, target: Path) -> None:
-    """Write the feed anew with the first two cars of the first race swapped."""
+    """Write a copy of the feed with the first two cars of the first race swapped."""
     import json
     import shutil
 
@@ -231,7 +233,7 @@ def test_nothing_of_a_killed_run_goes_on_in_other_processes(
     before = databases(bench)
     process = bench.start("--update")
     while process.poll() is None and not any(
-        kind == "STEP_START" for one in databases(bench) - before for _, kind, _ in events(one)
+        kind == "STEP_START" for database in databases(bench) - before for _, kind, _ in events(database)
     ):
         time.sleep(POLL_S)
     own = processes_of(bench)
@@ -246,7 +248,7 @@ def test_nothing_of_a_killed_run_goes_on_in_other_processes(
 
 @in_the_soak_alone
 def test_an_interrupted_run_ends_with_all_its_processes(bench: Bench, ledger: Ledger) -> None:
-    """The command alone is interrupted, as by `kill -INT`; its processes hear of it from nobody else."""
+    """Only the command receives the signal, as from `kill -INT`, and ends its worker processes."""
     bench.lose("calibration_posterior/*/*.nc")
     before = databases(bench)
     process = bench.start("--update", before=["env", "--default-signal=INT"])

@@ -1,4 +1,4 @@
-"""What a run talks to fails: the feed, the object store, and the database of Dagster's records."""
+"""Failures of services: the feed, the object store, and the database of Dagster's records."""
 
 import http.client
 import itertools
@@ -68,7 +68,7 @@ def down(how: str, port: int) -> Iterator[None]:
 
 
 @in_the_soak_alone
-def test_where_the_feed_is_down_what_is_stored_stays_and_what_does_not_need_it_is_made(
+def test_a_feed_that_is_down_fails_only_the_assets_that_read_it(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
     for how in ("refused", "500"):
@@ -80,11 +80,11 @@ def test_where_the_feed_is_down_what_is_stored_stays_and_what_does_not_need_it_i
         shutil.rmtree(feed_cache(address))
         with down(how, port):
             assert_stands(web, undisturbed, port)
-        ledger.enter("feed down", how, 2, "named it; made what does not need it")
+        ledger.enter("feed down", how, 2, "named it; materialized the assets that do not read it")
 
 
 def assert_stands(web: Bench, undisturbed: Bench, port: int) -> None:
-    """What needs the feed fails and changes nothing; what does not is made."""
+    """Assets that read the feed fail and change nothing; other assets are materialized."""
     web.lose("driver_features/2025.parquet", "calibration_report.*", "race_results/2024.parquet")
     before = content(web.store)
     failed = web.run("--update")
@@ -94,12 +94,12 @@ def assert_stands(web: Bench, undisturbed: Bench, port: int) -> None:
     shutil.copy(undisturbed.store / "race_results" / "2024.parquet", web.store / "race_results")
     made = web.update()
     assert "✓ driver_features [2025]" in made.out
-    assert web.select != ALL or "Cannot tell: the source could not be asked" in made.out
+    assert web.select != ALL or "Not known: the source could not be asked" in made.out
     web.assert_mended(undisturbed)
 
 
 @in_the_soak_alone
-def test_spoilt_copies_of_documents_are_asked_for_anew(
+def test_spoilt_cached_documents_are_requested_again(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
     ingest = ("--select", "race_results,lap_telemetry")
@@ -118,7 +118,7 @@ def test_spoilt_copies_of_documents_are_asked_for_anew(
         finally:
             shutil.rmtree(cache)
         web.assert_mended(undisturbed)
-    ledger.enter("spoilt file", "feed cache (JSON)", len(copies), "threw them away and asked the feed anew")
+    ledger.enter("spoilt file", "feed cache (JSON)", len(copies), "deleted them and requested them again")
 
 
 def failing(target: str, every: int, failed: list[str]) -> type[BaseHTTPRequestHandler]:
@@ -202,7 +202,7 @@ def test_an_object_store_that_fails_every_third_request_costs_time_alone(
 def test_postgres_restarted_in_the_middle_ends_the_run_at_worst(
     undisturbed: Bench, ledger: Ledger, tmp_path: Path, how: signal.Signals
 ) -> None:
-    """Its connections are cut, or it crashes. What was made stays, and the next run makes the rest."""
+    """Postgres closes its connections or crashes. Stored files stay; the next run completes."""
     kept = {
         name: undisturbed.environment[name] for name in ("CALIBRATION_FEED_URL", "JAX_COMPILATION_CACHE_DIR")
     }
@@ -211,11 +211,11 @@ def test_postgres_restarted_in_the_middle_ends_the_run_at_worst(
         bench.folder.mkdir()
         process = bench.start()
         assert process.stdout is not None
-        said = ""
-        while "✓ lap_telemetry" not in said:
+        printed = ""
+        while "✓ lap_telemetry" not in printed:
             line = process.stdout.readline()
-            assert line, said
-            said += line
+            assert line, printed
+            printed += line
         server.stop(how)
         server.start()
         done = ended(process)
@@ -227,5 +227,5 @@ def test_postgres_restarted_in_the_middle_ends_the_run_at_worst(
             (here / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(undisturbed.store / path, here / path)
         assert_same_values(bench.store, here)
-    told = "ended well" if survived else "ended in a line; the next run made the rest"
-    ledger.enter("Postgres restarted", {signal.SIGINT: "connections cut"}.get(how, "crashed"), 1, told)
+    outcome = "ended well" if survived else "ended in a line; the next run made the rest"
+    ledger.enter("Postgres restarted", {signal.SIGINT: "connections cut"}.get(how, "crashed"), 1, outcome)

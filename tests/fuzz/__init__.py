@@ -1,1 +1,1 @@
-"""Fuzzing of everything that reads what others wrote: `make fuzz`; docs/fuzzing.md tells what came of it."""
+"""Fuzzing of everything that reads foreign files: `make fuzz`; docs/fuzzing.md has the results."""

@@ -1,4 +1,4 @@
-"""Bytes as choices: what a fuzzer mutates, read as numbers, texts, and changes to valid documents."""
+"""Bytes as choices: a fuzzer's input, read as numbers, texts, and changes to valid documents."""
 
 import contextlib
 import copy

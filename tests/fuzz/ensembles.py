@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.forecasters import ensemble_files as foreign_files
+from calibration_pipeline.forecasters import ensemble_files
 from calibration_pipeline.forecasters.ensemble_files import EnsembleError, open_ensemble
 from calibration_pipeline.forecasters.ensembles import check_race
 from calibration_pipeline.io import netcdf_probe
@@ -25,7 +25,7 @@ from fuzz.choices import Choices, columns_of
 
 CARS = ["A", "B", "Ç"]
 LIMIT_S = 20.0
-TOLD_EVERY = 100
+PRINT_EVERY = 100
 MEMORY_BYTES = 6 * 2**30
 ends: Counter[str] = Counter()
 """How the children of `ensembles_netcdf` ended."""
@@ -73,9 +73,8 @@ def _parquet(frame: pl.DataFrame, **options: Any) -> bytes:
 
 
 def _netcdf(**encoding: Any) -> bytes:
-    one = dataset()
     return bytes(
-        one.to_netcdf(engine="h5netcdf", encoding={"finish_position": encoding, "n_cautions": encoding})
+        dataset().to_netcdf(engine="h5netcdf", encoding={"finish_position": encoding, "n_cautions": encoding})
     )
 
 
@@ -113,16 +112,16 @@ def ensembles_columns(data: bytes) -> None:
 
 
 def ensembles_netcdf(data: bytes) -> None:
-    """Bytes as an ensemble in NetCDF: a child tries it as the probe does, and what that lets pass is read."""
+    """Bytes as an ensemble in NetCDF: a child probes the file, and a file that passes is read."""
     path = FOLDER / f"{os.getpid()}.nc"
     path.write_bytes(data)
     end = _probed(path)
     ends[end] += 1
     total = sum(ends.values())
-    if total % TOLD_EVERY == 0:
+    if total % PRINT_EVERY == 0:
         print(f"After {total} NetCDF files the probes ended: {dict(ends)}", file=sys.stderr)
     if end == "read":
-        with mock.patch.object(foreign_files, "refuse_unreadable"):
+        with mock.patch.object(ensemble_files, "refuse_unreadable"):
             read_all(path)
 
 

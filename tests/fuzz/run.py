@@ -46,7 +46,7 @@ def fuzz_one(name: str, seconds: int) -> None:
 
 
 def fuzz_all(names: list[str], seconds: int) -> int:
-    """Fuzz targets one after the other and print what came of it."""
+    """Fuzz targets one after the other and print a table of the results."""
     print("| target | inputs | seconds | features reached | peak memory, MB | findings |")
     print("|---|---|---|---|---|---|")
     n_findings = 0
@@ -65,9 +65,9 @@ def fuzz_all(names: list[str], seconds: int) -> int:
                 check=False,
                 timeout=seconds + 600,
             )
-        said = (folder / "log").read_text(errors="replace")
-        numbers = dict(re.findall(r"stat::(\w+):\s+(\d+)", said))
-        reached = re.findall(r"\bft: (\d+)", said)[-1:] or ["-"]
+        printed = (folder / "log").read_text(errors="replace")
+        numbers = dict(re.findall(r"stat::(\w+):\s+(\d+)", printed))
+        reached = re.findall(r"\bft: (\d+)", printed)[-1:] or ["-"]
         found = done.returncode != 0
         n_findings += found
         print(

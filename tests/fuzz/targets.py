@@ -1,4 +1,4 @@
-"""What is fuzzed: a name, valid inputs to begin with, and a function that takes bytes and must return.
+"""Fuzzing targets: a name, valid seed inputs, and a function that takes bytes and must return.
 
 A target raises nothing for any bytes: the error that the docstrings promise is caught here, any other is a
 finding.
@@ -302,7 +302,7 @@ def _fits(value: str) -> bool:
 
 def targets() -> dict[str, Target]:
     """Return everything that is fuzzed, by name."""
-    documents = [json.dumps(one).encode() for one in (race_list(), weekend(1), weekend(3), lap_times())]
+    documents = [json.dumps(each).encode() for each in (race_list(), weekend(1), weekend(3), lap_times())]
     texts = [RESULTS.encode(), LAPS.encode()]
     frame = pl.read_csv(RESULTS.encode(), null_values=["NA"])
     parquets = [packed(frame, compression=kind) for kind in ("uncompressed", "zstd", "snappy")]

@@ -1,4 +1,4 @@
-"""The report's sections across kinds of track: slopes, the next race, the fits, methods and provenance."""
+"""Report sections across archetypes: slopes, convergence, model comparison, methods, provenance."""
 
 import polars as pl
 
@@ -38,20 +38,20 @@ def slope_section(content: ReportContent) -> Section:
             "archetype", "season", "estimate", "lower", "upper"
         ).iter_rows()
     ]
-    table = Table("Calibration slope by season", ["Kind of track", "Season", "Slope"], rows, folded=True)
+    table = Table("Calibration slope by season", ["Archetype", "Season", "Slope"], rows, folded=True)
     blocks: list[Block] = [Gallery([slope_picture(slopes)]), table]
     if content.fits:
-        blocks.append(Gallery([forest_picture(content.fits)], "Forest of slopes by kind of track and season"))
+        blocks.append(Gallery([forest_picture(content.fits)], "Forest of slopes by archetype and season"))
     return Section("slopes", "Calibration by season", blocks)
 
 
 def convergence_section(content: ReportContent) -> Section:
-    """Return the section on whether the fits can be relied on."""
+    """Return the section on the convergence of the fits."""
     fits = content.convergence
     if fits.is_empty():
         return Section("convergence", "Did the fits converge?", [Text("Nothing has been fitted yet.")])
     text = Text(
-        f"Each fit runs independent chains that must agree. Wanted: R-hat below {R_HAT_GOOD}, both effective "
+        f"Each fit runs independent chains that must agree. Limits: R-hat below {R_HAT_GOOD}, both effective "
         f"sample sizes above {ESS_GOOD}, no divergences."
     )
     galleries: list[Block] = [
@@ -66,15 +66,15 @@ def convergence_section(content: ReportContent) -> Section:
 
 
 def comparison_section(content: ReportContent) -> list[Section]:
-    """Return the section on how the calibrations compare by leave-one-out, if they were compared."""
+    """Return the section on the leave-one-out comparison of the calibrations, if there is one."""
     comparison = content.comparison
     if comparison is None or comparison.is_empty():
         return []
     n_races = count(comparison["n_races"].item(0), "race")
     text = Text(
-        f"How well each calibration predicts one race from all others (leave-one-out log score, {n_races} as "
-        "the units; 0 is the best). This describes: a race may be predicted from later ones. The "
-        "walk-forward scores, which see earlier races only, decide."
+        f"Log score of each calibration for one race, fitted to all others (leave-one-out, {n_races} as the "
+        "units; 0 is the best). The comparison is descriptive: a race may be predicted from later races. "
+        "Verdicts come from the walk-forward scores, which use earlier races only."
     )
     rows = [
         [
@@ -112,7 +112,7 @@ def closing_sections(content: ReportContent) -> list[Section]:
     """Return methods, glossary and provenance."""
     methods: list[Block] = [Definitions(words.METHODS), References(words.REFERENCES)]
     rows = [[Cell(name), Cell(value)] for name, value in content.provenance.items()]
-    provenance = Table("What is needed to make this report again", ["", "Value"], rows, n_text=2)
+    provenance = Table("Inputs needed to reproduce this report", ["", "Value"], rows, n_text=2)
     return [
         Section("methods", "Methods in brief", methods),
         Section("glossary", "Glossary", [Definitions(words.GLOSSARY)]),
@@ -121,7 +121,7 @@ def closing_sections(content: ReportContent) -> list[Section]:
 
 
 def _worst_table(fits: pl.DataFrame) -> Table:
-    """Return the worst of every diagnostic, one row a kind of track."""
+    """Return the worst value of every diagnostic, one row an archetype."""
     by_fold = fits.group_by("archetype", "fold", maintain_order=True).agg(
         pl.max("r_hat"), pl.min("ess_bulk", "ess_tail"), pl.max("divergences")
     )
@@ -139,8 +139,8 @@ def _worst_table(fits: pl.DataFrame) -> Table:
         ]
         for row in worst.iter_rows(named=True)
     ]
-    columns = ["Kind of track", "Fits", "Worst R-hat", "Least bulk ESS", "Least tail ESS", "Divergences"]
-    return Table("The worst of all fits", columns, rows)
+    columns = ["Archetype", "Fits", "Worst R-hat", "Least bulk ESS", "Least tail ESS", "Divergences"]
+    return Table("Worst diagnostics of all fits", columns, rows)
 
 
 def _fit_table(fits: pl.DataFrame) -> Table:
@@ -155,7 +155,7 @@ def _fit_table(fits: pl.DataFrame) -> Table:
         ]
         for row in fits.iter_rows(named=True)
     ]
-    columns = ["Kind of track", "Fold", "Parameter", "R-hat", "Bulk ESS", "Tail ESS"]
+    columns = ["Archetype", "Fold", "Parameter", "R-hat", "Bulk ESS", "Tail ESS"]
     return Table("Every fit and parameter", columns, rows, folded=True, n_text=3)
 
 

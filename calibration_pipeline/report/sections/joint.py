@@ -1,4 +1,4 @@
-"""The report's part on joint events of one kind of track: what they say in words, the chart, the numbers."""
+"""Report blocks on the joint events of one archetype: statements, chart and table."""
 
 import polars as pl
 
@@ -10,14 +10,14 @@ from calibration_pipeline.report.pictures import joint_event_picture
 from calibration_pipeline.report.sections.scores import FORECAST_LABELS
 
 POWER_ENOUGH = 0.8
-"""Below this chance of noticing dependence, its absence says nothing."""
-WORTH_A_WORD = 0.001
-"""A smaller loss, nats a race, is not worth a word, however sure."""
-NOT_ABOUT_DEPENDENCE = "not what it asks *"
+"""Least power at which a test that does not reject independence is evidence for it."""
+LEAST_LOSS = 0.001
+"""Least loss, nats a race, that the report mentions."""
+NOT_ABOUT_DEPENDENCE = "not tested *"
 
 
 def joint_event_blocks(joint_events: pl.DataFrame) -> list[Block]:
-    """Return what is shown of joint events; nothing if there are none.
+    """Return the blocks on joint events; none if there are no events.
 
     Parameters
     ----------
@@ -26,12 +26,13 @@ def joint_event_blocks(joint_events: pl.DataFrame) -> list[Block]:
     """
     if joint_events.is_empty():
         return []
-    said = [*_together(joint_events), *_dependence(joint_events), *_against_raw(joint_events)]
-    return [Bullets(said), Gallery([joint_event_picture(joint_events)]), joint_event_table(joint_events)]
+    statements = [*_together(joint_events), *_dependence(joint_events), *_against_raw(joint_events)]
+    chart = Gallery([joint_event_picture(joint_events)])
+    return [Bullets(statements), chart, joint_event_table(joint_events)]
 
 
 def joint_event_table(joint_events: pl.DataFrame) -> Table:
-    """Return how often joint events happened, and how often the forecasts said they would.
+    """Return the table of observed shares and forecast probabilities of joint events.
 
     Parameters
     ----------
@@ -50,9 +51,9 @@ def joint_event_table(joint_events: pl.DataFrame) -> Table:
         rows.append([Cell(str(event)), observed, *predicted, depends, *gains, Cell(f"{last['n_races']:,}")])
     columns = [
         "Event",
-        "Happened",
+        "Observed",
         *(f"{FORECAST_LABELS[name]} forecast" for name in forecasts),
-        "Do cars depend on each other?",
+        "Dependence between cars",
         "Gain over independent cars",
         "Gain over raw",
         "Races",
@@ -66,61 +67,59 @@ def _forecasts(joint_events: pl.DataFrame) -> list[str]:
 
 
 def _together(joint_events: pl.DataFrame) -> list[str]:
-    """Say of each forecast whether all events together speak against it."""
+    """Return a statement for each forecast on the joint test of all events."""
     lines = []
     for forecast in _forecasts(joint_events):
         part = joint_events.filter(forecast=forecast)
         p = part["p_together"][0]
         label, n = FORECAST_LABELS[forecast], count(part.height, "joint event")
         if p is None:
-            lines.append(f"{label}: whether {n} agree with the results cannot be told.")
+            lines.append(f"{label}: agreement of {n} with the results is unknown.")
         elif p > SIGNIFICANCE:
             lines.append(f"{label}: {n} together agree with the results (p {p_value(p)}).")
         else:
             worst = part.sort("p_value", nulls_last=True)["event"][0]
             lines.append(
-                f"{label}: {n} together speak against the forecast (p {p_value(p)}), {worst} most of all."
+                f"{label}: {n} together contradict the forecast (p {p_value(p)}), {worst} most of all."
             )
     return lines
 
 
 def _dependence(joint_events: pl.DataFrame) -> list[str]:
-    """Say where the results show that cars depend on each other, and where nothing can be told."""
+    """Return statements on the events that show dependence between cars, and on those without power."""
     last = joint_events.filter(forecast=_forecasts(joint_events)[-1])
-    asked = [row for row in last.iter_rows(named=True) if row["about_dependence"]]
-    shown = [row["event"] for row in asked if _depends(row) == "yes"]
-    overdone = [_gain(row, "gain") for row in asked if _depends(row) == "less than forecast"]
-    silent = [row["event"] for row in asked if _depends(row) == "cannot tell"]
+    tested = [row for row in last.iter_rows(named=True) if row["about_dependence"]]
+    shown = [row["event"] for row in tested if _depends(row) == "yes"]
+    overdone = [_gain(row, "gain") for row in tested if _depends(row) == "less than forecast"]
+    unclear = [row["event"] for row in tested if _depends(row) == "unclear"]
     lines = []
     if shown:
-        lines.append(f"Results of independent cars would look different: {', '.join(shown)}.")
+        lines.append(f"The results reject independent cars: {', '.join(shown)}.")
     if overdone:
-        lines.append(
-            f"Independent cars would have forecast better, gain in nats a race: {', '.join(overdone)}."
-        )
-    if silent:
-        lines.append(f"Too few races to tell dependence from independence: {', '.join(silent)}.")
-    if last.height > len(asked):
-        lines.append("Events marked * say next to nothing about how cars depend on each other.")
+        lines.append(f"Independent cars forecast better, gain in nats a race: {', '.join(overdone)}.")
+    if unclear:
+        lines.append(f"Too few races to separate dependence from independence: {', '.join(unclear)}.")
+    if last.height > len(tested):
+        lines.append("Events marked * have almost no information about dependence between cars.")
     return lines
 
 
 def _against_raw(joint_events: pl.DataFrame) -> list[str]:
-    """Say whether recalibrating made any joint event worse."""
+    """Return a statement on joint events that recalibration made worse."""
     gains = joint_events.filter(pl.col("forecast") == "recalibrated", pl.col("gain_over_raw").is_not_null())
     if gains.is_empty():
         return []
-    worse = gains.filter(pl.col("gain_over_raw_upper") < 0, pl.col("gain_over_raw") <= -WORTH_A_WORD)
+    worse = gains.filter(pl.col("gain_over_raw_upper") < 0, pl.col("gain_over_raw") <= -LEAST_LOSS)
     if worse.is_empty():
         least = gains.sort("gain_over_raw").row(0, named=True)
-        said = _gain(least, "gain_over_raw")
-        return [f"Recalibrated is noticeably worse than raw on no event; least gain, nats a race: {said}."]
-    said = ", ".join(_gain(row, "gain_over_raw") for row in worse.iter_rows(named=True))
-    return [f"Recalibrated is worse than raw, gain in nats a race: {said}. One event in forty is by chance."]
+        gain = _gain(least, "gain_over_raw")
+        return [f"Recalibrated is noticeably worse than raw on no event; least gain, nats a race: {gain}."]
+    losses = ", ".join(_gain(row, "gain_over_raw") for row in worse.iter_rows(named=True))
+    return [f"Recalibrated is worse than raw, gain in nats a race: {losses}. One event in 40 is by chance."]
 
 
 def _gain(row: dict, name: str) -> str:
-    """Write a gain with its event and interval."""
+    """Return a gain with its event and interval."""
     cell = _gain_cell(row, name)
     return f"{row['event']} {cell.text}" + (f" [{cell.small}]" if cell.small else "")
 
@@ -130,16 +129,16 @@ def _gain_cell(row: dict, name: str) -> Cell:
 
 
 def _depends(row: dict) -> str:
-    """Say whether the results rule out that cars are independent."""
+    """Return the result of the test of independent cars."""
     if not row["about_dependence"]:
         return NOT_ABOUT_DEPENDENCE
     if row["p_independent"] is None:
-        return "cannot tell"
+        return "unclear"
     if row["p_independent"] <= SIGNIFICANCE:
         return "yes"
     if row["gain_upper"] is not None and row["gain_upper"] < 0:
         return "less than forecast"
-    return "no sign of it" if (row["power_independent"] or 0) >= POWER_ENOUGH else "cannot tell"
+    return "no sign of it" if (row["power_independent"] or 0) >= POWER_ENOUGH else "unclear"
 
 
 def _power(row: dict) -> str:

@@ -1,4 +1,4 @@
-"""The report's section on the next race: chances, joint events, and how far they can be trusted."""
+"""Report section on the next race: probabilities of the cars, joint events, verdict on the archetype."""
 
 import polars as pl
 
@@ -8,7 +8,7 @@ from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, percent
 from calibration_pipeline.report.pictures import forecast_picture
 
-NOTHING = "No race is announced that has not been run, so there is nothing to forecast."
+NOTHING = "No race is announced, so there is no forecast."
 CHANCES = {"win": "Win", "top5": "Top 5", "top10": "Top 10", "dnf": "Out before the end"}
 
 
@@ -32,9 +32,9 @@ def forecast_section(content: ReportContent) -> Section:
 
 
 def _ruling(content: ReportContent) -> list[str]:
-    """Say what was ruled on the race's kind of track."""
+    """Return the verdict on the race's archetype, as a statement."""
     own = [v for v in content.verdicts if str(v.archetype) == content.forecast_archetype]
-    return [f"Verdict on forecasts of its kind ({_label(v.archetype)}): {v.verdict}." for v in own]
+    return [f"Verdict on forecasts of this archetype ({_label(v.archetype)}): {v.verdict}." for v in own]
 
 
 def _car_table(forecast: pl.DataFrame) -> Table:
@@ -49,14 +49,14 @@ def _car_table(forecast: pl.DataFrame) -> Table:
     ]
     columns = ["Driver (car)", "Start", *CHANCES.values(), "Finish"]
     title = (
-        "Chances of every car, with 90 % intervals over what the calibration leaves unsure; finish: "
+        "Probabilities of every car, with 90 % intervals from the uncertainty of the calibration; finish: "
         "median and central 80 %"
     )
     return Table(title, columns, rows, folded=True)
 
 
 def _event_table(content: ReportContent) -> Table:
-    """Return the joint events beside how often they were forecast and happened at this kind of track."""
+    """Return the joint events with their forecast and observed shares in earlier races of the archetype."""
     events = content.forecast_events
     if events is None:
         raise ValueError("Argument content must have forecast_events, got None.")
@@ -73,8 +73,8 @@ def _event_table(content: ReportContent) -> Table:
         ]
         for row in events.join(earlier, on="event", how="left", maintain_order="left").iter_rows(named=True)
     ]
-    columns = ["Event", "Next race", "Forecast in earlier races", "Happened in earlier races"]
-    return Table("Joint events, per car, pair or race that they are about", columns, rows, folded=True)
+    columns = ["Event", "Next race", "Forecast in earlier races", "Observed in earlier races"]
+    return Table("Joint events, per car, pair or race", columns, rows, folded=True)
 
 
 def _chance(estimate: float | None, lower: float | None, upper: float | None) -> Cell:

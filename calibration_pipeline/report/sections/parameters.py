@@ -1,4 +1,4 @@
-"""The report's section on what the data decide: the parameters' identification and predictive checks."""
+"""Report section on the identification of the parameters, and predictive checks."""
 
 import polars as pl
 
@@ -8,13 +8,13 @@ from calibration_pipeline.report.blocks import Block, Bullets, Cell, Definitions
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, percent
 
-HEADING = "What the data decide"
+HEADING = "Information in the data"
 SUSPICIOUS = 0.05
-"""Tail probabilities below this are said in words."""
+"""Tail probabilities below this are reported as doubts."""
 
 
 def identification_section(content: ReportContent) -> Section:
-    """Return the section on what the data say of each parameter, and whether the fit describes them.
+    """Return the section on the information of the data on each parameter, and on the predictive checks.
 
     Parameters
     ----------
@@ -26,10 +26,10 @@ def identification_section(content: ReportContent) -> Section:
         return Section("identification", HEADING, [Text("Nothing has been fitted yet.")])
     blocks: list[Block] = [
         Text(
-            "Contraction is 1 - variance after the fit / variance before, for each parameter: near 0 the "
-            "number is an assumption, near 1 a finding."
+            "Contraction is 1 - posterior variance / prior variance, for each parameter. Near 0 the estimate "
+            "rests on the prior, near 1 on the data."
         ),
-        Bullets([_said(part) for _, part in parameters.group_by("archetype", maintain_order=True)]),
+        Bullets([_informed(part) for _, part in parameters.group_by("archetype", maintain_order=True)]),
         _contraction_table(parameters),
         _parameter_table(parameters),
         Definitions(words.PARAMETERS),
@@ -40,15 +40,15 @@ def identification_section(content: ReportContent) -> Section:
     return Section("identification", HEADING, blocks)
 
 
-def _said(parameters: pl.DataFrame) -> str:
-    """Say in words which parameters of one kind of track the data do not decide."""
+def _informed(parameters: pl.DataFrame) -> str:
+    """Return a statement on the parameters of one archetype that the data do not inform."""
     label = parse_archetype(parameters["archetype"][0]).label
     assumed = parameters.filter(~pl.col("informed"))["parameter"].to_list()
     if not assumed:
         return f"{label}: the data inform every parameter."
     if len(assumed) == parameters.height:
-        return f"{label}: the data inform no parameter; all are assumptions."
-    return f"{label}: the data say little about {', '.join(assumed)}; there the prior speaks."
+        return f"{label}: the data inform no parameter; all rest on the prior."
+    return f"{label}: the data do not inform {', '.join(assumed)}; these rest on the prior."
 
 
 def _contraction_table(parameters: pl.DataFrame) -> Table:
@@ -59,7 +59,7 @@ def _contraction_table(parameters: pl.DataFrame) -> Table:
         for name in parameters["parameter"].unique(maintain_order=True)
     ]
     columns = ["Contraction", *(parse_archetype(archetype).label for archetype in archetypes)]
-    return Table("How much the data removed of each parameter's prior variance", columns, rows)
+    return Table("Share of each parameter's prior variance that the data removed", columns, rows)
 
 
 def _contraction(row: dict | None) -> Cell:
@@ -78,15 +78,15 @@ def _parameter_table(parameters: pl.DataFrame) -> Table:
         ]
         for row in parameters.iter_rows(named=True)
     ]
-    columns = ["Kind of track", "Parameter", "Mean and interval", "Contraction"]
+    columns = ["Archetype", "Parameter", "Mean and interval", "Contraction"]
     return Table("Every parameter with its 95 % interval", columns, rows, n_text=2, folded=True)
 
 
 def _doubts(checks: pl.DataFrame) -> list[str]:
-    """Say which statistics the fits do not reproduce."""
+    """Return statements on the statistics that the fits do not reproduce."""
     missed = checks.filter(pl.col("group") == "posterior", pl.col("tail_probability") < SUSPICIOUS)
     if missed.is_empty():
-        return ["The fits reproduce what was observed."]
+        return ["The fits reproduce the observed statistics."]
     return [
         f"{parse_archetype(row['archetype']).label}: the fit does not reproduce the observed "
         f"{_statistic(row['statistic'])} (tail probability {percent(row['tail_probability'], 0)})."
@@ -116,7 +116,7 @@ def _check_table(checks: pl.DataFrame) -> Table:
             ]
         )
     columns = [
-        "Kind of track",
+        "Archetype",
         "Mean over races of",
         "Observed",
         "Before the fit",
@@ -124,7 +124,7 @@ def _check_table(checks: pl.DataFrame) -> Table:
         "Tail probability",
     ]
     caption = (
-        "Prior and posterior predictive checks: what the model says of races before and after the fit, with "
-        "95 % intervals, beside what happened"
+        "Prior and posterior predictive checks: predictions of the model before and after the fit, with 95 % "
+        "intervals, and the observed values"
     )
     return Table(caption, columns, rows, n_text=2)

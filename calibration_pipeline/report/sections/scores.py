@@ -1,4 +1,4 @@
-"""The report's tables of scores: a short one to read, and all there is, folded."""
+"""Score tables of the report: a short table, and folded tables of every score and estimator."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ REFERENCES["bradley_terry"] = "Bradley-Terry"
 
 
 class MetricWords(NamedTuple):
-    """How a quantity is written: its name, its decimals, and whether it is a share."""
+    """Display format of a quantity: label, decimals, and whether it is a share."""
 
     label: str
     digits: int = 3
@@ -29,8 +29,8 @@ class MetricWords(NamedTuple):
 
 
 METRICS = {
-    "crps": MetricWords("CRPS, places", 2),
-    "fair_crps": MetricWords("CRPS, fair to few scenarios, places", 2),
+    "crps": MetricWords("CRPS, positions", 2),
+    "fair_crps": MetricWords("CRPS, fair to few scenarios, positions", 2),
     "rps": MetricWords("RPS", 4),
     "log_score": MetricWords("Log score, nats a car"),
     "log_score_kde": MetricWords("Log score by kernel density, nats a car"),
@@ -43,7 +43,7 @@ METRICS = {
     "brier_miscalibration_expected": MetricWords("Miscalibration if calibrated,", 4),
     "brier_discrimination": MetricWords("Discrimination of the Brier score,", 4),
     "brier_uncertainty": MetricWords("Uncertainty of the Brier score,", 4),
-    "sharpness": MetricWords("Width of the interval, places, of", 1),
+    "sharpness": MetricWords("Width of the interval, positions, of", 1),
     "crps_skill": MetricWords("CRPS skill"),
     "log_gain": MetricWords("Log gain, nats a car"),
     "brier_skill": MetricWords("Brier skill,"),
@@ -72,12 +72,12 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ("brier_skill", "top 10", "climatology"),
         ("brier_skill", "head to head", "bradley_terry"),
     ),
-    "Gained by recalibrating, race by race": (("crps_skill", "", "raw"), ("log_gain", "", "raw")),
+    "Gain from recalibration, race by race": (("crps_skill", "", "raw"), ("log_gain", "", "raw")),
 }
 
 
 def metric_tables(metrics: pl.DataFrame) -> list[Table]:
-    """Return the scores of one kind of track: what a reader needs, every score, and how they were estimated.
+    """Return the score tables of one archetype: main scores, every score, and their estimators.
 
     Parameters
     ----------
@@ -93,15 +93,17 @@ def metric_tables(metrics: pl.DataFrame) -> list[Table]:
         ((row["quantity"], row["level"], row["reference"]), row["forecast"]): row
         for row in metrics.iter_rows(named=True)
     }
-    there = dict.fromkeys(key for key, _ in cells)
+    present = dict.fromkeys(key for key, _ in cells)
     grouped: list[list[Cell]] = []
     for name, keys in GROUPS.items():
-        if rows := _rows(cells, [key for key in keys if key in there], ("raw", "recalibrated")):
+        if rows := _rows(cells, [key for key in keys if key in present], ("raw", "recalibrated")):
             grouped += [[Cell(name)], *rows]
     n_races, n_cars = metrics.select(pl.max("n_races"), pl.max("n_cars")).row(0)
     n_scored = f"{count(n_races, 'race')} ({count(n_cars, 'car')})"
     forecasts = [name for name in FORECAST_LABELS if name in metrics["forecast"]]
-    order = sorted(there, key=lambda key: list(METRICS).index(key[0]) if key[0] in METRICS else len(METRICS))
+    order = sorted(
+        present, key=lambda key: list(METRICS).index(key[0]) if key[0] in METRICS else len(METRICS)
+    )
     short = Table(
         f"Scores on {n_scored} that no fit had seen, with 95 % intervals",
         ["", "Raw", "Recalibrated"],
@@ -129,11 +131,11 @@ def _estimator_table(cells: dict[tuple[Key, str], dict], keys: Sequence[Key]) ->
         "Clustered over naive standard error: raw",
         "Recalibrated",
     ]
-    return Table("How each score was estimated, and its errors", columns, rows, folded=True, n_text=2)
+    return Table("Estimators of the scores, and their errors", columns, rows, folded=True, n_text=2)
 
 
 def metric_label(quantity: str, level: str, reference: str) -> str:
-    """Return what a score is called.
+    """Return the label of a score.
 
     Parameters
     ----------

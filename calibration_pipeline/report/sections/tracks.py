@@ -1,4 +1,4 @@
-"""The report's section on one kind of track: verdict, reliability, scores, joint events."""
+"""Report section on one archetype: verdict, reliability, scores, joint events."""
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.report.blocks import Block, Bullets, Gallery, Section, Text
@@ -11,21 +11,21 @@ from calibration_pipeline.verification.verdicts import Verdict
 
 
 def track_section(content: ReportContent, verdict: Verdict) -> Section:
-    """Return the section on one kind of track.
+    """Return the section on one archetype.
 
     Parameters
     ----------
     content : ReportContent
         The whole report's content.
     verdict : Verdict
-        Whose kind of track the section is about.
+        Verdict on the archetype.
     """
     archetype = parse_archetype(verdict.archetype)
     words = VERDICTS[verdict.verdict]
     blocks: list[Block] = [Text(words.meaning), Bullets(verdict.evidence)]
     metrics = content.metrics.filter(archetype=archetype)
     if metrics.is_empty():
-        blocks.append(Text("No race of this kind has been judged yet."))
+        blocks.append(Text("No race of this archetype has been judged yet."))
     else:
         blocks += [
             Gallery(reliability_pictures(content.curves.filter(archetype=archetype))),

@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
 from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.stats.ranking import rank
 
 MOST_STRENGTH = 10.0
 FAR = 1e9
@@ -76,7 +77,7 @@ def draw_grids(
         Place of each row's car, from 1.
     """
     score = strength * race["start_form"].to_numpy() + rng.gumbel(size=(n_grids, race.height))
-    return np.argsort(np.argsort(-score, axis=1), axis=1) + 1
+    return rank(-score)
 
 
 def simulate_without_grid(

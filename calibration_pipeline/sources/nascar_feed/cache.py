@@ -1,4 +1,4 @@
-"""Copies of documents from the web, each with its hash and what it takes to ask whether it has changed."""
+"""On-disk cache of documents from the web, each with its hash and its validators for revalidation."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ LONGEST_VALIDATOR = 500
 
 
 class _Label(BaseModel):
-    """What lies beside a copy."""
+    """Metadata file of a copy: hash, finality and validators."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -26,7 +26,7 @@ class _Label(BaseModel):
 
 @dataclass(frozen=True)
 class KeptDocument:
-    """A copy of a document.
+    """A cached document.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class KeptDocument:
     final : bool
         Whether it will not change any more.
     validators : dict[str, str]
-        Headers `ETag` and `Last-Modified` that it came with.
+        Headers `ETag` and `Last-Modified` of its response.
     """
 
     content: bytes
@@ -44,54 +44,56 @@ class KeptDocument:
 
 
 class FeedCache:
-    """A folder of documents, in the layout of the feed.
+    """Cache of documents in a folder, in the layout of the feed.
 
     A copy `a.json` has a file `a.json.label` beside it with its SHA-256 and validators. A copy that does
-    not fit its label is thrown away with a warning. A cache that cannot be written costs a warning, no more.
+    not match its label is discarded with a warning. A cache that cannot be written costs only a warning.
 
     Parameters
     ----------
     folder : Path
-        Created when something is kept.
+        Created when a document is kept.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def load(self, path: str) -> KeptDocument | None:
-        """Return the copy of the document at `path`, None if there is none that is whole."""
+        """Return the copy of the document at `path`, None if there is no intact copy."""
         copy, label = self._files(path)
         try:
             if not (copy.is_file() and label.is_file()):
                 return None
             content, text = copy.read_bytes(), label.read_bytes()
         except OSError as error:
-            logger.warning("The cached %s cannot be read (%s); the feed is asked anew.", copy, error)
+            logger.warning("The cached %s cannot be read (%s); the document is requested again.", copy, error)
             return None
         try:
-            said = _Label.model_validate_json(text)
+            metadata = _Label.model_validate_json(text)
         except ValidationError:
-            self._discard(path, "what lies beside it is damaged")
+            self._discard(path, "its label is damaged")
             return None
-        if hashlib.sha256(content).hexdigest() != said.sha256:
-            self._discard(path, "its content does not have the hash that it was kept with")
+        if hashlib.sha256(content).hexdigest() != metadata.sha256:
+            self._discard(path, "its content does not match the hash in its label")
             return None
-        return KeptDocument(content, said.final, said.validators)
+        return KeptDocument(content, metadata.final, metadata.validators)
 
     def keep(self, path: str, document: KeptDocument) -> None:
-        """Keep a copy, replacing the one that is there."""
+        """Keep a copy, in place of an earlier copy."""
         copy, label = self._files(path)
         sha256 = hashlib.sha256(document.content).hexdigest()
         validators = {name: value for name, value in document.validators.items() if _is_sane(value)}
-        said = _Label(sha256=sha256, final=document.final, validators=validators)
+        metadata = _Label(sha256=sha256, final=document.final, validators=validators)
         try:
             write_atomically(copy, document.content)
-            write_atomically(label, said.model_dump_json().encode())
+            write_atomically(label, metadata.model_dump_json().encode())
         except OSError as error:
-            logger.warning("A document of the feed cannot be kept, and is asked for again: %s", error)
+            logger.warning(
+                "A document of the feed cannot be cached, and is requested again in the next run: %s", error
+            )
 
-    def distrust(self, path: str) -> None:
-        """Ask for the document at `path` again although it is final."""
+    def invalidate(self, path: str) -> None:
+        """Mark the copy at `path` as not final, so that the document is requested again."""
         kept = self.load(path)
         if kept is not None and kept.final:
             self.keep(path, KeptDocument(kept.content, final=False, validators=kept.validators))
@@ -102,12 +104,12 @@ class FeedCache:
 
     def _discard(self, path: str, reason: str) -> None:
         copy, label = self._files(path)
-        logger.warning("The cached %s is thrown away, and the feed is asked anew: %s.", copy, reason)
+        logger.warning("The cached %s is discarded, and the document is requested again: %s.", copy, reason)
         try:
             label.unlink(missing_ok=True)
             copy.unlink(missing_ok=True)
         except OSError as error:
-            logger.warning("%s cannot be thrown away: %s", copy, error)
+            logger.warning("%s cannot be discarded: %s", copy, error)
 
 
 def _is_sane(validator: str) -> bool:

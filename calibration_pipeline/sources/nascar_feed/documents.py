@@ -1,4 +1,4 @@
-"""The documents of NASCAR's timing feed: what is read of them, checked, as models and frames.
+"""Documents of NASCAR's timing feed as checked models and frames, with the fields that are read.
 
 Small documents are Pydantic models; the laps, hundreds of thousands of them, become columns at once.
 """
@@ -16,13 +16,13 @@ from calibration_pipeline.sources.nascar_feed.drift import drift
 
 FLAG_STATES = {1: "green", 2: "yellow", 3: "red", 4: "checkered", 8: "warm_up"}
 POINTS_RACE = 1
-# Numbers of the feed fit 32 bits; what does not is damage, and would not fit a column.
+# Numbers of the feed fit 32 bits; a larger number is damage, and would not fit a column.
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class FeedModel(BaseModel):
-    """Reads the declared fields, leaves the others alone."""
+    """Base model: reads the declared fields and ignores the others."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
 
@@ -48,7 +48,7 @@ class ScheduledRace(FeedModel):
 
     @property
     def label(self) -> str:
-        """What people call it, with its id."""
+        """Name of the race in messages, with its id."""
         return f"{self.race_season} race {self.race_id} ({self.race_name}, {self.track_name})"
 
 
@@ -79,7 +79,7 @@ class Result(Entry):
 
 
 class Race(FeedModel):
-    """What every weekend document says of its race."""
+    """Fields of the race in every weekend document."""
 
     race_id: int
     scheduled_laps: Count | None = None
@@ -107,7 +107,7 @@ class EntryWeekend(FeedModel):
 
 
 class WeekendResult(FeedModel):
-    """Where a car finished, 0 or nothing where it has not."""
+    """Finish position of a car, 0 or null without a finish."""
 
     finishing_position: Count | None = None
 
@@ -136,7 +136,7 @@ class FinishedWeekend(FeedModel):
 
 
 class _StrictModel(FeedModel):
-    """Converts nothing but whole numbers to others."""
+    """Base model without type conversion, except of whole numbers to floats."""
 
     model_config = ConfigDict(strict=True, coerce_numbers_to_str=False)
 
@@ -159,19 +159,19 @@ class _FlagOfLap(_StrictModel):
 
 
 class _LapTimes(_StrictModel):
-    """`lap-times.json`, to find what is wrong in it; the way that is fast only says that something is."""
+    """`lap-times.json` as a model, to find the wrong field; the fast parser only detects an error."""
 
     laps: list[_Car]
     flags: list[_FlagOfLap]
 
 
 def parse_document[Document: BaseModel](model: type[Document], document: Any, where: str) -> Document:
-    """Return `document` as `model`. Fields that `model` does not name are left alone.
+    """Return `document` as `model`. Fields that `model` does not declare are ignored.
 
     Raises
     ------
     SourceError
-        Naming the first fields that are missing or wrong, what was expected and what is there, in one line.
+        With the first missing or wrong fields, their expected and found values, in one line.
     """
     try:
         return model.model_validate(document)

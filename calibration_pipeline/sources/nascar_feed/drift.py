@@ -1,4 +1,4 @@
-"""What is wrong with a document that is not as it used to be, field by field, in one line."""
+"""Message on the fields in which a document differs from its model, in one line."""
 
 import difflib
 from collections import defaultdict
@@ -12,14 +12,14 @@ LONGEST_VALUE = 40
 
 
 def drift(error: ValidationError, document: Any) -> str:
-    """Return what a document has and what was expected, for its first fields that are wrong.
+    """Return the found and expected values of the first wrong fields of a document.
 
-    A field that is wrong in many elements of a list is named once, with the number of places.
+    A field that is wrong in many elements of a list is named once, with the number of elements.
 
     Parameters
     ----------
     error : pydantic.ValidationError
-        What the document's model says.
+        Error of the document's model.
     document : object
         The document as parsed JSON.
 
@@ -30,9 +30,9 @@ def drift(error: ValidationError, document: Any) -> str:
         'laps_run'`.
     """
     groups: defaultdict[tuple[object, ...], list[ErrorDetails]] = defaultdict(list)
-    for one in error.errors(include_url=False, include_context=False):
-        names = tuple("*" if isinstance(part, int) else part for part in one["loc"])
-        groups[*names, one["type"]].append(one)
+    for detail in error.errors(include_url=False, include_context=False):
+        names = tuple("*" if isinstance(part, int) else part for part in detail["loc"])
+        groups[*names, detail["type"]].append(detail)
     parts = [_sentence(group, document) for group in list(groups.values())[:MOST_NAMED]]
     if more := len(groups) - MOST_NAMED:
         parts += [f"{more} more fields"] if more > 0 else []
@@ -59,7 +59,7 @@ def _parent(error: ErrorDetails, document: Any) -> Any:
 
 
 def _there_is(field: str, parent: Any) -> str:
-    """Say what the feed has instead: a name alike, else the names that are there."""
+    """Return the part of a message on the present names: a similar name, else all names."""
     if not isinstance(parent, dict):
         return ""
     names = [str(name) for name in parent]

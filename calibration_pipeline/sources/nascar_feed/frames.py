@@ -1,4 +1,4 @@
-"""Columns from the feed's entries, results and laps: cleaned, joined, counted."""
+"""Frames of the feed's entries and results: cleaned, checked and counted."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ RESULT_COLUMNS = ENTRY_COLUMNS | {
 
 
 def result_frame(results: Sequence[Result], where: str, counts: Counter[str]) -> pl.DataFrame:
-    """Return the starters of a race, one row each, adding what was left out to `counts`.
+    """Return the starters of a race, one row each; add rows that are left out to `counts`.
 
     Raises
     ------
     SourceError
-        If a driver, car, start or finish position stands twice, a finish is skipped, or a starter has no
+        If a driver, car, start or finish position occurs twice, a finish is skipped, or a starter has no
         status or name.
     """
     rows = _columns(results, RESULT_COLUMNS)
@@ -59,12 +59,12 @@ def result_frame(results: Sequence[Result], where: str, counts: Counter[str]) ->
 
 
 def entry_frame(entries: Sequence[Entry], where: str) -> pl.DataFrame:
-    """Return the cars entered for a race that has not run; a place on the grid not yet set is null.
+    """Return the cars entered for a race that has not run; a grid position that is not set yet is null.
 
     Raises
     ------
     SourceError
-        If a driver or car stands twice. Entries without a driver are left out: nobody knows who races.
+        If a driver or car occurs twice. Entries without a driver are left out.
     """
     rows = _columns(entries, ENTRY_COLUMNS).unique(maintain_order=True)
     has_driver = (pl.col("driver_id").fill_null(0) > 0) | pl.col("driver_fullname").is_not_null()
@@ -87,13 +87,13 @@ def green_laps(race: FinishedRace, flags: pl.DataFrame | None) -> int | None:
 
 
 def _columns(entries: Sequence[Entry], schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    """Lay models out as columns."""
+    """Return models as columns."""
     columns = {name: [getattr(entry, name) for entry in entries] for name in schema}
     return pl.DataFrame(columns, schema=schema, strict=True)
 
 
 def _named(cars: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Clean names and say who drives: driver_id is the feed's, else `name:` and the driver's name."""
+    """Clean names and add driver_id: the feed's id, else `name:` and the driver's name."""
     text = pl.col("driver_fullname").str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ")
     name = text.str.strip_chars()
     slug = name.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "-").str.strip_chars("-")
@@ -122,4 +122,4 @@ def _refuse_repeats(frame: pl.DataFrame, column: str, where: str) -> None:
     if not repeated.is_empty():
         value = repeated[column][0]
         cars = repeated.filter(pl.col(column) == value)["car_number"].to_list()
-        raise SourceError(f"{where}: {column} {value} stands {len(cars)} times (cars {', '.join(cars)}).")
+        raise SourceError(f"{where}: {column} {value} occurs {len(cars)} times (cars {', '.join(cars)}).")

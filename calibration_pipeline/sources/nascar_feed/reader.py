@@ -1,7 +1,6 @@
 """Documents of a timing feed as parsed JSON: from the web, a folder or a zip, with limits.
 
-Everything read here is untrusted: documents are limited in size, parsed strictly, and cached only once they
-are whole.
+All documents are untrusted: they are limited in size, parsed strictly, and cached only when they are whole.
 """
 
 import hashlib
@@ -16,14 +15,14 @@ from typing import Any, NoReturn
 import fsspec
 from fsspec.core import url_to_fs
 
-from calibration_pipeline.io.addresses import is_on_the_web, split_query, tellable_cause, without_credentials
+from calibration_pipeline.io.addresses import is_on_the_web, safe_cause, split_query, without_credentials
 from calibration_pipeline.sources.base import MissingDocumentError, SourceError
 from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
 from calibration_pipeline.sources.web import WebClient, WebLimits, too_large
 
 CHUNK_BYTES = 2**20
 TURN = ".turn"
-# What reading files may raise; anything else is a bug and passes.
+# Exceptions of reading files; any other exception is a bug and passes.
 FAILURES = (OSError, EOFError, ImportError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
@@ -34,17 +33,17 @@ class FeedReader:
     ----------
     base_url : str
         `https://…`, a folder, a zip (`zip://::/path.zip`, or the path of a `.zip` file): anything that
-        fsspec opens. The query of a web address, as in `https://…?token=…`, is a credential: it goes with
-        every request, and into no message.
+        fsspec opens. The query of a web address, as in `https://…?token=…`, is a credential: it is part
+        of every request, and of no message.
     cache_dir : Path, optional
-        Folder for copies of documents; used for the web only. Readers that share it ask by turns.
+        Folder for copies of documents; used for the web only. Readers that share it take turns.
     limits : WebLimits, optional
-        How long, how much and how often the web is asked; of files, the size alone is limited.
+        Limits of web requests; for files, only the size is limited.
 
     Raises
     ------
     SourceError
-        If `base_url` is empty, or on the web and not to be split into address and query.
+        If `base_url` is empty, or a web address that cannot be split into address and query.
     """
 
     def __init__(self, base_url: str, cache_dir: Path | None = None, limits: WebLimits | None = None) -> None:
@@ -65,9 +64,9 @@ class FeedReader:
         Parameters
         ----------
         path : str
-            Made of the feed's fixed names and of integers, never of text from a document.
+            Consists of the feed's fixed names and of integers, never of text from a document.
         final : bool
-            Whether the document will not change any more, so that a copy that was kept as final will do.
+            Whether the document will not change any more. A copy that was kept as final is then used.
 
         Raises
         ------
@@ -80,13 +79,13 @@ class FeedReader:
             return self._read_web(path, final=final)
         return _parse(self._read_file(path), self.url(path))
 
-    def distrust(self, path: str) -> None:
-        """Have the document at `path` asked for again, final or not: what it says cannot be used."""
+    def invalidate(self, path: str) -> None:
+        """Have the document at `path` requested again, final or not, because it cannot be used."""
         if self._cache is not None:
-            self._cache.distrust(path)
+            self._cache.invalidate(path)
 
     def folders(self) -> list[str]:
-        """Return the names of the folders right below the base URL.
+        """Return the names of the folders directly below the base URL.
 
         Raises
         ------
@@ -101,17 +100,17 @@ class FeedReader:
         except SourceError:
             raise
         except FAILURES as error:
-            cause = tellable_cause(error, self._address)
+            cause = safe_cause(error, self._address)
             raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from cause
-        names = (str(one["name"]).rstrip("/") for one in found if one["type"] == "directory")
+        names = (str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
         return sorted(name.rpartition("/")[2] for name in names)
 
     def url(self, path: str) -> str:
-        """Return where `path` lies, as messages name it."""
+        """Return the address of `path` in messages, without credentials."""
         return f"{self.base_url}/{path}"
 
     def _read_web(self, path: str, *, final: bool) -> Any:
-        """Ask the web, unless a final copy is there; a copy that may have changed is asked about."""
+        """Return a final copy, else the document from the web; other copies are revalidated."""
         where = self.url(path)
         kept = self._cache.load(path) if self._cache is not None else None
         if kept is not None and kept.final and final:
@@ -133,7 +132,9 @@ class FeedReader:
                 self._cache.keep(path, KeptDocument(answer.content, final, answer.validators))
             return document
         if kept is None or self._cache is None:
-            raise SourceError(f"{where} cannot be read: it is said to be unchanged, and no copy is there.")
+            raise SourceError(
+                f"{where} cannot be read: the server reports it as unchanged, but there is no copy."
+            )
         document = _parse(kept.content, where)
         if final:
             self._cache.keep(path, KeptDocument(kept.content, final, kept.validators))
@@ -141,13 +142,13 @@ class FeedReader:
 
     @cached_property
     def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        """The file system and the path in it of the base URL."""
+        """File system of the base URL, and its path there."""
         is_zip = self._address.endswith(".zip") and "::" not in self._address
         absent = SourceError(f"The feed's base URL {self.base_url} does not exist.")
         try:
             filesystem, root = url_to_fs(f"zip://::{self._address}" if is_zip else self._address)
         except FileNotFoundError as error:
-            raise absent from tellable_cause(error, self._address)
+            raise absent from safe_cause(error, self._address)
         if root and not filesystem.exists(root):
             raise absent
         return filesystem, root
@@ -165,10 +166,10 @@ class FeedReader:
         except SourceError:
             raise
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            cause = tellable_cause(error, self._address)
+            cause = safe_cause(error, self._address)
             raise MissingDocumentError(f"{self.url(path)} does not exist.") from cause
         except FAILURES as error:
-            cause = tellable_cause(error, self._address)
+            cause = safe_cause(error, self._address)
             raise SourceError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
         return bytes(content)
 
@@ -190,8 +191,8 @@ def _parse(content: bytes, where: str, content_type: str = "") -> Any:
     try:
         return json.loads(content, parse_constant=refuse, parse_float=finite)
     except (ValueError, RecursionError) as error:
-        said = f", content type {content_type!r}" if content_type else ""
-        size = f"{len(content):,} bytes{said}"
+        declared_type = f", content type {content_type!r}" if content_type else ""
+        size = f"{len(content):,} bytes{declared_type}"
         if content.lstrip()[:1] == b"<":
             raise SourceError(
                 f"{where} is a web page (HTML or XML; {size}), not JSON: the feed has moved, is under "

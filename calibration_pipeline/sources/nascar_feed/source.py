@@ -1,8 +1,8 @@
 """Seasons from the files of NASCAR's public timing feed: points races that have run, laps included.
 
 Paths below the base URL: `{season}/race_list_basic.json`, `{season}/1/{race_id}/weekend-feed.json` and
-`{season}/1/{race_id}/lap-times.json`. Races that fit no archetype or whose track is unknown are left out
-and named; nothing is guessed, and everything that is left out is counted.
+`{season}/1/{race_id}/lap-times.json`. Races that fit no archetype or whose track is unknown are left out,
+named and counted. No track is guessed.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import MissingDocumentError, SeasonData, SourceError, hold_to_contract
+from calibration_pipeline.sources.base import MissingDocumentError, SeasonData, SourceError, validate_frame
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
 from calibration_pipeline.sources.nascar_feed.documents import (
     POINTS_RACE,
@@ -60,7 +60,7 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class _Round:
-    """A points race with its place in the season."""
+    """A points race with its number in the season."""
 
     race: ScheduledRace
     number: int
@@ -71,7 +71,7 @@ class _Round:
 
 
 class _AwaitedError(Exception):
-    """The newest race has run, and the feed does not have all of it yet."""
+    """Error of a newest race that has run but is not complete in the feed yet."""
 
 
 class NascarFeedSource:
@@ -80,15 +80,15 @@ class NascarFeedSource:
     Parameters
     ----------
     base_url : str
-        Where the files lie: `https://cf.nascar.com/cacher`, a folder, or a zip (`zip://::/path.zip` or the
+        Address of the files: `https://cf.nascar.com/cacher`, a folder, or a zip (`zip://::/path.zip` or the
         path of a `.zip` file).
     tracks : CompiledTracks
-        Says which kind of track a race is run on.
+        Catalogue that gives the archetype of a race.
     cache_dir : Path, optional
-        Keeps documents: of races that are followed by another, so that the web is asked for them once; of
-        others, so that the web is asked only whether they have changed.
+        Folder of cached documents. Documents of races that another race follows are requested once; others
+        are revalidated.
     limits : WebLimits, optional
-        How long, how much and how often the web is asked.
+        Limits of web requests.
     """
 
     name = "nascar_feed"
@@ -105,7 +105,7 @@ class NascarFeedSource:
 
     @property
     def seasons(self) -> tuple[int, ...]:
-        """The seasons that a folder or zip has files of.
+        """The seasons of which a folder or zip has files.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class NascarFeedSource:
                 awaited.append(f"{scheduled.race.label}: {error}")
                 continue
             except SourceError:
-                self._distrust([scheduled])
+                self._invalidate([scheduled])
                 raise
             results.append(race_results)
             laps.append(race_laps)
@@ -159,19 +159,19 @@ class NascarFeedSource:
         where = self._where(season)
         try:
             return SeasonData(
-                race_results=hold_to_contract(RaceResults, pl.concat(results, how="diagonal"), where),
-                lap_telemetry=hold_to_contract(LapTelemetry, pl.concat(laps, how="diagonal"), where),
+                race_results=validate_frame(RaceResults, pl.concat(results, how="diagonal"), where),
+                lap_telemetry=validate_frame(LapTelemetry, pl.concat(laps, how="diagonal"), where),
                 counts=dict(counts),
                 left_out=left_out + awaited,
             )
         except SourceError:
-            self._distrust(rounds)
+            self._invalidate(rounds)
             raise
 
     def finished_races(self, season: int) -> dict[int, str]:
-        """Return the points races of `season` that have run on known tracks; of the race list alone.
+        """Return the points races of `season` that have run on known tracks, from the race list alone.
 
-        The newest may be one whose results are not in the feed yet, which `load_season` then leaves out.
+        The newest race may have no results in the feed yet; `load_season` then leaves it out.
 
         Raises
         ------
@@ -185,7 +185,7 @@ class NascarFeedSource:
         return {r.race.race_id: r.race.label for r in rounds if r.race.has_run and self._is_known(r.race)}
 
     def next_race(self, after_season: int) -> pl.DataFrame | None:
-        """Return the entry list of the first race that has not run, in `after_season` or the one after.
+        """Return the entry list of the first race that has not run, in `after_season` or the next.
 
         Returns
         -------
@@ -201,14 +201,14 @@ class NascarFeedSource:
             for scheduled in rounds[last_run:]:
                 entries = self._entries(scheduled)
                 if entries is not None:
-                    return hold_to_contract(EntryList, entries, self._where(season))
+                    return validate_frame(EntryList, entries, self._where(season))
         return None
 
     def _where(self, season: int) -> str:
         return f"Season {season} of {self._reader.base_url}"
 
     def _rounds(self, season: int) -> list[_Round]:
-        """Return the points races of a season in the order in which they were, or will be, run."""
+        """Return the points races of a season, in the order of running."""
         path = f"{int(season)}/race_list_basic.json"
         try:
             document = self._reader.read_json(path)
@@ -228,7 +228,7 @@ class NascarFeedSource:
         ]
 
     def _track(self, race: ScheduledRace) -> TrackConstraints:
-        """Return the race's track; one that fits no archetype counts as unknown."""
+        """Return the race's track; a track that fits no archetype counts as unknown."""
         track = self.tracks.find(race.race_season, feed_id=race.track_id, name=race.track_name)
         if track.archetype is None:
             raise UnknownTrackError(f"Track {track.name} fits no archetype.")
@@ -244,9 +244,9 @@ class NascarFeedSource:
     def _load_race(
         self, scheduled: _Round, track: TrackConstraints, counts: Counter[str], season_has_laps: bool
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return results and laps of one race, adding to `counts`.
+        """Return results and laps of one race, and add to `counts`.
 
-        Nothing is added where the race is awaited: of the newest race, results or laps are not all there yet.
+        Raises `_AwaitedError`, and adds nothing, where the newest race is not complete in the feed yet.
         """
         where = self._reader.url(scheduled.path("weekend-feed.json"))
         race = self._finished(scheduled, where)
@@ -278,7 +278,7 @@ class NascarFeedSource:
         )
 
     def _finished(self, scheduled: _Round, where: str) -> FinishedRace:
-        """Return a race that has run; of the newest, say so where its results are not there yet."""
+        """Return a race that has run; raise `_AwaitedError` if the newest race has no results yet."""
         try:
             document = self._reader.read_json(scheduled.path("weekend-feed.json"), final=scheduled.final)
         except MissingDocumentError as error:
@@ -291,14 +291,14 @@ class NascarFeedSource:
         self._check_race(race.race_id, scheduled, where)
         return race
 
-    def _distrust(self, rounds: Sequence[_Round]) -> None:
-        """Have the documents of races asked for again that cannot be used as they are."""
+    def _invalidate(self, rounds: Sequence[_Round]) -> None:
+        """Have the documents of races requested again because they cannot be used."""
         for scheduled in rounds:
             for document in ("weekend-feed.json", "lap-times.json"):
-                self._reader.distrust(scheduled.path(document))
+                self._reader.invalidate(scheduled.path(document))
 
     def _laps(self, scheduled: _Round) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[None, None]:
-        """Return laps and flags as the feed has them; older seasons have none."""
+        """Return the laps and flags of the feed; older seasons have none."""
         path = scheduled.path("lap-times.json")
         try:
             document = self._reader.read_json(path, final=scheduled.final)
@@ -331,7 +331,7 @@ class NascarFeedSource:
 
 
 def _await_laps(laps: pl.DataFrame | None, race_laps: int, where: str) -> None:
-    """Hold back a race whose laps are not all there yet."""
+    """Raise `_AwaitedError` for a race whose laps are not all in the feed yet."""
     if laps is None or laps.is_empty():
         raise _AwaitedError(f"it has run, but its laps are not there yet: {where} is missing or empty.")
     last = laps["lap"].max()

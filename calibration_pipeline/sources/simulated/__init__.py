@@ -1,1 +1,1 @@
-"""Simulated seasons: laws, careers, calendar and races of a made-up series whose truth is known."""
+"""Simulated seasons: laws, careers, calendar and races of an invented series whose truth is known."""

@@ -1,4 +1,4 @@
-"""The calendar of the simulated seasons: which tracks in which order, on which Sundays."""
+"""Calendar of the simulated seasons: tracks in order, and race dates."""
 
 import datetime
 

@@ -1,4 +1,4 @@
-"""Careers of drivers and teams: who drives what in a season, how skills drift, who comes and goes."""
+"""Careers of drivers and teams: seats of a season, drift of skills, retirements and rookies."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.sources.simulated.cast import FIRST_DRIVER_NUMBER, N_FULL_TIME, SEAT_TEAM, TEAMS
 
-# Spread of drivers' and teams' strength, all archetypes together and one by one (ARCHETYPES order).
+# Spread of drivers' and teams' strength, over all archetypes and within each (ARCHETYPES order).
 _SKILL_SD, _TEAM_SD = 0.55, 0.55
 _SKILL_DEVIATION_SD = np.array([0.30, 0.20, 0.25, 0.45])
 _TEAM_DEVIATION_SD = np.array([0.15, 0.20, 0.15, 0.15])
@@ -16,7 +16,7 @@ _TEAM_DEVIATION_SD = np.array([0.15, 0.20, 0.15, 0.15])
 
 @dataclass(frozen=True)
 class Roster:
-    """Who drives what in a season; seats are fixed, full-time seats first.
+    """Drivers and teams of a season; seats are fixed, full-time seats first.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ def first_roster(rng: np.random.Generator) -> Roster:
 
 
 def next_roster(roster: Roster, rng: np.random.Generator) -> Roster:
-    """Return the roster one season on: skills drift, some drivers retire or move, rookies come in."""
+    """Return the roster of the following season: skills drift, drivers retire or move, rookies enter."""
     n_seats, n_archetypes = roster.skill.shape
     full_time = np.arange(n_seats) < N_FULL_TIME
 

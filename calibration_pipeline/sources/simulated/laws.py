@@ -1,4 +1,4 @@
-"""The laws of racing, archetype by archetype: every number that decides how simulated races unfold."""
+"""Laws of the simulated races by archetype: every parameter of their outcomes."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ SEASONS_BEFORE_CHANGE = 2
 
 @dataclass(frozen=True)
 class RaceLaw:
-    """How races of one archetype unfold.
+    """Parameters of the races of one archetype.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class RaceLaw:
         Share of cars that lose laps in the pits without retiring.
     lead_lap_sd, lap_sd : float
         Gap to the winner, in standard deviations of performance, within which a car stays on the lead lap,
-        and what each further lap down takes.
+        and the further gap for each lap down.
     debris_cautions, caution_laps : float
         Mean number of cautions without an incident, and mean laps of a caution.
     overtime : float
@@ -42,7 +42,7 @@ class RaceLaw:
         Green-flag speed, lap time under caution over green, tyre falloff a lap (share of lap time), laps
         a tank.
     shuffle : float
-        Size of the coming and going in the running order.
+        Size of the changes in the running order.
     """
 
     luck_scale: float

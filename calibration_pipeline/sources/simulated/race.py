@@ -1,7 +1,7 @@
-"""How one simulated race unfolds: grid, speed, wrecks, luck, classification and every lap of it.
+"""Simulation of one race: grid, speed, wrecks, luck, classification and every lap.
 
-Here belongs what happens within a race, not who takes part in it. Arrays over cars are (car,), over laps
-(lap,) with lap 0 the grid, over both (car, lap).
+This module simulates the race of given cars; `season` selects the cars. Arrays over cars are (car,), over
+laps (lap,) with lap 0 the grid, over both (car, lap).
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ UNTIMED_SHARE = 0.004
 
 @dataclass(frozen=True)
 class RaceOutcome:
-    """One race as it was run; arrays are (car,) unless said otherwise.
+    """Outcome of one race; arrays are (car,) unless stated otherwise.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class RaceOutcome:
     status : numpy.ndarray
         'running' or the cause of retirement.
     speed : numpy.ndarray
-        Utility before luck: sharpness * (ability + effects of the day) + the grid's effect.
+        Speed before luck: sharpness * (ability + effects of the day) + the grid's effect.
     chaos : float
         The race's chaos, N(0, 1).
     race_laps, n_cautions : int
-        Laps that the race ran and its caution periods.
+        Laps run in the race and its caution periods.
     yellow : numpy.ndarray
         Laps under caution, (lap,).
     position : numpy.ndarray
@@ -102,7 +102,7 @@ class RaceOutcome:
 
 @dataclass(frozen=True)
 class _Incidents:
-    """Who stops when, and who runs on damaged."""
+    """Incidents of a race: stops, retirements and damage by car, and the laps of cautions."""
 
     stop_lap: Ints
     retired: Bools
@@ -120,7 +120,7 @@ def run_race(
     length_miles: float,
     rng: np.random.Generator,
 ) -> RaceOutcome:
-    """Run one race.
+    """Simulate one race.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def run_race(
     law : RaceLaw
         Law of the archetype.
     sharpness : float
-        How strongly differences in speed count.
+        Factor on differences in speed.
     scheduled_laps : int
         Laps scheduled.
     length_miles : float
@@ -147,7 +147,7 @@ def run_race(
     chaos = float(rng.normal())
     team_day = rng.normal(0, law.team_day_sd, team.max() + 1)[team]
     pace = sharpness * (ability + team_day + rng.normal(0, law.car_day_sd, n_cars))
-    start = _places(GRID_SPEED_WEIGHT * _standardised(pace) + rng.normal(size=n_cars))
+    start = _positions(GRID_SPEED_WEIGHT * _standardised(pace) + rng.normal(size=n_cars))
     speed = pace + law.start_effect * _normal_scores(start)
 
     extra_laps = rng.integers(2, 8) if rng.random() < law.overtime else 0
@@ -163,7 +163,7 @@ def run_race(
     finish[np.lexsort((-performance, ~running, -laps))] = np.arange(1, n_cars + 1)
 
     yellow = _yellow_laps(incidents.caution_starts, law, chaos, race_laps, rng)
-    end = np.where(running, finish, _places(performance))
+    end = np.where(running, finish, _positions(performance))
     position = _running_order(start, end, _standardised(pace), laps, law.shuffle, race_laps, rng)
     green_lap_s = 3600 * length_miles / law.mph
     return RaceOutcome(
@@ -310,14 +310,14 @@ def _lap_times(
     return np.where((position == 0) | (lap == 0) | untimed, np.nan, seconds)
 
 
-def _places(strength: Floats) -> Ints:
-    """Return places from 1, the strongest first."""
-    return rank(-strength)
+def _positions(performance: Floats) -> Ints:
+    """Return positions from 1, the largest performance first."""
+    return rank(-performance)
 
 
-def _normal_scores(place: Ints) -> Floats:
-    """Return the normal scores of places, large for the first."""
-    return -ndtri((place - 0.5) / place.size)
+def _normal_scores(position: Ints) -> Floats:
+    """Return the normal scores of positions, the largest for the first."""
+    return -ndtri((position - 0.5) / position.size)
 
 
 def _standardised(values: Floats) -> Floats:

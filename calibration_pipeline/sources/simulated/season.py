@@ -1,4 +1,4 @@
-"""One simulated season: its races, its frames and the truth that they were drawn from."""
+"""One simulated season: its races, its frames and its true parameters."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ from calibration_pipeline.sources.simulated.race import RaceOutcome, run_race
 from calibration_pipeline.stats.quadrature import gauss_hermite
 from calibration_pipeline.tracks import CompiledTracks, TrackConstraints, UnknownTrackError
 
-# Streams of random numbers: (seed, stream, ...) each have a generator of their own.
+# Streams of random numbers: each (seed, stream, ...) has its own generator.
 _NAMES, _ROSTER, _RACE = 0, 1, 2
 
 _LAW_VARIABLES = (
@@ -52,7 +52,7 @@ _LAW_VARIABLES = (
 
 @dataclass(frozen=True)
 class SimulatedRace:
-    """A race, the seats that took part in it, by driver number, and how it was run."""
+    """A race, the seats that took part in it, by driver number, and its outcome."""
 
     round: int
     track: TrackConstraints
@@ -61,7 +61,7 @@ class SimulatedRace:
 
 
 def track_of_round(tracks: CompiledTracks, season: int, round_: int) -> tuple[TrackConstraints, Archetype]:
-    """Return where a race is held, with the track's archetype.
+    """Return the track of a round, with its archetype.
 
     Raises
     ------
@@ -87,9 +87,9 @@ class SimulatedSeason:
     first_season : int
         Season in which careers begin; the regime changes `SEASONS_BEFORE_CHANGE` later.
     tracks : CompiledTracks
-        Where the races are held.
+        Catalogue with the tracks of the calendar.
     seed : int
-        Determines everything; every race has a generator of its own.
+        Determines all random numbers; every race has its own generator.
     """
 
     def __init__(self, season: int, first_season: int, tracks: CompiledTracks, seed: int) -> None:
@@ -113,7 +113,7 @@ class SimulatedSeason:
 
     @cached_property
     def seats(self) -> pl.DataFrame:
-        """What is known of each seat's car all season: the columns of `CarKeys`, one row a seat."""
+        """Cars of the season: the columns of `CarKeys`, one row a seat."""
         team, make = np.array([(name, make) for name, make, *_ in TEAMS])[SEAT_TEAM].T
         return pl.DataFrame(
             {
@@ -126,7 +126,7 @@ class SimulatedSeason:
         )
 
     def race(self, round_: int) -> SimulatedRace:
-        """Run the race of a round, from the generator of its own."""
+        """Simulate the race of a round, with its own generator."""
         rng = self._rng(_RACE, self.season, round_)
         track, archetype = track_of_round(self.tracks, self.season, round_)
         n_seats = SEAT_TEAM.size
@@ -225,7 +225,7 @@ class SimulatedSeason:
         )
 
     def truth(self) -> xr.Dataset:
-        """Return what the season was drawn from; see `SimulatedSource.truth`."""
+        """Return the true parameters of the season; see `SimulatedSource.truth`."""
         speed = np.full((len(self.races), SEAT_TEAM.size), np.nan)
         for row, race in zip(speed, self.races, strict=True):
             row[race.seats] = race.outcome.speed

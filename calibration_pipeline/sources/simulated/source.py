@@ -2,7 +2,7 @@
 
 The truth is richer than the causal network: luck is a two-piece Student t and not Gumbel, wrecks take
 several cars at once, skill differs by archetype, and two seasons after the first the field is compressed.
-Here belongs the source; the world that it reports on is in `simulation`.
+This module is the source; the races are simulated in `season` and `race`.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class SimulatedSource:
     seasons : Sequence[int]
         Seasons that the source has, ascending. Skills and teams evolve from the first.
     tracks : CompiledTracks
-        Where the races are held; gives archetypes, lengths and scheduled laps.
+        Catalogue that gives archetypes, lengths and scheduled laps.
     seed : int
-        Determines everything: the same seasons, tracks and seed give the same frames.
+        Determines all random numbers: the same seasons, tracks and seed give the same frames.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class SimulatedSource:
         return following.entries(following.race(1)).sort("start_position")
 
     def truth(self, season: int) -> xr.Dataset:
-        """Return what the races of `season` were drawn from.
+        """Return the true parameters and latent variables of the races of `season`.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class SimulatedSource:
         xarray.Dataset
             `skill` and `team_strength` (driver, archetype) add to a car's ability; `sharpness`,
             `luck_scale` and the other laws (archetype); `chaos` (race); `speed` (race, driver), a car's
-            utility before luck, NaN where the driver did not race. The attributes say the laws in words.
+            speed before luck, NaN where the driver did not race. The attributes describe the laws.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""Columns of results and laps tables: what they are called, what they hold, and what is said of a wrong one.
+"""Columns of the results and laps tables: names, types, and messages on wrong columns.
 
-A table is recognised by the names of its columns: those of the R package nascaR.data, or our own, which are
-the names of `RaceResults` and `LapTelemetry`. From here on every table has our names and types.
+A table is recognised by the names of its columns. They are those of the R package nascaR.data, or our own,
+which are the names of `RaceResults` and `LapTelemetry`. The returned frames have our names and types.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from calibration_pipeline.sources.tables.reader import TableFile
 
 
 class Kind(Enum):
-    """What a column holds, as messages call it."""
+    """Type of a column's values, with its name in messages."""
 
     WHOLE = "whole numbers"
     NUMBER = "numbers"
@@ -30,7 +30,7 @@ DTYPES = {Kind.WHOLE: pl.Int64(), Kind.NUMBER: pl.Float64(), Kind.TEXT: pl.Strin
 
 @dataclass(frozen=True)
 class Column:
-    """A column that is read.
+    """Declaration of a column that is read.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ LAPS: Mapping[str, Column] = {
     "lap_time_s": Column(Kind.NUMBER, required=True),
     "flag": Column(Kind.TEXT),
 }
-# Names that a table may use in place of ours.
+# Names that a table may use instead of ours.
 OUR_NAMES = {"track": ("track", "track_id")}
 NASCAR_DATA_NAMES = {
     "season": ("Season",),
@@ -99,14 +99,14 @@ NASCAR_DATA_NAMES = {
     "status": ("Status",),
     "rating": ("Rating",),
 }
-# Of each group, a results table must have one.
+# A results table must have at least one column of each group.
 ONE_OF = (("round", "race_date"),)
 SHOWN_COLUMNS = 30
 LONGEST_TEXT = 1_000
 
 
 class Columns:
-    """The columns of one table: found by name, read as what they should hold.
+    """The columns of one table, found by name and cast to their types.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class Columns:
     Raises
     ------
     SourceError
-        If the file cannot be read, a column is missing (with the nearest of those found), or stands twice.
+        If the file cannot be read, or a column is missing (with the nearest names) or occurs twice.
     """
 
     def __init__(self, file: TableFile, wanted: Mapping[str, Column]) -> None:
@@ -126,7 +126,7 @@ class Columns:
         found = list(file.schema)
         aliases = _recognise(wanted, found)
         if repeated := _repeated(found, [name for names in aliases.values() for name in names]):
-            raise SourceError(f"{file.path}: column {repeated} stands twice.")
+            raise SourceError(f"{file.path}: column {repeated} occurs twice.")
         present = {ours: next((n for n in names if n in found), None) for ours, names in aliases.items()}
         self.names: dict[str, str] = {ours: name for ours, name in present.items() if name is not None}
         self._refuse_missing(aliases, found)
@@ -136,12 +136,12 @@ class Columns:
         return sorted(self._season_values())
 
     def read(self, season: int) -> pl.DataFrame:
-        """Return the rows of a season, every wanted column of its kind, null where the table has none.
+        """Return the rows of a season, every wanted column with its type, null where the table lacks it.
 
         Raises
         ------
         SourceError
-            If a column holds something else than it should; the message names the first value.
+            If a column has a value of another type; the message names the first such value.
         """
         values = self._season_values().get(season, [])
         rows = self._file.read(
@@ -157,7 +157,7 @@ class Columns:
         )
 
     def _season_values(self) -> dict[int, list[object]]:
-        """Return the seasons, each with the values that mean it in the file."""
+        """Return the seasons, each with its values in the file."""
         raw = self._file.read([self.names["season"]]).to_series().unique(maintain_order=True)
         season = self._cast(raw, "season")
         if season.null_count():
@@ -168,7 +168,7 @@ class Columns:
         return values
 
     def _cast(self, raw: pl.Series, ours: str) -> pl.Series:
-        """Return a column as what it should hold."""
+        """Return a column, cast to its type and checked."""
         column = self._wanted[ours]
         where = f"{self._file.path}: column {raw.name}"
         if raw.dtype == pl.String and int(raw.str.len_bytes().max() or 0) > LONGEST_TEXT:  # type: ignore[arg-type]
@@ -195,17 +195,17 @@ class Columns:
         missing = [group for group in groups if not any(ours in self.names for ours in group)]
         if not missing:
             return
-        told = []
+        described = []
         for group in missing:
             names = [aliases[ours][0] for ours in group if ours in aliases]
             near = _near(names, [name for name in found if name not in self.names.values()])
-            told.append(" or ".join(names) + (f" (near it: {', '.join(near)})" if near else ""))
+            described.append(" or ".join(names) + (f" (near it: {', '.join(near)})" if near else ""))
         shown = ", ".join(found[:SHOWN_COLUMNS]) + (", ..." if len(found) > SHOWN_COLUMNS else "")
-        raise SourceError(f"{self._file.path} lacks the columns {', '.join(told)}; it has {shown}.")
+        raise SourceError(f"{self._file.path} lacks the columns {', '.join(described)}; it has {shown}.")
 
 
 def plain_name(name: pl.Expr) -> pl.Expr:
-    """Return a driver's name without the marks that feeds put to it, such as `#` or `(i)`."""
+    """Return a driver's name without the marks that feeds add to it, such as `#` or `(i)`."""
     return name.str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
@@ -242,7 +242,7 @@ def _repeated(found: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _near(names: Sequence[str], found: Sequence[str]) -> list[str]:
-    """Return those of `found` whose name is like one of `names`."""
+    """Return the names in `found` that are similar to one of `names`."""
     folded = {name.casefold(): name for name in found}
     near: dict[str, None] = {}
     for name in names:
@@ -253,7 +253,7 @@ def _near(names: Sequence[str], found: Sequence[str]) -> list[str]:
 
 
 def _empty(raw: pl.Series) -> pl.Series:
-    """Whether nothing stands in a row: null, not a number, or blank text."""
+    """Return which rows are empty: null, NaN, or blank text."""
     if raw.dtype.is_float():
         return raw.is_null() | raw.is_nan()
     if isinstance(raw.dtype, pl.String | pl.Categorical | pl.Enum):

@@ -1,7 +1,7 @@
-"""A season's rows, our names and types, into races: numbered, placed on tracks, checked, completed.
+"""Races from a season's rows with our names and types: numbered, joined to tracks, checked, completed.
 
-What cannot be right is refused with race and values; what may happen is counted. What each default is stands
-in the docstrings below.
+Impossible values are refused, with race and values; irregular but possible values are counted. The docstrings
+below describe the defaults.
 """
 
 from collections import Counter
@@ -28,20 +28,20 @@ RACE_COLUMNS = (
 )
 DIRT = "dirt"
 RUNNING = "running"
-# Ran to the end and lost the place afterwards: no retirement.
+# Ran to the end and lost the position afterwards: no retirement.
 DISQUALIFIED = "disqualified"
 # Without a status, a car counts as running from this share of the race's laps on. In Cup races since 2013
-# this tells 95 % of cars rightly, and as many running cars are missed as retired ones are taken for running.
+# this rule is right for 95 % of cars, and its errors of both types are equally frequent.
 RUNNING_SHARE = 0.9
 UNKNOWN_STATUS = "unknown"
 
 
 def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.DataFrame:
-    """Say to which race each row belongs, and who drives.
+    """Add the keys of race and driver to each row.
 
-    Rows that stand twice, alike in every column, count once. Without rounds, a season's races are numbered
-    by date. Without driver ids, a driver is known by name: case, accents and punctuation do not matter. A
-    place on the grid of 0 is none.
+    Rows that are equal in every column count once. Without rounds, a season's races are numbered by date.
+    Without driver ids, the name identifies a driver: case, accents and punctuation do not matter. A grid
+    position of 0 counts as not set.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.Dat
     Raises
     ------
     SourceError
-        If a row has no track, driver or race, or a race has two values where there can be one.
+        If a row has no track, driver or race, or a race has two values of a race column.
     """
     once = rows.unique(maintain_order=True)
     counts["results_repeated"] += rows.height - once.height
@@ -62,11 +62,13 @@ def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.Dat
     for column in ("round", "track", "driver"):
         _refuse_empty(once, column, where)
     for column in RACE_COLUMNS:
-        values = pl.col(column).unique().drop_nulls().sort()
-        torn = once.group_by("season", "round").agg(values).filter(pl.col(column).list.len() > 1)
+        distinct = pl.col(column).unique().drop_nulls().sort()
+        torn = once.group_by("season", "round").agg(distinct).filter(pl.col(column).list.len() > 1)
         for season, round_, found in torn.sort("round").head(1).iter_rows():
-            told = ", ".join(str(value) for value in found)
-            raise SourceError(f"{where}, race {round_} of {season}: one {column} a race; it has {told}.")
+            values = ", ".join(str(value) for value in found)
+            raise SourceError(
+                f"{where}, race {round_} of {season}: a race must have one {column}; it has {values}."
+            )
     order = 100 * pl.col("season") + pl.col("round")
     name = plain_name(pl.col("driver"))
     start = pl.col("start_position")
@@ -81,18 +83,18 @@ def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.Dat
     )
 
 
-def place_races(rows: pl.DataFrame, tracks: CompiledTracks) -> tuple[pl.DataFrame, dict[int, str]]:
-    """Say where each race is held; leave out races that fit no archetype, or whose track is not known.
+def locate_races(rows: pl.DataFrame, tracks: CompiledTracks) -> tuple[pl.DataFrame, dict[int, str]]:
+    """Add track, archetype and scheduled laps; leave out races of no archetype or of an unknown track.
 
-    Where the table does not say how many laps were scheduled, they are those of the track's usual race in
-    the catalogue. They are known before the race, so they are never taken from how long it was.
+    Where the table lacks the scheduled laps, those of the track's usual race in the catalogue are used. They
+    are known before the race, so they never come from the laps that were run.
 
     Returns
     -------
-    placed : polars.DataFrame
+    located : polars.DataFrame
         The rows of the races kept, with track_id, archetype and scheduled_laps.
     left_out : dict of int to str
-        race_order of each race left out -> what it is called, and why.
+        race_order of each race left out -> its label and the reason.
     """
     races = rows.unique("race_order", keep="first").sort("race_order")
     found: list[tuple[int, str, str, int]] = []
@@ -116,9 +118,9 @@ def place_races(rows: pl.DataFrame, tracks: CompiledTracks) -> tuple[pl.DataFram
         "archetype": pl.String,
         "scheduled_laps": pl.Int64,
     }
-    placed = pl.DataFrame(found, schema=schema, orient="row")
+    located = pl.DataFrame(found, schema=schema, orient="row")
     return rows.drop("scheduled_laps").join(
-        placed, on="race_order", how="inner", maintain_order="left"
+        located, on="race_order", how="inner", maintain_order="left"
     ), left_out
 
 
@@ -130,8 +132,8 @@ def starters(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.DataFra
     Raises
     ------
     SourceError
-        If a driver or car stands twice in a race, finishes are not 1..n, a place on the grid is missing or
-        stands twice, or a car has no number of laps or more than the race.
+        If a driver or car occurs twice in a race, finishes are not 1..n, a grid position is missing or occurs
+        twice, or a car has no number of laps or more laps than the race.
     """
     cars = rows.filter(pl.col("finish_position") > 0)
     counts["non_starters"] += rows.height - cars.height
@@ -140,7 +142,7 @@ def starters(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.DataFra
         _refuse_repeats(cars, column, where)
     field = cars.group_by("race_order", maintain_order=True).agg(pl.len(), pl.col("finish_position").sort())
     for order, n, finishes in field.filter(pl.col("finish_position").list.last() > pl.col("len")).iter_rows():
-        missing = ", ".join(str(place) for place in range(1, n + 1) if place not in finishes)
+        missing = ", ".join(str(k) for k in range(1, n + 1) if k not in finishes)
         raise SourceError(f"{_race(where, order)}: finish_position must be 1..{n}; {missing} are missing.")
     for column in ("start_position", "laps_completed"):
         _refuse_empty(cars, column, where)
@@ -158,7 +160,7 @@ def entries(rows: pl.DataFrame, where: str) -> pl.DataFrame:
     Raises
     ------
     SourceError
-        If a driver, car or place on the grid stands twice, or some cars have a place and others none.
+        If a driver, car or grid position occurs twice, or only some cars have a grid position.
     """
     for column in ("driver_id", "car_number", "start_position"):
         _refuse_repeats(rows, column, where)
@@ -168,11 +170,11 @@ def entries(rows: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def complete(cars: pl.DataFrame, counts: Counter[str]) -> pl.DataFrame:
-    """Fill what the table does not say of a car's race, and count what is odd.
+    """Fill missing values of a car's race, and count irregular ones.
 
     `race_laps` are the most laps that a car completed. Without a status a car is running if it completed
     `RUNNING_SHARE` of them, else its status is 'unknown'. A car that is disqualified after the race keeps its
-    official finish, and counts as running. What else is missing stays null.
+    official finish, and counts as running. Other missing values stay null.
     """
     most_laps = pl.col("laps_completed").max().over("race_order")
     race_laps = pl.col("race_laps").fill_null(pl.when(most_laps > 0).then(most_laps))
@@ -204,10 +206,10 @@ def complete(cars: pl.DataFrame, counts: Counter[str]) -> pl.DataFrame:
 def add_laps(
     cars: pl.DataFrame, laps: pl.DataFrame, where: str, counts: Counter[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Join laps to the cars that drove them, and say what they tell of the results.
+    """Join laps to the cars that drove them, and fill missing results from the laps.
 
-    A lap belongs to the driver of that name in the race. The flag of a lap is that of its first row that has
-    one. Green laps, cautions and fastest laps are counted from flagged laps where the table lacks them.
+    A lap belongs to the driver of that name in the race. The flag of a lap is that of its first row with a
+    flag. Green laps, cautions and fastest laps are counted from flagged laps where the table lacks them.
 
     Returns
     -------
@@ -226,7 +228,7 @@ def add_laps(
         _refuse_empty(laps, column, where)
     if strange := sorted(set(laps["flag"].drop_nulls()) - set(FLAGS)):
         raise SourceError(f"{where}: column flag must hold {', '.join(FLAGS)}; it has {strange[0]!r}.")
-    # `attach_laps` knows drivers by number.
+    # `attach_laps` identifies drivers by number.
     numbered = cars.with_columns(feed_driver_id=pl.col("driver_key").rank("dense").cast(pl.Int64))
     keys = ["round", "driver_key"]
     driven = laps.join(numbered.select(*keys, "feed_driver_id"), on=keys, maintain_order="left").select(
@@ -243,7 +245,7 @@ def add_laps(
         flags = own.group_by("lap").agg(pl.col("flag").drop_nulls().first()).sort("lap")
         joined = attach_laps(race, own.drop("flag"), flags, counts)
         counts["races_without_laps"] += joined.is_empty()
-        results.append(_told_by_laps(race, joined, flags))
+        results.append(_filled_from_laps(race, joined, flags))
         of_race = (
             pl.lit(first[name], race.schema[name]).alias(name) for name in ("race_id", "season", "track_id")
         )
@@ -251,16 +253,16 @@ def add_laps(
     return pl.concat(results), pl.concat(telemetry).sort("race_id", "driver_id", "lap")
 
 
-def _told_by_laps(race: pl.DataFrame, laps: pl.DataFrame, flags: pl.DataFrame) -> pl.DataFrame:
-    """Fill fastest laps, green laps and cautions of one race from its laps, where they have flags."""
+def _filled_from_laps(race: pl.DataFrame, laps: pl.DataFrame, flags: pl.DataFrame) -> pl.DataFrame:
+    """Fill fastest laps, green laps and cautions of one race from its flagged laps."""
     race_laps = race["race_laps"][0]
     known = flags.filter(pl.col("flag").is_not_null(), pl.col("lap").is_between(1, race_laps or 0))
     counted = attach_fastest_laps(race.rename({"fastest_laps": "given"}), laps, race_laps)
-    told = counted.with_columns(fastest_laps=pl.coalesce("given", "fastest_laps")).select(race.columns)
+    filled = counted.with_columns(fastest_laps=pl.coalesce("given", "fastest_laps")).select(race.columns)
     if known.is_empty():
-        return told
+        return filled
     yellow = known["flag"] == "yellow"
-    return told.with_columns(
+    return filled.with_columns(
         pl.col("green_laps").fill_null(int((known["flag"] == "green").sum())),
         pl.col("n_cautions").fill_null(int((yellow & ~yellow.shift(1, fill_value=False)).sum())),
     )
@@ -284,7 +286,7 @@ def _refuse_repeats(cars: pl.DataFrame, column: str, where: str) -> None:
         order, value = repeated.select("race_order", column).row(0)
         drivers = repeated.filter(pl.col("race_order") == order, pl.col(column) == value)["driver"].to_list()
         raise SourceError(
-            f"{_race(where, order)}: {column} {value} stands {len(drivers)} times ({', '.join(drivers)})."
+            f"{_race(where, order)}: {column} {value} occurs {len(drivers)} times ({', '.join(drivers)})."
         )
 
 

@@ -1,7 +1,7 @@
-"""Tables as they lie in Parquet and CSV files, on a disk or at an address: with limits, nothing interpreted.
+"""Tables in Parquet and CSV files, on a disk or at an address, read with limits and without interpretation.
 
-Everything read here is untrusted: files are limited in bytes and rows, also after decompression, and read as
-data alone. What the columns mean is in `tables_columns`.
+All files are untrusted: they are limited in bytes and rows, also after decompression, and read as data alone.
+`columns` interprets the columns.
 """
 
 import csv
@@ -15,7 +15,7 @@ import polars as pl
 from fsspec.core import url_to_fs
 from polars.exceptions import PanicException, PolarsError
 
-from calibration_pipeline.io.addresses import tellable_cause, without_credentials
+from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.web import import_aiohttp
 
@@ -23,11 +23,11 @@ MAX_BYTES = 2**30
 MAX_ROWS = 50_000_000
 MAX_COLUMNS = 1_000
 MAX_CELLS = 200_000_000
-"""Rows times columns that are held at a time."""
+"""Rows times columns in memory at a time."""
 HEADER_BYTES = 2**16
 CHUNK_BYTES = 2**20
 KINDS = (".parquet", ".csv", ".csv.gz")
-# What stands for a missing value in text, beside nothing at all; R writes NA.
+# Texts that mean a missing value; R writes NA.
 NULL_VALUES = ["", "NA", "NaN"]
 
 
@@ -61,7 +61,7 @@ class TableFile:
         Raises
         ------
         SourceError
-            If the file does not exist, is too large, or is no such table.
+            If the file does not exist, is too large, or is not a table of its format.
         """
         try:
             schema = dict(self._frame.collect_schema())
@@ -124,14 +124,14 @@ class TableFile:
         try:
             return self._read_once(is_web=is_web)
         except FileNotFoundError as error:
-            cause = tellable_cause(error, self._address)
+            cause = safe_cause(error, self._address)
             raise SourceError(f"{self.path} does not exist.") from cause
         except (OSError, EOFError, ImportError, ValueError, zlib.error, *web_failures) as error:
             if isinstance(error, SourceError):
                 raise
-            told = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))
-            cause = tellable_cause(error, self._address)
-            raise SourceError(f"{self.path} cannot be read: {told[:200].rstrip('. ')}.") from cause
+            reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))
+            cause = safe_cause(error, self._address)
+            raise SourceError(f"{self.path} cannot be read: {reason[:200].rstrip('. ')}.") from cause
 
     def _read_once(self, *, is_web: bool) -> bytes:
         filesystem, path = url_to_fs(self._address)

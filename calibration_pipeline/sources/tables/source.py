@@ -1,7 +1,7 @@
 """Seasons from a table of results, and optionally a table of laps: a user's own, or nascaR.data's.
 
-What the columns are called is in `tables_columns`, what is checked and what is filled in `tables_frames`.
-Races that fit no archetype or whose track is not known are left out and named.
+The names of the columns are in `columns`, the checks and defaults in `frames`. Races that fit no archetype or
+whose track is not known are left out and named.
 """
 
 import logging
@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import SeasonData, SourceError, hold_to_contract
-from calibration_pipeline.sources.tables import frames as tables_frames
+from calibration_pipeline.sources.base import SeasonData, SourceError, validate_frame
+from calibration_pipeline.sources.tables import frames
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
 from calibration_pipeline.sources.tables.reader import TableFile
 from calibration_pipeline.tracks import CompiledTracks
@@ -48,7 +48,7 @@ LAP_COUNTS = (
 
 
 class TablesSource:
-    """Reads seasons from tables. Nothing is read before it is asked for.
+    """Reads seasons from tables. Each table is read at the first access.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class TablesSource:
     laps_path : str, optional
         Table of laps, one row a car and lap, in the same forms.
     tracks : CompiledTracks
-        Says which kind of track a race is run on, and how many laps its usual race has.
+        Catalogue that gives the archetype and the usual laps of a race.
 
     Raises
     ------
@@ -96,19 +96,19 @@ class TablesSource:
         counts = Counter(dict.fromkeys(COUNTS + (LAP_COUNTS if self._laps else ()), 0))
         where = self._results_file.path
         run, left_out = self._finished(season, counts)
-        cars = tables_frames.starters(run, where, counts)
-        results = tables_frames.complete(cars, counts)
+        cars = frames.starters(run, where, counts)
+        results = frames.complete(cars, counts)
         telemetry = LapTelemetry.empty()
         if self._laps is not None and self._laps_file is not None and not results.is_empty():
             laps = self._laps.read(season)
-            results, telemetry = tables_frames.add_laps(results, laps, self._laps_file.path, counts)
+            results, telemetry = frames.add_laps(results, laps, self._laps_file.path, counts)
         lines = [left_out[order] for order in sorted(left_out)]
         for line in lines:
             logger.warning("Left out: %s", line)
         counts.update(races=results["race_id"].n_unique(), races_left_out=len(lines))
         return SeasonData(
-            race_results=hold_to_contract(RaceResults, results, self._where(season)),
-            lap_telemetry=hold_to_contract(LapTelemetry, telemetry, self._where(season)),
+            race_results=validate_frame(RaceResults, results, self._where(season)),
+            lap_telemetry=validate_frame(LapTelemetry, telemetry, self._where(season)),
             counts=dict(counts),
             left_out=lines,
         )
@@ -141,24 +141,24 @@ class TablesSource:
                 continue
             rows = self._numbered(season, Counter())
             last_run = pl.col("race_order").filter(pl.col("finish_position") > 0).max().fill_null(0)
-            coming, left_out = tables_frames.place_races(
+            upcoming, left_out = frames.locate_races(
                 rows.filter(pl.col("race_order") > last_run), self.tracks
             )
             for line in left_out.values():
                 logger.warning("No forecast of %s", line)
-            if not coming.is_empty():
-                first = coming.filter(pl.col("race_order") == pl.col("race_order").min())
-                cars = tables_frames.entries(first, self._results_file.path)
-                return hold_to_contract(EntryList, cars, self._where(season))
+            if not upcoming.is_empty():
+                first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
+                cars = frames.entries(first, self._results_file.path)
+                return validate_frame(EntryList, cars, self._where(season))
         return None
 
     def _finished(self, season: int, counts: Counter[str]) -> tuple[pl.DataFrame, dict[int, str]]:
-        """Return the cars of the races that can be used, and why others are left out, by race_order."""
-        placed, left_out = tables_frames.place_races(self._numbered(season, counts), self.tracks)
+        """Return the cars of the usable races, and by race_order the reason why others are left out."""
+        located, left_out = frames.locate_races(self._numbered(season, counts), self.tracks)
         has_run = (pl.col("finish_position") > 0).any().over("race_order")
         has_grid = pl.col("start_position").is_not_null().any().over("race_order")
-        counts["races_not_run"] += placed.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
-        run = placed.filter(has_run)
+        counts["races_not_run"] += located.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
+        run = located.filter(has_run)
         for race in run.filter(~has_grid).unique("race_order").iter_rows(named=True):
             left_out[race["race_order"]] = f"{_label(race)}: its grid is not known."
         return run.filter(has_grid), left_out
@@ -179,9 +179,9 @@ class TablesSource:
         where = self._results_file.path
         rows = self._results.read(season)
         if rows.is_empty():
-            known = ", ".join(str(one) for one in self._results.seasons()) or "none"
+            known = ", ".join(map(str, self._results.seasons())) or "none"
             raise SourceError(f"Season {season} is not in {where}; it has {known}.")
-        return tables_frames.number_races(rows, where, counts)
+        return frames.number_races(rows, where, counts)
 
 
 def _label(race: Mapping[str, Any]) -> str:
