@@ -290,11 +290,13 @@ def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.Capt
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("update", [[], ["--update"]])
 def test_one_archetype_on_a_fresh_store_names_skipped_assets(
     project: Path,  # noqa: ARG001
     capsys: pytest.CaptureFixture[str],
+    update: list[str],
 ) -> None:
-    options = ["--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "intermediate"]
+    options = ["--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "intermediate", *update]
     assert main(["run", *options]) == 0
     out = capsys.readouterr().out.replace("\n", "")
     assert "skipped: pooled_posterior; there is no calibration_posterior [road_course|network]" in out

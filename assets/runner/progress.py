@@ -71,7 +71,7 @@ class Progress:
         """Print a line about the command itself."""
         self.console.print(f"  [yellow]{mark}[/] {escape(text)}", highlight=False)
 
-    def _show(self, event: dg.DagsterEvent, run: dg.DagsterRun) -> None:
+    def _show(self, event: dg.DagsterEvent, run: dg.DagsterRun) -> None:  # a dead run's failure has no data
         partition = run.tags.get("dagster/partition")
         selected = {key.path[-1] for key in run.asset_selection or ()}
         names = [name for name in self.assets.get(str(event.step_key), ()) if name in selected]
@@ -87,7 +87,6 @@ class Progress:
                 self.fail(f"{where}: {_cause(event.step_failure_data.error)}")
             case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
                 self._show_check(event.asset_check_evaluation_data, partition)
-            # A run that another process records as failed has no data, as after the death of a Dask worker.
             case "PIPELINE_FAILURE" if event.event_specific_data and event.job_failure_data.error:
                 self.fail(_cause(event.job_failure_data.error))
 

@@ -92,19 +92,14 @@ def run(
             if not archetypes or "|" not in str(partition) or archetype_of(str(partition)) in archetypes
         }
         with open_executor(settings) as executor:
-            runs = _Runs(executor, to_public_json(settings), instance, tags, progress)
+            runs = _Runs(executor, to_public_json(settings), instance, tags, progress, bool(archetypes))
             for _ in range(settings.processes if settings.executor == "process_pool" else 0):
                 executor.submit(load, runs.settings, tags[COMMAND_TAG])
             for wave in WAVES:
                 if update:
                     _update_wave(lineage, wave, wanted, runs)
                 else:
-                    tasks = all_tasks(lineage, wave, wanted)
-                    if archetypes:
-                        tasks, lacking = without_missing_inputs(lineage, tasks)
-                        for asset, read in lacking.items():
-                            progress.note(f"skipped: {asset}; there is no {place(*read)}")
-                    runs.execute(lineage, tasks)
+                    runs.execute(lineage, all_tasks(lineage, wave, wanted))
             return runs.materialized
 
 
@@ -117,10 +112,16 @@ class _Runs:
     instance: dg.DagsterInstance
     tags: Mapping[str, str]
     progress: Progress
+    skips_missing: bool
+    """Whether assets without their inputs are skipped, as with `--archetypes`."""
     materialized: set[str] = field(default_factory=set)
 
     def execute(self, lineage: Lineage, tasks: Collection[Task]) -> None:
         """Execute tasks side by side; after a failure, end those that have begun and raise."""
+        if self.skips_missing:
+            tasks, missing = without_missing_inputs(lineage, tasks)
+            for asset, read in missing.items():
+                self.progress.note(f"skipped: {asset}; there is no {place(*read)}")
         if not tasks:
             return
         failed_checks = lineage.failed_checks()
