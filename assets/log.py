@@ -52,7 +52,7 @@ def file_handler(path: Path) -> logging.Handler:
 
 @contextmanager
 def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
-    """Send log lines and warnings to a file, and to the terminal only on request."""
+    """Context manager: log lines and warnings go to a file, and with `verbose` to the terminal too."""
     handlers = [file_handler(path)]
     if verbose:
         handlers.append(logging.StreamHandler())

@@ -35,6 +35,7 @@ from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
 PRIOR_ARCHETYPE_SIGMA = 0.25
+"""archetype_sigma ~ HalfNormal(0.25), of the pooled map: how much log slopes differ between archetypes."""
 TYPICAL_NOISE = 0.2
 NEWTON_STEPS = 10
 MASS_OUTSIDE_LIMIT = 1e-4

@@ -167,7 +167,7 @@ def _share_of_first(gain: NDArray) -> NDArray[np.float64]:
 
 
 def log_probability(order: NDArray, utility: NDArray) -> NDArray[np.float64]:
-    """Log-probability of orders under the reverse Plackett-Luce: (scenario).
+    """Log-probability of each scenario's running order under the reverse Plackett-Luce law: (scenario).
 
     Parameters
     ----------

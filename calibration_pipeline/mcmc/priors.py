@@ -1,4 +1,8 @@
-"""Priors of the latent and the marginal calibration map: standard deviations around "calibrated"."""
+"""Priors of the latent and the marginal calibration map: standard deviations around "calibrated".
+
+The pooled fit has one more, `calibration.latent.PRIOR_ARCHETYPE_SIGMA`. The network's are in
+`scenarios.fit.posterior`.
+"""
 
 PRIOR_SLOPE_MU = 0.3
 """slope_mu ~ Normal(0, 0.3): logarithm of the calibration slope."""

@@ -79,7 +79,7 @@ def estimate(
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with its sign of comparison, to follow the letter p.
+    """Return a p-value as text with its relation: "= 0.018" or "< 0.001".
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ class ForecastChances(Table):
 
     @pa.dataframe_check(error="the chances of a win must add up to 1")
     def wins_add_up(cls, data: PolarsData) -> pl.LazyFrame:
-        """One car wins."""
+        """The win probabilities add up to 1 over the cars of a race."""
         return data.lazyframe.select((pl.col("win").sum().over("race_id") - 1).abs() < 1e-6)
 
 

@@ -1,4 +1,6 @@
-"""Pandera contracts of the tables. Column names and units here are the project's vocabulary.
+"""Pandera contracts of the tables, except the next race's and the fold history.
+
+Column names and units here are the project's vocabulary.
 
 `race_order` is `100 * season + round`. It orders the races; dates never do.
 """

@@ -142,7 +142,7 @@ def refit_corp(corp: Corp, successes: NDArray) -> NDArray[np.float64]:
 
 
 def count_successes(corp: Corp, outcomes: NDArray) -> NDArray[np.int32]:
-    """Return the sums of outcomes (cases, replicates) by distinct forecast: (replicates, levels)."""
+    """Return the number of cases with the event at each distinct forecast: (replicates, levels)."""
     by_level = np.argsort(corp.level, kind="stable")
     first = np.cumsum(corp.weight.astype(np.int64)) - corp.weight.astype(np.int64)
     return np.ascontiguousarray(np.add.reduceat(outcomes[by_level], first, dtype=np.int32).T)

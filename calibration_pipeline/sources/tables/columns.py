@@ -17,7 +17,7 @@ from calibration_pipeline.sources.tables.reader import TableFile
 
 
 class Kind(Enum):
-    """Type of a column's values, with its name in messages."""
+    """Data types of a table's columns; a member's value is its name in error messages."""
 
     WHOLE = "whole numbers"
     NUMBER = "numbers"
