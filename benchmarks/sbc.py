@@ -153,7 +153,7 @@ def _fit_latent(evidence: Evidence, n_seasons: int, seed: int) -> dict[str, NDAr
 def marginal_ranks(predicted_probs: NDArray, season: NDArray, n_simulations: int, seed: int) -> pl.DataFrame:
     """Rank truths from the marginal map's prior among the draws of its fits.
 
-    The model draws the cars one by one, so this proves the code. What intervals cover where finishes are
+    The model draws the cars one by one, so this proves the code. The coverage of intervals where finishes are
     permutations is another question.
 
     Parameters

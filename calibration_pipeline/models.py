@@ -1,4 +1,4 @@
-"""The marginal calibration map: a repair for any table of finish probabilities, by kind of track.
+"""The marginal calibration map: recalibration of any table of finish probabilities, by archetype.
 
 A forecast that gives a car's place k the probability p_k is read as w_k = sigmoid(slope * logit p_k +
 intercept), renormalised over places. Slope 1 means that the forecasts were as sure as they should have been,
@@ -306,7 +306,7 @@ def compute_calibration_summary(
         draws |= {"slope": np.asarray(samples["slope_next"], dtype=np.float64), **by_season}
         prior_sd |= dict.fromkeys(by_season, PRIOR_SD["slope"])
     else:
-        notes.append("One season only: slope_mu and slope_sigma tell little apart from their prior.")
+        notes.append("One season only: slope_mu and slope_sigma stay close to their prior.")
     contraction = {name: float(1.0 - draws[name].var() / prior_sd[name] ** 2) for name in draws}
     summary: dict[str, float | str | list[str]] = {"archetype": str(archetype)}
     for name, values in draws.items():

@@ -17,9 +17,9 @@ from calibration_pipeline.calibration.race_curves import (
     tabulate,
 )
 from calibration_pipeline.calibration.recalibration import (
-    coming_posterior,
     draw_recalibration,
     draw_recalibrations,
+    next_race_posterior,
 )
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
@@ -307,12 +307,12 @@ def test_recalibration_leaves_races_without_a_fit_alone(overconfident):
 
 def test_the_next_race_takes_the_fit_that_a_backtest_would(overconfident):
     fit = overconfident[2]
-    inside = draw_recalibration(coming_posterior(fit, "2022-2", 2022), 202236, 4000, seed=4)
+    inside = draw_recalibration(next_race_posterior(fit, "2022-2", 2022), 202236, 4000, seed=4)
     walk = fit["walk_forward"]["log_slope"].sel(fold="2022-2", season=2022).values
     assert np.median(inside.log_sharpness) == pytest.approx(np.median(walk), abs=0.03)
-    assert coming_posterior(fit, "2022-2", 2022)["n_calibration_races"] < fit.attrs["n_races"]
-    assert coming_posterior(fit, "2023-1", 2023)["n_calibration_races"] == fit.attrs["n_races"]
-    beyond = draw_recalibration(coming_posterior(fit, "2023-1", 2023), 202301, 4000, seed=4)
+    assert next_race_posterior(fit, "2022-2", 2022)["n_calibration_races"] < fit.attrs["n_races"]
+    assert next_race_posterior(fit, "2023-1", 2023)["n_calibration_races"] == fit.attrs["n_races"]
+    beyond = draw_recalibration(next_race_posterior(fit, "2023-1", 2023), 202301, 4000, seed=4)
     latest = fit["posterior"]["log_slope"].sel(season=2023).values
     assert np.median(beyond.log_sharpness) == pytest.approx(np.median(latest), abs=0.03)
     assert beyond.log_sharpness.std() > inside.log_sharpness.std() * 0.8
@@ -324,7 +324,7 @@ def test_too_few_races_make_no_fit():
     fit = fit_archetype(few, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
     assert fit["walk_forward"].sizes["fold"] == 0
     assert draw_recalibrations(fit, few, 10, seed=1) == {}
-    assert coming_posterior(fit, "2023-1", 2023) is None
+    assert next_race_posterior(fit, "2023-1", 2023) is None
 
 
 def test_a_fit_to_no_race_is_the_prior():

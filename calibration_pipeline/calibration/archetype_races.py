@@ -174,4 +174,4 @@ def _fitted_networks(forecast: xr.Dataset, networks: Sequence[xr.Dataset]) -> xr
     """Return the networks of the folds that the forecast's races belong to, maybe none."""
     folds = np.unique(forecast["fold"].values)
     chosen = [network.isel(fold=np.isin(network["fold"].values, folds)) for network in networks]
-    return xr.concat([one for one in chosen if one.sizes["fold"]] or chosen[:1], dim="fold")
+    return xr.concat([network for network in chosen if network.sizes["fold"]] or chosen[:1], dim="fold")

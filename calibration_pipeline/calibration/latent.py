@@ -39,7 +39,7 @@ PRIOR_ARCHETYPE_SIGMA = 0.25
 TYPICAL_NOISE = 0.2
 NEWTON_STEPS = 10
 MASS_OUTSIDE_LIMIT = 1e-4
-"""A fit of which more lies outside the table says so."""
+"""Largest posterior mass outside the table that is not reported."""
 SMALLEST_NOISE = 1e-6
 
 
@@ -72,7 +72,7 @@ class Likelihood(NamedTuple):
         which nothing is known
     incident : (coefficient), sum of the races' curves
     reference : Reference of numbers
-    weighted_estimate, information : (season), what the races say of each log slope, roughly
+    weighted_estimate, information : (season), a rough normal likelihood of each log slope
     """
 
     order: AnyArray

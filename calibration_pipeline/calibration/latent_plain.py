@@ -28,7 +28,7 @@ from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_o
 
 
 class Fields(NamedTuple):
-    """What the latent map knows of races before they are run; padding is marked, and never read.
+    """Inputs of the latent map that are known before the races; padding is marked, and never read.
 
     Attributes
     ----------

@@ -35,7 +35,7 @@ def replicate(
     samples: Mapping[str, NDArray],
     seed: int,
 ) -> dict[str, NDArray]:
-    """Draw the statistics anew from draws of the map's parameters.
+    """Draw replicated statistics from draws of the map's parameters.
 
     Parameters
     ----------

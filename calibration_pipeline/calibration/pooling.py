@@ -66,7 +66,7 @@ def fit_pooled(
         `PooledPosterior`, and the group log_likelihood.
     """
     evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
-    likelihoods = [summarise(one, tabulate_surfaces(one.order), len(seasons) + 1) for one in evidence]
+    likelihoods = [summarise(races, tabulate_surfaces(races.order), len(seasons) + 1) for races in evidence]
     likelihood = jax.tree.map(lambda *arrays: np.stack(arrays), *likelihoods)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
     mcmc = run_nuts(pooled_calibration_model, (likelihood,), **settings)
@@ -151,7 +151,7 @@ def _leave_one_out(log_likelihood: NDArray) -> Any:
     groups = xr.Dataset({"result": (("chain", "draw", "race"), log_likelihood)})
     posterior = xr.Dataset({"draws": (("chain", "draw"), log_likelihood.sum(axis=-1))})
     fit = xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": groups})
-    with warnings.catch_warnings():  # the comparison tells the largest Pareto k itself
+    with warnings.catch_warnings():  # the comparison reports the largest Pareto k
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto distribution")
         return az.loo(fit, pointwise=True)
 

@@ -31,7 +31,7 @@ N_SHARPNESS_NODES = 64
 
 
 class Observed(NamedTuple):
-    """What happened in the races of an ensemble, laid out as the ensemble is.
+    """Results of the races of an ensemble, laid out like the ensemble.
 
     Attributes
     ----------

@@ -70,7 +70,7 @@ def recalibrate(races: xr.DataTree, fit: xr.DataTree, seed: int) -> xr.Dataset:
     return draw_races(labels, network_field(races), network, raw.sizes["scenario"], seed, changes)[0]
 
 
-def coming_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | None:
+def next_race_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | None:
     """Return the posterior that applies to a race that has not run, by the backtest's procedure.
 
     Parameters
@@ -78,7 +78,7 @@ def coming_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | N
     fit : xarray.DataTree
         `CalibrationPosterior`.
     fold : str
-        Fold of the coming race. Where its fold has run races of the archetype, their fit applies; else
+        Fold of the next race. Where its fold has run races of the archetype, their fit applies; else
         the latest.
     season : int
 
@@ -103,7 +103,7 @@ def draw_recalibration(posterior: xr.Dataset, race: int, n_scenarios: int, seed:
     Parameters
     ----------
     posterior : xarray.Dataset
-        As returned by `coming_posterior`.
+        As returned by `next_race_posterior`.
     race : int
         race_id.
     n_scenarios, seed : int

@@ -1,11 +1,11 @@
-r"""Recalibrated scenarios of an ensemble that cannot be drawn again: each scenario's cars are ranked anew.
+r"""Recalibrated scenarios of a user's ensemble: the cars of each scenario are ranked again.
 
 A scenario is taken as :math:`x_i = u_i + r_i` with the recovered utilities u and residuals r. Given the order
 the residuals are drawn from their law (`draw_scores`); ranking by :math:`s u_i + r_i` is then the race that
 the same luck would have made of sharpness s. An ensemble with dependence between cars keeps it, in its
 residuals; at s = 1 every scenario comes back as it was.
 
-What law the user's luck has is not known. It is taken as a mixture of the reverse Plackett-Luce (bad luck has
+The law of the user's luck is not known. It is taken as a mixture of the reverse Plackett-Luce (bad luck has
 the heavy tail) and its mirror image, the ordinary one (good luck has), in the share that the race's scenarios
 are likeliest under; symmetric luck, as the normal, comes out as about half of each.
 
@@ -33,7 +33,7 @@ MIXTURE_STEPS = 30
 
 
 def rerank_races(ensemble: xr.Dataset, recalibration: Mapping[int, Recalibration], seed: int) -> xr.Dataset:
-    """Rank the cars of every scenario anew.
+    """Rank the cars of every scenario again.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def rerank(
     sharpness: NDArray,
     rng: np.random.Generator,
 ) -> NDArray[np.int16]:
-    """Rank one race's cars anew, scenario by scenario.
+    """Rank one race's cars again, scenario by scenario.
 
     Cars that stay out keep their places. The other places go to the running cars, by score; cars that are
     newly out fall behind them, to a random depth among the retired.

@@ -1,4 +1,4 @@
-"""What plots, checks and reports show of an archetype's fits, as frames."""
+"""Summaries of an archetype's fits as frames, for plots, checks and reports."""
 
 import numpy as np
 import polars as pl
@@ -75,7 +75,7 @@ def slope_by_season(fit: xr.DataTree, archetype: str) -> pl.DataFrame:
 
 
 def identification(fit: xr.DataTree) -> pl.DataFrame:
-    """What the data said about each parameter of the latest fit.
+    """Contraction of each parameter of the latest fit from prior to posterior.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _scalar_draws(group: xr.Dataset) -> dict[str, NDArray[np.float64]]:
 
 
 def predictive_checks(fit: xr.DataTree) -> pl.DataFrame:
-    """Hold statistics of the observed races against what the map says of them, before and after the fit.
+    """Compare statistics of the observed races with the map's predictions, before and after the fit.
 
     Parameters
     ----------

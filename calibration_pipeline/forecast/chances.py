@@ -1,11 +1,11 @@
-"""The coming race: what its scenarios say of every car and event, and how unsure the calibration leaves that.
+"""Probabilities of the next race by car and event, with Monte Carlo errors and intervals.
 
 A forecast probability is a mean over scenarios, each with its own draw of the calibration's posterior. Two
 things are unsure about it. The Monte Carlo error, from the finite number of scenarios, is
-sqrt(p (1 - p) / n). The interval says what the probability would be if the calibration were known: scenarios
-are drawn anew with one posterior draw each time, all with the same random numbers (Glasserman & Yao 1992,
+sqrt(p (1 - p) / n). The interval is that of the probability under a known calibration: scenarios
+are drawn again with one posterior draw each time, all with the same random numbers (Glasserman & Yao 1992,
 doi:10.1287/mnsc.38.6.884), so that what differs is the calibration. It holds 90 % of these probabilities, set
-around the forecast. What the causal network does not know of its own parameters is in the probability, not in
+around the forecast. The uncertainty of the causal network's own parameters is in the probability, not in
 the interval.
 """
 
@@ -87,23 +87,23 @@ def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
     forecast : xarray.Dataset
         `ScenarioEnsemble` of one race.
     by_fit : array, shape (fit, car, chance), optional
-        As returned by `chances_by_fit`; None where nothing was recalibrated, and no interval can be told.
+        As returned by `chances_by_fit`; None where nothing was recalibrated, and there is no interval.
 
     Returns
     -------
     polars.DataFrame
         `ForecastChances`, the likeliest winner first.
     """
-    one = _cars(forecast)
+    race = _cars(forecast)
     estimate = _chances(forecast)
     n = forecast.sizes["scenario"]
     ends = None if by_fit is None else interval_around(estimate, by_fit)
     columns: dict[str, object] = {
-        "race_id": np.full(one.sizes["driver"], one["race"].item()),
-        "driver_id": one["driver_id"].values.astype(str),
-        "driver": one["name"].values.astype(str),
-        "car_number": one["car_number"].values.astype(str) if "car_number" in one.coords else None,
-        "start_position": one["start_position"].values.astype(np.int64),
+        "race_id": np.full(race.sizes["driver"], race["race"].item()),
+        "driver_id": race["driver_id"].values.astype(str),
+        "driver": race["name"].values.astype(str),
+        "car_number": race["car_number"].values.astype(str) if "car_number" in race.coords else None,
+        "start_position": race["start_position"].values.astype(np.int64),
     }
     for c, name in enumerate(CHANCES):
         p = estimate[:, c]
@@ -111,7 +111,7 @@ def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
         for end in (0, 1):
             columns[f"{name}_{('lower', 'upper')[end]}"] = None if ends is None else ends[end][:, c]
         columns[f"{name}_error"] = np.sqrt(p * (1 - p) / n)
-    finish = one["finish_position"].transpose("scenario", "driver").values
+    finish = race["finish_position"].transpose("scenario", "driver").values
     for name, level in FINISH_QUANTILES.items():
         columns[name] = np.quantile(finish, level, axis=0, method="inverted_cdf").astype(np.int64)
     floats = {name: pl.Float64 for name in columns if name.startswith(CHANCES)}
@@ -129,7 +129,7 @@ def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray |
     forecast : xarray.Dataset
         `ScenarioEnsemble` of one race.
     events : sequence of Event
-        That can be told of it, see `known_events`.
+        Those whose variables the forecast has, see `known_events`.
     by_fit : array, shape (fit, event), optional
         As returned by `chances_by_fit`.
 
@@ -139,19 +139,19 @@ def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray |
         `ForecastEvents`.
     """
     outcomes = scenario_outcomes(forecast, 0)
-    told = [_event_chance(outcomes, event) for event in events]
-    estimate = np.array([chance for chance, _, _ in told])
+    estimates = [_event_chance(outcomes, event) for event in events]
+    estimate = np.array([chance for chance, _, _ in estimates])
     ends = None if by_fit is None or not events else interval_around(estimate, by_fit)
     return pl.DataFrame(
         {
             "race_id": np.full(len(events), forecast["race"].values[0]),
             "event": [str(event) for event in events],
             "about": [event.cases for event in events],
-            "n_cases": [n for _, _, n in told],
+            "n_cases": [n for _, _, n in estimates],
             "predicted": estimate,
             "lower": None if ends is None else ends[0],
             "upper": None if ends is None else ends[1],
-            "monte_carlo_error": [error for _, error, _ in told],
+            "monte_carlo_error": [error for _, error, _ in estimates],
         },
         schema={
             "race_id": pl.Int64,
@@ -165,17 +165,17 @@ def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray |
 
 def scenario_table(forecast: xr.Dataset) -> pl.DataFrame:
     """Return the scenarios in long form, a row a scenario and car: `ForecastScenarios`, for an optimizer."""
-    one = _cars(forecast)
-    shape = (one.sizes["scenario"], one.sizes["driver"])
+    race = _cars(forecast)
+    shape = (race.sizes["scenario"], race.sizes["driver"])
 
     def column(name: str) -> NDArray | None:
-        return one[name].transpose("scenario", "driver").values.ravel() if name in one else None
+        return race[name].transpose("scenario", "driver").values.ravel() if name in race else None
 
     return pl.DataFrame(
         {
-            "race_id": np.full(shape[0] * shape[1], one["race"].item()),
-            "scenario": np.repeat(one["scenario"].values, shape[1]),
-            "driver_id": np.tile(one["driver_id"].values.astype(str), shape[0]),
+            "race_id": np.full(shape[0] * shape[1], race["race"].item()),
+            "scenario": np.repeat(race["scenario"].values, shape[1]),
+            "driver_id": np.tile(race["driver_id"].values.astype(str), shape[0]),
             "finish_position": column("finish_position"),
             "running": column("running"),
             "laps_led": column("laps_led"),
@@ -200,16 +200,16 @@ def known_events(forecast: xr.Dataset, events: Sequence[Event]) -> list[Event]:
 
 
 def _cars(forecast: xr.Dataset) -> xr.Dataset:
-    one = forecast.isel(race=0)
-    return one.isel(driver=slice(int(one["field_size"])))
+    race = forecast.isel(race=0)
+    return race.isel(driver=slice(int(race["field_size"])))
 
 
 def _chances(forecast: xr.Dataset) -> NDArray[np.float64]:
     """Return the shares of scenarios, (car, chance); NaN where the scenarios do not say who is running."""
-    one = _cars(forecast)
-    finish = one["finish_position"].transpose("scenario", "driver").values
-    if "running" in one:
-        out = ~one["running"].transpose("scenario", "driver").values
+    race = _cars(forecast)
+    finish = race["finish_position"].transpose("scenario", "driver").values
+    if "running" in race:
+        out = ~race["running"].transpose("scenario", "driver").values
         dnf = out.mean(axis=0)
     else:
         dnf = np.full(finish.shape[1], np.nan)

@@ -9,7 +9,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
-from calibration_pipeline.calibration.recalibration import coming_posterior, draw_recalibration
+from calibration_pipeline.calibration.recalibration import draw_recalibration, next_race_posterior
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.forecast.chances import (
@@ -38,7 +38,7 @@ NONE_ANNOUNCED = "The source announces no race that has not run."
 
 
 class Knowledge(NamedTuple):
-    """What is known before the next race.
+    """Data known before the next race.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def forecast_next_race(
     race = next_race.race
     race_id, season = int(str(race["race_id"])), int(str(race["season"]))
     fit = known.fits.get(parse_archetype(str(race["archetype"])))
-    posterior = None if fit is None else coming_posterior(fit, next_race.fold, season)
+    posterior = None if fit is None else next_race_posterior(fit, next_race.fold, season)
     n_scenarios = method.n_scenarios
     if method.ensembles:
         own = read_ensemble(method.ensembles, next_race.features, method.fold_races).ensemble

@@ -1,4 +1,4 @@
-"""What the marginal calibration map accepts: shapes, positions, probabilities, parameters."""
+"""Argument checks of the marginal calibration map: shapes, positions, probabilities, parameters."""
 
 from collections.abc import Iterable, Mapping
 

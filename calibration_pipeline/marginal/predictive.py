@@ -1,4 +1,4 @@
-"""What a fitted marginal map says of the races it was fitted to: replicated finishes, log-likelihoods.
+"""Predictions of a fitted marginal map for its own races: replicated finishes, log-likelihoods.
 
 The map is `marginal`'s. Here belong reading its parameters off draws and going through the draws; nothing
 is fitted.

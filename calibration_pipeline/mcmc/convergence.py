@@ -29,7 +29,7 @@ FLAT = "R-hat not computable: samples are flat (no chain dimension)"
 
 @dataclass(frozen=True)
 class Convergence:
-    """What the draws say about whether the sampler converged.
+    """Convergence statistics of a sampler run.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Convergence:
     converged : bool
         Whether nothing speaks against it.
     reasons : list of str
-        What speaks against it, or keeps it from being told.
+        Reasons against convergence, or against a judgement of it.
     """
 
     table: pl.DataFrame

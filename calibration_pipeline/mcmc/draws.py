@@ -1,7 +1,7 @@
 """Posterior draws in whatever form they come, as one dataset.
 
 A fit hands out its draws as an MCMC object, as a DataTree, or as a dict of arrays that keeps the chains apart
-or has joined them. Here they all become `Draws`. What is made of draws belongs elsewhere.
+or has joined them. This module converts them all to `Draws`. Summaries of draws belong elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def read_draws(mcmc_samples: Samples) -> Draws:
     ----------
     mcmc_samples : numpyro.infer.MCMC, xarray.DataTree or mapping of str to array_like
         A mapping's arrays are (chain, draw, ...) or, flat, (draw, ...): a mapping with a one-dimensional
-        array is flat. Its key `diverging`, if there, says which draws diverged.
+        array is flat. Its key `diverging`, if present, marks the divergent draws.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def posterior_group(
 
 
 def sample_stats_group(mcmc: "MCMC") -> xr.Dataset:
-    """Return what the sampler says of itself, as ArviZ names things: variables (chain, draw)."""
+    """Return the sampler statistics under ArviZ's names: variables (chain, draw)."""
     fields = {name: np.asarray(v) for name, v in mcmc.get_extra_fields(group_by_chain=True).items()}
     stats = {
         "diverging": fields["diverging"],

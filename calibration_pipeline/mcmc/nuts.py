@@ -1,6 +1,6 @@
 """NUTS as every fit here runs it: chains side by side, compiled once for each model and shape.
 
-NumPyro's own `parallel` method closes over the data and compiles anew for every fit. Here the data
+NumPyro's own `parallel` method closes over the data and compiles again for every fit. Here the data
 are arguments of the compiled function, so a walk-forward run of many folds compiles once, as long as
 their padded shapes agree.
 """

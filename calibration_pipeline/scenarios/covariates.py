@@ -39,7 +39,7 @@ INCIDENT_COVARIATES = {
 
 
 class Field(NamedTuple):
-    """What the network reads of a race, or of many with a leading race axis. Padding is zero.
+    """Covariates of a race, or of many races with a leading race axis. Padding is zero.
 
     Attributes
     ----------

@@ -28,15 +28,15 @@ def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
         If ensembles that have races of the archetype differ in their number of scenarios.
     """
     chosen = [races_of(ensemble, archetype) for ensemble in ensembles]
-    parts = [one for one in chosen if one.sizes["race"]] or chosen[:1]
-    scenarios = {one.sizes["scenario"] for one in parts}
+    parts = [part for part in chosen if part.sizes["race"]] or chosen[:1]
+    scenarios = {part.sizes["scenario"] for part in parts}
     if len(scenarios) > 1:
         raise ValueError(
             f"Argument ensembles must have the same number of scenarios, got {sorted(scenarios)}: "
             "simulate the seasons again."
         )
-    width = max(int(one["field_size"].max(initial=1)) for one in parts)
-    return xr.concat([widen(one, width) for one in parts], dim="race")
+    width = max(int(part["field_size"].max(initial=1)) for part in parts)
+    return xr.concat([widen(part, width) for part in parts], dim="race")
 
 
 def widen(ensemble: xr.Dataset, width: int) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""What an ensemble says of its cars: utilities and incident logits, recovered from scenarios alone.
+"""Log-strengths and incident logits of an ensemble's cars, recovered from scenarios alone.
 
 Here belongs reading one race's scenarios backwards, into the numbers that a calibration works with. No file
 and no label is read here.

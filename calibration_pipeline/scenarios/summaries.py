@@ -1,4 +1,4 @@
-"""What plots and tables show of networks and ensembles, as frames."""
+"""Summaries of networks and ensembles as frames, for plots and tables."""
 
 import numpy as np
 import polars as pl
@@ -31,20 +31,20 @@ def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
                 **dict.fromkeys(("win", "top5", "top10", "dnf"), pl.Float64),
             }
         )
-    one = ensemble.isel(race=race)
-    one = one.isel(driver=slice(int(one["field_size"])))
-    finish = one["finish_position"].transpose("scenario", "driver").values
-    number = one["car_number"].values if "car_number" in one.coords else np.full(one.sizes["driver"], "")
+    cars = ensemble.isel(race=race)
+    cars = cars.isel(driver=slice(int(cars["field_size"])))
+    finish = cars["finish_position"].transpose("scenario", "driver").values
+    number = cars["car_number"].values if "car_number" in cars.coords else np.full(cars.sizes["driver"], "")
     return pl.DataFrame(
         {
-            "driver": one["name"].values.astype(str),
+            "driver": cars["name"].values.astype(str),
             "car_number": number.astype(str),
-            "start_position": one["start_position"].values.astype(np.int64),
+            "start_position": cars["start_position"].values.astype(np.int64),
             "win": (finish == 1).mean(axis=0),
             "top5": (finish <= 5).mean(axis=0),
             "top10": (finish <= 10).mean(axis=0),
-            "dnf": 1 - one["running"].transpose("scenario", "driver").values.mean(axis=0)
-            if "running" in one
+            "dnf": 1 - cars["running"].transpose("scenario", "driver").values.mean(axis=0)
+            if "running" in cars
             else None,
         },
         schema_overrides={"dnf": pl.Float64},

@@ -95,8 +95,8 @@ class SkeletonNarrative:
             changed._features = move_on_grid(self._features, start_position)
         if chaos is not None and not np.isfinite(chaos):
             raise ValueError(f"Argument chaos must be finite, got {chaos}.")
-        told = {"incident": incident, "n_cautions": n_cautions, "chaos": chaos}
-        changed._done = self._done | self._checked(told)
+        given_values = {"incident": incident, "n_cautions": n_cautions, "chaos": chaos}
+        changed._done = self._done | self._checked(given_values)
         return changed
 
     def condition(
@@ -170,7 +170,7 @@ class SkeletonNarrative:
             worth = effective_sample_size(log_weight)
         if worth < min(LEAST_EFFECTIVE, n_scenarios):
             raise ValueError(
-                f"The evidence is too improbable to say what follows: {n_proposals:,} scenarios are worth "
+                f"The evidence is too improbable to condition on: {n_proposals:,} scenarios are worth "
                 f"{worth:.0f}, at least {min(LEAST_EFFECTIVE, n_scenarios)} are needed."
             )
         kept = resample(log_weight, n_scenarios, np.random.default_rng(seed))
@@ -205,15 +205,15 @@ class SkeletonNarrative:
                 pins[name] = Pin(seen if done is None else done, where=True, seen=done is None)
                 continue
             held, value, evidence = np.zeros((3, padded_width(len(drivers)), 1), bool)
-            for told, is_evidence in ((seen or {}, True), (done or {}, False)):
-                for driver, out in told.items():
+            for given_values, is_evidence in ((seen or {}, True), (done or {}, False)):
+                for driver, out in given_values.items():
                     slot = drivers.index(driver)
                     held[slot], value[slot], evidence[slot] = True, out, is_evidence
             pins[name] = Pin(value, held, evidence)
         return pins
 
-    def _checked(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in told.items() if value is not None}
+    def _checked(self, given_values: Mapping[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in given_values.items() if value is not None}
         n_cautions = given.get("n_cautions", 0)
         if n_cautions not in range(MAX_CAUTIONS + 1):
             raise ValueError(
@@ -266,10 +266,10 @@ def move_on_grid(features: pl.DataFrame, start_position: Mapping[str, int]) -> p
     )
 
 
-def _check_drivers(argument: str, told: object, features: pl.DataFrame) -> None:
+def _check_drivers(argument: str, values: object, features: pl.DataFrame) -> None:
     known = set(features["driver_id"].to_list())
-    if not isinstance(told, Mapping) or (unknown := [driver for driver in told if driver not in known]):
-        found = told if not isinstance(told, Mapping) else unknown
+    if not isinstance(values, Mapping) or (unknown := [driver for driver in values if driver not in known]):
+        found = values if not isinstance(values, Mapping) else unknown
         raise ValueError(
             f"Argument {argument} must map driver_id's of the race to values; not in the race: {found!r}."
         )

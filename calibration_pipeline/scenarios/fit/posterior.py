@@ -87,7 +87,7 @@ def log_likelihood(
     weight : array, shape (race)
         Power of each race's likelihood.
     parameters : dict
-        As from `prior`, what `structure` says of them applied.
+        As returned by `prior`, with `structure` applied.
     structure : Structure
     """
     order = _order_by_race(history, parameters, ordinary=structure.ordinary)

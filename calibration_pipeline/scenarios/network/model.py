@@ -80,7 +80,7 @@ class Parameters(NamedTuple):
 
 
 class Recalibration(NamedTuple):
-    """What a calibration changes: sharpness of the running order and the incident logit."""
+    """Change of a race by the calibration: sharpness of the running order and the incident logit."""
 
     log_sharpness: AnyArray = 0.0
     incident_shift: AnyArray = 0.0

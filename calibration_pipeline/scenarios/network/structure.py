@@ -78,7 +78,7 @@ EDGES: tuple[Edge, ...] = (NO_INCIDENT, NO_DAMAGE, *ZEROED, *AVERAGED, *COVARIAT
 
 @dataclass(frozen=True)
 class Structure:
-    """What of the network is fitted.
+    """Fitted part of the network.
 
     Parameters
     ----------
