@@ -1,9 +1,9 @@
-"""The marginal calibration map: recalibration of any table of finish probabilities, by archetype.
+"""Marginal calibration map: recalibration of any table of finish probabilities, by archetype.
 
-A forecast that gives a car's place k the probability p_k is read as w_k = sigmoid(slope * logit p_k +
-intercept), renormalised over places. Slope 1 means that the forecasts were as sure as they should have been,
-below 1 that they were too sure. The plain model here is the definition; `run_mcmc_calibration` samples
-its posterior from a table of the same likelihood, some hundred times faster.
+The map replaces the probability p_k of a car's position k by w_k = sigmoid(slope * logit p_k + intercept),
+renormalised over positions. Slope 1 means calibrated; below 1 the forecasts were overconfident. The plain model
+here is the definition; `run_mcmc_calibration` samples its posterior from a table of the same likelihood, some
+hundred times faster.
 """
 
 import logging
@@ -48,7 +48,7 @@ LOG_ZERO = -1e9
 TABLE_TOLERANCE = 0.05
 TABLE_CHECK_DRAWS = 16
 TABLES = ((24, (-2.2, 2.2)), (56, (-4.4, 4.4)))
-"""Nodes and box in log slope: the table, and the wider one for posteriors that leave it."""
+"""Nodes and box in log slope of the table, and of the wider table for posteriors outside the first."""
 PRIOR_SD = {
     "slope": 0.464,
     "intercept": priors.PRIOR_INTERCEPT,
@@ -72,7 +72,7 @@ def track_archetype_calibration_model(
 
     slope = exp(slope_mu + slope_sigma * z), one for each season (or one for all);
     race-level sharpness: log slope_r = log slope + noise_sigma * eps_r;
-    finish ~ Categorical(w), w_k = sigmoid(slope_r * logit p_k + intercept), renormalised over places;
+    finish ~ Categorical(w), w_k = sigmoid(slope_r * logit p_k + intercept), renormalised over positions;
     slope_mu ~ N(0, 0.3), slope_sigma ~ HalfNormal(0.25), noise_sigma ~ HalfNormal(0.5),
     intercept ~ N(0, 0.5), z and eps standard normal.
 
@@ -80,7 +80,7 @@ def track_archetype_calibration_model(
     ----------
     observed_finish_positions : array_like, shape (n_races, n_drivers), or None
         Position 1 is the winner, 0 marks padding. None draws them (the prior or posterior predictive);
-        rows of zeros in the probabilities then mark padding, whose draws mean nothing.
+        rows of zeros in the probabilities then mark padding, whose draws are meaningless.
     predicted_finish_probs : array_like, shape (n_races, n_drivers, n_positions)
         Rows sum to 1; clipped to [1e-6, 1 - 1e-6] before the logit. Positions beyond a race's field have
         probability 0 for all its cars. Rows of padding are not read.
@@ -140,16 +140,16 @@ def run_mcmc_calibration(
 ) -> tuple[dict[str, jax.Array], MCMC]:
     """Fit the marginal map to the races of one archetype with NUTS.
 
-    The posterior is that of `track_archetype_calibration_model`, its race noise integrated out (15-node
-    Gauss-Hermite quadrature over a Chebyshev table of each race's likelihood). The table is held
-    against the likelihood itself at draws of the posterior; where they differ, a wider one is used.
+    The posterior is that of `track_archetype_calibration_model`, with its race noise integrated out by the
+    trapezoid rule: 25 evenly spaced nodes, on a Chebyshev table of each race's likelihood. The table is compared
+    with the exact likelihood at posterior draws; where they differ, a wider table is used.
 
     Parameters
     ----------
     observed_data, predicted_probs, track_archetype, season
         As in `track_archetype_calibration_model`.
     n_warmup, n_samples, n_chains : int
-        Fewer than 500 draws a chain are logged as a warning. Chains run side by side where the process
+        Fewer than 500 draws a chain are logged as a warning. Chains run in parallel where the process
         called `calibration_pipeline.mcmc.nuts.use_host_devices` first.
     random_seed : int
 
@@ -181,7 +181,7 @@ def run_mcmc_calibration(
     position, probabilities = np.asarray(observed_data), np.asarray(predicted_probs)
     check_shapes(position, probabilities)
     check_values(position, probabilities)
-    _warn_of_odd_input(position, n_samples)
+    _warn_of_input(position, n_samples)
     labels = np.zeros(len(position), dtype=int) if season is None else season
     seasons, index = season_index(labels, len(position))
     races = marginal.as_races(position, probabilities)
@@ -216,11 +216,11 @@ def run_mcmc_calibration(
 def predict_with_calibrated_model(
     samples: Mapping[str, ArrayLike], predicted_probs: ArrayLike, track_archetype: str
 ) -> NDArray[np.float64]:
-    """Recalibrate finish probabilities of races to come.
+    """Recalibrate finish probabilities of future races.
 
     The posterior mean of w, over 512 even quantiles of a new race's log sharpness, log slope + noise_sigma *
     eps, each with its draw's intercept (no random numbers). With seasons, the slope is that of a season not
-    seen. Where a race has as many cars as places, its table is then made coherent by `sinkhorn`: columns
+    seen. Where a race has as many cars as positions, `sinkhorn` then makes its table coherent: columns
     sum to 1 as well.
 
     Parameters
@@ -259,13 +259,13 @@ def predict_with_calibrated_model(
     slope = samples["slope_next"] if "slope_next" in samples else samples["slope"]
     points = _predictive_points(np.log(slope), samples["intercept"], samples["noise_sigma"])
     mean = marginal.mean_probabilities(races, *points)
-    return _coherent(np.asarray(mean, dtype=np.float64), np.asarray(races.is_car), np.asarray(races.is_place))
+    return _coherent(np.asarray(mean, dtype=np.float64), np.asarray(races.is_car), np.asarray(races.is_position))
 
 
 def compute_calibration_summary(
     samples: Mapping[str, ArrayLike], track_archetype: str
 ) -> dict[str, float | str | list[str]]:
-    """Summarise what a calibration learned, and what it did not.
+    """Summarise the posterior of a calibration, and its contraction from the prior.
 
     Parameters
     ----------
@@ -278,10 +278,9 @@ def compute_calibration_summary(
     dict
         For each of slope, intercept, slope_mu, slope_sigma and noise_sigma: `{name}_mean`, `{name}_sd`,
         `{name}_lower` and `{name}_upper` (95 % highest-density interval) and `{name}_contraction` =
-        1 - posterior variance / prior variance: near 0, the data said nothing. With seasons, `slope` is
-        that of a season not seen, and `slope_season_{i}` (from 0, in order) those seen. Besides,
-        `archetype` and `notes`, what not to read as a finding: parameters whose contraction is below
-        `INFORMED` are named there.
+        1 - posterior variance / prior variance: near 0 the posterior is the prior. With seasons, `slope` is
+        that of a season not seen, and `slope_season_{i}` (from 0, in order) those seen. In addition
+        `archetype` and `notes`: caveats, among them the parameters whose contraction is below `INFORMED`.
 
     Raises
     ------
@@ -318,12 +317,12 @@ def compute_calibration_summary(
     uninformed = [name for name, value in contraction.items() if value < INFORMED]
     if uninformed:
         names = ", ".join(uninformed)
-        notes.append(f"The data say little of {names} (contraction below {INFORMED}): read it as the prior.")
+        notes.append(f"The data inform {names} little (contraction below {INFORMED}): the posterior is near the prior.")
     summary["notes"] = notes
     return summary
 
 
-def _warn_of_odd_input(position: NDArray, n_samples: int) -> None:
+def _warn_of_input(position: NDArray, n_samples: int) -> None:
     if n_samples < MIN_DRAWS:
         logger.warning("%d draws a chain are few: use %d or more for results to keep.", n_samples, MIN_DRAWS)
     ranked = np.sort(np.where(position > 0, position, 0), axis=1)
@@ -332,7 +331,7 @@ def _warn_of_odd_input(position: NDArray, n_samples: int) -> None:
     n_odd = int((ranked != expected).any(axis=1).sum())
     if n_odd:
         logger.warning(
-            "Observed positions of %d of %d races are no permutation; taken as they are.",
+            "Observed positions of %d of %d races are not a permutation; they are used unchanged.",
             n_odd,
             len(position),
         )
@@ -361,11 +360,11 @@ def _public_samples(draws: Mapping[str, jax.Array], *, has_seasons: bool, seed: 
     return {"slope": slope, "slope_next": slope_next, **samples}
 
 
-def _coherent(table: NDArray[np.float64], is_car: NDArray, is_place: NDArray) -> NDArray[np.float64]:
+def _coherent(table: NDArray[np.float64], is_car: NDArray, is_position: NDArray) -> NDArray[np.float64]:
     """Renormalise rows; make square tables coherent. Cars may stand anywhere among the drivers."""
     table /= np.where(is_car, table.sum(axis=-1), 1.0)[..., None]
     n_cars = is_car.sum(axis=1)
-    square = n_cars == is_place.sum(axis=1)
+    square = n_cars == is_position.sum(axis=1)
     cars_first = np.argsort(~is_car, axis=1, kind="stable")[..., None]
     ordered = np.take_along_axis(table, cars_first, axis=1)
     ordered[square] = sinkhorn(ordered[square], n_cars[square])

@@ -1,11 +1,11 @@
-"""The races of one archetype over all seasons: raw forecasts beside results, joined once.
+"""Races of one archetype over all seasons: raw forecasts joined with results.
 
-Everything that is computed for an archetype reads this tree and no season. A race of another archetype
-changes nothing in it. Its groups:
+The assets of an archetype read this tree, and no partition of a season. A race of another archetype does not
+change it. Its groups:
 
-- `forecast`: the raw `ScenarioEnsemble`, without the outcomes that nothing downstream reads;
-- `results`: what happened to its cars, and the share of their fields that their drivers beat before;
-- `field` and `network`: covariates of the cars and the networks of their folds, to draw the races again.
+- `forecast`: the raw `ScenarioEnsemble`, without the outcomes that no downstream asset reads;
+- `results`: results of its cars, and the mean share of the field that each driver beat in earlier races;
+- `field` and `network`: covariates of the cars and the networks of their folds, to redraw the races.
 """
 
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def all_seasons(races: xr.DataTree) -> list[int]:
 
 
 def results_table(races: xr.DataTree) -> pl.DataFrame:
-    """Return the results of an `ArchetypeRaces` tree, a row a car: race_id, driver_id and what happened.
+    """Return the results of an `ArchetypeRaces` tree, one row a car: race_id, driver_id and outcomes.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _covariates(forecast: xr.Dataset, features: pl.DataFrame) -> xr.Dataset:
 
 
 def _fitted_networks(forecast: xr.Dataset, networks: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Return the networks of the folds that the forecast's races belong to, maybe none."""
+    """Return the networks of the folds that the forecast's races belong to, possibly none."""
     folds = np.unique(forecast["fold"].values)
     chosen = [network.isel(fold=np.isin(network["fold"].values, folds)) for network in networks]
     return xr.concat([network for network in chosen if network.sizes["fold"]] or chosen[:1], dim="fold")

@@ -1,4 +1,4 @@
-r"""The latent map: how sharp an ensemble should have been, before its cars are ranked.
+r"""Latent calibration map: NumPyro models of the sharpness of an ensemble's log-strengths.
 
 Sharpness multiplies the log-strengths of the running order, so that every recalibrated scenario is still a
 race. For race r of season t
@@ -7,7 +7,7 @@ race. For race r of season t
 
 :math:`\varepsilon_r \sim N(0, 1)` integrated out, with the exact reverse Plackett-Luce likelihood of the
 observed running order. Seasons follow a random walk. Slope 1 means calibrated; below 1 the forecasts were
-too sure of themselves. The intercept shifts the logit of every incident.
+overconfident. The intercept shifts the logit of every incident.
 """
 
 from typing import NamedTuple
@@ -62,14 +62,14 @@ class Evidence(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """The same, as the sampler reads it: its cost does not grow with the races.
+    """Evidence summed over races, as the sampler reads it: its cost does not grow with the number of races.
 
-    For all archetypes together each array has a first axis more, (archetype).
+    For all archetypes together each array has a further leading axis, (archetype).
 
     Attributes
     ----------
-    order : (season, log sharpness, noise), sum of the races' surfaces; the last season is the coming one, of
-        which nothing is known
+    order : (season, log sharpness, noise), sum of the races' surfaces; the last season is the one
+        after the given seasons, without races
     incident : (coefficient), sum of the races' curves
     reference : Reference of numbers
     weighted_estimate, information : (season), a rough normal likelihood of each log slope
@@ -83,13 +83,13 @@ class Likelihood(NamedTuple):
 
 
 def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int) -> Likelihood:
-    """Add the races' curves up.
+    """Sum the races' surfaces by season, and their incident curves.
 
     Parameters
     ----------
     evidence : Evidence
     surfaces : array, shape (race, log sharpness, noise)
-        `surfaces.tabulate_surfaces` of the evidence's curves: the same whichever of the races are seen.
+        `surfaces.tabulate_surfaces` of the evidence's curves, of all races.
     n_seasons : int
         Seasons of the walk.
     """
@@ -103,9 +103,9 @@ def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int)
 
 
 def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray) -> float:
-    """Return how much of the races' log sharpness a posterior puts outside the tabulated likelihood.
+    """Return the posterior mass of the races' log sharpness outside the tabulated likelihood.
 
-    There the likelihood is continued, linearly or level, and no longer exact.
+    Outside the table the likelihood is continued linearly or as a constant, and is not exact.
 
     Parameters
     ----------
@@ -161,9 +161,9 @@ def _normal_summary(order: Array, reference: Reference) -> tuple[Array, Array]:
 def latent_calibration_model(likelihood: Likelihood) -> None:
     """NumPyro model of one archetype's calibration.
 
-    Sites: slope_mu (log slope of the first season), slope_sigma (step of the seasons' walk), noise_sigma
-    (race-level sd of log sharpness beyond the ensemble's own), intercept (shift of the incident logit),
-    log_slope (season).
+    Sampled sites: slope_sigma (sd of the seasons' walk), slope_effect (season; whitened coordinates of the
+    walk), noise_sigma (race-level sd of log sharpness beyond the ensemble's own), intercept (shift of the
+    incident logit). Deterministic sites: log_slope (season), slope_mu (log slope of the first season).
     """
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
     known = likelihood.weighted_estimate, likelihood.information
@@ -178,8 +178,9 @@ def latent_calibration_model(likelihood: Likelihood) -> None:
 def pooled_calibration_model(likelihood: Likelihood) -> None:
     """NumPyro model of all archetypes together: their slopes, walks and intercepts are partially pooled.
 
-    Sites as in `latent_calibration_model`, with slope_mu and the walk common, archetype_sigma the spread of
-    the archetypes around them, and log_slope (archetype, season), noise_sigma, intercept (archetype).
+    Sites as in `latent_calibration_model`: slope_mu and slope_effect are common; log_slope is (archetype,
+    season), noise_sigma and intercept are (archetype). In addition archetype_sigma, sd of the archetypes around
+    the common walk, and archetype_effect (archetype), its whitened coordinates.
     """
     estimate, information = likelihood.weighted_estimate, likelihood.information
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
@@ -198,7 +199,7 @@ def pooled_calibration_model(likelihood: Likelihood) -> None:
 
 
 def _score(likelihood: Likelihood, log_slope: Array, noise_sigma: Array, intercept: Array) -> None:
-    """Put the likelihood into a model."""
+    """Add the likelihood to a model."""
     reference = Reference(*(jnp.asarray(number)[..., None] for number in likelihood.reference))
     order = _running_orders(likelihood.order, reference, log_slope, noise_sigma[..., None])
     numpyro.factor("running_order", jnp.sum(order))
@@ -228,7 +229,7 @@ def log_likelihood_by_race(
     Returns
     -------
     array, shape (race)
-        Relative to that of the raw utilities under a bare reverse Plackett-Luce.
+        Relative to that of the raw log-strengths under the plain reverse Plackett-Luce law.
     """
     reference = evidence.reference
     noise = jnp.hypot(reference.noise_sigma, noise_sigma)

@@ -1,9 +1,8 @@
-r"""The latent map written out: the readable definition, with the exact reverse Plackett-Luce likelihood.
+r"""Plain latent calibration map: the readable definition, with the exact reverse Plackett-Luce likelihood.
 
-`latent` holds the same model as the sampler reads it: race noise and chaos integrated out, the likelihood
-tabulated, the walk in coordinates that suit NUTS. Here nothing is integrated and nothing is tabulated, so
-this model also draws: without observations it gives parameters and the results of races, with parameters
-substituted it gives results under planted truths.
+`latent` has the same model for the sampler: race noise and chaos are integrated out, the likelihood is
+tabulated, and the walk has whitened coordinates. This model integrates and tabulates nothing, so that results
+can also be drawn from it: from the prior, or given substituted parameters.
 """
 
 from typing import NamedTuple
@@ -32,7 +31,7 @@ class Fields(NamedTuple):
 
     Attributes
     ----------
-    utility : (race, driver), log-strength of each car
+    log_strength : (race, driver), log-strength of each car
     incident_logit : (race, driver), logit of retiring at chaos 0
     chaos_scale : (race), weight of chaos in that logit
     is_car : (race, driver) bool
@@ -40,7 +39,7 @@ class Fields(NamedTuple):
     reference : Reference
     """
 
-    utility: AnyArray
+    log_strength: AnyArray
     incident_logit: AnyArray
     chaos_scale: AnyArray
     is_car: AnyArray
@@ -49,11 +48,11 @@ class Fields(NamedTuple):
 
 
 class ReversePlackettLuce(dist.Distribution):
-    """Ranks of the cars that take part, 1 for the first, 0 for the others.
+    """Reverse Plackett-Luce distribution of ranks: 1 for the first car that takes part, 0 for the others.
 
     Parameters
     ----------
-    utility : array_like, shape (..., driver)
+    log_strength : array_like, shape (..., driver)
         Log-strengths.
     taking_part : array_like of bool, shape (..., driver)
     """
@@ -62,15 +61,15 @@ class ReversePlackettLuce(dist.Distribution):
     support = constraints.nonnegative_integer
     reparametrized_params: list[str] = []
 
-    def __init__(self, utility: ArrayLike, taking_part: ArrayLike) -> None:
-        self.utility, self.taking_part = jnp.asarray(utility), jnp.asarray(taking_part)
-        *batch, n_cars = self.utility.shape
+    def __init__(self, log_strength: ArrayLike, taking_part: ArrayLike) -> None:
+        self.log_strength, self.taking_part = jnp.asarray(log_strength), jnp.asarray(taking_part)
+        *batch, n_cars = self.log_strength.shape
         super().__init__(batch_shape=tuple(batch), event_shape=(n_cars,))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw orders: utility minus Gumbel luck, the largest first."""
-        luck = jax.random.gumbel(key, (*sample_shape, *self.utility.shape))
-        score = jnp.where(self.taking_part, luck - self.utility, jnp.inf)
+        """Draw ranks by log-strength minus Gumbel luck, the largest first."""
+        luck = jax.random.gumbel(key, (*sample_shape, *self.log_strength.shape))
+        score = jnp.where(self.taking_part, luck - self.log_strength, jnp.inf)
         rank = jnp.argsort(jnp.argsort(score, axis=-1), axis=-1) + 1
         return jnp.where(self.taking_part, rank, 0)
 
@@ -78,9 +77,9 @@ class ReversePlackettLuce(dist.Distribution):
         """Exact log probability of orders."""
         rank = jnp.asarray(value)
         order = slots_in_order(rank)
-        utility = jnp.broadcast_to(self.utility, rank.shape)
+        log_strength = jnp.broadcast_to(self.log_strength, rank.shape)
         return log_probability(
-            jnp.take_along_axis(utility, order, axis=-1), jnp.take_along_axis(rank > 0, order, axis=-1)
+            jnp.take_along_axis(log_strength, order, axis=-1), jnp.take_along_axis(rank > 0, order, axis=-1)
         )
 
 
@@ -90,9 +89,10 @@ def plain_latent_model(
     retired: AnyArray | None = None,
     running_order: AnyArray | None = None,
 ) -> None:
-    """NumPyro model of one archetype's calibration, `latent.latent_calibration_model` spelled out.
+    """NumPyro model of one archetype's calibration, the definition of `latent.latent_calibration_model`.
 
-    Sites: slope_mu, slope_sigma, noise_sigma, intercept, log_slope (season); by race chaos and race_noise.
+    Sites: slope_mu, slope_sigma, noise_sigma, intercept, slope_step (season - 1), log_slope (season); by race
+    chaos, race_noise, retired and running_order.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ def plain_latent_model(
     n_seasons : int
         Seasons of the walk.
     retired : array of bool, shape (race, driver), optional
-        Which cars did not run to the end; drawn where it is not given.
+        Whether a car retired; drawn by default.
     running_order : array of int, shape (race, driver), optional
-        Rank of the others, 0 for retired cars and padding; drawn where it is not given.
+        Rank of the running cars, 0 for retired cars and padding; drawn by default.
     """
     slope_mu = numpyro.sample("slope_mu", dist.Normal(0.0, PRIOR_SLOPE_MU))
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
@@ -113,7 +113,7 @@ def plain_latent_model(
     log_slope = numpyro.deterministic("log_slope", slope_mu + slope_sigma * walk)
 
     is_car, reference = jnp.asarray(fields.is_car), fields.reference
-    with numpyro.plate("races", len(fields.utility)):
+    with numpyro.plate("races", len(fields.log_strength)):
         chaos = numpyro.sample("chaos", dist.Normal(0.0, 1.0))
         eps = numpyro.sample("race_noise", dist.Normal(0.0, 1.0))
 
@@ -125,5 +125,5 @@ def plain_latent_model(
         log_sharpness = reference.log_slope + log_slope[jnp.asarray(fields.season)]
         log_sharpness += jnp.hypot(reference.noise_sigma, noise_sigma) * eps
         taking_part = is_car & (out == 0)
-        utility = jnp.where(is_car, jnp.exp(log_sharpness)[:, None] * fields.utility, 0.0)
-        numpyro.sample("running_order", ReversePlackettLuce(utility, taking_part), obs=running_order)
+        log_strength = jnp.where(is_car, jnp.exp(log_sharpness)[:, None] * fields.log_strength, 0.0)
+        numpyro.sample("running_order", ReversePlackettLuce(log_strength, taking_part), obs=running_order)

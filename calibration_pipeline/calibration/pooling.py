@@ -1,4 +1,4 @@
-"""All archetypes in one fit, and the comparison of raw, per-archetype and pooled calibration.
+"""Pooled fit of all archetypes, and the comparison of raw, per-archetype and pooled calibration.
 
 Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry 2017,
 doi:10.1007/s11222-016-9696-4), races as the units.
@@ -54,9 +54,9 @@ def fit_pooled(
     Parameters
     ----------
     fits : mapping
-        Archetype -> `CalibrationPosterior`; their curves and references are used again.
+        Archetype -> `CalibrationPosterior`; their curves and references are reused.
     seasons : list of int
-        Seasons of the walk; one more is added for what comes.
+        Seasons of the walk; the season after the last is added.
     n_warmup, n_samples, n_chains, seed
         As for NUTS.
 
@@ -78,8 +78,8 @@ def fit_pooled(
     drawn = [posterior[name].values for name in ("log_slope", "noise_sigma", "intercept")]
     races = np.concatenate([fits[a]["constant_data"]["race"].values for a in ARCHETYPES])
     by_archetype = [
-        log_likelihood(one, *(values[:, :, a] for values in drawn))[..., one.weight > 0]
-        for a, one in enumerate(evidence)
+        log_likelihood(part, *(values[:, :, a] for values in drawn))[..., part.weight > 0]
+        for a, part in enumerate(evidence)
     ]
     result = {"result": (("chain", "draw", "race"), np.concatenate(by_archetype, axis=-1))}
     tree = xr.DataTree.from_dict(
@@ -114,7 +114,7 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
     fits : mapping
         Archetype -> `CalibrationPosterior`.
     pooled : xarray.DataTree
-        As made by `fit_pooled` from the same fits.
+        As returned by `fit_pooled` for the same fits.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def _leave_one_out(log_likelihood: NDArray) -> Any:
 
 
 def _elpd_of_fixed_forecast(log_likelihood: NDArray, n_samples: int) -> Any:
-    """Nothing was fitted, so nothing is left out: each race's log likelihood as it is."""
+    """Return the ELPD of a forecast without fitted parameters: the sum of the races' log-likelihoods."""
     each = xr.DataArray(log_likelihood.astype(np.float64), dims="race")
     return az.ELPDDataLOO(
         elpd=float(each.sum()),

@@ -1,7 +1,7 @@
-"""Log-likelihood curves of races: what a calibration needs to know of each race, tabulated once.
+"""Log-likelihood curves of races, tabulated once as Chebyshev series.
 
-Given an ensemble's utilities a race enters the latent map only through its log sharpness, and its incidents
-only through a shift of their logit. Both are smooth curves of one number, kept as Chebyshev series.
+Given the log-strengths, the likelihood of a running order depends only on its log sharpness. The likelihood of
+the incidents depends only on a shift of their logit. Both are smooth functions of one variable.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ REFERENCE_SCENARIOS = 32
 LARGEST_REFERENCE_NOISE = 1.0
 LOG_SHARPNESS_BOX = (-4.4, 3.0)
 N_SHARPNESS_NODES = 64
-"""Where the curves of running orders are tabulated, and at how many nodes."""
+"""Number of Chebyshev nodes in `LOG_SHARPNESS_BOX` for the curves of running orders."""
 
 
 class Observed(NamedTuple):
@@ -59,14 +59,14 @@ class RaceCurves(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """The sharpness that the likelihood finds in the ensemble's own scenarios: how calibrated looks."""
+    """Reference sharpness: the sharpness that the likelihood estimates from the ensemble's own scenarios."""
 
     log_slope: AnyArray
     noise_sigma: AnyArray
 
 
 def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
-    """Look up what happened to the cars of an ensemble.
+    """Look up the results of an ensemble's cars.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
 
 
 def scenario_running_order(ensemble: xr.Dataset, n_scenarios: int) -> NDArray[np.int16]:
-    """Rank the running cars of a few scenarios, evenly spaced: (race, scenario, driver), 0 for the others."""
+    """Rank the running cars of evenly spaced scenarios: (race, scenario, driver), 0 for the others."""
     step = max(ensemble.sizes["scenario"] // n_scenarios, 1)
     few = ensemble.isel(scenario=slice(0, step * n_scenarios, step))
     running = few["running"].values if "running" in few else None
@@ -128,26 +128,26 @@ def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
     RaceCurves
         The race axis is padded to a multiple of `RACES_MULTIPLE`.
     """
-    utility = pad_races(ensemble["utility"].values)
+    log_strength = pad_races(ensemble["utility"].values)
     drawn = scenario_running_order(ensemble, REFERENCE_SCENARIOS)
     return RaceCurves(
-        order=tabulate_orders(utility, pad_races(observed.running_order)[:, None, :])[:, 0],
+        order=tabulate_orders(log_strength, pad_races(observed.running_order)[:, None, :])[:, 0],
         incident=tabulate_incidents(
             pad_races(ensemble["incident_logit"].values),
             pad_races(ensemble["chaos_scale"].values),
             pad_races((observed.finish_position > 0) & (observed.running_order == 0)),
             pad_races(car_mask(ensemble).values),
         ),
-        reference_order=tabulate_orders(utility, pad_races(drawn)),
+        reference_order=tabulate_orders(log_strength, pad_races(drawn)),
     )
 
 
-def tabulate_orders(utility: NDArray, running_order: NDArray) -> NDArray[np.float32]:
+def tabulate_orders(log_strength: NDArray, running_order: NDArray) -> NDArray[np.float32]:
     """Tabulate running orders over `LOG_SHARPNESS_BOX`, 0 at log sharpness 0.
 
     Parameters
     ----------
-    utility : array, shape (race, driver)
+    log_strength : array, shape (race, driver)
     running_order : array of int, shape (race, scenario, driver)
         1 for the first of the running cars, 0 for the others.
 
@@ -156,7 +156,7 @@ def tabulate_orders(utility: NDArray, running_order: NDArray) -> NDArray[np.floa
     array, shape (race, scenario, coefficient)
     """
     nodes = chebyshev_nodes(*LOG_SHARPNESS_BOX, N_SHARPNESS_NODES)
-    coefficients = fit_coefficients(_order_values(utility, running_order, nodes))
+    coefficients = fit_coefficients(_order_values(log_strength, running_order, nodes))
     return centre(coefficients, *LOG_SHARPNESS_BOX)[0].astype(np.float32)
 
 
@@ -187,15 +187,15 @@ def pad_races(values: NDArray) -> NDArray:
 
 
 @jax.jit
-def _order_values(utility: Array, running_order: Array, log_sharpness: Array) -> Array:
+def _order_values(log_strength: Array, running_order: Array, log_sharpness: Array) -> Array:
     """Log-likelihood of running orders (race, scenario, driver) at each node: (race, scenario, node)."""
 
-    def one(strength: Array, rank: Array) -> Array:
+    def at_nodes(log_strength: Array, rank: Array) -> Array:
         order = slots_in_order(rank)
-        sharpened = jnp.exp(log_sharpness)[:, None] * strength[order]
+        sharpened = jnp.exp(log_sharpness)[:, None] * log_strength[order]
         return log_probability(sharpened, jnp.broadcast_to((rank > 0)[order], sharpened.shape))
 
-    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(utility, running_order)
+    return jax.vmap(jax.vmap(at_nodes, in_axes=(None, 0)))(log_strength, running_order)
 
 
 @jax.jit
@@ -210,8 +210,8 @@ def _incident_values(logit: Array, chaos_scale: Array, out: Array, car: Array, s
 def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
     """Fit the likelihood to orders drawn from the ensemble itself.
 
-    A calibrated ensemble with team effects or another noise law does not look like slope 1 to a bare
-    reverse Plackett-Luce likelihood. It looks like this, and observed slopes are read relative to it.
+    Under the plain reverse Plackett-Luce likelihood, a calibrated ensemble with team effects or another noise
+    law does not have slope 1. Its own sharpness is the reference of the observed slopes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Applying a latent fit: the change of each race's scenarios, the recalibrated forecast, the backtest."""
+"""Recalibration of scenarios by a latent fit: recalibrated forecasts, and the next race's posterior."""
 
 import numpy as np
 import xarray as xr
@@ -12,10 +12,10 @@ from calibration_pipeline.scenarios.network.model import Recalibration
 def draw_recalibrations(
     fit: xr.DataTree, races: xr.Dataset, n_scenarios: int, seed: int
 ) -> dict[int, Recalibration]:
-    """Draw what a fit changes in every scenario of the races whose fold it covers.
+    """Draw the recalibration of every scenario, for the races whose fold has a fit.
 
-    A scenario takes one draw of the posterior, so that the uncertainty of the fit is in the ensemble, and
-    its own race-level noise.
+    Each scenario has its own posterior draw and race-level noise, so that the ensemble contains the uncertainty
+    of the fit.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def draw_recalibrations(
     Returns
     -------
     dict
-        race_id -> `Recalibration` of arrays (scenario). Races of a fold without a fit are not in it: their
-        forecast stays raw.
+        race_id -> `Recalibration` of arrays (scenario). Races of a fold without a fit are missing:
+        their forecast stays raw.
     """
     walk = fit["walk_forward"].to_dataset()
     fitted = set(walk["fold"].values.tolist())
@@ -45,8 +45,8 @@ def draw_recalibrations(
 def recalibrate(races: xr.DataTree, fit: xr.DataTree, seed: int) -> xr.Dataset:
     """Return the recalibrated forecast of an archetype's races.
 
-    Races are drawn again from the networks that drew them. The cars of a user's own scenarios, which no
-    network drew, are ranked again. Races of a fold without a fit keep the raw scenarios.
+    Races of the causal network are redrawn from the networks of their folds. A user's own scenarios are
+    re-ranked. Races of a fold without a fit keep the raw scenarios.
 
     Parameters
     ----------
@@ -71,15 +71,14 @@ def recalibrate(races: xr.DataTree, fit: xr.DataTree, seed: int) -> xr.Dataset:
 
 
 def next_race_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset | None:
-    """Return the posterior that applies to a race that has not run, by the backtest's procedure.
+    """Return the calibration posterior of the next race, chosen as in the backtest.
 
     Parameters
     ----------
     fit : xarray.DataTree
         `CalibrationPosterior`.
     fold : str
-        Fold of the next race. Where its fold has run races of the archetype, their fit applies; else
-        the latest.
+        Fold of the next race. The fold's fit applies where there is one; else the latest fit.
     season : int
 
     Returns
@@ -98,7 +97,7 @@ def next_race_posterior(fit: xr.DataTree, fold: str, season: int) -> xr.Dataset 
 
 
 def draw_recalibration(posterior: xr.Dataset, race: int, n_scenarios: int, seed: int) -> Recalibration:
-    """Draw what a fit changes in every scenario of one race, as `draw_recalibrations` does.
+    """Draw the recalibration of every scenario of one race, as `draw_recalibrations` does.
 
     Parameters
     ----------

@@ -1,17 +1,16 @@
-r"""Recalibrated scenarios of a user's ensemble: the cars of each scenario are ranked again.
+r"""Recalibration of a user's scenarios by re-ranking the cars of each scenario.
 
-A scenario is taken as :math:`x_i = u_i + r_i` with the recovered utilities u and residuals r. Given the order
-the residuals are drawn from their law (`draw_scores`); ranking by :math:`s u_i + r_i` is then the race that
-the same luck would have made of sharpness s. An ensemble with dependence between cars keeps it, in its
-residuals; at s = 1 every scenario comes back as it was.
+A scenario has scores :math:`x_i = u_i + r_i` with recovered log-strengths u and residuals r. Given the order,
+the residuals are drawn from their law (`draw_scores`). The recalibrated order ranks :math:`s u_i + r_i`: the
+same luck at sharpness s. The residuals keep dependence between cars. At s = 1 every scenario is unchanged.
 
-The law of the user's luck is not known. It is taken as a mixture of the reverse Plackett-Luce (bad luck has
-the heavy tail) and its mirror image, the ordinary one (good luck has), in the share that the race's scenarios
-are likeliest under; symmetric luck, as the normal, comes out as about half of each.
+The law of the user's luck is unknown. It is modelled as a mixture of the reverse Plackett-Luce law (bad luck
+has the heavy tail) and its mirror image, the ordinary law (good luck has the heavy tail). The share is the
+maximum-likelihood estimate from the race's scenarios; for symmetric luck, such as normal, it is about a half.
 
-Retirements follow likewise: from a scenario's retirements its chaos is drawn, and cars retire, or run on, as
-the shifted logit makes them more or less likely to (thinning, Lewis & Shedler 1979, Nav. Res. Logist. Q.
-26:403, doi:10.1002/nav.3800260304).
+Retirements are recalibrated likewise: a scenario's chaos is drawn given its retirements. Cars then retire or
+run on by thinning with the shifted logit (Lewis & Shedler 1979, Nav. Res. Logist. Q. 26:403,
+doi:10.1002/nav.3800260304).
 """
 
 from collections.abc import Mapping
@@ -27,13 +26,13 @@ from calibration_pipeline.stats.quadrature import gauss_hermite
 from calibration_pipeline.stats.ranking import first_to_last
 
 ORDER_OUTCOMES = ("laps_completed", "laps_led", "fastest_laps")
-"""Outcomes of cars that no longer belong to them once the order has changed."""
+"""Outcomes of cars that are unknown in a changed order."""
 STREAM = 7
 MIXTURE_STEPS = 30
 
 
 def rerank_races(ensemble: xr.Dataset, recalibration: Mapping[int, Recalibration], seed: int) -> xr.Dataset:
-    """Rank the cars of every scenario again.
+    """Re-rank the cars of every scenario.
 
     Parameters
     ----------
@@ -42,13 +41,13 @@ def rerank_races(ensemble: xr.Dataset, recalibration: Mapping[int, Recalibration
     recalibration : mapping
         race_id -> `Recalibration` with arrays (scenario). Races that are missing keep their scenarios.
     seed : int
-        A race's scenarios are the same for the same seed, whatever other races there are.
+        A race's scenarios depend on the seed, and not on the other races.
 
     Returns
     -------
     xarray.Dataset
-        The ensemble with finish_position and running changed, and without `ORDER_OUTCOMES`: who led a lap
-        in another order is not known. Without `running` retirements are left alone.
+        The ensemble with recalibrated finish_position and running, without `ORDER_OUTCOMES`: they are
+        unknown in another order. An ensemble without `running` keeps its retirements.
     """
     finish = ensemble["finish_position"].values.copy()
     running = ensemble["running"].values.copy() if "running" in ensemble else None
@@ -58,7 +57,7 @@ def rerank_races(ensemble: xr.Dataset, recalibration: Mapping[int, Recalibration
             continue
         change = recalibration[race]
         rng = np.random.default_rng([seed, race, STREAM])
-        utility = ensemble["utility"].values[r, :n].astype(np.float64)
+        log_strength = ensemble["utility"].values[r, :n].astype(np.float64)
         before = after = np.ones((len(finish[r]), n), bool)
         if running is not None:
             before = running[r, :, :n].copy()
@@ -67,7 +66,7 @@ def rerank_races(ensemble: xr.Dataset, recalibration: Mapping[int, Recalibration
             after = shift_incidents(before, at_no_chaos, chaos_scale, np.asarray(change.incident_shift), rng)
             running[r, :, :n] = after
         sharpness = np.exp(np.asarray(change.log_sharpness, np.float64))
-        finish[r, :, :n] = rerank(finish[r, :, :n], before, after, utility, sharpness, rng)
+        finish[r, :, :n] = rerank(finish[r, :, :n], before, after, log_strength, sharpness, rng)
     changed = {"finish_position": finish} | ({} if running is None else {"running": running})
     kept = ensemble.drop_vars(ORDER_OUTCOMES, errors="ignore")
     return kept.assign({name: (ensemble[name].dims, values) for name, values in changed.items()})
@@ -77,22 +76,22 @@ def rerank(
     finish: NDArray,
     before: NDArray[np.bool_],
     after: NDArray[np.bool_],
-    utility: NDArray,
+    log_strength: NDArray,
     sharpness: NDArray,
     rng: np.random.Generator,
 ) -> NDArray[np.int16]:
-    """Rank one race's cars again, scenario by scenario.
+    """Re-rank one race's cars, scenario by scenario.
 
-    Cars that stay out keep their places. The other places go to the running cars, by score; cars that are
-    newly out fall behind them, to a random depth among the retired.
+    Cars that stay retired keep their positions. The other positions go to the running cars, by score. Newly
+    retired cars fall behind them, to a random depth among the retired.
 
     Parameters
     ----------
     finish : array of int, shape (scenario, car)
         A permutation of 1..n in every scenario.
     before, after : array of bool, shape (scenario, car)
-        Which cars were running, and which are now; at least one in every scenario.
-    utility : array, shape (car)
+        Whether a car runs before and after recalibration; at least one does in every scenario.
+    log_strength : array, shape (car)
         Under the reverse Plackett-Luce.
     sharpness : array, shape (scenario)
     rng : numpy.random.Generator
@@ -100,10 +99,10 @@ def rerank(
     Returns
     -------
     array of int16, shape (scenario, car)
-        At sharpness 1, and with the same cars running, `finish`.
+        Equal to `finish` at sharpness 1 with the same running cars.
     """
     n_scenarios, n_cars = finish.shape
-    score = sharpen(running_order(finish, before), utility, sharpness, rng)
+    score = sharpen(running_order(finish, before), log_strength, sharpness, rng)
     place = np.arange(1, n_cars + 1)
     by_finish = finish.argsort(axis=1)
     still_out = np.take_along_axis(~before & ~after, by_finish, axis=1)
@@ -115,7 +114,7 @@ def rerank(
     newly_out = before & ~after
     if newly_out.any():
         depth = np.where(newly_out, rng.random(finish.shape), depth)
-    # First the running by score, then the retired by depth; ties, which rounding can make, as they were.
+    # Running cars by score, then retired cars by depth. Ties from rounding keep the finish order.
     key = np.take_along_axis(np.where(after, -score, np.inf), by_finish, axis=1)
     depth = np.take_along_axis(np.where(after, 0.0, depth), by_finish, axis=1)
     sequence = np.take_along_axis(by_finish, np.lexsort((depth, key), axis=1), axis=1)
@@ -125,15 +124,15 @@ def rerank(
 
 
 def sharpen(
-    order: NDArray, utility: NDArray, sharpness: NDArray, rng: np.random.Generator
+    order: NDArray, log_strength: NDArray, sharpness: NDArray, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw scores that made an order, and give them another sharpness.
+    """Draw scores given an order, and change their sharpness.
 
     Parameters
     ----------
     order : array of int, shape (scenario, car)
         Ranks of the running cars, 0 for the others.
-    utility : array, shape (car)
+    log_strength : array, shape (car)
         Under the reverse Plackett-Luce.
     sharpness : array, shape (scenario)
     rng : numpy.random.Generator
@@ -145,16 +144,16 @@ def sharpen(
     """
     mirrored = np.where(order > 0, order.max(axis=1, keepdims=True) + 1 - order, 0)
     slowness = recover_utilities(mirrored)
-    gain = log_probability(order, utility) - log_probability(mirrored, slowness)
+    gain = log_probability(order, log_strength) - log_probability(mirrored, slowness)
     has_bad_luck = rng.random(len(order)) < _share_of_first(gain)
     more = (sharpness - 1)[:, None]
-    bad_luck = draw_scores(order, utility, rng) + more * utility
+    bad_luck = draw_scores(order, log_strength, rng) + more * log_strength
     good_luck = -draw_scores(mirrored, slowness, rng) - more * slowness
     return np.where(has_bad_luck[:, None], bad_luck, good_luck)
 
 
 def _share_of_first(gain: NDArray) -> NDArray[np.float64]:
-    """Probability of each scenario that it is from the first of two laws, mixed in the likeliest share.
+    """Posterior probability of each scenario under the first law of a two-law mixture with fitted share.
 
     By EM (Dempster, Laird & Rubin 1977, sec. 4.3); `gain` is the log-likelihood under the first less that
     under the second, (scenario).
@@ -166,29 +165,29 @@ def _share_of_first(gain: NDArray) -> NDArray[np.float64]:
     return expit(gain + prior_logit)
 
 
-def log_probability(order: NDArray, utility: NDArray) -> NDArray[np.float64]:
+def log_probability(order: NDArray, log_strength: NDArray) -> NDArray[np.float64]:
     """Log-probability of each scenario's running order under the reverse Plackett-Luce law: (scenario).
 
     Parameters
     ----------
     order : array of int, shape (scenario, car)
         Ranks of the running cars, 0 for the others.
-    utility : array, shape (car)
+    log_strength : array, shape (car)
     """
-    _, inside, slowness, log_rate = _rates(order, utility)
+    _, inside, slowness, log_rate = _rates(order, log_strength)
     return np.subtract(slowness, log_rate, out=np.zeros(order.shape), where=inside).sum(axis=1)
 
 
-def _rates(order: NDArray, utility: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def _rates(order: NDArray, log_strength: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Cars first to last, which of them run, their -u, and the log of the summed e^-u up to each."""
     cars = first_to_last(order)
     inside = np.take_along_axis(order > 0, cars, axis=1)
-    slowness = np.where(inside, -utility[cars], -np.inf)
+    slowness = np.where(inside, -log_strength[cars], -np.inf)
     return cars, inside, slowness, np.logaddexp.accumulate(slowness, axis=1)
 
 
-def draw_scores(order: NDArray, utility: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
-    r"""Draw the scores that made an order, from their law given the order.
+def draw_scores(order: NDArray, log_strength: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+    r"""Draw scores from their law given an order.
 
     Under the reverse Plackett-Luce :math:`x_i = u_i - G_i`, so :math:`e^{x_i}` is exponential with rate
     :math:`w_i = e^{-u_i}`: a clock, and the first to ring is the last car's. The gaps between rings are
@@ -199,21 +198,21 @@ def draw_scores(order: NDArray, utility: NDArray, rng: np.random.Generator) -> N
     ----------
     order : array of int, shape (scenario, car)
         Ranks of the running cars, 0 for the others.
-    utility : array, shape (car)
+    log_strength : array, shape (car)
     rng : numpy.random.Generator
 
     Returns
     -------
     array, shape (scenario, car)
         Scores in the order of `order`, the first car's largest. Cars that did not run have a score from
-        the law without an order, u - G.
+        the unconditional law, u - G.
     """
-    cars, inside, _, log_rate = _rates(order, utility)
+    cars, inside, _, log_rate = _rates(order, log_strength)
     log_gap = np.where(inside, np.log(rng.exponential(size=order.shape)) - log_rate, -np.inf)
     ordered = np.logaddexp.accumulate(log_gap[:, ::-1], axis=1)[:, ::-1]
     score = np.empty(order.shape)
     np.put_along_axis(score, cars, ordered, axis=1)
-    return np.where(order > 0, score, utility - rng.gumbel(size=order.shape))
+    return np.where(order > 0, score, log_strength - rng.gumbel(size=order.shape))
 
 
 def shift_incidents(
@@ -223,11 +222,11 @@ def shift_incidents(
     shift: NDArray,
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Retire cars, or let retired cars run on, as a shift of the incident logit asks for.
+    """Retire running cars, or let retired cars run on, by a shift of the incident logit.
 
-    A scenario's chaos is drawn from its law given who retired. It makes p of each car's logit, and p' of the
-    shifted one: a running car retires with probability (p' - p) / (1 - p), a retired one runs on with 1 - p'
-    / p. At shift 0 nothing changes.
+    A scenario's chaos is drawn given its retirements. At this chaos a car retires with probability p, and p'
+    with the shifted logit. A running car retires with probability (p' - p) / (1 - p), a retired car runs on
+    with 1 - p' / p. At shift 0 nothing changes.
 
     Parameters
     ----------
@@ -241,7 +240,7 @@ def shift_incidents(
     Returns
     -------
     array of bool, shape (scenario, car)
-        A scenario whose cars would all retire stays as it was.
+        A scenario whose cars would all retire is unchanged.
     """
     chaos = _draw_chaos(running, incident_logit, chaos_scale, rng)
     at = incident_logit + chaos_scale * chaos[:, None]
@@ -256,7 +255,7 @@ def shift_incidents(
 def _draw_chaos(
     running: NDArray[np.bool_], incident_logit: NDArray, chaos_scale: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw each scenario's chaos, one of the quadrature's nodes, given who retired: (scenario)."""
+    """Draw each scenario's chaos, one of the quadrature's nodes, given its retirements: (scenario)."""
     nodes, weights = gauss_hermite()
     at = incident_logit[:, None] + chaos_scale * nodes
     log_probability = running @ log_expit(-at) + ~running @ log_expit(at) + np.log(weights)

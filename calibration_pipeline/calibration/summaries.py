@@ -1,4 +1,4 @@
-"""Summaries of an archetype's fits as frames, for plots, checks and reports."""
+"""Summary frames of an archetype's fits, for plots, checks and reports."""
 
 import numpy as np
 import polars as pl
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 INTERVAL = 0.95
 SCALARS = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
 INFORMED = 0.2
-"""Contraction from which on a parameter is called informed by the data: its standard deviation is then at
-most 0.9 of the prior's. The Monte Carlo error of a contraction is about 0.04."""
+"""Smallest contraction of a parameter that the data inform: its standard deviation is then at most 0.9 of the
+prior's. The Monte Carlo error of a contraction is about 0.04."""
 PREDICTIVE_CHECKS = {
     "archetype": pl.String,
     "statistic": pl.String,
@@ -44,7 +44,7 @@ def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
 
 
 def slope_by_season(fit: xr.DataTree, archetype: str) -> pl.DataFrame:
-    """Calibration slope of every season of a fit, the coming one last.
+    """Calibration slope of every season of a fit, and of the season after the last.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def identification(fit: xr.DataTree) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        archetype, parameter (`log_slope[2021]` for the log slope of a season, the coming one last), mean,
+        archetype, parameter (`log_slope[2021]` for the log slope of a season), mean,
         lower, upper (95 % highest density), contraction = 1 - posterior variance / prior variance (Schad,
         Betancourt and Vasishth 2021, https://doi.org/10.1037/met0000275): near 0 the posterior is the prior;
         informed, whether it is at least `INFORMED`.
     """
-    import arviz as az  # imported late: code that only reads stored diagnostics does not need it
+    import arviz as az  # imported lazily: code that only reads stored diagnostics does not need it
 
     after = _scalar_draws(fit["posterior"].to_dataset())
     before = _scalar_draws(fit["prior"].to_dataset())
@@ -166,7 +166,7 @@ def predictive_checks(fit: xr.DataTree) -> pl.DataFrame:
 
 
 def worst_convergence(convergence: pl.DataFrame) -> dict[str, float]:
-    """Return the worst diagnostics of all fits; nothing where there is no fit.
+    """Return the worst diagnostics of all fits; an empty dict without fits.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Likelihood surfaces: races as smooth functions of log sharpness and race-level noise.
 
-Whatever their number, races of a season enter the latent map only through these two numbers. Each race's
-surface is tabulated on a grid once, surfaces of races are added up, and the sum is read by cubic B-splines
-(Unser 1999, doi:10.1109/79.799930), so that a sampler's step costs the same for ten races and for a thousand.
+The likelihood of a season's running orders depends only on these two parameters. Each race's surface is
+tabulated on a grid once. The surfaces of races are summed, and the sum is interpolated by cubic B-splines (Unser
+1999, doi:10.1109/79.799930), so that the cost of a sampler's step does not depend on the number of races.
 """
 
 import jax
@@ -23,13 +23,13 @@ N_NOISE_NODES = 61
 N_LOG_SHARPNESS = round((LOG_SHARPNESS_BOX[1] - LOG_SHARPNESS_BOX[0]) / STEP) + 1
 N_NOISE = round(LARGEST_NOISE / STEP) + 1
 PARTS = 20
-"""Of a step. All nodes of the noise, at every point of the grid, are multiples of a part."""
+"""Parts of a step. All noise nodes, at every grid point, are multiples of a part."""
 POINT = PARTS * np.arange(N_LOG_SHARPNESS)
 NODE = np.outer(np.arange(N_NOISE), even_nodes(N_NOISE_NODES)[0] * PARTS).round().astype(int)
 
 
 def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
-    """Tabulate races.
+    """Tabulate the likelihood surfaces of races.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
     Returns
     -------
     array, shape (race, log sharpness, noise)
-        Spline coefficients; sums of them over races are what `read_surfaces` reads.
+        Spline coefficients; `read_surfaces` reads them, or sums of them over races.
     """
     blocks = np.split(order, range(RACES_MULTIPLE, len(order), RACES_MULTIPLE))
     return np.concatenate([_spline_coefficients(np.asarray(_grid_values(block))) for block in blocks])
 
 
 def _spline_coefficients(values: NDArray) -> NDArray[np.float32]:
-    """Coefficients of surfaces through values (race, log sharpness, noise), with more at each edge."""
+    """Coefficients of surfaces through values (race, log sharpness, noise), padded at each edge."""
     for axis in (1, 2):
         values = spline_filter1d(values, order=3, axis=axis, mode="mirror")
     return np.pad(values.astype(np.float32), ((0, 0), (1, 2), (1, 2)), mode="reflect")
@@ -68,19 +68,19 @@ def _grid_values(order: Array) -> Array:
 
 
 def read_surfaces(coefficients: AnyArray, log_sharpness: AnyArray, noise: AnyArray) -> Array:
-    """Read each surface at its own point.
+    """Interpolate each surface at its own point.
 
     Parameters
     ----------
     coefficients : array, shape (..., log sharpness, noise)
-        As made by `tabulate_surfaces`, or sums of them.
+        As returned by `tabulate_surfaces`, or sums of them.
     log_sharpness : array, shape (...)
     noise : array, broadcastable to (...)
 
     Returns
     -------
     array, shape (...)
-        Beyond the grid the surface continues level; see `latent.mass_outside`.
+        The surface is constant beyond the grid; see `latent.mass_outside`.
     """
     lower, upper = LOG_SHARPNESS_BOX
     x = (jnp.clip(log_sharpness, lower, upper) - lower) / STEP

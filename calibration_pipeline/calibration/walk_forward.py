@@ -1,7 +1,7 @@
 """Latent fits of one archetype: for every fold on the races before it, and on all races (`latest`).
 
-A fit is one DataTree. Its root groups are the latest fit, as ArviZ knows them; the group `walk_forward` holds
-the posterior that each fold's races were recalibrated with, `convergence` how well all of them were sampled.
+An archetype's fits are one DataTree. Its root groups are ArviZ's groups of the latest fit. The group
+`walk_forward` has the posterior of each fold, `convergence` the diagnostics of all fits.
 """
 
 import logging
@@ -64,7 +64,7 @@ def fit_archetype(
     n_chains: int = 4,
     seed: int = 42,
 ) -> xr.DataTree:
-    """Fit the latent map of one archetype, for every fold and for what comes after them.
+    """Fit the latent map of one archetype, for every fold and on all races.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def fit_archetype(
         `RaceResults` of at least these races.
     archetype : Archetype
     seasons : list of int
-        Seasons of the walk, in order; one more is added for what comes.
+        Seasons of the walk, in order; the season after the last is added.
     n_warmup, n_samples, n_chains, seed
-        As for NUTS; at least 500 draws a chain, because the result is kept.
+        As for NUTS; at least 500 draws a chain, because the fit is stored.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def fit_archetype(
         If `n_samples` is below 500, or a car of the ensemble has no result.
     """
     if n_samples < 500:
-        raise ValueError(f"Argument n_samples must be at least 500 where a fit is kept, got {n_samples}.")
+        raise ValueError(f"Argument n_samples must be at least 500 for a stored fit, got {n_samples}.")
     observed = observe(ensemble, race_results)
     curves = tabulate(ensemble, observed)
     surfaces = tabulate_surfaces(curves.order)
@@ -105,7 +105,7 @@ def fit_archetype(
 
     race_order = ensemble["race_order"].values
     folds = {}
-    for fold in dict.fromkeys(ensemble["fold"].values):  # in time
+    for fold in dict.fromkeys(ensemble["fold"].values):  # in order of time
         seen = race_order < race_order[ensemble["fold"].values == fold].min()
         if seen.sum() >= MIN_CALIBRATION_RACES:
             folds[str(fold)] = _fold_posterior(fit(seen)[0], seasons, race_order[seen])
@@ -135,7 +135,7 @@ def fit_archetype(
 
 
 def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]) -> Evidence:
-    """Gather the evidence of one archetype's races, as far as they are seen.
+    """Gather the evidence of one archetype's seen races.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
 
 
 def season_labels(seasons: list[int]) -> list[int]:
-    """Seasons of the walk: those given and the coming one."""
+    """Seasons of the walk: the given ones and the season after the last."""
     return [*seasons, seasons[-1] + 1]
 
 
@@ -204,7 +204,7 @@ def _convergence(folds: dict[str, xr.Dataset], latest: xr.DataTree) -> xr.Datase
 
 
 def n_divergences(fit: xr.DataTree) -> int:
-    """Return how many transitions of a tree's latest fit diverged."""
+    """Return the number of divergent transitions of a tree's latest fit."""
     return int(fit["sample_stats"]["diverging"].sum())
 
 
@@ -229,9 +229,9 @@ def _latest_tree(
 
     def predictive(samples: dict[str, NDArray]) -> xr.Dataset:
         few = {name: np.concatenate(thin(values, PREDICTIVE_DRAWS)) for name, values in samples.items()}
-        drawn_anew = replicate(ensemble, observed, season, evidence.reference, few, seed=n_races)
+        replicated = replicate(ensemble, observed, season, evidence.reference, few, seed=n_races)
         return by_race(
-            {name: v.reshape(shape[0], PREDICTIVE_DRAWS, n_races) for name, v in drawn_anew.items()}
+            {name: v.reshape(shape[0], PREDICTIVE_DRAWS, n_races) for name, v in replicated.items()}
         )
 
     result = log_likelihood(evidence, drawn["log_slope"], drawn["noise_sigma"], drawn["intercept"])
@@ -258,7 +258,7 @@ def _latest_tree(
 
 
 def prior_draws(n_seasons: int, n_draws: int) -> dict[str, NDArray[np.float32]]:
-    """Draw the parameters from their prior: the model without evidence.
+    """Draw the parameters from their prior, by the model without evidence.
 
     Parameters
     ----------
@@ -296,12 +296,12 @@ def log_likelihood(
 
 @jax.jit
 def _log_likelihood(evidence: Evidence, drawn: tuple[Array, Array, Array]) -> Array:
-    def one(draw: tuple[Array, Array, Array]) -> Array:
+    def at_draw(draw: tuple[Array, Array, Array]) -> Array:
         return log_likelihood_by_race(evidence, *draw)
 
-    return jax.lax.map(lambda chain: jax.lax.map(one, chain, batch_size=LOG_LIKELIHOOD_BATCH), drawn)
+    return jax.lax.map(lambda chain: jax.lax.map(at_draw, chain, batch_size=LOG_LIKELIHOOD_BATCH), drawn)
 
 
 def thin(values: NDArray, n_draws: int) -> NDArray:
-    """Pick evenly spaced draws of (chain, draw, ...): (chain, n_draws, ...)."""
+    """Select evenly spaced draws of (chain, draw, ...): (chain, n_draws, ...)."""
     return values[:, np.linspace(0, values.shape[1] - 1, n_draws).round().astype(int)]

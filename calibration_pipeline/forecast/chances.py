@@ -1,12 +1,11 @@
 """Probabilities of the next race by car and event, with Monte Carlo errors and intervals.
 
-A forecast probability is a mean over scenarios, each with its own draw of the calibration's posterior. Two
-things are unsure about it. The Monte Carlo error, from the finite number of scenarios, is
-sqrt(p (1 - p) / n). The interval is that of the probability under a known calibration: scenarios
-are drawn again with one posterior draw each time, all with the same random numbers (Glasserman & Yao 1992,
-doi:10.1287/mnsc.38.6.884), so that what differs is the calibration. It holds 90 % of these probabilities, set
-around the forecast. The uncertainty of the causal network's own parameters is in the probability, not in
-the interval.
+A forecast probability is a mean over scenarios, each with its own draw of the calibration's posterior. It has
+two uncertainties. The Monte Carlo error, from the finite number of scenarios, is sqrt(p (1 - p) / n). The
+interval covers the calibration: scenarios are redrawn with one posterior draw at a time. All redraws have the
+same random numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration differs. The
+interval holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the causal network's
+parameters is in the probability, not in the interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ CHANCES = ("win", "top5", "top10", "dnf")
 FINISH_QUANTILES = {"finish_median": 0.5, "finish_lower": 0.1, "finish_upper": 0.9}
 
 type Simulate = Callable[[Recalibration | None, int], xr.Dataset]
-"""Recalibration of arrays (scenario), None for none, and number of scenarios -> ensemble of the one race."""
+"""Recalibration of arrays (scenario) or None, and number of scenarios -> ensemble of one race."""
 
 
 def recalibration_of_each_fit(
@@ -56,7 +55,7 @@ def recalibration_of_each_fit(
 def chances_by_fit(
     simulate: Simulate, posterior: xr.Dataset, events: Sequence[Event], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what each of `FITS` posterior draws says: chances (fit, car, chance) and events (fit, event)."""
+    """Return the probabilities under `FITS` posterior draws: cars (fit, car, chance), events (fit, event)."""
     cars, happens = [], []
     for change in recalibration_of_each_fit(posterior, FITS, SCENARIOS_A_FIT, seed):
         ensemble = simulate(change, SCENARIOS_A_FIT)
@@ -67,7 +66,7 @@ def chances_by_fit(
 
 
 def interval_around(estimate: NDArray, by_fit: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the ends of the interval of probabilities: the spread over fits, set around the estimate.
+    """Return the ends of the interval of probabilities: quantiles over fits, shifted to the estimate.
 
     Parameters
     ----------
@@ -80,14 +79,14 @@ def interval_around(estimate: NDArray, by_fit: NDArray) -> tuple[NDArray, NDArra
 
 
 def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
-    """Return the chances of every car of the forecast's one race.
+    """Return the probabilities of every car of the forecast's race.
 
     Parameters
     ----------
     forecast : xarray.Dataset
         `ScenarioEnsemble` of one race.
     by_fit : array, shape (fit, car, chance), optional
-        As returned by `chances_by_fit`; None where nothing was recalibrated, and there is no interval.
+        As returned by `chances_by_fit`; None for a raw forecast, which has no interval.
 
     Returns
     -------
@@ -122,14 +121,14 @@ def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
 
 
 def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray | None) -> pl.DataFrame:
-    """Return how likely joint events are in the forecast's one race.
+    """Return the probabilities of joint events in the forecast's race.
 
     Parameters
     ----------
     forecast : xarray.Dataset
         `ScenarioEnsemble` of one race.
     events : sequence of Event
-        Those whose variables the forecast has, see `known_events`.
+        Events whose variables the forecast has, see `known_events`.
     by_fit : array, shape (fit, event), optional
         As returned by `chances_by_fit`.
 
@@ -164,7 +163,7 @@ def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray |
 
 
 def scenario_table(forecast: xr.Dataset) -> pl.DataFrame:
-    """Return the scenarios in long form, a row a scenario and car: `ForecastScenarios`, for an optimizer."""
+    """Return the scenarios in long form, one row a scenario and car: `ForecastScenarios`, for an optimizer."""
     race = _cars(forecast)
     shape = (race.sizes["scenario"], race.sizes["driver"])
 
@@ -193,7 +192,7 @@ def scenario_table(forecast: xr.Dataset) -> pl.DataFrame:
 
 
 def known_events(forecast: xr.Dataset, events: Sequence[Event]) -> list[Event]:
-    """Return the events of which the scenarios have the outcomes, and at least one case."""
+    """Return the events whose outcomes the scenarios have, with at least one case."""
     outcomes = scenario_outcomes(forecast, 0)
     known = [e for e in events if all(getattr(outcomes, name) is not None for name in e.needs)]
     return [event for event in known if event.evaluate(outcomes).shape[-1]]
@@ -205,7 +204,7 @@ def _cars(forecast: xr.Dataset) -> xr.Dataset:
 
 
 def _chances(forecast: xr.Dataset) -> NDArray[np.float64]:
-    """Return the shares of scenarios, (car, chance); NaN where the scenarios do not say who is running."""
+    """Return the shares of scenarios, (car, chance); dnf is NaN without the variable `running`."""
     race = _cars(forecast)
     finish = race["finish_position"].transpose("scenario", "driver").values
     if "running" in race:
@@ -213,7 +212,7 @@ def _chances(forecast: xr.Dataset) -> NDArray[np.float64]:
         dnf = out.mean(axis=0)
     else:
         dnf = np.full(finish.shape[1], np.nan)
-    return np.stack([*((finish <= places).mean(axis=0) for places in (1, 5, 10)), dnf], axis=1)
+    return np.stack([*((finish <= limit).mean(axis=0) for limit in (1, 5, 10)), dnf], axis=1)
 
 
 def _event_chance(outcomes: Outcomes, event: Event) -> tuple[float, float, int]:

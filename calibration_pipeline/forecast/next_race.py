@@ -1,4 +1,4 @@
-"""The forecast of the next race, by exactly the procedure that was backtested."""
+"""Forecast of the next race, by the procedure of the backtest."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -58,7 +58,7 @@ class Knowledge(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How scenarios are drawn: as the backtest's were."""
+    """Settings of the scenarios, the same as in the backtest."""
 
     n_scenarios: int
     fold_races: int | None
@@ -159,7 +159,7 @@ def _describe(entries: pl.DataFrame, known: Knowledge, fold_races: int | None) -
 
 
 def _simulator(next_race: NextRace, known: Knowledge, method: Method) -> Simulate:
-    """Return what draws the race from the network: on its grid, or on grids drawn where none is set."""
+    """Return the function that simulates the race from the network, on its grid or on drawn grids."""
     folds, seed = method.fold_races, method.seed
     race_id, season = int(str(next_race.race["race_id"])), int(str(next_race.race["season"]))
     network = known.network
@@ -181,7 +181,7 @@ def _simulator(next_race: NextRace, known: Knowledge, method: Method) -> Simulat
 
 
 def _rerank(own: xr.Dataset, seed: int, change: Recalibration | None, n: int) -> xr.Dataset:
-    """Return the first n of a user's own scenarios, their cars ranked again."""
+    """Return the first n of a user's own scenarios, re-ranked."""
     some = own.isel(scenario=slice(n))
     if change is None:
         return some
@@ -194,17 +194,17 @@ def forecast_notes(forecast: xr.Dataset) -> list[str]:
     if forecast.sizes["race"] == 0:
         return [str(forecast.attrs.get("why", NONE_ANNOUNCED))]
     n_races = int(forecast.attrs[CALIBRATION_RACES])
-    kind = parse_archetype(str(forecast["archetype"].values[0])).label.lower()
+    archetype = parse_archetype(str(forecast["archetype"].values[0])).label.lower()
     calibrated = (
-        f"Calibrated with {n_races} earlier races of its kind ({kind})."
+        f"Calibrated with {n_races} earlier races of the archetype {archetype}."
         if n_races
-        else f"Not calibrated: too few earlier races of its kind ({kind})."
+        else f"Not calibrated: too few earlier races of the archetype {archetype}."
     )
     grid = (
         "The grid is set."
         if forecast.attrs[GRID] == "set"
-        else f"The grid is not set yet: {GRIDS} were drawn from how earlier grids followed form. "
-        "The forecasts that were judged knew theirs, so this one is less sure than they were."
+        else f"The grid is not set yet: {GRIDS} grids were drawn by form, as fitted to earlier grids. "
+        "The forecasts of the backtest knew their grid, so this forecast is less certain than they were."
     )
     files = "Scenarios for an optimizer: race_forecast.nc and forecast_scenarios.parquet in the store."
     return [calibrated, grid, files]

@@ -9,7 +9,7 @@ SUM_TOLERANCE = 1e-4
 
 
 def check_shapes(position: ArrayLike | None, probabilities: ArrayLike) -> None:
-    """Refuse tables that are not (n_races, n_drivers, n_positions), and positions that do not fit them."""
+    """Check that tables are (n_races, n_drivers, n_positions), and that the positions' shape matches."""
     shape = np.shape(probabilities)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(
@@ -23,7 +23,7 @@ def check_shapes(position: ArrayLike | None, probabilities: ArrayLike) -> None:
 
 
 def check_values(position: NDArray, probabilities: NDArray) -> None:
-    """Refuse positions outside 0..n (0 is padding), and rows of cars that are no distributions."""
+    """Check that positions are in 0..n (0 is padding), and that each car's row is a distribution."""
     n_positions = probabilities.shape[-1]
     bad = int((~((position >= 0) & (position <= n_positions) & (position == np.floor(position)))).sum())
     if bad:
@@ -59,7 +59,7 @@ def season_index(season: ArrayLike, n_races: int) -> tuple[NDArray, NDArray[np.i
 
 
 def check_parameters(samples: Mapping[str, ArrayLike], names: Iterable[str]) -> None:
-    """Refuse samples that lack a parameter."""
+    """Check that samples have all parameters."""
     missing = sorted(set(names) - set(samples))
     if missing:
         raise ValueError(f"Argument samples must have all parameters, got none for {', '.join(missing)}.")

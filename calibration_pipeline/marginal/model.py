@@ -1,7 +1,7 @@
-"""The marginal map's likelihood, tabulated: each race a surface over (log slope, intercept).
+"""Tabulated likelihood of the marginal map: for each race a surface over (log slope, intercept).
 
-The plain model in `calibration_pipeline.models` defines the map. Here belong its arithmetic, shared by
-both, the table of it that NUTS reads, and the check of one against the other.
+The plain model in `calibration_pipeline.models` defines the map. This module has the arithmetic of both models,
+the table that NUTS reads, and the table's error against the exact likelihood.
 """
 
 from typing import NamedTuple
@@ -29,23 +29,23 @@ from calibration_pipeline.stats.whitening import whitened_normal
 INTERCEPT_BOX = (-2.5, 2.5)
 PROBABILITY_FLOOR = 1e-6
 MAX_LOG_SLOPE = 20.0
-"""Slopes beyond are steps (or constants) in float32, and infinite soon after."""
+"""Log slopes are clipped at this: the map is a step function beyond it in float32, and overflows soon after."""
 
 
 class Races(NamedTuple):
-    """Finish probabilities and results as the map reads them; padding is marked, and never read.
+    """Finish probabilities and results of races, with masks of the padding, which is never read.
 
     Attributes
     ----------
     log_odds : (race, driver, position), logit of the predicted probability, 0 in padding
     is_car : (race, driver), bool
-    is_place : (race, position), bool: the field's places
+    is_position : (race, position), bool, whether the position exists in the field
     position : (race, driver), observed, 1-based, 0 in padding
     """
 
     log_odds: jax.Array
     is_car: jax.Array
-    is_place: jax.Array
+    is_position: jax.Array
     position: jax.Array
 
 
@@ -67,8 +67,8 @@ class Surfaces(NamedTuple):
 def as_races(position: ArrayLike, probabilities: ArrayLike) -> Races:
     """Mark the padding and take logits.
 
-    A slot whose position is 0 holds no car. A race's places end at the last one to which one of its
-    cars gives any probability, or in which one finished. Probabilities are clipped to
+    A slot whose position is 0 holds no car. A race's last position is the last to which one of its cars
+    gives any probability, or in which a car finished. Probabilities are clipped to
     [1e-6, 1 - 1e-6] before the logit.
 
     Parameters
@@ -79,17 +79,17 @@ def as_races(position: ArrayLike, probabilities: ArrayLike) -> Races:
     finish = jnp.asarray(position)
     is_car = finish > 0
     known = jnp.where(is_car[:, :, None], jnp.asarray(probabilities, dtype=float), 0.0)
-    place = jnp.arange(1, known.shape[-1] + 1)
-    last = jnp.max(jnp.where((known > 0).any(axis=1), place, 0), axis=1)
-    is_place = place <= jnp.maximum(last, finish.max(axis=1))[:, None]
+    column = jnp.arange(1, known.shape[-1] + 1)
+    last = jnp.max(jnp.where((known > 0).any(axis=1), column, 0), axis=1)
+    is_position = column <= jnp.maximum(last, finish.max(axis=1))[:, None]
     clipped = jnp.clip(known, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
-    inside = is_car[:, :, None] & is_place[:, None, :]
+    inside = is_car[:, :, None] & is_position[:, None, :]
     log_odds = jnp.where(inside, jnp.log(clipped) - jnp.log1p(-clipped), 0.0)
-    return Races(log_odds, is_car, is_place, finish)
+    return Races(log_odds, is_car, is_position, finish)
 
 
 def log_probabilities(races: Races, log_slope: ArrayLike, intercept: ArrayLike) -> jax.Array:
-    """Return log w_k of w_k = sigmoid(slope * logit p_k + intercept), renormalised over places.
+    """Return log w_k of w_k = sigmoid(slope * logit p_k + intercept), renormalised over positions.
 
     Parameters
     ----------
@@ -100,15 +100,15 @@ def log_probabilities(races: Races, log_slope: ArrayLike, intercept: ArrayLike) 
     Returns
     -------
     jax.Array, shape (race, driver, position)
-        -inf beyond the field's places.
+        -inf beyond the field's positions.
     """
     slope = jnp.exp(jnp.clip(log_slope, -MAX_LOG_SLOPE, MAX_LOG_SLOPE))[..., None, None]
     log_w = jax.nn.log_sigmoid(slope * races.log_odds + intercept)
-    return jax.nn.log_softmax(log_w, axis=-1, where=races.is_place[:, None, :])
+    return jax.nn.log_softmax(log_w, axis=-1, where=races.is_position[:, None, :])
 
 
 class FinishPosition(dist.CategoricalLogits):
-    """A categorical distribution over 1, 2, ..., n in place of 0, 1, ..., n - 1."""
+    """Categorical distribution over 1, 2, ..., n."""
 
     @dist.constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> dist.constraints.Constraint:
@@ -120,7 +120,7 @@ class FinishPosition(dist.CategoricalLogits):
         return super().sample(key, sample_shape) + 1
 
     def log_prob(self, value: ArrayLike) -> jax.Array:
-        """Log-probability of positions; what it is at 0 (padding) means nothing."""
+        """Log-probability of positions; undefined at 0 (padding)."""
         index = jnp.broadcast_to(
             jnp.maximum(value, 1) - 1, jnp.broadcast_shapes(jnp.shape(value), self.batch_shape)
         )
@@ -148,7 +148,7 @@ def mean_probabilities(races: Races, log_slope: ArrayLike, intercept: ArrayLike)
 
 @jax.jit
 def race_log_likelihood(races: Races, log_slope: ArrayLike, intercept: ArrayLike) -> jax.Array:
-    """Return the log-likelihood of each race's finish, race noise given: shape (race,)."""
+    """Return the log-likelihood of each race's finish, given its race noise: shape (race,)."""
     index = jnp.maximum(races.position - 1, 0)[..., None]
     chosen = jnp.take_along_axis(log_probabilities(races, log_slope, intercept), index, axis=-1)[..., 0]
     return jnp.where(races.is_car, chosen, 0.0).sum(axis=-1)
@@ -189,7 +189,7 @@ def tabulated_model(
     box : tuple
         Of the table, in log slope.
     estimate, information : jax.Array, shape (race,)
-        `curves.gaussian_summary` of each race at intercept 0; guides the sampler only.
+        `curves.gaussian_summary` of each race at intercept 0; it affects the sampler's coordinates only.
     membership : jax.Array, shape (season, race)
         1 where the race belongs to the season, else 0.
     """
@@ -249,7 +249,7 @@ def integrated_exactly(
 
 @jax.jit
 def _at_points(races: Races, points: jax.Array) -> jax.Array:
-    """Log-likelihoods (point, race) at points (log slope, intercept), one after the other."""
+    """Log-likelihoods (point, race) at points (log slope, intercept), in sequence."""
     return jax.lax.map(lambda point: race_log_likelihood(races, point[0], point[1]), points)
 
 

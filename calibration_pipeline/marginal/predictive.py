@@ -1,7 +1,7 @@
 """Predictions of a fitted marginal map for its own races: replicated finishes, log-likelihoods.
 
-The map is `marginal`'s. Here belong reading its parameters off draws and going through the draws; nothing
-is fitted.
+`marginal.model` defines the map. This module reads its parameters from draws, and evaluates the map at every
+draw; it fits nothing.
 """
 
 import jax
@@ -17,11 +17,11 @@ from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 
 TABLES = ((24, curves.LOG_SLOPE_BOX), (56, (-4.4, 4.4)))
-"""Nodes and box in log slope of the likelihood's table; the second for draws that leave the first."""
+"""Nodes and box in log slope of the likelihood's table; the second is for draws outside the first."""
 
 
 def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict[str, NDArray[np.float32]]:
-    """Read the marginal map's parameters off draws.
+    """Read the marginal map's parameters from draws.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict
 def replicate_finishes(
     races: marginal.Races, parameters: dict[str, NDArray[np.float32]], seed: int
 ) -> NDArray[np.int16]:
-    """Draw every car's finish once a posterior sample, with race noise of its own.
+    """Draw every car's finish position once for each posterior sample, with race noise.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def replicate_finishes(
     Returns
     -------
     ndarray, shape (sample, race, driver), int16
-        From 1; 0 in padding. Cars are drawn one by one, as the marginal map has them: two may share a place.
+        From 1; 0 in padding. The marginal map draws cars independently: two may have the same position.
     """
     keys = jax.random.split(jax.random.key(seed), parameters["intercept"].size)
     return np.asarray(_replicates(races, parameters, keys))

@@ -1,6 +1,6 @@
-"""Whether a sampler converged: rank-normalised split R-hat, effective sample sizes, divergences.
+"""Convergence diagnostics of a sampler: rank-normalised split R-hat, effective sample sizes, divergences.
 
-Thresholds live here. Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and
+The module also holds their thresholds. Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and
 localization, doi:10.1214/20-BA1221.
 """
 
@@ -23,7 +23,7 @@ ESS_GOOD = 400
 TAILS = (0.05, 0.95)
 """Tail ESS is the smaller effective sample size of these two quantiles (Vehtari et al. 2021, section 4.3)."""
 LATEST = "latest"
-"""How the fit on all races is called among those of the folds."""
+"""Label of the fit on all races, beside the names of the folds."""
 FLAT = "R-hat not computable: samples are flat (no chain dimension)"
 
 
@@ -37,11 +37,11 @@ class Convergence:
         parameter, r_hat, ess_bulk, ess_tail: one row a scalar parameter, `slope[2]` being the third of
         several slopes. Null where a diagnostic cannot be computed.
     divergences : int or None
-        Divergent transitions; None where the samples do not say.
+        Divergent transitions; None where the samples lack them.
     converged : bool
-        Whether nothing speaks against it.
+        Whether `reasons` is empty.
     reasons : list of str
-        Reasons against convergence, or against a judgement of it.
+        Thresholds that are missed, and diagnostics that cannot be computed.
     """
 
     table: pl.DataFrame
@@ -51,19 +51,19 @@ class Convergence:
 
 
 def judge_convergence(draws: Draws) -> Convergence:
-    """Return R-hat and effective sample sizes of every scalar parameter, and what they amount to.
+    """Compute R-hat and effective sample sizes of every scalar parameter, and judge convergence by them.
 
     Parameters
     ----------
     draws : Draws
-        Posterior draws; flat ones have no R-hat, and their effective sample sizes take them for one chain.
+        Posterior draws. Flat draws have no R-hat; their effective sample sizes treat them as one chain.
 
     Returns
     -------
     Convergence
     """
     table = _convergence_table(draws)
-    reasons = _doubts(draws, table)
+    reasons = _reasons_against(draws, table)
     divergences = None if draws.diverging is None else int(draws.diverging.sum())
     if divergences:
         reasons.append(f"Divergences must be 0, got {divergences}")
@@ -71,12 +71,12 @@ def judge_convergence(draws: Draws) -> Convergence:
 
 
 def convergence_group(fits: Mapping[str, tuple[Samples, int]]) -> xr.Dataset:
-    """Return the convergence of several fits of one model, as it is kept with them.
+    """Return the convergence diagnostics of several fits of one model, as stored beside them.
 
     Parameters
     ----------
     fits : mapping
-        Fold, or `LATEST` -> draws, and how many transitions of the whole fit diverged.
+        Fold, or `LATEST` -> draws, and the number of divergent transitions of the whole fit.
 
     Returns
     -------
@@ -129,14 +129,14 @@ def _scalar_names(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name}[{', '.join(map(str, index))}]" if index else name for index in np.ndindex(shape)]
 
 
-def _doubts(draws: Draws, table: pl.DataFrame) -> list[str]:
+def _reasons_against(draws: Draws, table: pl.DataFrame) -> list[str]:
     reasons: list[str] = []
     if not draws.has_chains:
         reasons.append(FLAT)
     elif draws.posterior.sizes["chain"] == 1:
         reasons.append("R-hat not computable: there is only one chain")
     elif unknown := table.filter(pl.col("r_hat").is_null())["parameter"].to_list():
-        reasons.append(f"R-hat not computable: too few draws, or all alike, of {', '.join(unknown)}")
+        reasons.append(f"R-hat not computable: too few draws, or constant draws, of {', '.join(unknown)}")
     reasons += _worst(
         table.filter(pl.col("r_hat") >= R_HAT_GOOD), "r_hat", f"R-hat must be below {R_HAT_GOOD}", 3
     )
@@ -147,7 +147,7 @@ def _doubts(draws: Draws, table: pl.DataFrame) -> list[str]:
 
 
 def _worst(failing: pl.DataFrame, column: str, rule: str, digits: int) -> list[str]:
-    """Return one line on the parameters that break a rule, the first three by name."""
+    """Return one line on the parameters that miss a threshold, the first three by name."""
     if failing.is_empty():
         return []
     shown = [

@@ -1,7 +1,6 @@
-"""Posterior draws in whatever form they come, as one dataset.
+"""Posterior draws of MCMC objects, DataTrees and dicts, converted to one dataset.
 
-A fit hands out its draws as an MCMC object, as a DataTree, or as a dict of arrays that keeps the chains apart
-or has joined them. This module converts them all to `Draws`. Summaries of draws belong elsewhere.
+The arrays of a dict have a chain dimension, or are flat. All forms are converted to `Draws`. Summaries of draws belong elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +27,11 @@ class Draws:
     Attributes
     ----------
     posterior : xarray.Dataset
-        Parameters with the leading dims (chain, draw); flat draws stand as one chain.
+        Parameters with the leading dims (chain, draw); flat draws are one chain.
     diverging : ndarray or None
-        Which draws ended a divergent trajectory, (chain, draw), bool; None where that was not passed.
+        Draws that ended a divergent trajectory, (chain, draw), bool; None where unknown.
     has_chains : bool
-        Whether the draws came by chain.
+        Whether the draws had a chain dimension.
     """
 
     posterior: xr.Dataset
@@ -41,7 +40,7 @@ class Draws:
 
 
 def read_draws(mcmc_samples: Samples) -> Draws:
-    """Return draws in the one form.
+    """Convert draws to `Draws`.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def read_draws(mcmc_samples: Samples) -> Draws:
 def posterior_group(
     mcmc: "MCMC", dims: Mapping[str, tuple[str, ...]], coords: Mapping[str, Sequence[object]]
 ) -> xr.Dataset:
-    """Return the draws of a fit's parameters as ArviZ names things.
+    """Return the draws of a fit's parameters as ArviZ's group `posterior`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""NUTS as every fit here runs it: chains side by side, compiled once for each model and shape.
+"""NUTS sampler of every fit: parallel chains, compiled once for each model and shape.
 
 NumPyro's own `parallel` method closes over the data and compiles again for every fit. Here the data
 are arguments of the compiled function, so a walk-forward run of many folds compiles once, as long as
@@ -17,14 +17,14 @@ EXTRA_FIELDS = ("energy", "potential_energy", "num_steps", "accept_prob", "adapt
 
 
 def use_host_devices(n: int = 4) -> None:
-    """Show this process's CPU to JAX as `n` devices, on which chains run side by side.
+    """Split this process's CPU into `n` JAX devices, on which chains run in parallel.
 
-    Whoever starts a process calls this, before JAX's first operation; the library never does.
+    The entry point of a process calls this before JAX's first operation; the library never does.
 
     Parameters
     ----------
     n : int
-        As many as chains.
+        Number of chains.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def use_host_devices(n: int = 4) -> None:
 
     Notes
     -----
-    Calling it again with the same `n` does nothing.
+    A second call with the same `n` does nothing.
     """
     if jax.config.jax_num_cpu_devices != n:
         jax.config.update("jax_num_cpu_devices", n)
@@ -57,9 +57,9 @@ def run_nuts(
     Parameters
     ----------
     model : callable
-        A module-level NumPyro model: the compiled function is remembered by it.
+        A module-level NumPyro model; it is the key of the cache of compiled functions.
     model_args : tuple
-        Its arguments, pytrees of arrays; array shapes, not values, may steer the model's control flow.
+        Its arguments, pytrees of arrays. The model's control flow may depend on shapes, not on values.
     n_warmup, n_samples, n_chains : int
         Steps of adaptation and draws of each chain.
     seed : int

@@ -1,6 +1,6 @@
 """Scenarios of races: the causal network, its fits, the ensembles drawn from it.
 
-`SkeletonNarrative` is imported when it is asked for: it needs JAX, which most modules of the package do not.
+`SkeletonNarrative` is imported lazily: it needs JAX, which most modules of the package do not.
 """
 
 from typing import TYPE_CHECKING

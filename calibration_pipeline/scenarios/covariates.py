@@ -1,4 +1,4 @@
-"""From driver features to the arrays that the causal network reads: one row a race, one slot a car."""
+"""Covariate arrays of races for the causal network, from driver features: one row a race, one slot a car."""
 
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Field(NamedTuple):
     team : (..., driver) int, cars of one team share a number
     archetype : (...) int, index into `ARCHETYPES`
     scheduled_laps : (...) int
-    caution : (...), log of the track's caution rate, centred
+    caution : (...), log of the track's caution rate (clipped at 0.1), 0 where the rate is unknown
     """
 
     pace: AnyArray
@@ -102,7 +102,7 @@ def spread(slots: pl.DataFrame, values: NDArray, width: int, fill: object = 0) -
 
 
 def padded_width(n_cars: int) -> int:
-    """Slots for fields of up to so many cars: few widths, so that few functions are compiled.
+    """Width of the `driver` axis for `n_cars` cars: a multiple of `WIDTH_MULTIPLE`, so that few shapes compile.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def widen_field(field: Field, width: int) -> Field:
     field : Field
         With a leading race axis.
     width : int
-        At least as many as there are.
+        At least the field's present number of slots.
     """
     missing = width - field.car.shape[1]
     per_car = {name: getattr(field, name) for name in ("pace", "incident", "start_score", "car", "team")}
@@ -135,8 +135,7 @@ def widen_field(field: Field, width: int) -> Field:
 def build_field(slots: pl.DataFrame, width: int) -> Field:
     """Arrays of the races of driver features.
 
-    A missing pace form (no laps) falls back to the field's mean; a track without a caution rate counts as
-    average.
+    A missing pace form (no laps) is replaced by the field's mean. A missing caution rate enters as log rate 0.
 
     Parameters
     ----------

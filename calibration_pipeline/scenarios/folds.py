@@ -70,12 +70,12 @@ def first_race_order(fold: str, fold_races: int | None) -> int:
 
 
 def open_fold(rounds: pl.Series, season: int, fold_races: int | None) -> str:
-    """Fold of the race that follows the last one that has run of a season.
+    """Fold of the race that follows the last run race of a season.
 
     Parameters
     ----------
     rounds : polars.Series
-        Rounds of the season that have run, maybe none.
+        Rounds of the season that have run, possibly none.
     season : int
     fold_races : int or None
 

@@ -1,4 +1,4 @@
-"""Ensembles of several seasons as one, whose fields differ in size."""
+"""Join of the ensembles of several seasons, whose fields differ in size."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `ScenarioEnsemble`, its `driver` axis as wide as the widest field; maybe of zero races.
+        `ScenarioEnsemble`, its `driver` axis as wide as the widest field; possibly of zero races.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
 
 
 def widen(ensemble: xr.Dataset, width: int) -> xr.Dataset:
-    """Give the `driver` axis `width` slots, by padding or by cutting padding off.
+    """Give the `driver` axis `width` slots, by adding or removing padding.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Log-strengths and incident logits of an ensemble's cars, recovered from scenarios alone.
 
-Here belongs reading one race's scenarios backwards, into the numbers that a calibration works with. No file
-and no label is read here.
+The module estimates, from one race's scenarios, the parameters that a calibration reads. It reads no file and
+no label.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 PHANTOM = 0.5
 LARGEST_CHAOS_SCALE = 3.0
 NO_INCIDENT_LOGIT = -30.0
-"""Logit of retiring where retirements are unknown: incidents then say nothing, whatever their shift."""
+"""Logit of retiring where retirements are unknown: no shift then changes an incident."""
 
 
 def running_order(finish_position: NDArray, running: NDArray[np.bool_] | None) -> NDArray[np.int16]:
@@ -36,8 +36,8 @@ def running_order(finish_position: NDArray, running: NDArray[np.bool_] | None) -
     [2, 1, 0, 0]
     """
     taking_part = finish_position > 0 if running is None else (finish_position > 0) & running
-    place = np.where(taking_part, finish_position, np.iinfo(np.int16).max)
-    return np.where(taking_part, rank(place), 0).astype(np.int16)
+    position = np.where(taking_part, finish_position, np.iinfo(np.int16).max)
+    return np.where(taking_part, rank(position), 0).astype(np.int16)
 
 
 def recover_utilities(order: NDArray) -> NDArray[np.float64]:
@@ -49,19 +49,19 @@ def recover_utilities(order: NDArray) -> NDArray[np.float64]:
     .. math:: w_i \leftarrow N_i \Big/ \sum_{k : i \in A_k} \frac{1}{\sum_{j \in A_k} w_j}
 
     with :math:`N_i` the number of draws in which car i was taken and :math:`A_k` the cars of draw k. Each car
-    is also compared once, half won and half lost, with a phantom of mean strength: a car that is always
-    last, or always first, so gets a finite utility.
+    is also compared once, half won and half lost, with a phantom car of log-strength 0. A car that is always
+    last, or always first, therefore gets a finite log-strength.
 
     Parameters
     ----------
     order : array of int, shape (scenario, driver)
-        Ranks of the running cars from 1, 0 for the others. Of more than `RECOVERY_SCENARIOS` scenarios as
-        many, evenly spaced, are used: their error (1/64) is then far below what a calibration resolves.
+        Ranks of the running cars from 1, 0 for the others. Of more scenarios than `RECOVERY_SCENARIOS`, so
+        many are used, evenly spaced: their error (1/64) is far below the resolution of a calibration.
 
     Returns
     -------
     array, shape (driver)
-        Utilities, larger is faster; their mean is 0. A car that never runs has 0.
+        Log-strengths, larger is faster; their mean is 0.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def recover_utilities(order: NDArray) -> NDArray[np.float64]:
     slot = np.arange(n_cars)
     cars = first_to_last(order)
     inside = slot < taking_part.sum(axis=1, keepdims=True)
-    is_draw = inside & (slot > 0)  # the one that is left at the end is not drawn
+    is_draw = inside & (slot > 0)  # the last car left is not drawn
     n_drawn = (order > 1).sum(axis=0) + PHANTOM
     rank = np.where(taking_part, order - 1, 0)
     log_weight = np.zeros(n_cars)
@@ -105,14 +105,14 @@ def _evenly_spaced(order: NDArray) -> NDArray:
 
 
 def recover_incidents(running: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
-    r"""Read each car's incident logit, and how much chaos cars share, from who retires in which scenario.
+    r"""Estimate each car's incident logit, and the cars' common chaos scale, from the scenarios' retirements.
 
     The law is :math:`P(\text{car } i \text{ retires} \mid z) = \operatorname{logit}^{-1}(a_i + c z)` with
-    chaos :math:`z \sim N(0, 1)`. Chaos makes the number of retired cars vary more than independent cars
-    would: c is where the law's variance of that number exceeds the independent one,
-    :math:`\sum_i p_i (1 - p_i)`, by as much as the scenarios' does (a moment estimator; 0 where they vary
-    less, at most `LARGEST_CHAOS_SCALE`). Given c, :math:`a_i` is where the law's chance is the car's
-    frequency, (retired + 1/2) / (scenarios + 1) (Jeffreys' rule: never 0 or 1).
+    chaos :math:`z \sim N(0, 1)`. Chaos adds to the variance of the number of retired cars, which is
+    :math:`\sum_i p_i (1 - p_i)` for independent cars. The moment estimator of c equates the law's excess
+    variance with that of the scenarios. It is 0 where they vary less, and at most `LARGEST_CHAOS_SCALE`.
+    Given c, :math:`a_i` equates the law's probability with the car's frequency, (retired + 1/2) / (scenarios
+    + 1) (Jeffreys' rule: never 0 or 1).
 
     Parameters
     ----------

@@ -1,14 +1,14 @@
-"""From scenarios to probabilities."""
+"""Probabilities of finish positions and head-to-heads, from counts of scenarios."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def finish_probabilities(finish_position: NDArray, field_size: NDArray) -> NDArray[np.float64]:
-    """Finish probabilities of an ensemble, smoothed by half a count a place.
+    """Finish probabilities of an ensemble, smoothed by half a count a position.
 
     P(position k) = (count + 1/2) / (S + n/2) for S scenarios of n cars (the Jeffreys-Perks rule for
-    multinomials, Good 1965, The Estimation of Probabilities): never 0, and rows and columns add to 1.
+    multinomials, Good 1965, The Estimation of Probabilities): never 0, and rows and columns sum to 1.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def head_to_head(finish_position: NDArray, field_size: NDArray) -> NDArray[np.fl
 
 
 def place_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int64]:
-    """In how many scenarios a car takes a place: (race, driver, position), 0 beyond the field.
+    """Counts of scenarios by car and finish position: (race, driver, position), 0 beyond the field.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def place_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.in
 
 
 def win_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int64]:
-    """In how many scenarios a driver finishes ahead of an opponent: (race, driver, opponent), 0 beyond.
+    """Counts of scenarios in which a driver beats an opponent: (race, driver, opponent), 0 beyond the field.
 
     Parameters
     ----------
@@ -94,18 +94,18 @@ def win_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int6
     n_races, _, width = finish_position.shape
     counts = np.zeros((n_races, width, width), np.int64)
     for race, n in enumerate(np.asarray(field_size, int)):
-        place = finish_position[race, :, :n]
-        counts[race, :n, :n] = (place[:, :, None] < place[:, None, :]).sum(axis=0)
+        position = finish_position[race, :, :n]
+        counts[race, :n, :n] = (position[:, :, None] < position[:, None, :]).sum(axis=0)
     return counts
 
 
 def smoothed_places(counts: NDArray, n_scenarios: int, field_size: NDArray) -> NDArray[np.float64]:
-    """Finish probabilities from counts of places, as in `finish_probabilities`.
+    """Finish probabilities from counts of positions, as in `finish_probabilities`.
 
     Parameters
     ----------
     counts : array of int, shape (..., position)
-        Scenarios by place.
+        Scenarios by finish position.
     n_scenarios : int
     field_size : array of int, broadcast against `counts`
 

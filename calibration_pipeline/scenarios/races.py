@@ -1,4 +1,4 @@
-"""Labels of races and cars, as coordinates of every dataset over (race, driver)."""
+"""Coordinates of races and cars, common to every dataset over (race, driver)."""
 
 from typing import Any
 

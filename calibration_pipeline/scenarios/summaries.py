@@ -1,4 +1,4 @@
-"""Summaries of networks and ensembles as frames, for plots and tables."""
+"""Summary frames of networks and ensembles, for plots and tables."""
 
 import numpy as np
 import polars as pl
@@ -6,7 +6,7 @@ import xarray as xr
 
 
 def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
-    """Chances of each car of one race.
+    """Win, top 5, top 10 and retirement probabilities of each car of one race.
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
     -------
     polars.DataFrame
         driver, car_number (if known), start_position, win, top5, top10, dnf (shares of the scenarios), the
-        likeliest winner first; no rows if the ensemble has no races. dnf is null where the ensemble does not
-        say who is running.
+        likeliest winner first; no rows if the ensemble has no races. dnf is null where the ensemble lacks
+        `running`.
     """
     if ensemble.sizes["race"] == 0:
         return pl.DataFrame(

@@ -177,7 +177,8 @@ class Bench:
             for asset, partition in self._partitions(lineage):
                 record, path = lineage.record(asset, partition), lineage.path(asset, partition)
                 if record and path.exists():
-                    stored = content_version(lineage.manager(asset).stored_bytes(path))
+                    files = lineage.manager(asset).files_of(path)
+                    stored = content_version(b"".join(file.read_bytes() for file in files))
                     if data_version(record) != stored:
                         found.add(place(asset, partition))
         return found

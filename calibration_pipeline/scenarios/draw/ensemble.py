@@ -1,4 +1,4 @@
-"""Scenario ensembles: draws of the causal network for many races, as one labelled dataset."""
+"""Scenario ensembles: draws from the causal network for many races, as one labelled dataset."""
 
 import os
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ def simulate_races(
     features : polars.DataFrame
         `DriverFeatures` of the races.
     network : xarray.Dataset
-        As made by `networks.fit_networks`.
+        As returned by `fit.by_fold.fit_networks`.
     fold_races : int or None
         Races in a fold, None for a season.
     n_scenarios : int
@@ -100,12 +100,12 @@ def simulate_races(
 
 
 def check_request(features: pl.DataFrame, n_scenarios: int) -> None:
-    """Refuse a scenario count out of range and a driver who is entered twice.
+    """Check the number of scenarios, and that no driver is entered twice.
 
     Raises
     ------
     ValueError
-        Naming what is wrong.
+        If `n_scenarios` is out of range, or a driver is entered twice in a race.
     """
     if not 1 <= n_scenarios <= MAX_SCENARIOS:
         raise ValueError(f"Argument n_scenarios must be from 1 to {MAX_SCENARIOS:,}, got {n_scenarios:,}.")
@@ -131,7 +131,7 @@ def draw_races(
     Parameters
     ----------
     labels : xarray.Dataset
-        Coordinates as made by `races.race_coordinates`.
+        Coordinates as returned by `races.race_coordinates`.
     field : Field
         With a leading axis of the same races.
     network, n_scenarios, seed, recalibration
@@ -168,7 +168,7 @@ def draw_races(
             arrays[name][r] = values[..., :width] if "driver" in VARIABLES[name][0] else values
 
     if races:
-        draw(0)  # alone: what it compiles serves the others
+        draw(0)  # alone, so that the other races find its compiled function
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(draw, range(1, len(races))))
     as_of = network["network_as_of"].sel(fold=labels["fold"].values).values
@@ -244,7 +244,7 @@ def _small(value: Array) -> Array:
 
 @jax.jit
 def mean_relations(field: Field, parameters: Parameters) -> dict[str, Array]:
-    """Utility (driver), incident logit (driver) and chaos scale (), averaged over parameter draws."""
+    """Log-strength (driver), incident logit (driver) and chaos scale (), averaged over parameter draws."""
     car = jnp.asarray(field.car)
     return {
         "utility": jnp.where(car, log_strength(field, parameters).mean(axis=-1), 0.0),

@@ -1,4 +1,4 @@
-"""The grid of a race whose grid is not set: drawn from how earlier grids followed what was known before."""
+"""Starting grids of a race whose grid is not set: Plackett-Luce draws by form, fitted to earlier grids."""
 
 import numpy as np
 import polars as pl
@@ -15,10 +15,10 @@ FAR = 1e9
 
 
 def fit_grid_strength(features: pl.DataFrame) -> float:
-    """Return how strongly `start_form` decided the grids of races: a maximum-likelihood slope.
+    """Return the maximum-likelihood slope of `start_form` in the Plackett-Luce law of grids.
 
-    The pole goes to car i with probability proportional to exp(strength * start_form_i), the next place
-    likewise among the rest (Plackett 1975, doi:10.2307/2346567).
+    The pole goes to car i with probability proportional to exp(strength * start_form_i), the next position
+    likewise among the other cars (Plackett 1975, doi:10.2307/2346567).
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ def fit_grid_strength(features: pl.DataFrame) -> float:
     form = np.array([np.pad(form, (0, width - len(form))) for form in forms])
 
     def loss(strength: float) -> float:
-        utility = np.where(still_there, strength * form, -FAR)
-        from_here = np.logaddexp.accumulate(utility[:, ::-1], axis=1)[:, ::-1]
-        return -float((utility - from_here)[still_there].sum())
+        log_strength = np.where(still_there, strength * form, -FAR)
+        from_here = np.logaddexp.accumulate(log_strength[:, ::-1], axis=1)[:, ::-1]
+        return -float((log_strength - from_here)[still_there].sum())
 
     return float(minimize_scalar(loss, bounds=(0.0, MOST_STRENGTH), method="bounded").x)
 
@@ -74,7 +74,7 @@ def draw_grids(
     Returns
     -------
     array of int, shape (grid, car)
-        Place of each row's car, from 1.
+        Grid position of each row's car, from 1.
     """
     score = strength * race["start_form"].to_numpy() + rng.gumbel(size=(n_grids, race.height))
     return rank(-score)
@@ -89,7 +89,7 @@ def simulate_without_grid(
     seed: int,
     change: Recalibration | None = None,
 ) -> xr.Dataset:
-    """Draw scenarios of one race, each grid giving as many of them as the others.
+    """Draw scenarios of one race, split evenly over the grids.
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
-"""The skeleton narrative of one race: who is fast, who falls out, who leads, in that causal order.
+"""Skeleton narrative: simulator of one race from the causal network, with interventions and evidence.
 
-It can be asked what would happen if something were done (`do`), and what happens where something is seen
-(`condition`).
+`do` sets variables (interventions), `condition` restricts the scenarios to evidence.
 """
 
 import copy
@@ -28,7 +27,7 @@ type Condition = Callable[[xr.Dataset], xr.DataArray]
 
 
 class SkeletonNarrative:
-    """One race, ready to be simulated from a fitted causal network.
+    """Simulator of one race from a fitted causal network.
 
     `do` and `condition` return a new narrative and leave this one as it is.
 
@@ -37,9 +36,9 @@ class SkeletonNarrative:
     features : polars.DataFrame
         `DriverFeatures` of one race.
     network : xarray.Dataset
-        As made by `networks.fit_networks`.
+        As returned by `fit.by_fold.fit_networks`.
     fold : str, optional
-        Which of the network's fits to draw from; its last by default.
+        Fold whose fit the scenarios are drawn from; the network's last by default.
 
     Raises
     ------
@@ -68,18 +67,18 @@ class SkeletonNarrative:
         n_cautions: int | None = None,
         chaos: float | None = None,
     ) -> Self:
-        """Set variables, whatever their causes; the causes learn nothing from it.
+        """Set variables by intervention; the distribution of their causes is unchanged.
 
         Parameters
         ----------
         start_position : mapping, optional
-            driver_id -> place on the grid; the other cars keep their order and close up.
+            driver_id -> grid position; the other cars keep their order on the free positions.
         incident : mapping, optional
-            driver_id -> whether the car falls out.
+            driver_id -> whether the car retires.
         n_cautions : int, optional
             Caution periods.
         chaos : float, optional
-            The race's regime, standard normal if nothing is done: larger has more incidents and cautions.
+            The race's regime, standard normal by default: larger values have more incidents and cautions.
 
         Returns
         -------
@@ -106,17 +105,17 @@ class SkeletonNarrative:
         n_cautions: int | None = None,
         where: Condition | None = None,
     ) -> Self:
-        """Keep to races in which something is seen; what it says about its causes is taken into account.
+        """Condition on evidence; the distribution of its causes is updated.
 
         Parameters
         ----------
         incident : mapping, optional
-            driver_id -> whether the car fell out.
+            driver_id -> whether the car retired.
         n_cautions : int, optional
             Caution periods.
         where : callable, optional
-            Of the scenarios, a dataset with dims (scenario, driver_id) and the variables of
-            `ScenarioEnsemble`, to whether each is consistent with what is seen: bool (scenario).
+            Maps the scenarios, a dataset with dims (scenario, driver_id) and the variables of
+            `ScenarioEnsemble`, to bool (scenario): whether each is consistent with the evidence.
 
         Returns
         -------
@@ -135,8 +134,9 @@ class SkeletonNarrative:
     def generate_scenarios(self, n_scenarios: int, seed: int) -> xr.Dataset:
         """Draw scenarios of the race.
 
-        With evidence, scenarios are proposed from the network, weighed by the probability of the evidence
-        and resampled: proposals until they are worth `n_scenarios` draws, at most `MAX_PROPOSALS`.
+        With evidence, scenarios are proposed from the network, weighted by the probability of the evidence
+        and resampled. The number of proposals aims at an effective sample size of `n_scenarios`, and is at
+        most `MAX_PROPOSALS`.
 
         Parameters
         ----------
@@ -149,13 +149,13 @@ class SkeletonNarrative:
         -------
         xarray.Dataset
             `ScenarioEnsemble` with dims (race=1, scenario, driver). With evidence the attributes
-            `n_proposals` and `effective_sample_size` say how many independent scenarios these are worth.
+            `n_proposals` and `effective_sample_size` give the number of proposals and their effective number.
 
         Raises
         ------
         ValueError
-            If `n_scenarios` is out of range, or the evidence is so improbable that `MAX_PROPOSALS` are worth
-            fewer than `LEAST_EFFECTIVE` scenarios.
+            If `n_scenarios` is out of range, or the evidence is so improbable that the effective sample size of
+            `MAX_PROPOSALS` is below `LEAST_EFFECTIVE`.
         """
         check_request(self._features, n_scenarios)
         if not self._seen and not self._conditions:
@@ -170,8 +170,8 @@ class SkeletonNarrative:
             worth = effective_sample_size(log_weight)
         if worth < min(LEAST_EFFECTIVE, n_scenarios):
             raise ValueError(
-                f"The evidence is too improbable to condition on: {n_proposals:,} scenarios are worth "
-                f"{worth:.0f}, at least {min(LEAST_EFFECTIVE, n_scenarios)} are needed."
+                f"The evidence is too improbable to condition on: the effective sample size of {n_proposals:,} "
+                f"scenarios must be at least {min(LEAST_EFFECTIVE, n_scenarios)}, got {worth:.0f}."
             )
         kept = resample(log_weight, n_scenarios, np.random.default_rng(seed))
         ensemble = proposed.isel(scenario=kept).assign_coords(scenario=np.arange(n_scenarios))
@@ -224,14 +224,14 @@ class SkeletonNarrative:
 
 
 def move_on_grid(features: pl.DataFrame, start_position: Mapping[str, int]) -> pl.DataFrame:
-    """Put cars on other places of the grid; the others keep their order and close up.
+    """Move cars to other grid positions; the other cars keep their order on the free positions.
 
     Parameters
     ----------
     features : polars.DataFrame
         `DriverFeatures` of one race.
     start_position : mapping
-        driver_id -> place.
+        driver_id -> grid position.
 
     Returns
     -------
@@ -241,7 +241,7 @@ def move_on_grid(features: pl.DataFrame, start_position: Mapping[str, int]) -> p
     Raises
     ------
     ValueError
-        If a driver is not in the race, or a place is taken twice or not on the grid.
+        If a driver is not in the race, or a position is given twice or not on the grid.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Interventions on a race and evidence about it: the handler that holds sites, and what weights are worth.
+"""NumPyro handler of interventions and evidence, and resampling by the evidence's likelihood weights.
 
-An intervention cuts a site from its causes and sets it; evidence keeps the causes, and every scenario weighs
-as much as the probability of the evidence given the causes that it drew (likelihood weighting: Fung & Chang
+An intervention sets a site and removes the influence of its causes. Evidence sets a site and keeps its causes:
+the weight of a scenario is the probability of the evidence given its causes (likelihood weighting: Fung & Chang
 1990, doi:10.1016/B978-0-444-88738-2.50023-3; Shachter & Peot 1990, doi:10.1016/B978-0-444-88738-2.50024-5).
 """
 
@@ -18,7 +18,7 @@ from calibration_pipeline.scenarios.covariates import AnyArray
 
 
 class Pin(NamedTuple):
-    """A site that is held to a value, for all cars or for some.
+    """Value at which a site is held, for all cars or for some.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Pin(NamedTuple):
     where : array of bool
         Where the site is held; elsewhere it is drawn.
     seen : bool
-        Whether the value is evidence, to be weighed, or an intervention.
+        Whether the value is evidence, which has a weight, or an intervention.
     """
 
     value: AnyArray
@@ -36,7 +36,7 @@ class Pin(NamedTuple):
 
 
 class pin(Messenger):  # noqa: N801 - named as NumPyro's handlers are
-    """Hold sites of a model to values, and add up the log probability of those that were seen.
+    """Hold sites of a model at values, and sum the log probability of the evidence among them.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def effective_sample_size(log_weight: NDArray) -> float:
 
 
 def resample(log_weight: NDArray, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of `n` draws, each taken about as often as it weighs: systematic resampling.
+    """Indices of `n` draws in proportion to their weights, by systematic resampling.
 
     Carpenter, Clifford & Fearnhead (1999), doi:10.1049/ip-rsn:19990255.
 

@@ -71,7 +71,7 @@ def fit_networks(
     -------
     xarray.Dataset
         Parameters with dims (fold, draw, ...) and the coordinates network_as_of and n_races (fold): the last
-        race that a fold's fit saw, and how many. A fold without earlier races has no fit.
+        race that a fold's fit saw, and their number. A fold without earlier races has no fit.
     """
     if history.is_empty():
         return _no_networks()
@@ -89,7 +89,7 @@ def fit_networks(
 
 
 def _fold_starts(history: pl.DataFrame, fold_races: int | None) -> dict[str, int]:
-    """Return the race_order at which each fold of the season begins, of folds with earlier races, in time."""
+    """Return the first race_order of each fold of the season that has earlier races, in order of time."""
     open_fold_start = history["open_fold_start"][0]
     season, first_round = divmod(open_fold_start, 100)
     rounds = [*history.filter(season=season)["round"].unique().sort(), first_round]
@@ -102,7 +102,7 @@ def _fold_starts(history: pl.DataFrame, fold_races: int | None) -> dict[str, int
 
 
 def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) -> xr.Dataset:
-    """Fit the network on the races before `start`; nothing else is read."""
+    """Fit the network on the races before `start`; later races are not read."""
     seen = slots.filter(pl.col("race_order") < start)
     widest = int(seen["field_size"].max())  # type: ignore[arg-type]
     history = build_history(seen, padded_width(widest))
@@ -137,5 +137,5 @@ def _no_networks() -> xr.Dataset:
 
 
 def fold_parameters(network: xr.Dataset, fold: str) -> Parameters:
-    """Parameters of one fold, those with draws with a leading axis of draws."""
+    """Parameters of one fold; sampled ones have a leading axis of draws."""
     return Parameters(*(network[name].sel(fold=fold).values for name in Parameters._fields))

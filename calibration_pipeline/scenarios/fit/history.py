@@ -1,4 +1,4 @@
-"""Earlier races as the network's fit reads them: fields, running orders, incidents, cautions, laps."""
+"""Input of the network's fit from earlier races: fields, running orders, incidents, damage, cautions."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from calibration_pipeline.scenarios.folds import first_race_order, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
 
 RACES_MULTIPLE = 512
-"""One compiled fit serves up to so many races; what is padding costs memory, and no time."""
+"""The race axis is padded to a multiple of this, so that few shapes compile. Padding costs memory, and no time."""
 
 
 class History(NamedTuple):
@@ -43,7 +43,7 @@ class History(NamedTuple):
 
 
 def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataFrame:
-    """Join what happened to what was known, cars numbered by `race_slots`.
+    """Join the results to the features, cars numbered by `race_slots`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataF
     Returns
     -------
     polars.DataFrame
-        With `damage`: running at the finish, but more than `DAMAGE_SHARE` of the race behind.
+        With `damage`: running at the finish, with more than `DAMAGE_SHARE` of the race's laps lost.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def build_history(slots: pl.DataFrame, width: int) -> History:
     Parameters
     ----------
     slots : polars.DataFrame
-        As made by `join_history`.
+        As returned by `join_history`.
     width : int
         Slots of the `driver` axis.
     """

@@ -1,7 +1,7 @@
-"""Fitting the causal network to earlier races: the mode of its posterior, and the curvature there.
+"""Laplace approximation of the causal network's posterior: its mode, and the curvature there.
 
-The posterior of the few dozen parameters of `posterior.network_posterior` is taken as normal around its mode
-(Laplace; Tierney & Kadane 1986, doi:10.1080/01621459.1986.10478240). Older races count less.
+The posterior of the 105 parameters of `posterior.network_posterior` is approximated by a normal distribution
+around its mode (Tierney & Kadane 1986, doi:10.1080/01621459.1986.10478240). Older races have less weight.
 """
 
 import functools
@@ -34,14 +34,14 @@ type Part = Callable[[Array], Array]
 
 
 def forgetting(race_order: NDArray, before: int, half_life: float = HALF_LIFE_RACES) -> NDArray[np.float32]:
-    """Weight of each race in a fit made before the race `before`: halved every `half_life` races.
+    """Weight of each race in a fit for the race `before`: halved every `half_life` races.
 
     Parameters
     ----------
     race_order : array of int, shape (race)
         0 marks padding.
     before : int
-        race_order; this race and later ones weigh nothing.
+        race_order; this race and later ones have weight 0.
     half_life : float
         Races.
 
@@ -85,9 +85,9 @@ def _sum_up(
     n_races: int,
     structure: Structure,
 ) -> Any:
-    """Derive the potential at `flat`: that of the prior, and the first `n_races` races' in blocks.
+    """Sum derivatives of the potential at `flat`: those of the prior, and of the first `n_races` races in blocks.
 
-    Blocks need a core's cache alone, and one compiled function serves every number of races.
+    A block fits the cache of a core, and one compiled function serves every number of races.
     """
 
     def add(block: Array, total: Any) -> Any:
@@ -117,7 +117,7 @@ def _parameters(flat: Array, structure: Structure) -> dict[str, Array]:
 
 @functools.cache
 def _parameter_layout() -> tuple[int, Callable[[Array], dict[str, Array]]]:
-    """Return how many unconstrained parameters there are, and what names them in a flat vector."""
+    """Return the number of unconstrained parameters, and the function that unravels a flat vector of them."""
 
     def draw() -> dict[str, Array]:
         trace = handlers.trace(handlers.seed(prior, 0)).get_trace()
@@ -137,7 +137,7 @@ def fit_posterior(
     ----------
     history : History
     weight : array, shape (race)
-        Power of each race's likelihood, as from `forgetting`; at least one is not 0.
+        Power of each race's likelihood, as from `forgetting`; not all 0.
     seed : int
     structure : Structure
         The full network, or a baseline.

@@ -1,6 +1,6 @@
 """Tables of the outcome nodes, estimated from earlier races: retirements, laps lost, cautions, stints.
 
-Every archetype's estimate is shrunk to that of all archetypes by a few pseudo-races.
+Each archetype's estimate is shrunk to the estimate of all archetypes by `PSEUDO_RACES` pseudo-races.
 """
 
 from functools import cache
@@ -18,18 +18,18 @@ from calibration_pipeline.stats.normal_scores import normal_score
 QUANTILES = np.linspace(0.0, 1.0, 33)
 PSEUDO_RACES = 4.0
 DISPERSIONS = np.linspace(0.0, 5.0, 41)
-# What is assumed where no earlier race says anything.
+# Defaults without an informative earlier race.
 DEFAULT_LAPS_PER_CAUTION = 5.5
 DEFAULT_DISPERSION = 1.5
 
 
 def outcome_tables(slots: pl.DataFrame, weight: NDArray) -> dict[str, NDArray]:
-    """Estimate the tables of `network.Parameters` that are not sampled.
+    """Estimate the tables of `network.model.Parameters` that are not sampled.
 
     Parameters
     ----------
     slots : polars.DataFrame
-        Earlier races, as made by `history.join_history`.
+        Earlier races, as returned by `history.join_history`.
     weight : array, shape (race)
         Weight of each race, in the order of `race_index`.
 
@@ -97,7 +97,7 @@ def _mean_table(rows: pl.DataFrame, value: pl.Expr, default: float) -> NDArray[n
 
 @cache
 def stints_with_laps(race_laps: int) -> NDArray[np.float64]:
-    """Return how many stints hold a lap at all, with which probability: (dispersion, number of stints).
+    """Return the distribution of the number of stints with a lap: (dispersion, number of stints).
 
     The rows are those of `DISPERSIONS`, the columns 0 to `STINTS`; by simulation, since laps are whole.
     """
@@ -115,12 +115,13 @@ def _stint_ends() -> NDArray[np.float64]:
 
 
 def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
-    """Weights of (start, finish, finish squared) on who holds a lap, and how uneven the stints are.
+    """Weights of (start, finish, finish squared) on holding a lap, and the dispersion of the stints.
 
-    Each archetype has its own, shrunk to all archetypes' by pseudo-races. The weights fit the shares of the
+    Each archetype has its own, shrunk to those of all archetypes by pseudo-races. The weights fit the shares of the
     square roots of laps, between counting laps and counting cars, by multinomial logistic regression. Car i,
     which holds a stint with probability p_i, holds a lap with probability 1 - E (1 - p_i)^M, M the number of
-    stints with laps; the dispersion of their lengths is such that as many cars hold a lap as did.
+    stints with laps. The dispersion of their lengths equates the expected number of cars with a lap with the
+    observed number.
     """
     known = cars.filter(
         (pl.col(column).sum() > 0).over("race_id") & pl.col(column).is_not_null().all().over("race_id")

@@ -1,7 +1,7 @@
 """The likelihood of earlier races under the causal network, and its parameters' prior, as a NumPyro model.
 
 Race-level chaos is integrated out by Gauss-Hermite quadrature and the race x team effects by common random
-draws; what is left has a few dozen parameters.
+draws. 105 parameters remain.
 """
 
 import functools
@@ -45,7 +45,7 @@ def order_log_likelihood(
     running_order : array of int, shape (driver)
         0 for cars that do not take part.
     damage : array of bool, shape (driver)
-        Cars that stand behind all others.
+        Cars that are ranked behind all undamaged ones.
     team_scale : array, shape ()
     ordinary : bool
         Whether the winner is drawn first, and not the last car.
@@ -53,12 +53,12 @@ def order_log_likelihood(
     width = strength.shape[-1]
     order = slots_in_order(running_order)
     effect = jnp.asarray(_team_draws(width))[:, team[order]]
-    utility = strength[order] + team_scale * effect
+    log_strength = strength[order] + team_scale * effect
     running, damaged = (running_order > 0)[order], damage[order]
     if ordinary:
-        utility, running, damaged = -utility[:, ::-1], running[::-1], damaged[::-1]
-    front = log_probability_narrow(utility, running & ~damaged)
-    each = front + log_probability_narrow(utility, running & damaged)
+        log_strength, running, damaged = -log_strength[:, ::-1], running[::-1], damaged[::-1]
+    front = log_probability_narrow(log_strength, running & ~damaged)
+    each = front + log_probability_narrow(log_strength, running & damaged)
     return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
 
 
@@ -71,7 +71,7 @@ def network_posterior(history: History, weight: Array, structure: Structure = FU
     weight : array, shape (race)
         Power of each race's likelihood.
     structure : Structure
-        Which edges are fitted, and which law orders the running cars.
+        Fitted edges, and the law of the running order.
     """
     numpyro.factor("races", log_likelihood(history, weight, structure.apply(prior()), structure))
 
@@ -95,7 +95,7 @@ def log_likelihood(
 
 
 def prior() -> dict[str, Array]:
-    """Parameters of `network.Parameters` that are fitted here, drawn from their prior."""
+    """Fitted parameters of `network.model.Parameters`, sampled from their prior."""
 
     def each(name: str, distribution: dist.Distribution, *shape: int) -> Array:
         return numpyro.sample(name, distribution.expand(shape).to_event(len(shape)))

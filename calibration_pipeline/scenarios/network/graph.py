@@ -1,10 +1,10 @@
-"""The causal graph as a drawing, from the relations that the network itself declares."""
+"""Mermaid diagram of the causal graph, from the network's `RELATIONS`."""
 
 from calibration_pipeline.scenarios.network.model import RELATIONS
 
 
 def draw_graph() -> str:
-    r"""Return the causal graph in Mermaid's language: nodes of the model are boxes, what is known ovals.
+    r"""Return the causal graph in Mermaid's language: boxes are nodes of the model, ovals are known inputs.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """The causal network of a race, as a NumPyro model: regime, incidents, running order, outcomes.
 
-The model is the one definition: scenarios are draws from it, and `numpyro.handlers.do` and `condition`
-apply to its sites. `RELATIONS` names the parents of every node.
+Scenarios are draws from the model, and `numpyro.handlers.do` and `condition` apply to its sites. `RELATIONS`
+names the parents of every node.
 
 Sites have the shape (driver, scenario), (team, scenario), (stint, scenario) or (scenario): with scenarios
 last, every operation runs over many of them at once.
@@ -22,7 +22,7 @@ from calibration_pipeline.stats.plackett_luce import rank_columns
 
 MAX_GREEN_SHARE_LOST = 0.6
 MAX_CAUTIONS = 30
-# A running car that lost more than this share of the race was damaged; it stands behind those that did not.
+# A running car that lost more than this share of the race was damaged; it is ranked behind undamaged cars.
 DAMAGE_SHARE = 0.05
 SET_BACK = 1e4
 
@@ -50,7 +50,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 
 
 class Parameters(NamedTuple):
-    """Parameters of the network, one value each (or with a leading axis of draws).
+    """Parameters of the network, as single values or with a leading axis of draws.
 
     Tables over archetypes have the archetype axis first; quantile tables hold values at equally spaced
     probabilities from 0 to 1.
@@ -67,7 +67,7 @@ class Parameters(NamedTuple):
     caution_intercept: AnyArray  # (archetype)
     caution_track_weight: AnyArray  # ()
     caution_chaos_weight: AnyArray  # (archetype)
-    luck_sign: AnyArray  # (), -1: the last car is drawn first; 1: the winner is
+    luck_sign: AnyArray  # (), -1: the last car is drawn first; 1: the winner is drawn first
     retirement_share: AnyArray  # (archetype, quantile) of the race's laps that a retired car completed
     laps_lost: AnyArray  # (archetype, quantile) share of the race's laps that an undamaged running car lost
     damage_laps_lost: AnyArray  # (archetype, quantile) share that a damaged running car lost
@@ -80,7 +80,7 @@ class Parameters(NamedTuple):
 
 
 class Recalibration(NamedTuple):
-    """Change of a race by the calibration: sharpness of the running order and the incident logit."""
+    """Change of a race by the calibration: log sharpness of the running order and shift of the incident logit."""
 
     log_sharpness: AnyArray = 0.0
     incident_shift: AnyArray = 0.0
@@ -156,16 +156,16 @@ def race_model(
     parameters : Parameters
         With a leading axis of draws where the parameter is drawn.
     draw : array of int, shape (scenario)
-        Which draw of the parameters each scenario takes.
+        Index of the parameter draw that each scenario takes.
     recalibration : Recalibration
-        Scalars or arrays (scenario); nothing is changed by default.
+        Scalars or arrays (scenario); no change by default.
 
     Returns
     -------
     Outcome
-        Feasible by construction: the finish is a permutation in the order of laps completed, nobody leads
-        after retiring, the winner leads the last lap, laps led add up to the race's laps and fastest laps
-        to its green laps.
+        Feasible by construction: the finish is a permutation in the order of laps completed, no car leads
+        after retiring, the winner leads the last lap, laps led sum to the race's laps and fastest laps to
+        its green laps.
     """
     draw = jnp.asarray(draw)
     car, archetype = jnp.asarray(field.car)[:, None], field.archetype
@@ -261,9 +261,9 @@ def race_model(
 
 
 def in_order(gap: Array, running_order: Array, running: Array, damage: Array) -> Array:
-    """Independent uniform numbers, one a running car, handed out in running order, smallest first.
+    """Ordered uniform numbers, one for each running car, ascending in running order.
 
-    The undamaged cars and, behind them, the damaged ones have an order of their own.
+    Undamaged and damaged cars are two groups, each with its own ascending numbers.
 
     Sums of exponential gaps over their total are ordered uniform numbers (Devroye 1986, Non-Uniform Random
     Variate Generation, chapter V, theorem 2.2), so that nothing is sorted.
@@ -310,7 +310,7 @@ def complete_laps(
 
 
 def classify(laps_completed: Array, running_order: Array, running: Array, car: Array) -> Array:
-    """Finish by laps completed; at equal laps running cars stand ahead, in running order: (driver, scenario).
+    """Rank cars by laps completed, at equal laps running cars first, in running order: (driver, scenario).
 
     The result is int32, 0 where there is no car.
     """

@@ -1,4 +1,4 @@
-"""Sharing laps out to cars in stints: a few draws a race instead of one a lap, sums exact by construction."""
+"""Allocation of laps to cars in stints: a few draws a race instead of one a lap, sums exact by construction."""
 
 import jax
 import jax.numpy as jnp
@@ -20,38 +20,38 @@ def share_out(
     dispersion: ArrayLike,
     last: Array | None = None,
 ) -> Array:
-    """Hand `laps` laps out to cars, in stints of random length.
+    """Allocate `laps` laps to cars, in stints of random length.
 
-    The race is cut into `STINTS` stints. Each goes to a car that is still racing at its end, with probability
-    proportional to exp(score); the last goes to `last` if one is named.
+    The race is split into `STINTS` stints. Each goes to a car that is still racing at its end, with probability
+    proportional to exp(score). The last stint goes to the car in `last`, if given.
 
     Parameters
     ----------
     name : str
         Prefix of the sites `{name}_length` and `{name}_holder`, both (stint, scenario).
     laps : array of int, shape (scenario)
-        Laps to hand out.
+        Laps to allocate.
     score : array, shape (driver, scenario)
     laps_completed : array of int, shape (driver, scenario)
         0 for padding; at least one car completed the race.
     race_laps : array of int, shape (scenario)
         Laps of the race, of which `laps` may be a part (those under green).
     dispersion : float
-        Power of the exponential lengths, at least 0: 0 cuts evenly, 1 at random, more makes a few long stints
-        among many short ones, as when leaders change through pit stops.
+        Power of the exponential lengths, at least 0. At 0 all stints are equally long; at 1 their ends are
+        uniform. Above 1 few stints are long and many short, as when leaders change through pit stops.
     last : array of bool, shape (driver, scenario), optional
-        The one car that holds the last stint.
+        The car that holds the last stint.
 
     Returns
     -------
     array of int32, shape (driver, scenario)
-        Sums to `laps`; none to a car past the laps that it completed.
+        Sums to `laps`; no car holds a lap beyond those that it completed.
     """
     with numpyro.plate("scenario", laps.shape[-1], dim=-1), numpyro.plate("stint", STINTS, dim=-2):
         length = numpyro.sample(f"{name}_length", dist.Exponential(1.0)) ** dispersion
         luck = numpyro.sample(f"{name}_holder", dist.Uniform())
     reach = jax.lax.associative_scan(jnp.add, length, axis=0)
-    # Sums by a tree are not quite ascending where a stint is next to nothing.
+    # The scan sums as a tree: rounding makes the sums of very short stints not quite ascending.
     end = jnp.minimum(jax.lax.cummax(jnp.round(reach / reach[-1] * laps).astype(jnp.int32)), laps)
     held = jnp.diff(end, axis=0, prepend=0)
     weight = jnp.exp(score - jnp.max(score, axis=0))

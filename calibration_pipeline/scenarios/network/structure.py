@@ -1,7 +1,7 @@
-"""Which edges of the causal network are fitted, and which law orders the running cars.
+"""Structure of the causal network: its fitted edges, and the law of the running order.
 
-The full network is what forecasts are made from. Cut edges and the ordinary Plackett-Luce law are baselines:
-they show what an edge is worth.
+Forecasts use the full network. Networks without an edge, or with the ordinary Plackett-Luce law, are
+baselines: they measure the value of the edge or the law.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ KNOWN_FROM = {
     "car_form": TEAM,
     "track_incident": TRACK,
 }
-"""Covariate -> what of the world it describes."""
+"""Covariate -> node of the causal graph that it describes."""
 
 COVARIATE_NODES = {
     "running_order": ("pace_weight", PACE_COVARIATES),
@@ -58,11 +58,11 @@ AVERAGED = {
 NO_INCIDENT: Edge = ("incident", "running_order")
 NO_DAMAGE: Edge = ("damage", "running_order")
 NEVER = -30.0
-"""Logit of what does not happen."""
+"""Logit of an event that does not happen."""
 
 
 def _covariate_edges() -> dict[Edge, tuple[str, np.ndarray]]:
-    """Edge -> parameter and which of its covariates stay when the edge is cut."""
+    """Edge -> parameter, and 1 for its covariates that stay without the edge, 0 for the others."""
     edges = {}
     for node, (parameter, covariates) in COVARIATE_NODES.items():
         origin = np.array([KNOWN_FROM[name] for name in covariates])
@@ -73,7 +73,7 @@ def _covariate_edges() -> dict[Edge, tuple[str, np.ndarray]]:
 
 COVARIATE_EDGES = _covariate_edges()
 EDGES: tuple[Edge, ...] = (NO_INCIDENT, NO_DAMAGE, *ZEROED, *AVERAGED, *COVARIATE_EDGES)
-"""Edges that can be cut: those whose strength is fitted."""
+"""Edges that can be removed: those whose parameters are fitted."""
 
 
 @dataclass(frozen=True)
@@ -82,32 +82,32 @@ class Structure:
 
     Parameters
     ----------
-    cut : frozenset of (parent, child)
-        Edges of `EDGES` that are left out.
+    removed : frozenset of (parent, child)
+        Edges of `EDGES` that the network lacks.
     ordinary : bool
-        Ordinary Plackett-Luce, by which the winner is drawn first, in place of the reverse one.
+        Whether the law is the ordinary Plackett-Luce (winner drawn first), not the reverse one.
 
     Raises
     ------
     ValueError
-        If an edge cannot be cut.
+        If an edge cannot be removed.
     """
 
-    cut: frozenset[Edge] = frozenset()
+    removed: frozenset[Edge] = frozenset()
     ordinary: bool = False
 
     def __post_init__(self) -> None:
-        if unknown := sorted(self.cut - set(EDGES)):
-            raise ValueError(f"Argument cut must name edges of {EDGES}, got {unknown}.")
+        if unknown := sorted(self.removed - set(EDGES)):
+            raise ValueError(f"Argument removed must name edges of {EDGES}, got {unknown}.")
 
     def apply(self, parameters: Mapping[str, Any]) -> dict[str, Array]:
-        """Leave the cut edges out of parameters, which may have leading axes of draws."""
+        """Remove the edges from parameters, which may have leading axes of draws."""
         changed = {name: jnp.asarray(values) for name, values in parameters.items()}
         for node in self._without:
             changed[f"{node}_intercept"] = jnp.full_like(changed[f"{node}_intercept"], NEVER)
             changed[f"{node}_weight"] = 0.0 * changed[f"{node}_weight"]
         for edge in EDGES:
-            if edge not in self.cut:
+            if edge not in self.removed:
                 continue
             if edge in ZEROED:
                 changed[ZEROED[edge]] = 0.0 * changed[ZEROED[edge]]
@@ -122,7 +122,7 @@ class Structure:
         return changed
 
     def seen(self, slots: pl.DataFrame) -> pl.DataFrame:
-        """Leave incidents and damage out of what is known of earlier races, where their edges are cut."""
+        """Clear incidents and damage of earlier races, where their edges are removed."""
         if "incident" in self._without:
             slots = slots.with_columns(running=pl.lit(value=True))
         if "damage" in self._without:
@@ -131,17 +131,17 @@ class Structure:
 
     @property
     def _without(self) -> tuple[str, ...]:
-        """Nodes that never happen; without incidents there is no damage either."""
-        if NO_INCIDENT in self.cut:
+        """Nodes that never happen; a network without incidents has no damage."""
+        if NO_INCIDENT in self.removed:
             return ("incident", "damage")
-        return ("damage",) if NO_DAMAGE in self.cut else ()
+        return ("damage",) if NO_DAMAGE in self.removed else ()
 
 
 FULL = Structure()
 VARIANTS: dict[str, Structure] = {
     "full": FULL,
     "ordinary": Structure(ordinary=True),
-    "no_incidents": Structure(cut=frozenset({NO_INCIDENT})),
-    "ordinary_no_incidents": Structure(cut=frozenset({NO_INCIDENT}), ordinary=True),
+    "no_incidents": Structure(removed=frozenset({NO_INCIDENT})),
+    "ordinary_no_incidents": Structure(removed=frozenset({NO_INCIDENT}), ordinary=True),
 }
 """The network, and the baselines that it is compared with."""
