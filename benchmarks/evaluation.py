@@ -127,7 +127,7 @@ def walk_networks(
 
 
 def _digest(data: Sequence[pl.DataFrame], structure: Structure, seed: int) -> str:
-    digest = hashlib.sha256(f"{sorted(structure.cut)} {structure.ordinary} {seed}".encode())
+    digest = hashlib.sha256(f"{sorted(structure.removed)} {structure.ordinary} {seed}".encode())
     for frame in data:
         digest.update(frame.hash_rows().to_numpy().tobytes())
     return digest.hexdigest()[:16]

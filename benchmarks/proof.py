@@ -50,7 +50,7 @@ def fields(n_races: int, n_cars: int, n_seasons: int, seed: int = 0) -> Fields:
     rng = np.random.default_rng(seed)
     shape = (n_races, n_cars)
     return Fields(
-        utility=rng.normal(0, 1, shape).astype(np.float32),
+        log_strength=rng.normal(0, 1, shape).astype(np.float32),
         incident_logit=rng.normal(-2, 0.4, shape).astype(np.float32),
         chaos_scale=np.full(n_races, 0.6, np.float32),
         is_car=np.ones(shape, bool),

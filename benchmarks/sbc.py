@@ -47,7 +47,7 @@ def gather(fields: Fields, retired: ArrayLike, running_order: ArrayLike) -> Evid
     """
     is_car = np.asarray(fields.is_car)
     out = np.asarray(retired, bool) & is_car
-    order = tabulate_orders(np.asarray(fields.utility), np.asarray(running_order)[:, None, :])
+    order = tabulate_orders(np.asarray(fields.log_strength), np.asarray(running_order)[:, None, :])
     incident = tabulate_incidents(
         np.asarray(fields.incident_logit), np.asarray(fields.chaos_scale), out, is_car
     )

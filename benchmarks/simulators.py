@@ -22,7 +22,11 @@ from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.mcmc.nuts import use_host_devices
-from calibration_pipeline.scenarios.log_strengths import recover_incidents, recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import (
+    recover_incidents,
+    recover_log_strengths,
+    running_order,
+)
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 from calibration_pipeline.stats.ranking import rank
 
@@ -87,7 +91,7 @@ def label(finish: NDArray, running: NDArray) -> xr.Dataset:
     round_ = np.tile(np.arange(1, n_races // 2 + 1), 2).astype(np.int32)
     order = 100 * season + round_
     incidents = [recover_incidents(race_running) for race_running in running]
-    utility = [recover_utilities(order) for order in running_order(finish, running)]
+    utility = [recover_log_strengths(order) for order in running_order(finish, running)]
     race, car, outcome = ("race",), ("race", "driver"), ("race", "scenario", "driver")
     drivers = np.tile([f"d{i:02d}" for i in range(N_CARS)], (n_races, 1))
     return xr.Dataset(

@@ -1,9 +1,9 @@
 """Marginal calibration map: recalibration of any table of finish probabilities, by archetype.
 
 The map replaces the probability p_k of a car's position k by w_k = sigmoid(slope * logit p_k + intercept),
-renormalised over positions. Slope 1 means calibrated; below 1 the forecasts were overconfident. The plain model
-here is the definition; `run_mcmc_calibration` samples its posterior from a table of the same likelihood, some
-hundred times faster.
+renormalised over positions. Slope 1 means calibrated; below 1 the forecasts were overconfident. The plain
+model here is the definition; `run_mcmc_calibration` samples its posterior from a table of the same
+likelihood, some hundred times faster.
 """
 
 import logging
@@ -141,8 +141,8 @@ def run_mcmc_calibration(
     """Fit the marginal map to the races of one archetype with NUTS.
 
     The posterior is that of `track_archetype_calibration_model`, with its race noise integrated out by the
-    trapezoid rule: 25 evenly spaced nodes, on a Chebyshev table of each race's likelihood. The table is compared
-    with the exact likelihood at posterior draws; where they differ, a wider table is used.
+    trapezoid rule: 25 evenly spaced nodes, on a Chebyshev table of each race's likelihood. The table is
+    compared with the exact likelihood at posterior draws; where they differ, a wider table is used.
 
     Parameters
     ----------
@@ -259,7 +259,9 @@ def predict_with_calibrated_model(
     slope = samples["slope_next"] if "slope_next" in samples else samples["slope"]
     points = _predictive_points(np.log(slope), samples["intercept"], samples["noise_sigma"])
     mean = marginal.mean_probabilities(races, *points)
-    return _coherent(np.asarray(mean, dtype=np.float64), np.asarray(races.is_car), np.asarray(races.is_position))
+    return _coherent(
+        np.asarray(mean, dtype=np.float64), np.asarray(races.is_car), np.asarray(races.is_position)
+    )
 
 
 def compute_calibration_summary(
@@ -317,7 +319,9 @@ def compute_calibration_summary(
     uninformed = [name for name, value in contraction.items() if value < INFORMED]
     if uninformed:
         names = ", ".join(uninformed)
-        notes.append(f"The data inform {names} little (contraction below {INFORMED}): the posterior is near the prior.")
+        notes.append(
+            f"The data inform {names} little (contraction below {INFORMED}): the posterior is near the prior."
+        )
     summary["notes"] = notes
     return summary
 

@@ -323,7 +323,7 @@ def made_up_content(**changes: object) -> ReportContent:
         "forecast_title": "Daytona 500, season 2025, round 1",
         "forecast_archetype": str(JUDGED[0]),
         "forecast_notes": [
-            "Calibrated with 12 earlier races of its kind (superspeedway).",
+            "Calibrated with 12 earlier races of the archetype superspeedway.",
             "The grid is set.",
         ],
         "provenance": {"source": "simulated", "seasons": "2021-2024", "seed": "42", "constraints": "9f" * 32},

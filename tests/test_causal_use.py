@@ -150,12 +150,12 @@ def test_impossible_interventions_are_refused(narrative, intervention, message):
 
 def test_two_cars_cannot_start_in_one_place(narrative):
     first, second = narrative._features["driver_id"].to_list()[:2]
-    with pytest.raises(ValueError, match="a place of its own from 1 to"):
+    with pytest.raises(ValueError, match="a position of its own from 1 to"):
         narrative.do(start_position={first: 3, second: 3})
 
 
 def test_evidence_that_never_happens_is_refused(narrative):
-    with pytest.raises(ValueError, match=r"too improbable.* 200,000 scenarios are worth 0"):
+    with pytest.raises(ValueError, match=r"too improbable.* 200,000 scenarios must be at least .*, got 0"):
         narrative.condition(where=lambda race: race["race_laps"] < 0).generate_scenarios(100, seed=1)
 
 

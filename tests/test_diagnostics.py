@@ -126,7 +126,7 @@ def test_one_chain_has_no_r_hat(rng):
 def test_draws_all_alike_cannot_be_judged(rng):
     fit = assess_mcmc_convergence({**good_draws(rng), "stuck": np.ones((4, 1000))})
     assert not fit.converged
-    assert fit.reasons == ["R-hat not computable: too few draws, or all alike, of stuck"]
+    assert fit.reasons == ["R-hat not computable: too few draws, or constant draws, of stuck"]
     assert fit.table.filter(parameter="stuck").row(0)[1:] == (None, None, None)
 
 

@@ -182,7 +182,7 @@ def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) 
     assert chances["win_lower"].null_count() == chances.height
     assert chances["win"].null_count() == 0
     assert forecast_notes(raw["race_forecast"].value)[0] == (
-        "Not calibrated: too few earlier races of its kind (intermediate)."
+        "Not calibrated: too few earlier races of the archetype intermediate."
     )
 
 
@@ -202,7 +202,7 @@ def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
     drawn = world.forecast(unset, {KIND: world.fit_before})
     forecast = validate(drawn["race_forecast"].value, "race_forecast")
     assert forecast.sizes["scenario"] == SCENARIOS
-    assert "The grid is not set yet: 20 were drawn" in forecast_notes(forecast)[1]
+    assert "The grid is not set yet: 20 grids were drawn" in forecast_notes(forecast)[1]
     chances, known = drawn["forecast_chances"].value, calibrated["forecast_chances"].value
     assert set(chances["driver_id"]) == set(known["driver_id"])
     assert chances["top10"].std() < known["top10"].std()

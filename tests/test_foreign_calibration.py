@@ -20,7 +20,7 @@ from calibration_pipeline.calibration.race_curves import observe, scenario_runni
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank, rerank_races
 from calibration_pipeline.calibration.walk_forward import fit_archetype
-from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_utilities
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_log_strengths
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 from calibration_pipeline.schemas.datasets import Backtest
 from calibration_pipeline.stats.ranking import rank
@@ -104,7 +104,7 @@ def test_reranking_beats_order_statistic_scores(law: str) -> None:
             return float((true * np.log(true / other)).sum())
 
         everyone = np.ones(raw.shape, bool)
-        reranked = rerank(raw, everyone, everyone, recover_utilities(raw), np.full(n, 1 / factor), rng)
+        reranked = rerank(raw, everyone, everyone, recover_log_strengths(raw), np.full(n, 1 / factor), rng)
         score = place_score[raw - 1]
         mean = score.mean(axis=0)
         by_score = [rank(-score - (slope - 1) * mean) for slope in np.exp(np.linspace(-0.8, 0.8, 17))]

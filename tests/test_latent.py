@@ -350,7 +350,7 @@ def test_missing_results_and_short_chains_are_refused(overconfident):
     ensemble, results, _ = overconfident
     with pytest.raises(ValueError, match=r"1 are missing, the first is driver_id 'd03' in race_id 202105"):
         observe(ensemble, results.filter(~((pl.col("race_id") == 202105) & (pl.col("driver_id") == "d03"))))
-    with pytest.raises(ValueError, match="n_samples must be at least 500 where a fit is kept, got 200"):
+    with pytest.raises(ValueError, match="n_samples must be at least 500 for a stored fit, got 200"):
         fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, n_samples=200)
 
 

@@ -31,7 +31,7 @@ def fields() -> Fields:
     rng = np.random.default_rng(2)
     shape = (N_RACES, N_CARS)
     return Fields(
-        utility=rng.normal(0, 1, shape).astype(np.float32),
+        log_strength=rng.normal(0, 1, shape).astype(np.float32),
         incident_logit=rng.normal(-2, 0.4, shape).astype(np.float32),
         chaos_scale=np.full(N_RACES, 0.6, np.float32),
         is_car=np.arange(N_CARS) < np.array([16, 16, 14, 16, 15, 16])[:, None],
@@ -119,9 +119,9 @@ def test_the_table_from_minus_six_to_six(fields, results):
     """Inside the table the exact curve within 0.005 nats; outside finite, and on the right side of it."""
     running_order = results[1]
     order = np.where(running_order > 0, running_order, 99).argsort(axis=1)
-    utility = np.take_along_axis(fields.utility, order, axis=1)
+    utility = np.take_along_axis(fields.log_strength, order, axis=1)
     taking_part = np.take_along_axis(running_order > 0, order, axis=1)
-    curves = tabulate_orders(fields.utility, running_order[:, None, :])[:, 0]
+    curves = tabulate_orders(fields.log_strength, running_order[:, None, :])[:, 0]
     lower, upper = LOG_SHARPNESS_BOX
 
     def exact(log_s: float) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_garbage_in_padding_changes_nothing(fields, results):
     """Neither the plain model nor the evidence made for the fast one reads padding."""
     padding = ~fields.is_car
     dirty = fields._replace(
-        utility=np.where(padding, 1e20, fields.utility).astype(np.float32),
+        log_strength=np.where(padding, 1e20, fields.log_strength).astype(np.float32),
         incident_logit=np.where(padding, np.nan, fields.incident_logit).astype(np.float32),
     )
     at = (np.array([0.1, -0.2, 0.0], np.float32), 0.3, 0.2)

@@ -239,7 +239,7 @@ def test_odd_input_is_logged(caplog):
     run_mcmc_calibration(position, np.full((6, 2, 2), 0.5), "road_course", **FEW)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "150 draws a chain are few" in caplog.text
-    assert "1 of 6 races are no permutation" in caplog.text
+    assert "1 of 6 races are not a permutation" in caplog.text
 
 
 @pytest.mark.slow

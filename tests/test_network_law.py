@@ -165,7 +165,7 @@ def test_every_variant_draws_races(season, name):
     ensemble = simulate_races(last, network, 18, 2000, seed=2)
     check_races(ensemble)
     out = (~ensemble["running"].values & (ensemble["start_position"].values > 0)[:, None]).mean()
-    assert (out == 0) == (NO_INCIDENT in VARIANTS[name].cut)
+    assert (out == 0) == (NO_INCIDENT in VARIANTS[name].removed)
     assert float(network["luck_sign"][0]) == (1.0 if VARIANTS[name].ordinary else -1.0)
 
 
@@ -191,5 +191,5 @@ def test_archetypes_share_the_parameters_of_removed_edges(season):
 
 def test_only_fitted_edges_can_be_cut():
     assert len(set(EDGES)) == len(EDGES)
-    with pytest.raises(ValueError, match=r"cut must name edges of .* got \[\('laps_led', 'chaos'\)\]"):
+    with pytest.raises(ValueError, match=r"removed must name edges of .* got \[\('laps_led', 'chaos'\)\]"):
         Structure(frozenset({("laps_led", "chaos")}))

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration_pipeline.scenarios.log_strengths import recover_incidents, recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import (
+    recover_incidents,
+    recover_log_strengths,
+    running_order,
+)
 from calibration_pipeline.stats.plackett_luce import log_probability
 
 N_CARS = 30
@@ -26,7 +30,7 @@ def test_planted_utilities_are_recovered(spread: float) -> None:
     rng = np.random.default_rng(1)
     planted = rng.normal(0, spread, N_CARS)
     planted -= planted.mean()
-    found = recover_utilities(orders(planted, 2000, rng, out_chance=0.15))
+    found = recover_log_strengths(orders(planted, 2000, rng, out_chance=0.15))
     assert found.mean() == pytest.approx(0, abs=1e-9)
     assert np.sqrt(np.mean((found - planted) ** 2)) < 0.05
     assert np.polyfit(planted, found, 1)[0] == pytest.approx(1, abs=0.01)
@@ -44,7 +48,7 @@ def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
     def likelihood(utility: np.ndarray) -> jax.Array:
         return log_probability(jnp.asarray(utility)[sequence], inside).sum()
 
-    found = recover_utilities(order)
+    found = recover_log_strengths(order)
     best = likelihood(found)
     for step in 0.1 * np.vstack([np.eye(8), -np.eye(8)]):
         assert likelihood(found + step) < best
@@ -56,11 +60,11 @@ def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
 def test_certain_orders_have_finite_utilities() -> None:
     """A car that is always last, always first or never runs; nothing is infinite."""
     order = np.tile([1, 2, 3, 0], (500, 1))
-    found = recover_utilities(order)
+    found = recover_log_strengths(order)
     assert np.isfinite(found).all()
     assert found[0] > found[1] > found[2]
     assert abs(found[3] - found.mean()) < 3
-    assert recover_utilities(np.ones((100, 1), int)).tolist() == [0.0]
+    assert recover_log_strengths(np.ones((100, 1), int)).tolist() == [0.0]
 
 
 @settings(deadline=None, max_examples=25)
@@ -69,8 +73,8 @@ def test_the_order_of_cars_and_scenarios_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     order = orders(rng.normal(0, 1, 6), 100, rng, out_chance=0.3)
     cars, scenarios = rng.permutation(6), rng.permutation(100)
-    found = recover_utilities(order)
-    np.testing.assert_allclose(recover_utilities(order[scenarios][:, cars]), found[cars], atol=1e-3)
+    found = recover_log_strengths(order)
+    np.testing.assert_allclose(recover_log_strengths(order[scenarios][:, cars]), found[cars], atol=1e-3)
 
 
 def test_running_orders_leave_gaps_out() -> None:
@@ -83,7 +87,7 @@ def test_running_orders_leave_gaps_out() -> None:
 def test_many_scenarios_are_thinned_evenly() -> None:
     """Scenarios that are sorted are represented all the same."""
     first, second = np.tile([1, 2], (10_000, 1)), np.tile([2, 1], (10_000, 1))
-    found = recover_utilities(np.concatenate([first, second]))
+    found = recover_log_strengths(np.concatenate([first, second]))
     assert found == pytest.approx([0, 0], abs=0.01)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration_pipeline.calibration.reranking import draw_scores, rerank, rerank_races, shift_incidents
-from calibration_pipeline.scenarios.log_strengths import recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import recover_log_strengths, running_order
 from calibration_pipeline.scenarios.network.model import Recalibration
 
 
@@ -84,7 +84,7 @@ def test_a_reverse_plackett_luce_race_becomes_one_of_the_other_sharpness(slope: 
 
     raw, wanted = draw(utility), draw(slope * utility)
     everyone = np.ones(raw.shape, bool)
-    new = rerank(raw, everyone, everyone, recover_utilities(raw), np.full(n, slope), rng)
+    new = rerank(raw, everyone, everyone, recover_log_strengths(raw), np.full(n, slope), rng)
     shares = [[(finish == place).mean(axis=0) for place in range(1, 13)] for finish in (new, wanted)]
     np.testing.assert_allclose(*shares, atol=0.02)
 

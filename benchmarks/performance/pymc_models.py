@@ -46,7 +46,7 @@ def _marginal_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
 def plain_latent(problem: LatentProblem) -> pm.Model:
     """Return the latent map with the exact reverse Plackett-Luce likelihood; it samples noise and chaos."""
     fields, order = problem.fields, np.asarray(slots_in_order(problem.running_order))
-    in_order = np.take_along_axis(fields.utility, order, axis=1).astype(float)
+    in_order = np.take_along_axis(fields.log_strength, order, axis=1).astype(float)
     running = np.take_along_axis(problem.running_order > 0, order, axis=1)
     with pm.Model() as model:
         log_slope, noise_sigma, intercept = _latent_parameters(problem.n_seasons)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.performance.timing import in_turn, measured_on, ratios
 from benchmarks.result_files import Row, repeated
 from calibration_pipeline.metrics import compute_crps
-from calibration_pipeline.scenarios.probabilities import place_counts
+from calibration_pipeline.scenarios.probabilities import position_counts
 from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.scores import discrete_crps
 
@@ -77,11 +77,11 @@ def position_runs(finish: NDArray, y: NDArray) -> dict[str, Run]:
     """Return all methods that score finish positions (race, scenario, car)."""
     n_races, n_scenarios, n_cars = finish.shape
     size, observed = np.full(n_races, n_cars), y.ravel()
-    table_ = place_counts(finish, size) / n_scenarios
+    table_ = position_counts(finish, size) / n_scenarios
     members = np.moveaxis(finish, 1, 0).reshape(n_scenarios, -1).astype(float)
 
     def counted() -> float:
-        return float(discrete_crps(place_counts(finish, size) / n_scenarios, y).mean())
+        return float(discrete_crps(position_counts(finish, size) / n_scenarios, y).mean())
 
     def foreign(backend: str) -> Run:
         flat = table_.reshape(-1, n_cars)

@@ -179,8 +179,8 @@ def pooled_calibration_model(likelihood: Likelihood) -> None:
     """NumPyro model of all archetypes together: their slopes, walks and intercepts are partially pooled.
 
     Sites as in `latent_calibration_model`: slope_mu and slope_effect are common; log_slope is (archetype,
-    season), noise_sigma and intercept are (archetype). In addition archetype_sigma, sd of the archetypes around
-    the common walk, and archetype_effect (archetype), its whitened coordinates.
+    season), noise_sigma and intercept are (archetype). In addition archetype_sigma, sd of the archetypes
+    around the common walk, and archetype_effect (archetype), its whitened coordinates.
     """
     estimate, information = likelihood.weighted_estimate, likelihood.information
     slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))

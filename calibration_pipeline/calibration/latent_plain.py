@@ -57,7 +57,7 @@ class ReversePlackettLuce(dist.Distribution):
     taking_part : array_like of bool, shape (..., driver)
     """
 
-    arg_constraints = {"utility": constraints.real_vector}
+    arg_constraints = {"log_strength": constraints.real_vector}
     support = constraints.nonnegative_integer
     reparametrized_params: list[str] = []
 

@@ -1,7 +1,7 @@
 """Log-likelihood curves of races, tabulated once as Chebyshev series.
 
-Given the log-strengths, the likelihood of a running order depends only on its log sharpness. The likelihood of
-the incidents depends only on a shift of their logit. Both are smooth functions of one variable.
+Given the log-strengths, the likelihood of a running order depends only on its log sharpness. The likelihood
+of the incidents depends only on a shift of their logit. Both are smooth functions of one variable.
 """
 
 from typing import Any, NamedTuple

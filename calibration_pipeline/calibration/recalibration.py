@@ -14,8 +14,8 @@ def draw_recalibrations(
 ) -> dict[int, Recalibration]:
     """Draw the recalibration of every scenario, for the races whose fold has a fit.
 
-    Each scenario has its own posterior draw and race-level noise, so that the ensemble contains the uncertainty
-    of the fit.
+    Each scenario has its own posterior draw and race-level noise, so that the ensemble contains the
+    uncertainty of the fit.
 
     Parameters
     ----------

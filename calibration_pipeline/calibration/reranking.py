@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
-from calibration_pipeline.scenarios.log_strengths import recover_utilities, running_order
+from calibration_pipeline.scenarios.log_strengths import recover_log_strengths, running_order
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.stats.quadrature import gauss_hermite
 from calibration_pipeline.stats.ranking import first_to_last
@@ -103,12 +103,12 @@ def rerank(
     """
     n_scenarios, n_cars = finish.shape
     score = sharpen(running_order(finish, before), log_strength, sharpness, rng)
-    place = np.arange(1, n_cars + 1)
+    position = np.arange(1, n_cars + 1)
     by_finish = finish.argsort(axis=1)
     still_out = np.take_along_axis(~before & ~after, by_finish, axis=1)
     open_place = np.cumsum(~still_out, axis=1)
     for_retired = still_out | (open_place > after.sum(axis=1, keepdims=True))
-    places = place[for_retired.argsort(axis=1, kind="stable")]
+    positions = position[for_retired.argsort(axis=1, kind="stable")]
 
     depth = running_order(finish, ~before & ~after) / (n_cars + 1)
     newly_out = before & ~after
@@ -119,7 +119,7 @@ def rerank(
     depth = np.take_along_axis(np.where(after, 0.0, depth), by_finish, axis=1)
     sequence = np.take_along_axis(by_finish, np.lexsort((depth, key), axis=1), axis=1)
     new = np.empty((n_scenarios, n_cars), np.int16)
-    np.put_along_axis(new, sequence, places.astype(np.int16), axis=1)
+    np.put_along_axis(new, sequence, positions.astype(np.int16), axis=1)
     return new
 
 
@@ -143,7 +143,7 @@ def sharpen(
         Scores, larger is ahead; at sharpness 1 in the order of `order`.
     """
     mirrored = np.where(order > 0, order.max(axis=1, keepdims=True) + 1 - order, 0)
-    slowness = recover_utilities(mirrored)
+    slowness = recover_log_strengths(mirrored)
     gain = log_probability(order, log_strength) - log_probability(mirrored, slowness)
     has_bad_luck = rng.random(len(order)) < _share_of_first(gain)
     more = (sharpness - 1)[:, None]

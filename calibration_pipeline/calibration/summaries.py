@@ -28,7 +28,7 @@ def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
     Parameters
     ----------
     fit : xarray.DataTree
-        As made by `walk_forward.fit_archetype`, or by `pooling.fit_pooled`, which has the latest alone.
+        As returned by `walk_forward.fit_archetype`, or by `pooling.fit_pooled`, which has the latest alone.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def slope_by_season(fit: xr.DataTree, archetype: str) -> pl.DataFrame:
     Parameters
     ----------
     fit : xarray.DataTree
-        As made by `walk_forward.fit_archetype`, or by `pooling.fit_pooled`.
+        As returned by `walk_forward.fit_archetype`, or by `pooling.fit_pooled`.
     archetype : str
 
     Returns
@@ -80,7 +80,7 @@ def identification(fit: xr.DataTree) -> pl.DataFrame:
     Parameters
     ----------
     fit : xarray.DataTree
-        As made by `walk_forward.fit_archetype`.
+        As returned by `walk_forward.fit_archetype`.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def predictive_checks(fit: xr.DataTree) -> pl.DataFrame:
     Parameters
     ----------
     fit : xarray.DataTree
-        As made by `walk_forward.fit_archetype`.
+        As returned by `walk_forward.fit_archetype`.
 
     Returns
     -------

@@ -1,8 +1,9 @@
 """Likelihood surfaces: races as smooth functions of log sharpness and race-level noise.
 
 The likelihood of a season's running orders depends only on these two parameters. Each race's surface is
-tabulated on a grid once. The surfaces of races are summed, and the sum is interpolated by cubic B-splines (Unser
-1999, doi:10.1109/79.799930), so that the cost of a sampler's step does not depend on the number of races.
+tabulated on a grid once. The surfaces of races are summed, and the sum is interpolated by cubic B-splines
+(Unser 1999, doi:10.1109/79.799930), so that the cost of a sampler's step does not depend on the number of
+races.
 """
 
 import jax

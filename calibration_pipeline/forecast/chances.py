@@ -3,9 +3,9 @@
 A forecast probability is a mean over scenarios, each with its own draw of the calibration's posterior. It has
 two uncertainties. The Monte Carlo error, from the finite number of scenarios, is sqrt(p (1 - p) / n). The
 interval covers the calibration: scenarios are redrawn with one posterior draw at a time. All redraws have the
-same random numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration differs. The
-interval holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the causal network's
-parameters is in the probability, not in the interval.
+same random numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration differs.
+The interval holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the causal
+network's parameters is in the probability, not in the interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -163,7 +163,7 @@ def event_table(forecast: xr.Dataset, events: Sequence[Event], by_fit: NDArray |
 
 
 def scenario_table(forecast: xr.Dataset) -> pl.DataFrame:
-    """Return the scenarios in long form, one row a scenario and car: `ForecastScenarios`, for an optimizer."""
+    """Return the scenarios in long form, one row a scenario and car, as `ForecastScenarios`."""
     race = _cars(forecast)
     shape = (race.sizes["scenario"], race.sizes["driver"])
 

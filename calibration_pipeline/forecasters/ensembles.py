@@ -29,7 +29,7 @@ from calibration_pipeline.scenarios.covariates import race_slots
 from calibration_pipeline.scenarios.log_strengths import (
     NO_INCIDENT_LOGIT,
     recover_incidents,
-    recover_utilities,
+    recover_log_strengths,
     running_order,
 )
 from calibration_pipeline.scenarios.races import race_coordinates
@@ -230,7 +230,7 @@ def _store(arrays: dict[str, NDArray], r: int, race: RaceScenarios, where: str) 
     running = race.outcomes.get("running")
     running = None if running is None else running.astype(bool)
     order = running_order(race.outcomes["finish_position"], running)
-    arrays["utility"][r, :n_cars] = recover_utilities(order)
+    arrays["utility"][r, :n_cars] = recover_log_strengths(order)
     logit, scale = (NO_INCIDENT_LOGIT, 0.0) if running is None else recover_incidents(running)
     arrays["incident_logit"][r, :n_cars] = logit
     arrays["chaos_scale"][r] = scale

@@ -1,7 +1,7 @@
 """Tabulated likelihood of the marginal map: for each race a surface over (log slope, intercept).
 
-The plain model in `calibration_pipeline.models` defines the map. This module has the arithmetic of both models,
-the table that NUTS reads, and the table's error against the exact likelihood.
+The plain model in `calibration_pipeline.models` defines the map. This module has the arithmetic of both
+models, the table that NUTS reads, and the table's error against the exact likelihood.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from calibration_pipeline.stats.whitening import whitened_normal
 INTERCEPT_BOX = (-2.5, 2.5)
 PROBABILITY_FLOOR = 1e-6
 MAX_LOG_SLOPE = 20.0
-"""Log slopes are clipped at this: the map is a step function beyond it in float32, and overflows soon after."""
+"""Clipping bound of log slopes: beyond it the map is a step function in float32, and soon overflows."""
 
 
 class Races(NamedTuple):

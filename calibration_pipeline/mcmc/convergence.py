@@ -1,7 +1,7 @@
 """Convergence diagnostics of a sampler: rank-normalised split R-hat, effective sample sizes, divergences.
 
-The module also holds their thresholds. Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and
-localization, doi:10.1214/20-BA1221.
+The module also holds their thresholds. Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021),
+Rank-normalization, folding, and localization, doi:10.1214/20-BA1221.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Posterior draws of MCMC objects, DataTrees and dicts, converted to one dataset.
 
-The arrays of a dict have a chain dimension, or are flat. All forms are converted to `Draws`. Summaries of draws belong elsewhere.
+The arrays of a dict have a chain dimension, or are flat. All forms are converted to `Draws`. Summaries of
+draws belong elsewhere.
 """
 
 from collections.abc import Mapping, Sequence

@@ -89,7 +89,7 @@ def spread(slots: pl.DataFrame, values: NDArray, width: int, fill: object = 0) -
     Parameters
     ----------
     slots : polars.DataFrame
-        As made by `race_slots`.
+        As returned by `race_slots`.
     values : array, shape (len(slots), ...)
     width : int
         Slots of the `driver` axis.
@@ -102,7 +102,7 @@ def spread(slots: pl.DataFrame, values: NDArray, width: int, fill: object = 0) -
 
 
 def padded_width(n_cars: int) -> int:
-    """Width of the `driver` axis for `n_cars` cars: a multiple of `WIDTH_MULTIPLE`, so that few shapes compile.
+    """Width of the `driver` axis for `n_cars` cars: a multiple of `WIDTH_MULTIPLE`, to compile few shapes.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def widen_field(field: Field, width: int) -> Field:
 def build_field(slots: pl.DataFrame, width: int) -> Field:
     """Arrays of the races of driver features.
 
-    A missing pace form (no laps) is replaced by the field's mean. A missing caution rate enters as log rate 0.
+    A missing pace form (no laps) is replaced by the field's mean. A missing caution rate gives log rate 0.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def running_order(finish_position: NDArray, running: NDArray[np.bool_] | None) -
     return np.where(taking_part, rank(position), 0).astype(np.int16)
 
 
-def recover_utilities(order: NDArray) -> NDArray[np.float64]:
+def recover_log_strengths(order: NDArray) -> NDArray[np.float64]:
     r"""Fit the reverse Plackett-Luce law to running orders, by maximum likelihood.
 
     The last car is drawn first, with weights :math:`w = e^{-u}`. The MM algorithm of Hunter (2004, Ann.
@@ -68,7 +68,7 @@ def recover_utilities(order: NDArray) -> NDArray[np.float64]:
     Two cars, one ahead in 3 of 4 scenarios: the odds are 3 to 1, less for the phantom.
 
     >>> order = np.tile([[1, 2], [1, 2], [1, 2], [2, 1]], (1000, 1))
-    >>> u = recover_utilities(order)
+    >>> u = recover_log_strengths(order)
     >>> round(float(np.exp(u[0] - u[1])), 2)
     3.0
     """

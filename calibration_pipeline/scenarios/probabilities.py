@@ -26,9 +26,9 @@ def finish_probabilities(finish_position: NDArray, field_size: NDArray) -> NDArr
     >>> finish_probabilities(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
     [[0.625, 0.375], [0.375, 0.625]]
     """
-    counts, size = place_counts(finish_position, field_size), np.asarray(field_size, int)
+    counts, size = position_counts(finish_position, field_size), np.asarray(field_size, int)
     car = np.arange(counts.shape[-1]) < size[:, None]
-    return car[:, :, None] * smoothed_places(counts, finish_position.shape[1], size[:, None, None])
+    return car[:, :, None] * smoothed_positions(counts, finish_position.shape[1], size[:, None, None])
 
 
 def head_to_head(finish_position: NDArray, field_size: NDArray) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ def head_to_head(finish_position: NDArray, field_size: NDArray) -> NDArray[np.fl
     return pair * smoothed_wins(wins, finish_position.shape[1])
 
 
-def place_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int64]:
+def position_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int64]:
     """Counts of scenarios by car and finish position: (race, driver, position), 0 beyond the field.
 
     Parameters
@@ -66,7 +66,7 @@ def place_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.in
 
     Examples
     --------
-    >>> place_counts(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
+    >>> position_counts(np.array([[[1, 2], [1, 2], [2, 1]]]), np.array([2]))[0].tolist()
     [[2, 1], [1, 2]]
     """
     n_races, _, width = finish_position.shape
@@ -99,7 +99,7 @@ def win_counts(finish_position: NDArray, field_size: NDArray) -> NDArray[np.int6
     return counts
 
 
-def smoothed_places(counts: NDArray, n_scenarios: int, field_size: NDArray) -> NDArray[np.float64]:
+def smoothed_positions(counts: NDArray, n_scenarios: int, field_size: NDArray) -> NDArray[np.float64]:
     """Finish probabilities from counts of positions, as in `finish_probabilities`.
 
     Parameters

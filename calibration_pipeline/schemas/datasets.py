@@ -115,12 +115,6 @@ class ScenarioEnsemble(Races):
         return are_permutations(finish_position.values, finish_position["field_size"].values)
 
 
-class FinishProbabilities(Races):
-    """Finish probabilities by race, car and position; rows and columns over the cars sum to 1."""
-
-    probability: np.float64 = pa.Field(dims=POSITION, ge=0, le=1, description="P(finish = position)")
-
-
 class Backtest(Races):
     """Out-of-sample finish probabilities, raw and recalibrated, with the official finishes."""
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_pipeline.scenarios.probabilities import (
-    place_counts,
-    smoothed_places,
+    position_counts,
+    smoothed_positions,
     smoothed_wins,
     win_counts,
 )
@@ -28,7 +28,7 @@ def with_counts(cases: Cases, scenarios: Mapping[str, NDArray]) -> Cases:
         Forecast to finishes, (race, scenario, driver), as from `cases.backtest_scenarios`.
     """
     size = cases.mask.sum(axis=1)
-    counts = {name: place_counts(finish, size)[cases.mask] for name, finish in scenarios.items()}
+    counts = {name: position_counts(finish, size)[cases.mask] for name, finish in scenarios.items()}
     return replace(cases, counts=counts)
 
 
@@ -53,14 +53,14 @@ def leave_groups_out(cases: Cases, scenarios: Mapping[str, NDArray]) -> Iterator
     positions, wins = {}, {}
     for name, finish in scenarios.items():
         groups = np.array_split(finish, N_GROUPS, axis=1)
-        positions[name] = np.array([place_counts(group, size)[cases.mask] for group in groups])
+        positions[name] = np.array([position_counts(group, size)[cases.mask] for group in groups])
         wins[name] = np.array([win_counts(group, size)[pairs] for group in groups])
     for group in range(N_GROUPS):
         probability, head_to_head, counts = dict(cases.probability), dict(cases.head_to_head), {}
         for name in scenarios:
             counts[name] = positions[name].sum(axis=0) - positions[name][group]
             n_left = int(counts[name][0].sum())
-            probability[name] = smoothed_places(counts[name], n_left, cases.field_size[:, None])
+            probability[name] = smoothed_positions(counts[name], n_left, cases.field_size[:, None])
             head_to_head[name] = smoothed_wins(wins[name].sum(axis=0) - wins[name][group], n_left)
         yield replace(cases, probability=probability, head_to_head=head_to_head, counts=counts)
 

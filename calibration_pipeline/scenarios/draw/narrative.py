@@ -154,8 +154,8 @@ class SkeletonNarrative:
         Raises
         ------
         ValueError
-            If `n_scenarios` is out of range, or the evidence is so improbable that the effective sample size of
-            `MAX_PROPOSALS` is below `LEAST_EFFECTIVE`.
+            If `n_scenarios` is out of range, or the evidence is so improbable that the effective sample size
+            of `MAX_PROPOSALS` is below `LEAST_EFFECTIVE`.
         """
         check_request(self._features, n_scenarios)
         if not self._seen and not self._conditions:
@@ -170,8 +170,9 @@ class SkeletonNarrative:
             worth = effective_sample_size(log_weight)
         if worth < min(LEAST_EFFECTIVE, n_scenarios):
             raise ValueError(
-                f"The evidence is too improbable to condition on: the effective sample size of {n_proposals:,} "
-                f"scenarios must be at least {min(LEAST_EFFECTIVE, n_scenarios)}, got {worth:.0f}."
+                f"The evidence is too improbable to condition on: the effective sample size of "
+                f"{n_proposals:,} scenarios must be at least {min(LEAST_EFFECTIVE, n_scenarios)}, "
+                f"got {worth:.0f}."
             )
         kept = resample(log_weight, n_scenarios, np.random.default_rng(seed))
         ensemble = proposed.isel(scenario=kept).assign_coords(scenario=np.arange(n_scenarios))
@@ -250,14 +251,14 @@ def move_on_grid(features: pl.DataFrame, start_position: Mapping[str, int]) -> p
     [3, 1, 2]
     """
     _check_drivers("start_position", start_position, features)
-    places = list(start_position.values())
-    if len(set(places)) < len(places) or not set(places) <= set(range(1, len(features) + 1)):
+    positions = list(start_position.values())
+    if len(set(positions)) < len(positions) or not set(positions) <= set(range(1, len(features) + 1)):
         raise ValueError(
-            f"Argument start_position must give each car a place of its own from 1 to {len(features)}, "
-            f"got {places}."
+            f"Argument start_position must give each car a position of its own from 1 to {len(features)}, "
+            f"got {positions}."
         )
     others = features.filter(~pl.col("driver_id").is_in(list(start_position))).sort("start_position")
-    free = [place for place in range(1, len(features) + 1) if place not in places]
+    free = [position for position in range(1, len(features) + 1) if position not in positions]
     grid = dict(start_position) | dict(zip(others["driver_id"].to_list(), free, strict=True))
     return features.with_columns(
         start_position=pl.col("driver_id").replace_strict(

@@ -1,8 +1,9 @@
 """NumPyro handler of interventions and evidence, and resampling by the evidence's likelihood weights.
 
-An intervention sets a site and removes the influence of its causes. Evidence sets a site and keeps its causes:
-the weight of a scenario is the probability of the evidence given its causes (likelihood weighting: Fung & Chang
-1990, doi:10.1016/B978-0-444-88738-2.50023-3; Shachter & Peot 1990, doi:10.1016/B978-0-444-88738-2.50024-5).
+An intervention sets a site and removes the influence of its causes. Evidence sets a site and keeps its
+causes: the weight of a scenario is the probability of the evidence given its causes (likelihood weighting:
+Fung & Chang 1990, doi:10.1016/B978-0-444-88738-2.50023-3; Shachter & Peot 1990,
+doi:10.1016/B978-0-444-88738-2.50024-5).
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ class pin(Messenger):  # noqa: N801 - named as NumPyro's handlers are
         super().__init__(fn)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
-        """Put the values in place of the drawn ones."""
+        """Replace the drawn values by the held ones."""
         held = self.pins.get(msg["name"])
         if held is None or msg["type"] != "sample":
             return
@@ -101,8 +102,8 @@ def resample(log_weight: NDArray, n: int, rng: np.random.Generator) -> NDArray[n
         Ascending.
     """
     reach = np.cumsum(_relative(log_weight))
-    places = (np.arange(n) + rng.uniform()) / n * reach[-1]
-    return np.minimum(np.searchsorted(reach, places, side="right"), len(reach) - 1)
+    points = (np.arange(n) + rng.uniform()) / n * reach[-1]
+    return np.minimum(np.searchsorted(reach, points, side="right"), len(reach) - 1)
 
 
 def _relative(log_weight: NDArray) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from calibration_pipeline.scenarios.folds import first_race_order, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
 
 RACES_MULTIPLE = 512
-"""The race axis is padded to a multiple of this, so that few shapes compile. Padding costs memory, and no time."""
+"""The race axis is padded to a multiple of this, to compile few shapes. Padding costs memory, and no time."""
 
 
 class History(NamedTuple):

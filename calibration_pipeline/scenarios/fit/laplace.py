@@ -85,7 +85,7 @@ def _sum_up(
     n_races: int,
     structure: Structure,
 ) -> Any:
-    """Sum derivatives of the potential at `flat`: those of the prior, and of the first `n_races` races in blocks.
+    """Sum derivatives of the potential at `flat`: of the prior, and of the first `n_races` races in blocks.
 
     A block fits the cache of a core, and one compiled function serves every number of races.
     """

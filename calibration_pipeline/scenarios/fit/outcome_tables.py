@@ -117,11 +117,11 @@ def _stint_ends() -> NDArray[np.float64]:
 def _stint_tables(cars: pl.DataFrame, name: str, column: str) -> dict[str, NDArray]:
     """Weights of (start, finish, finish squared) on holding a lap, and the dispersion of the stints.
 
-    Each archetype has its own, shrunk to those of all archetypes by pseudo-races. The weights fit the shares of the
-    square roots of laps, between counting laps and counting cars, by multinomial logistic regression. Car i,
-    which holds a stint with probability p_i, holds a lap with probability 1 - E (1 - p_i)^M, M the number of
-    stints with laps. The dispersion of their lengths equates the expected number of cars with a lap with the
-    observed number.
+    Each archetype has its own, shrunk to those of all archetypes by pseudo-races. The weights fit the shares
+    of the square roots of laps, between counting laps and counting cars, by multinomial logistic regression.
+    Car i, which holds a stint with probability p_i, holds a lap with probability 1 - E (1 - p_i)^M, M the
+    number of stints with laps. The dispersion of their lengths equates the expected number of cars with a lap
+    with the observed number.
     """
     known = cars.filter(
         (pl.col(column).sum() > 0).over("race_id") & pl.col(column).is_not_null().all().over("race_id")

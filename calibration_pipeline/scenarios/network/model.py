@@ -80,7 +80,7 @@ class Parameters(NamedTuple):
 
 
 class Recalibration(NamedTuple):
-    """Change of a race by the calibration: log sharpness of the running order and shift of the incident logit."""
+    """Change of a race by the calibration: log sharpness, and shift of the incident logit."""
 
     log_sharpness: AnyArray = 0.0
     incident_shift: AnyArray = 0.0
@@ -113,9 +113,9 @@ def quantile(table: AnyArray, probability: AnyArray) -> Array:
     5.0
     """
     table = jnp.asarray(table)
-    place = jnp.asarray(probability) * (table.shape[-1] - 1)
-    below = jnp.minimum(place.astype(jnp.int32), table.shape[-1] - 2)
-    return table[below] + (place - below) * jnp.diff(table)[below]
+    at = jnp.asarray(probability) * (table.shape[-1] - 1)
+    below = jnp.minimum(at.astype(jnp.int32), table.shape[-1] - 2)
+    return table[below] + (at - below) * jnp.diff(table)[below]
 
 
 def log_strength(field: Field, parameters: Parameters) -> Array:

@@ -1,4 +1,4 @@
-"""Allocation of laps to cars in stints: a few draws a race instead of one a lap, sums exact by construction."""
+"""Allocation of laps to cars in stints: a few draws a race instead of one a lap, with exact sums."""
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ def share_out(
 ) -> Array:
     """Allocate `laps` laps to cars, in stints of random length.
 
-    The race is split into `STINTS` stints. Each goes to a car that is still racing at its end, with probability
-    proportional to exp(score). The last stint goes to the car in `last`, if given.
+    The race is split into `STINTS` stints. Each goes to a car that is still racing at its end, with
+    probability proportional to exp(score). The last stint goes to the car in `last`, if given.
 
     Parameters
     ----------
