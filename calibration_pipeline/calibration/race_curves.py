@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.scenarios.log_strengths import running_order
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
+from calibration_pipeline.schemas.frames import RUNNING_ORDER
 from calibration_pipeline.stats.chebyshev import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
 from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 from calibration_pipeline.stats.quadrature import even_nodes, gauss_hermite
@@ -98,8 +99,7 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
         )
     if "running" not in ensemble:
         found = found.with_columns(running=pl.lit(True))
-    order = pl.when("running").then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
-    values = found.select("finish_position", running_order=order.otherwise(0))
+    values = found.select("finish_position", running_order=RUNNING_ORDER)
     out = np.zeros((2, n_races, width), np.int16)
     out[:, car] = values.to_numpy().T
     return Observed(*out)

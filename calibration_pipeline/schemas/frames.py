@@ -14,6 +14,10 @@ from pandera.polars import PolarsData
 from calibration_pipeline.archetypes import ARCHETYPES
 
 FLAGS = ("green", "yellow", "red", "checkered", "warm_up")
+RUNNING_ORDER = (
+    pl.when("running").then(pl.col("finish_position").rank("ordinal").over("race_id", "running")).otherwise(0)
+)
+"""Order of the running cars of `RaceResults` rows, 1 for the first, 0 for retired cars."""
 FORECASTS = ("raw", "recalibrated", "climatology", "start_order", "bradley_terry")
 ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best", "for comparison")
 RULINGS = ("trust", "trust after recalibration", "do not trust", "cannot tell yet")

@@ -15,6 +15,7 @@ from calibration_pipeline.scenarios.covariates import (
 )
 from calibration_pipeline.scenarios.folds import first_race_order, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
+from calibration_pipeline.schemas.frames import RUNNING_ORDER
 
 RACES_MULTIPLE = 512
 """The race axis is padded to a multiple of this, to compile few shapes. Padding costs memory, and no time."""
@@ -125,11 +126,7 @@ def build_history(slots: pl.DataFrame, width: int) -> History:
     width : int
         Slots of the `driver` axis.
     """
-    order = slots.select(
-        pl.when("running")
-        .then(pl.col("finish_position").rank("ordinal").over("race_id", "running"))
-        .otherwise(0)
-    ).to_series()
+    order = slots.select(RUNNING_ORDER).to_series()
     first = slots.filter(pl.col("slot") == 0)
     history = History(
         field=build_field(slots, width),
