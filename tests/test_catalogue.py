@@ -12,9 +12,9 @@ from upath import UPath
 from assets.cli import main
 from assets.flow.report import catalogue
 from assets.settings import Settings
-from assets.storage.io_managers import ParquetIOManager
 from calibration_pipeline.io.sql import TABLES, create_views, run_query, stored_tables
 from calibration_pipeline.io.stored_files import write_atomically
+from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
@@ -35,7 +35,7 @@ def fill(store: UPath, results: pl.DataFrame) -> None:
         if asset == "race_results":
             frames = {f"{asset}/{key}.parquet": results for key in ("2024", "2025")}
         for name, frame in frames.items():
-            write_atomically(store / name, ParquetIOManager().serialise(frame))
+            write_atomically(store / name, encode(frame))
 
 
 @pytest.fixture

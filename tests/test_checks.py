@@ -15,7 +15,8 @@ from upath import UPath
 from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
 from assets.partitions import ARCHETYPE_PARTITIONS, archetype_partition, season_partitions
 from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager
-from calibration_pipeline.io.stored_values import read_value
+from calibration_pipeline.io.stored_files import write_atomically
+from calibration_pipeline.io.stored_values import encode, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
 from calibration_pipeline.verification import properties
@@ -297,11 +298,11 @@ def test_rules_of_a_contract_need_no_check(tmp_path: Path, asset: str) -> None:
     manager = (ParquetIOManager if isinstance(good, pl.DataFrame) else NetCDFIOManager)(UPath(tmp_path))
     path = manager.path_of(asset, "2021")
     path.parent.mkdir(parents=True)
-    path.write_bytes(manager.serialise(validate(good, asset)))
+    path.write_bytes(encode(validate(good, asset)))
     read_value(path, asset, "2021")
     with pytest.raises(ContractError, match=re.escape(rule)):
         validate(bad, asset)
-    path.write_bytes(manager.serialise(bad))
+    path.write_bytes(encode(bad))
     with pytest.raises(ContractError, match=re.escape(rule)):
         read_value(path, asset, "2021")
 
@@ -484,8 +485,12 @@ def test_errors_block_downstream_assets_and_warnings_do_not(
     monkeypatch.setattr("assets.asset_checks.stored_values.PROPERTIES", (required,))
 
     class Damaging(ParquetIOManager):
-        def serialise(self, value: pl.DataFrame) -> bytes:
-            return super().serialise(value.with_columns(top15_share=2.0) if damage else value)
+        def write(self, value: pl.DataFrame, context: dg.OutputContext, path: UPath) -> bytes:
+            if not damage:
+                return super().write(value, context, path)
+            data = encode(value.with_columns(top15_share=2.0))
+            write_atomically(path, data)
+            return data
 
     @dg.asset(key_prefix=PREFIX, io_manager_key="parquet", partitions_def=SEASONS)
     def lap_aggregates() -> pl.DataFrame:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from assets.cli import main
 from assets.settings import SettingsError, load_settings
-from assets.storage.io_managers import NetCDFIOManager
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
 from calibration_pipeline.events.files import DEFAULT_EVENTS, judged_events, read_events
 from calibration_pipeline.events.language import (
@@ -29,6 +28,7 @@ from calibration_pipeline.events.language import (
     top,
 )
 from calibration_pipeline.events.text import LANGUAGE, LONGEST_TEXT, parse_event, parse_events
+from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.scenarios.fit.by_fold import fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.schemas.frames import LapAggregates
@@ -336,7 +336,7 @@ def store(project: Path, asset: str, value: xr.Dataset | xr.DataTree) -> Path:
     """Store an asset's partition of intermediate tracks, and return its path."""
     path = project / "data" / "store" / "simulated" / "cup" / asset / "intermediate" / "network.nc"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(NetCDFIOManager().serialise(value))
+    path.write_bytes(encode(value))
     return path
 
 

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from assets.storage.io_managers import ParquetIOManager
 from calibration_pipeline.io import files, stored_files
+from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
 
 WRITERS: dict[str, Callable[[Path, bytes], None]] = {
@@ -141,5 +141,5 @@ def test_a_full_disk_of_the_store_is_named_by_its_manager(disk: Path) -> None:
     table = pl.DataFrame({"a": [os.urandom(2 * MIB)]})
     target = UPath(disk) / "2021.parquet"
     with pytest.raises(OSError, match="No space left on device") as error:
-        stored_files.write_atomically(target, ParquetIOManager().serialise(table))
+        stored_files.write_atomically(target, encode(table))
     assert error.value.filename == str(disk / "2021.parquet")

@@ -15,7 +15,6 @@ from assets.cli import main
 from assets.flow.forecast import next_race
 from assets.partitions import archetype_partition
 from assets.settings import Settings
-from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
 from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
 from calibration_pipeline.calibration.walk_forward import fit_archetype
@@ -33,6 +32,7 @@ from calibration_pipeline.forecast.chances import (
 )
 from calibration_pipeline.forecast.next_race import NONE_ANNOUNCED, forecast_notes
 from calibration_pipeline.io.stored_files import write_atomically
+from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
 from calibration_pipeline.scenarios.draw.grids import draw_grids, fit_grid_strength, simulate_without_grid
 from calibration_pipeline.scenarios.fit.by_fold import fit_networks
@@ -334,13 +334,9 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     store = UPath(tmp_path / "simulated" / "cup")
 
     def keep(outputs: dict[str, dg.Output]) -> None:
-        write_atomically(
-            store / "race_forecast.nc", NetCDFIOManager(store).serialise(outputs["race_forecast"].value)
-        )
+        write_atomically(store / "race_forecast.nc", encode(outputs["race_forecast"].value))
         for name in TABLES:
-            write_atomically(
-                store / f"{name}.parquet", ParquetIOManager(store).serialise(outputs[name].value)
-            )
+            write_atomically(store / f"{name}.parquet", encode(outputs[name].value))
 
     keep(calibrated)
     assert main(options) == 0
@@ -352,7 +348,7 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     assert main(options) == 0
     assert "announces no race" in capsys.readouterr().out
     (store / "forecast_chances.parquet").write_bytes(b"PAR1")
-    keep_forecast = NetCDFIOManager(store).serialise(calibrated["race_forecast"].value)
+    keep_forecast = encode(calibrated["race_forecast"].value)
     write_atomically(store / "race_forecast.nc", keep_forecast)
     assert main(options) == 1
     assert "forecast_chances cannot be read" in capsys.readouterr().err

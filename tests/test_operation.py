@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from made_up_tables import write_results, write_table
+from upath import UPath
 
 from assets.definitions import build_defs
 from assets.instance import prepare_home
@@ -21,6 +22,8 @@ from assets.orchestration.sensors import RACES_TAG, SENSOR
 from assets.settings import Settings
 from assets.storage.io_managers import ParquetIOManager
 from assets.storage.provenance import setting_values
+from calibration_pipeline.io.stored_files import write_atomically
+from calibration_pipeline.io.stored_values import encode
 
 ROOT = Path(__file__).parents[1]
 LONGEST_S = 1800
@@ -34,12 +37,12 @@ BROKEN = dg.AssetCheckKey(dg.AssetKey([*PREFIX, "race_results"]), "contract")
 class Damaging(ParquetIOManager):
     """Stores results in which two cars finish first."""
 
-    def serialise(self, value: pl.DataFrame) -> bytes:
-        return super().serialise(
-            value.with_columns(finish_position=pl.lit(1, pl.Int64))
-            if "finish_position" in value.columns
-            else value
-        )
+    def write(self, value: pl.DataFrame, context: dg.OutputContext, path: UPath) -> bytes:
+        if "finish_position" not in value.columns:
+            return super().write(value, context, path)
+        data = encode(value.with_columns(finish_position=pl.lit(1, pl.Int64)))
+        write_atomically(path, data)
+        return data
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from assets.storage.io_managers import (
     io_managers,
 )
 from calibration_pipeline.io.stored_files import write_atomically
-from calibration_pipeline.io.stored_values import read_value, stored_partitions
+from calibration_pipeline.io.stored_values import encode, read_value, stored_partitions
 from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
 from calibration_pipeline.schemas.frames import LapTelemetry
 
@@ -183,7 +183,7 @@ def test_missing_and_repeated_columns_are_named() -> None:
 def test_contract_is_checked_on_read(tmp_path: Path) -> None:
     path = UPath(tmp_path / "2021.parquet")
     broken = LAPS.with_columns(position=pl.lit(0, pl.Int64))
-    write_atomically(path, ParquetIOManager().serialise(broken))
+    write_atomically(path, encode(broken))
     with pytest.raises(ContractError, match="position"):
         read_value(path, "lap_telemetry", "2021")
 
@@ -199,7 +199,7 @@ def test_damaged_missing_and_outdated_files_have_different_errors(
     with pytest.raises(FileNotFoundError, match=f"{asset} \\[2021\\] has not been materialized"):
         manager().read(path, asset, "2021")
     value = LAPS if asset == "lap_telemetry" else ensemble()
-    data = manager().serialise(value)  # type: ignore[arg-type]
+    data = encode(value)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ContractError, match=f"{asset} \\[2021\\] cannot be read"):
         manager().read(path, asset, "2021")
@@ -293,9 +293,9 @@ def test_an_archetype_s_input_holds_its_races_alone(tmp_path: Path) -> None:
     stored["archetype"] = ("race", np.array(["road_course", "short_track", "road_course"]))
     materialize(root, stored, xr.Dataset, "scenario_ensemble", "netcdf")
     path = root / "scenario_ensemble" / "2021.nc"
-    value = NetCDFIOManager().read(path, "scenario_ensemble", "2021", "road_course")
+    value = read_value(path, "scenario_ensemble", "2021", "road_course")
     xr.testing.assert_identical(value, stored.isel(race=[0, 2]))
-    assert NetCDFIOManager().read(path, "scenario_ensemble", "2021", "superspeedway").sizes["race"] == 0
+    assert read_value(path, "scenario_ensemble", "2021", "superspeedway").sizes["race"] == 0
 
 
 def test_an_input_need_not_hold_omitted_variables(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_an_input_need_not_hold_omitted_variables(tmp_path: Path) -> None:
     xr.testing.assert_identical(seen["value"], ensemble(2).drop_vars(["laps_led", "race_laps"]))
     path = UPath(tmp_path) / "scenario_ensemble" / "2021.nc"
     with pytest.raises(ContractError, match=r"missing.*utility"):
-        NetCDFIOManager().read(path, "scenario_ensemble", "2021", left_out=("utility",))
+        read_value(path, "scenario_ensemble", "2021", left_out=("utility",))
 
 
 def test_column_schema_has_types_and_descriptions() -> None:

@@ -4,7 +4,7 @@ A wave is stored as a whole before the next begins. The jobs of a wave read noth
 run of a job has one partition. The command, the UI, the schedules and the sensor use these jobs.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -91,9 +91,3 @@ def build_jobs(assets: Iterable[dg.AssetsDefinition]) -> dict[str, Any]:
         for wave in WAVES
         for job in wave
     }
-
-
-def job_of(names: Collection[str]) -> Job:
-    """Return the job that materializes assets, which must be of one job."""
-    (job,) = {job for wave in WAVES for job in wave if set(names) & set(job.assets)}
-    return job

@@ -7,7 +7,7 @@ Each materialization records the versions of the inputs that its step loaded, an
 depends on: `staleness` compares them with what is there.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
 import dagster as dg
@@ -92,20 +92,9 @@ class StoredManager(dg.IOManager):
         """Return the files of a stored value."""
         return (path,)
 
-    def serialise(self, value: Any) -> bytes:
-        """Return `value` as the content of a file."""
-        return encode(value)
-
-    def read(
-        self,
-        path: UPath,
-        asset: str,
-        partition: str | None,
-        archetype: str | None = None,
-        left_out: Collection[str] = (),
-    ) -> Any:
+    def read(self, path: UPath, asset: str, partition: str | None) -> Any:
         """Return a stored value, as `stored_values.read_value` does."""
-        return read_value(path, asset, partition, archetype, left_out)
+        return read_value(path, asset, partition)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Validate and store a value, and record what it was computed from."""
@@ -126,7 +115,7 @@ class StoredManager(dg.IOManager):
 
     def write(self, value: Any, context: dg.OutputContext, path: UPath) -> bytes:
         """Validate and store a value; return the content that its version is computed from."""
-        data = self.serialise(validate(value, context.asset_key.path[-1], _partition(context)))
+        data = encode(validate(value, context.asset_key.path[-1], _partition(context)))
         write_atomically(path, data)
         return data
 
@@ -210,7 +199,7 @@ class ReportIOManager(StoredManager):
         """Return the files of both forms."""
         return path, path.with_suffix(".md")
 
-    def read(self, path: UPath, asset: str, partition: str | None, *_: object) -> str:
+    def read(self, path: UPath, asset: str, partition: str | None) -> str:
         """Return both forms as one text."""
         refuse_missing(path, asset, partition)
         try:
@@ -229,7 +218,7 @@ class CatalogueIOManager(StoredManager):
         write_atomically(path, value)
         return value
 
-    def read(self, path: UPath, asset: str, partition: str | None, *_: object) -> bytes:
+    def read(self, path: UPath, asset: str, partition: str | None) -> bytes:
         """Return the file's content."""
         refuse_missing(path, asset, partition)
         return path.read_bytes()

@@ -1,7 +1,4 @@
-"""Sets of joint events to judge: the default ones, and those of a user's file.
-
-Slow imports are inside the functions that need them.
-"""
+"""Sets of joint events to judge: the default ones, and those of a user's file."""
 
 from upath import UPath
 
