@@ -4,7 +4,7 @@ Nothing is computed here. Each forecast has the same style in every chart. A cha
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,6 @@ from calibration_pipeline.plots.series import (
 
 LABEL_STRIP = 0.09
 """Share of the axes' height above, and below, the intervals of slopes, in which a label stands."""
-Drawing = Callable[[Axes, pl.DataFrame], Axes]
-"""Type of the `draw_...` functions."""
 
 
 def draw_reliability(axes: Sequence[Axes], curve: pl.DataFrame) -> Sequence[Axes]:
