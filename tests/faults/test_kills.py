@@ -13,6 +13,8 @@ import pytest
 from bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
 from ledger import Ledger
 
+from assets.integrity import LEFTOVER
+
 SEED = 20261127
 SEASON = SEASONS[-1]
 POLL_S = 0.02
@@ -159,6 +161,10 @@ def test_a_killed_run_loses_nothing_and_the_next_carries_on(
             bench.assert_readable()
             assert bench.unlike_records() == set(), "the same content is the same version"
     bench.update()
+    # A killed writer leaves a half-written file, which a later writer removes once it is an hour old.
+    for path in bench.store.rglob(".*"):
+        assert LEFTOVER.fullmatch(path.name), path
+        path.unlink()
     bench.assert_mended(undisturbed)
     for step, times in died.items():
         ledger.enter("SIGKILL", f"step `{step}`", times, "died; the next run carried on")
