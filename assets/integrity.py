@@ -17,7 +17,7 @@ from .instance import home_folder, open_records, prepare_home
 from .orchestration.finished_races import REPORT
 from .orchestration.staleness import Lineage, data_version, latest_record
 from .settings import Settings
-from .storage.io_managers import ParquetIOManager, ReportIOManager
+from .storage.io_managers import ReportManager, StoredManager
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
@@ -100,7 +100,7 @@ def check_digests(
     prepare_home()
     with open_records() as instance:
         for asset in assets:
-            manager = ReportIOManager(store) if asset == REPORT else ParquetIOManager(store)
+            manager = ReportManager(store) if asset == REPORT else StoredManager(store)
             for partition in stored_partitions(store / asset) or [None]:
                 record = latest_record(instance, dg.AssetKey([*prefix, asset]), partition)
                 version = file_version(manager.files_of(manager.path_of(asset, partition)))

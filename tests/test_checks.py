@@ -14,7 +14,7 @@ from upath import UPath
 
 from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
 from assets.partitions import ARCHETYPE_PARTITIONS, archetype_partition, season_partitions
-from assets.storage.io_managers import NetCDFIOManager, ParquetIOManager
+from assets.storage.io_managers import StoredManager
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
@@ -239,11 +239,9 @@ STORED = {
 def check_stored(folder: Path, asset: str, value: Any) -> dict[str, dg.AssetCheckEvaluation]:
     """Store a value in a run of a partition, and return the evaluations of its checks by name."""
     by_season = asset in ("race_results", "scenario_ensemble")
-    manager = "parquet" if isinstance(value, pl.DataFrame) else "netcdf"
 
     @dg.asset(
         key=dg.AssetKey([*PREFIX, asset]),
-        io_manager_key=manager,
         partitions_def=SEASONS if by_season else ARCHETYPE_PARTITIONS,
     )
     def stored() -> Any:
@@ -254,10 +252,7 @@ def check_stored(folder: Path, asset: str, value: Any) -> dict[str, dg.AssetChec
             [stored, *build_checks([stored])],
             instance=instance,
             partition_key="2021" if by_season else archetype_partition("superspeedway"),
-            resources={
-                "parquet": ParquetIOManager(UPath(folder)),
-                "netcdf": NetCDFIOManager(UPath(folder)),
-            },
+            resources={"io_manager": StoredManager(UPath(folder))},
             raise_on_error=False,
         )
     return {each.check_name: each for each in result.get_asset_check_evaluations()}
@@ -295,7 +290,7 @@ REFUSED = {
 def test_rules_of_a_contract_need_no_check(tmp_path: Path, asset: str) -> None:
     """Test that the contract refuses a value when it is written, and a stored one when it is read."""
     good, bad, rule = REFUSED[asset]
-    manager = (ParquetIOManager if isinstance(good, pl.DataFrame) else NetCDFIOManager)(UPath(tmp_path))
+    manager = StoredManager(UPath(tmp_path))
     path = manager.path_of(asset, "2021")
     path.parent.mkdir(parents=True)
     path.write_bytes(encode(validate(good, asset)))
@@ -484,7 +479,7 @@ def test_errors_block_downstream_assets_and_warnings_do_not(
     )
     monkeypatch.setattr("assets.asset_checks.stored_values.PROPERTIES", (required,))
 
-    class Damaging(ParquetIOManager):
+    class Damaging(StoredManager):
         def write(self, value: pl.DataFrame, context: dg.OutputContext, path: UPath) -> bytes:
             if not damage:
                 return super().write(value, context, path)
@@ -492,7 +487,7 @@ def test_errors_block_downstream_assets_and_warnings_do_not(
             write_atomically(path, data)
             return data
 
-    @dg.asset(key_prefix=PREFIX, io_manager_key="parquet", partitions_def=SEASONS)
+    @dg.asset(key_prefix=PREFIX, partitions_def=SEASONS)
     def lap_aggregates() -> pl.DataFrame:
         return LAPS
 
@@ -506,7 +501,7 @@ def test_errors_block_downstream_assets_and_warnings_do_not(
             [*assets, *build_checks(assets)],
             instance=instance,
             partition_key="2021",
-            resources={"parquet": Damaging(UPath(tmp_path))},
+            resources={"io_manager": Damaging(UPath(tmp_path))},
             raise_on_error=False,
         )
     evaluations = {each.check_name: each for each in result.get_asset_check_evaluations()}

@@ -13,8 +13,7 @@ from upath import UPath
 
 from assets.storage.io_managers import (
     LEFT_OUT,
-    NetCDFIOManager,
-    ParquetIOManager,
+    StoredManager,
     io_managers,
 )
 from calibration_pipeline.io.stored_files import write_atomically
@@ -79,18 +78,18 @@ def ensemble(n_races: int = 1, n_scenarios: int = 3) -> xr.Dataset:
     )
 
 
-def graph(root: UPath, value: object, kind: type, name: str, key: str) -> tuple[dg.AssetsDefinition, dict]:
+def graph(root: UPath, value: object, kind: type, name: str) -> tuple[dg.AssetsDefinition, dict]:
     """Return an asset of that name whose value is `value`, and the resources to store it."""
 
-    @dg.asset(name=name, io_manager_key=key, partitions_def=dg.StaticPartitionsDefinition(["2021", "2022"]))
+    @dg.asset(name=name, partitions_def=dg.StaticPartitionsDefinition(["2021", "2022"]))
     def stored() -> kind:  # type: ignore[valid-type]
         return value
 
     return stored, io_managers(root)
 
 
-def materialize(root: UPath, value: object, kind: type, name: str, key: str) -> dg.ExecuteInProcessResult:
-    asset, resources = graph(root, value, kind, name, key)
+def materialize(root: UPath, value: object, kind: type, name: str) -> dg.ExecuteInProcessResult:
+    asset, resources = graph(root, value, kind, name)
     with dg.DagsterInstance.ephemeral() as instance:
         return dg.materialize(
             [asset], instance=instance, resources=resources, partition_key="2021", raise_on_error=False
@@ -100,13 +99,13 @@ def materialize(root: UPath, value: object, kind: type, name: str, key: str) -> 
 @pytest.mark.parametrize("root", ["disk", "memory://partitions"])
 def test_partitions_of_two_dimensions_are_files_in_folders(tmp_path: Path, root: str) -> None:
     base = UPath(tmp_path if root == "disk" else root)
-    manager = NetCDFIOManager(base)
+    manager = StoredManager(base)
     keys = ["road_course|network", "short_track|network"]
     paths = [manager.path_of("verdict", key) for key in keys]
-    assert paths == [base / "verdict" / key.split("|")[0] / "network.nc" for key in keys]
+    assert paths == [base / "verdict" / key.split("|")[0] / "network.parquet" for key in keys]
     for path in paths:
         write_atomically(path, b"stored")
-    (paths[0].parent / ".network.nc.0123.tmp").write_bytes(b"half")
+    (paths[0].parent / ".network.parquet.0123.tmp").write_bytes(b"half")
     assert stored_partitions(base / "verdict") == dict(zip(keys, paths, strict=True))
     assert stored_partitions(base / "backtest") == {}
 
@@ -114,7 +113,7 @@ def test_partitions_of_two_dimensions_are_files_in_folders(tmp_path: Path, root:
 @pytest.mark.parametrize("root", ["disk", "memory://storage"])
 def test_table_comes_back(tmp_path: Path, root: str) -> None:
     base = UPath(tmp_path if root == "disk" else root)
-    assert materialize(base, LAPS, pl.DataFrame, "lap_telemetry", "parquet").success
+    assert materialize(base, LAPS, pl.DataFrame, "lap_telemetry").success
     value = read_value(base / "lap_telemetry" / "2021.parquet", "lap_telemetry", "2021")
     assert value.equals(LAPS)
 
@@ -123,7 +122,7 @@ def test_table_comes_back(tmp_path: Path, root: str) -> None:
 @pytest.mark.parametrize("root", ["disk", "memory://storage"])
 def test_ensemble_comes_back_even_without_races(tmp_path: Path, root: str, n_races: int) -> None:
     base = UPath(tmp_path if root == "disk" else root)
-    assert materialize(base, ensemble(n_races), xr.Dataset, "scenario_ensemble", "netcdf").success
+    assert materialize(base, ensemble(n_races), xr.Dataset, "scenario_ensemble").success
     value = read_value(base / "scenario_ensemble" / "2021.nc", "scenario_ensemble", "2021")
     xr.testing.assert_identical(value, ensemble(n_races))
     assert {name: value[name].dtype.kind for name in value} == {
@@ -132,7 +131,7 @@ def test_ensemble_comes_back_even_without_races(tmp_path: Path, root: str, n_rac
 
 
 def test_stored_file_is_readable_with_xarray_alone_and_has_a_schema_version(tmp_path: Path) -> None:
-    materialize(UPath(tmp_path), ensemble(), xr.Dataset, "scenario_ensemble", "netcdf")
+    materialize(UPath(tmp_path), ensemble(), xr.Dataset, "scenario_ensemble")
     with xr.open_dataset(tmp_path / "scenario_ensemble" / "2021.nc") as file:
         assert file.attrs["schema_version"] == "2"
         assert file["finish_position"].encoding["zlib"]
@@ -141,10 +140,10 @@ def test_stored_file_is_readable_with_xarray_alone_and_has_a_schema_version(tmp_
 
 def test_a_value_that_breaks_its_contract_is_named_and_not_stored(tmp_path: Path) -> None:
     root = UPath(tmp_path)
-    assert materialize(root, LAPS, pl.DataFrame, "lap_telemetry", "parquet").success
+    assert materialize(root, LAPS, pl.DataFrame, "lap_telemetry").success
     before = (tmp_path / "lap_telemetry" / "2021.parquet").read_bytes()
     wrong = LAPS.with_columns(lap_time_s=pl.lit(-1.5), position=pl.lit(0, pl.Int64))
-    result = materialize(root, wrong, pl.DataFrame, "lap_telemetry", "parquet")
+    result = materialize(root, wrong, pl.DataFrame, "lap_telemetry")
     assert not result.success
     (failure,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
     message = failure.step_failure_data.error.cause.message
@@ -189,20 +188,19 @@ def test_contract_is_checked_on_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("manager", "asset", "name"),
-    [(ParquetIOManager, "lap_telemetry", "2021.parquet"), (NetCDFIOManager, "scenario_ensemble", "2021.nc")],
+    ("asset", "name"), [("lap_telemetry", "2021.parquet"), ("scenario_ensemble", "2021.nc")]
 )
 def test_damaged_missing_and_outdated_files_have_different_errors(
-    tmp_path: Path, manager: type[ParquetIOManager | NetCDFIOManager], asset: str, name: str
+    tmp_path: Path, asset: str, name: str
 ) -> None:
     path = UPath(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=f"{asset} \\[2021\\] has not been materialized"):
-        manager().read(path, asset, "2021")
+        StoredManager(UPath(tmp_path)).read(path, asset, "2021")
     value = LAPS if asset == "lap_telemetry" else ensemble()
     data = encode(value)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ContractError, match=f"{asset} \\[2021\\] cannot be read"):
-        manager().read(path, asset, "2021")
+        StoredManager(UPath(tmp_path)).read(path, asset, "2021")
 
 
 def test_a_report_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -252,7 +250,7 @@ def test_inputs_come_as_annotated(tmp_path: Path) -> None:
     seasons = dg.StaticPartitionsDefinition(["2021"])
     seen: dict[str, object] = {}
 
-    @dg.asset(io_manager_key="parquet", partitions_def=seasons)
+    @dg.asset(partitions_def=seasons)
     def lap_telemetry() -> pl.DataFrame:
         return LAPS
 
@@ -291,7 +289,7 @@ def test_an_archetype_s_input_holds_its_races_alone(tmp_path: Path) -> None:
     root = UPath(tmp_path)
     stored = ensemble(3)
     stored["archetype"] = ("race", np.array(["road_course", "short_track", "road_course"]))
-    materialize(root, stored, xr.Dataset, "scenario_ensemble", "netcdf")
+    materialize(root, stored, xr.Dataset, "scenario_ensemble")
     path = root / "scenario_ensemble" / "2021.nc"
     value = read_value(path, "scenario_ensemble", "2021", "road_course")
     xr.testing.assert_identical(value, stored.isel(race=[0, 2]))
@@ -303,7 +301,7 @@ def test_an_input_need_not_hold_omitted_variables(tmp_path: Path) -> None:
     seen: dict[str, xr.Dataset] = {}
     seasons = dg.StaticPartitionsDefinition(["2021"])
 
-    @dg.asset(io_manager_key="netcdf", partitions_def=seasons)
+    @dg.asset(partitions_def=seasons)
     def scenario_ensemble() -> xr.Dataset:
         return ensemble(2)
 

@@ -39,7 +39,6 @@ archetypes = dg.AssetIn(partition_mapping=archetypes_of_forecaster)
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
     code_version="1",
-    io_manager_key="netcdf",
     ins={
         "race_results": of_every_season,
         "driver_features": own_races_of_every_season,
@@ -83,7 +82,6 @@ def archetype_races(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
     code_version="4",
-    io_manager_key="netcdf",
     metadata=depends_on("seed"),
 )
 def calibration_posterior(
@@ -138,7 +136,6 @@ def calibration_posterior(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
     code_version="2",
-    io_manager_key="netcdf",
     metadata=depends_on("seed", "ensembles"),
 )
 def recalibrated_forecast(
@@ -173,7 +170,6 @@ def recalibrated_forecast(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
     code_version="2",
-    io_manager_key="netcdf",
     ins={"recalibrated_forecast": outcomes_alone},
     metadata=depends_on("seed"),
 )
@@ -221,7 +217,6 @@ def backtest(
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
     code_version="4",
-    io_manager_key="netcdf",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed", "seasons"),
 )
@@ -258,7 +253,6 @@ def pooled_posterior(
     partitions_def=FORECASTERS,
     kinds={"arviz", "parquet"},
     code_version="1",
-    io_manager_key="parquet",
     ins={"calibration_posterior": archetypes},
 )
 def model_comparison(

@@ -34,7 +34,6 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
     outs={
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
-            io_manager_key="netcdf",
             kinds={"jax", "netcdf"},
             code_version="4",
             metadata=SETTINGS,
@@ -42,7 +41,6 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
         **{
             name: dg.AssetOut(
                 description=description,
-                io_manager_key="parquet",
                 kinds={"polars", "parquet"},
                 code_version="2",
                 metadata=SETTINGS,

@@ -24,7 +24,6 @@ NO_RACES_YET = "No race of the season has finished yet."
 @dg.asset(
     kinds={"polars", "parquet"},
     code_version="1",
-    io_manager_key="parquet",
     metadata=depends_on("tracks"),
 )
 def track_constraints() -> dg.Output[pl.DataFrame]:
@@ -46,7 +45,6 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
     outs={
         "lap_telemetry": dg.AssetOut(
             description="One row a car and lap: position, lap time, flag.",
-            io_manager_key="parquet",
             kinds={"polars", "parquet"},
             code_version="1",
             is_required=False,
@@ -54,7 +52,6 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
         ),
         "race_results": dg.AssetOut(
             description="One row a starter and race: grid, finish, laps led, how it ended.",
-            io_manager_key="parquet",
             kinds={"polars", "parquet"},
             code_version="2",
             is_required=False,
@@ -90,7 +87,6 @@ def _no_races() -> SeasonData:
     deps=["track_constraints"],
     kinds={"xarray", "netcdf"},
     code_version="1",
-    io_manager_key="netcdf",
     metadata=depends_on("source", "tracks"),
 )
 def simulated_truth(

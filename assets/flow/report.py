@@ -37,7 +37,6 @@ existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"matplotlib", "parquet"},
     code_version="1",
-    io_manager_key="parquet",
     metadata=depends_on("seed"),
 )
 def report_pictures(

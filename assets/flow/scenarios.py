@@ -21,7 +21,6 @@ of_earlier_and_own_seasons = dg.AssetIn(partition_mapping=earlier_and_own_season
     partitions_def=ALL_SEASONS,
     kinds={"polars", "parquet"},
     code_version="1",
-    io_manager_key="parquet",
     ins=dict.fromkeys(("race_results", "driver_features"), of_earlier_and_own_seasons),
     metadata=depends_on("fold_races"),
 )
@@ -58,7 +57,6 @@ def fold_history(
     partitions_def=ALL_SEASONS,
     kinds={"numpyro", "netcdf"},
     code_version="2",
-    io_manager_key="netcdf",
     metadata=depends_on("network", "fold_races", "seed"),
 )
 def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFrame) -> dg.Output[xr.Dataset]:
@@ -98,7 +96,6 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
     code_version="2",
-    io_manager_key="netcdf",
     metadata=depends_on("scenarios", "seed", "fold_races", "ensembles"),
 )
 def scenario_ensemble(

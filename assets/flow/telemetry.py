@@ -17,7 +17,6 @@ from .metadata import column_lineage, rows, table
     partitions_def=ALL_SEASONS,
     kinds={"duckdb", "parquet"},
     code_version="1",
-    io_manager_key="parquet",
 )
 def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
     """Aggregate each car's laps, out of core, to facts that are known only after its race."""
@@ -42,7 +41,6 @@ def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> d
     partitions_def=ALL_SEASONS,
     kinds={"polars", "parquet"},
     code_version="1",
-    io_manager_key="parquet",
     ins={
         "race_results": dg.AssetIn(partition_mapping=earlier_and_own_seasons),
         "lap_aggregates": dg.AssetIn(partition_mapping=earlier_and_own_seasons),

@@ -35,7 +35,6 @@ SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
     code_version="3",
-    io_manager_key="parquet",
     ins=FORECASTS,
     metadata=depends_on("seed"),
 )
@@ -72,7 +71,6 @@ def calibration_metrics(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
     code_version="2",
-    io_manager_key="parquet",
     ins=FORECASTS,
     metadata=depends_on("seed"),
 )
@@ -101,7 +99,6 @@ def calibration_curves(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
     code_version="3",
-    io_manager_key="parquet",
     ins=FORECASTS,
     metadata=depends_on("seed", "events"),
 )
@@ -139,7 +136,6 @@ def joint_event_validation(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
     code_version="2",
-    io_manager_key="parquet",
 )
 def verdict(
     context: dg.AssetExecutionContext,

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args, get_origin
 
 import dagster as dg
-import xarray as xr
+import polars as pl
 from upath import UPath
 
 from calibration_pipeline.io.netcdf import stamped
 from calibration_pipeline.io.stored_files import content_version, file_version, write_atomically
 from calibration_pipeline.io.stored_values import (
-    NETCDF,
-    PARQUET,
     SCHEMA_VERSION,
     encode,
     path_of,
@@ -60,7 +58,7 @@ class InputVersions:
 
 
 class StoredManager(dg.IOManager):
-    """Base of the managers: files of one kind below a root.
+    """Frames as Parquet, datasets and trees as NetCDF with their provenance, below a root.
 
     Parameters
     ----------
@@ -70,19 +68,21 @@ class StoredManager(dg.IOManager):
         Shared by the managers of a run.
     settings : mapping, optional
         Setting → value, of which each materialization records those that its asset depends on.
+    made_with : mapping of str to str, optional
+        What `provenance` returns; attributes of every NetCDF file.
     """
 
-    extension = ""
+    extension: str | None = None
 
     def __init__(
         self,
-        root: UPath | None = None,
+        root: UPath,
         inputs: InputVersions | None = None,
         settings: Mapping[str, Any] | None = None,
+        made_with: Mapping[str, str] | None = None,
     ) -> None:
-        self.root = root if root is not None else UPath()
-        self.inputs = inputs or InputVersions()
-        self.settings = dict(settings or {})
+        self.root, self.inputs = root, inputs or InputVersions()
+        self.settings, self.made_with = dict(settings or {}), dict(made_with or {})
 
     def path_of(self, asset: str, partition: str | None) -> UPath:
         """Return the path of a partition of an asset."""
@@ -115,6 +115,9 @@ class StoredManager(dg.IOManager):
 
     def write(self, value: Any, context: dg.OutputContext, path: UPath) -> bytes:
         """Validate and store a value; return the content that its version is computed from."""
+        if not isinstance(value, pl.DataFrame):
+            own = {"code_version": context.asset_spec.code_version or ""}
+            value = stamped(value, {**self.made_with, **own})
         data = encode(validate(value, context.asset_key.path[-1], _partition(context)))
         write_atomically(path, data)
         return data
@@ -142,41 +145,6 @@ class StoredManager(dg.IOManager):
         return values if _wants_dict(context) else next(iter(values.values()))
 
 
-class ParquetIOManager(StoredManager):
-    """Polars frames as Parquet."""
-
-    extension = PARQUET
-
-
-class NetCDFIOManager(StoredManager):
-    """Datasets and trees as NetCDF, with their provenance.
-
-    Parameters
-    ----------
-    root, inputs, settings
-        As in `StoredManager`.
-    made_with : mapping of str to str
-        What `provenance` returns; attributes of every file.
-    """
-
-    extension = NETCDF
-
-    def __init__(
-        self,
-        root: UPath | None = None,
-        inputs: InputVersions | None = None,
-        settings: Mapping[str, Any] | None = None,
-        made_with: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(root, inputs, settings)
-        self.made_with = dict(made_with or {})
-
-    def write(self, value: xr.Dataset | xr.DataTree, context: dg.OutputContext, path: UPath) -> bytes:
-        """Validate and store a value, with its provenance."""
-        own = {"code_version": context.asset_spec.code_version or ""}
-        return super().write(stamped(value, {**self.made_with, **own}), context, path)
-
-
 class Report(NamedTuple):
     """The calibration report in its two forms."""
 
@@ -184,7 +152,7 @@ class Report(NamedTuple):
     markdown: str
 
 
-class ReportIOManager(StoredManager):
+class ReportManager(StoredManager):
     """The report as a page (.html) and, beside it, its Markdown twin (.md)."""
 
     extension = ".html"
@@ -208,7 +176,7 @@ class ReportIOManager(StoredManager):
             raise ContractError(f"{place(asset, partition)} cannot be read from {path}: {error}") from error
 
 
-class CatalogueIOManager(StoredManager):
+class CatalogueManager(StoredManager):
     """The catalogue of views, a DuckDB file."""
 
     extension = ".duckdb"
@@ -227,14 +195,10 @@ class CatalogueIOManager(StoredManager):
 def io_managers(
     root: UPath, made_with: Mapping[str, str] | None = None, settings: Mapping[str, Any] | None = None
 ) -> dict[str, StoredManager]:
-    """Return the managers by the key under which assets ask for them; parameters as in `NetCDFIOManager`."""
+    """Return the managers by the key under which assets ask for them; parameters as in `StoredManager`."""
+    managers = {"io_manager": StoredManager, "report": ReportManager, "catalogue": CatalogueManager}
     inputs = InputVersions()
-    return {
-        "parquet": ParquetIOManager(root, inputs, settings),
-        "netcdf": NetCDFIOManager(root, inputs, settings, made_with),
-        "report": ReportIOManager(root, inputs, settings),
-        "catalogue": CatalogueIOManager(root, inputs, settings),
-    }
+    return {key: manager(root, inputs, settings, made_with) for key, manager in managers.items()}
 
 
 def _partition(context: dg.OutputContext) -> str | None:
