@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 INTERRUPTED = 130
+
+type Command = Callable[["Settings", argparse.Namespace], int | None]
 
 
 def command() -> None:
@@ -67,64 +69,45 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser(
-        "run",
-        help="materialize everything, or a selection",
-        epilog=RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.add_argument("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
-    run.add_argument("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
-    run.add_argument(
-        "--update",
-        action="store_true",
-        help="only stale partitions: new races, changed settings, missing or damaged files, changed inputs",
-    )
-    run.add_argument("--verbose", action="store_true", help="show log lines on the terminal as well")
-    run.set_defaults(command=_run)
+    def add(name: str, function: Command, summary: str, epilog: str = "", text: str | None = None) -> None:
+        parsers[name] = commands.add_parser(
+            name,
+            help=summary,
+            description=text,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parsers[name].set_defaults(command=function)
 
-    ui = commands.add_parser("ui", help="open the Dagster UI on the same instance, on loopback")
-    ui.add_argument("--port", type=int, default=3000, help="port, 3000 by default")
-    ui.set_defaults(command=_ui)
-
-    report = commands.add_parser("report", help="print or open the newest report")
-    report.add_argument("--open", action="store_true", help="open the page in a browser")
-    report.set_defaults(command=_report)
-
-    events = commands.add_parser(
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    add("run", _run, "materialize everything, or a selection", RUN_EXAMPLES)
+    add("ui", _ui, "open the Dagster UI on the same instance, on loopback")
+    add("report", _report, "print or open the newest report")
+    add(
         "events",
-        help="list the language of joint events, or judge one on what is stored",
-        epilog=EVENT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _events,
+        "list the language of joint events, or judge one",
+        EVENT_EXAMPLES,
     )
-    events.add_argument("expression", nargs="?", metavar="EVENT", help="an event in quotes; see examples")
-    events.set_defaults(command=_events)
+    add("forecast", _forecast, "print the forecast of the next race")
+    add("sql", _sql, "ask the stored tables in SQL, or list them with their columns", SQL_EXAMPLES)
+    add("verify", _verify, "compare what is stored with what the runs recorded", VERIFY_EXAMPLES, VERIFY_TEXT)
+    add("settings", _settings, "show what is in force and where it came from")
 
-    forecast = commands.add_parser("forecast", help="print the forecast of the next race")
-    forecast.set_defaults(command=_forecast)
+    run = parsers["run"].add_argument
+    run("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
+    run("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
+    stale = "only stale partitions: new races, changed settings, missing or damaged files, changed inputs"
+    run("--update", action="store_true", help=stale)
+    run("--verbose", action="store_true", help="show log lines on the terminal as well")
+    parsers["ui"].add_argument("--port", type=int, default=3000, help="port, 3000 by default")
+    parsers["report"].add_argument("--open", action="store_true", help="open the page in a browser")
+    event = "an event in quotes; see examples"
+    parsers["events"].add_argument("expression", nargs="?", metavar="EVENT", help=event)
+    query = "one query in quotes; see examples"
+    parsers["sql"].add_argument("question", nargs="?", metavar="QUERY", help=query)
 
-    sql = commands.add_parser(
-        "sql",
-        help="ask the stored tables in SQL, or list them with their columns",
-        epilog=SQL_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sql.add_argument("question", nargs="?", metavar="QUERY", help="one query in quotes; see examples")
-    sql.set_defaults(command=_sql)
-
-    verify = commands.add_parser(
-        "verify",
-        help="compare what is stored with what the runs recorded",
-        description=VERIFY_TEXT,
-        epilog=VERIFY_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verify.set_defaults(command=_verify)
-
-    settings = commands.add_parser("settings", help="show what is in force and where it came from")
-    settings.set_defaults(command=_settings)
-
-    for command in (run, ui, report, forecast, events, sql, verify, settings):
+    for command in parsers.values():
         group = command.add_argument_group("settings", "override environment and .env")
         for name, field in Settings.model_fields.items():
             group.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=field.description)
@@ -277,7 +260,12 @@ def _local_copy(page: "UPath") -> Path:
 
 
 def _events(settings: "Settings", options: argparse.Namespace) -> None:
-    from calibration_pipeline.terminal.joint_events import print_judged, print_language
+    from calibration_pipeline.terminal.joint_events import (
+        judge_stored,
+        judged_partitions,
+        print_judged,
+        print_language,
+    )
 
     if options.expression is None:
         print_language(_console(), settings.events)
@@ -286,10 +274,9 @@ def _events(settings: "Settings", options: argparse.Namespace) -> None:
 
     with _reported(ValueError, code=2):
         event = parse_event(options.expression)
-    from .storage.stored_forecasts import has_scenarios, judge_stored
 
     store = settings.store_path
-    if not has_scenarios(store):
+    if not judged_partitions(store):
         raise CommandError(f"There are no scenarios in {store} yet: calibration-pipeline run draws them.")
     with _reported(ValueError):
         print_judged(_console(), event, judge_stored(store, event, settings.seed))
@@ -340,9 +327,11 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
 
 
 def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
+    from calibration_pipeline.terminal.differences import print_differences
+
     from .definitions import build_defs
     from .instance import open_instance, prepare_home
-    from .integrity import print_findings, verify_store
+    from .integrity import verify_store
     from .settings import SettingsError
 
     with _reported(SettingsError, code=2):
@@ -353,7 +342,7 @@ def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
         raise CommandError(
             f"There is nothing in {settings.store_path} yet: calibration-pipeline run fills it."
         )
-    print_findings(_console(), settings.store_path, findings)
+    print_differences(_console(), settings.store_path, findings.n_files, findings.differences)
     return 1 if findings.differences else 0
 
 

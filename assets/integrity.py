@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import dagster as dg
-from rich.console import Console
-from rich.markup import escape
 from upath import UPath
 
 from calibration_pipeline.io.stored_files import file_version
@@ -111,15 +109,6 @@ def check_digests(
                         f"{place(asset, partition)} is not what was stored: run --update repairs it"
                     )
     return damaged, sorted(set(unknown))
-
-
-def print_findings(console: Console, store: UPath, findings: Findings) -> None:
-    """Print a line for each difference, and how many there are."""
-    for difference in findings.differences:
-        console.print(f"  [yellow]![/] {escape(difference)}", highlight=False)
-    n = len(findings.differences)
-    summary = f"{n} {'difference' if n == 1 else 'differences'}" if n else "all as recorded"
-    console.print(f"{findings.n_files} files in {escape(str(store))}: {summary}.", highlight=False)
 
 
 def _partitions(lineage: Lineage, asset: str, store: UPath) -> list[str] | list[None]:

@@ -99,7 +99,7 @@ def _result(
         severity=severity,
         description=escape_text(finding.sentence),
         metadata={
-            key: number(value) if isinstance(value, int | float) else value
-            for key, value in finding.metadata.items()
+            name: number(value) if isinstance(value, int | float) else value
+            for name, value in finding.metadata.items()
         },
     )

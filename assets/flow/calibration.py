@@ -21,7 +21,7 @@ from ..partitions import (
 from ..settings import Settings
 from ..storage.io_managers import LEFT_OUT, OWN_ARCHETYPE
 from ..storage.provenance import depends_on
-from .metadata import number, numbers, plot, table
+from .metadata import chart, number, numbers, plot, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
@@ -100,7 +100,7 @@ def calibration_posterior(
         worst_convergence,
     )
     from calibration_pipeline.calibration.walk_forward import fit_archetype
-    from calibration_pipeline.plots import charts, figures, posteriors
+    from calibration_pipeline.plots import charts, posteriors
 
     archetype = parse_archetype(archetype_of(context.partition_key))
     fit = fit_archetype(
@@ -112,8 +112,6 @@ def calibration_posterior(
     )
     slopes = slope_by_season(fit, str(archetype))
     convergence = convergence_by_fold(fit)
-    figure, ax = figures.figure_axes()
-    charts.draw_slope_by_season(ax, slopes)
     return dg.Output(
         fit,
         metadata={
@@ -122,7 +120,7 @@ def calibration_posterior(
             "races": int(fit.attrs["n_races"]),
             "folds": fit["walk_forward"].sizes["fold"],
             "seed": settings.seed,
-            "slope": plot(figure),
+            "slope": chart(charts.draw_slope_by_season, slopes),
             "mass_outside_table": number(float(fit.attrs["mass_outside_table"])),
             "identification": table(identification(fit), 60),
             "predictive_checks": table(predictive_checks(fit)),
@@ -147,13 +145,11 @@ def recalibrated_forecast(
     scenarios.
     """
     from calibration_pipeline.calibration.recalibration import recalibrate
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.summaries import finish_chances
 
     ensemble = recalibrate(archetype_races, calibration_posterior, settings.seed)
     chances = finish_chances(ensemble)
-    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
-    charts.draw_finish_distribution(ax, chances)
     return dg.Output(
         ensemble,
         metadata={
@@ -161,7 +157,9 @@ def recalibrated_forecast(
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "seed": settings.seed,
-            "last_race": plot(figure),
+            "last_race": chart(
+                charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24
+            ),
         },
     )
 
@@ -181,7 +179,7 @@ def backtest(
 ) -> dg.Output[xr.Dataset]:
     """Probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
     from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
     from calibration_pipeline.verification.backtest import build_backtest, scored_races
     from calibration_pipeline.verification.reliability import pit_ecdf
 
@@ -199,12 +197,10 @@ def backtest(
             for name in ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
         }
     )
-    figure, ax = figures.figure_axes()
-    charts.draw_pit(ax, pit_ecdf(scored, settings.seed))
     return dg.Output(
         scored,
         metadata={
-            "pit": plot(figure),
+            "pit": chart(charts.draw_pit, pit_ecdf(scored, settings.seed)),
             "races": scored.sizes["race"],
             "races_recalibrated": calibrated,
             "races_before_the_first_scored": everything.sizes["race"] - scored.sizes["race"],
@@ -230,20 +226,18 @@ def pooled_posterior(
         slope_by_season,
         worst_convergence,
     )
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
 
     pooled = fit_pooled(by_archetype(calibration_posterior), settings.season_list, seed=settings.seed)
     slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
     convergence = convergence_by_fold(pooled)
-    figure, ax = figures.figure_axes()
-    charts.draw_slope_by_season(ax, slopes)
     return dg.Output(
         pooled,
         metadata={
             **numbers(worst_convergence(convergence)),
             "races": int(pooled.attrs["n_races"]),
             "seed": settings.seed,
-            "slope": plot(figure),
+            "slope": chart(charts.draw_slope_by_season, slopes),
             "convergence": table(convergence, 60),
         },
     )

@@ -16,16 +16,12 @@ from calibration_pipeline.tracks import compile_constraints
 from ..partitions import ALL_SEASONS
 from ..settings import Settings
 from ..storage.provenance import depends_on
-from .metadata import bullets, counts, rows, table
+from .metadata import bullets, rows, table
 
 NO_RACES_YET = "No race of the season has finished yet."
 
 
-@dg.asset(
-    kinds={"polars", "parquet"},
-    code_version="1",
-    metadata=depends_on("tracks"),
-)
+@dg.asset(kinds={"polars", "parquet"}, code_version="1", metadata=depends_on("tracks"))
 def track_constraints() -> dg.Output[pl.DataFrame]:
     """Track catalogue by era: archetype, length and scheduled laps, known without racing."""
     tracks = compile_constraints()
@@ -69,7 +65,7 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     data = _no_races() if waits else source.load_season(year)
     metadata: dict[str, Any] = {
         "source": source.name,
-        **counts(data.counts),
+        **data.counts,
         "left_out": bullets(data.left_out),
     }
     frames = {"lap_telemetry": data.lap_telemetry, "race_results": data.race_results}

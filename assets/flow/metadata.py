@@ -4,7 +4,7 @@ Nothing is computed here. Every text in Markdown is escaped, since names and mes
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,6 +15,7 @@ from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.schemas.contracts import BOUNDARIES, declared_columns, value_type
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 OWNERS = ["team:calibration"]
@@ -40,6 +41,15 @@ def plot(figure: "Figure") -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
+def chart(draw: Callable[["Axes", pl.DataFrame], object], frame: pl.DataFrame, **rows: Any) -> Any:
+    """Return what `draw` draws of a frame, as the UI shows it; `rows` as in `figures.rows_height`."""
+    from calibration_pipeline.plots import figures
+
+    figure, ax = figures.figure_axes(**({"height": figures.rows_height(**rows)} if rows else {}))
+    draw(ax, frame)
+    return plot(figure)
+
+
 def table(frame: pl.DataFrame, rows: int = SHOWN_ROWS) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table; floats with four significant digits."""
     records = [
@@ -63,11 +73,6 @@ def number(value: float) -> float:
 def rows(frame: pl.DataFrame) -> dict[str, Any]:
     """Return the row count under the name that the UI plots over partitions."""
     return {"dagster/row_count": frame.height}
-
-
-def counts(values: Mapping[str, int]) -> dict[str, dg.IntMetadataValue]:
-    """Return counts as metadata, one entry each."""
-    return {name: dg.MetadataValue.int(int(value)) for name, value in values.items()}
 
 
 def numbers(values: Mapping[str, float]) -> dict[str, float]:

@@ -3,19 +3,16 @@
 Modules that need JAX or ArviZ are imported inside the functions that compute.
 """
 
-import tempfile
-from pathlib import Path
 from typing import cast
 
 import dagster as dg
-import duckdb
 import polars as pl
 import xarray as xr
 from upath import UPath
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
-from calibration_pipeline.io.sql import create_views
+from calibration_pipeline.io.sql import build_catalogue
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
@@ -121,11 +118,10 @@ def calibration_report(
         by_archetype(calibration_curves),
         by_archetype(backtest),
     )
-    notes = forecast_notes(race_forecast)
     content = assemble_content(
         evidence,
         model_comparison,
-        NextRaceForecast(race_forecast, forecast_chances, forecast_events, notes),
+        NextRaceForecast(race_forecast, forecast_chances, forecast_events, forecast_notes(race_forecast)),
         judged_events(settings.events),
         _provenance(settings, source.name),
         package_versions(PACKAGES),
@@ -148,25 +144,14 @@ def calibration_report(
     )
 
 
-@dg.asset(
-    kinds={"duckdb"},
-    code_version="1",
-    io_manager_key="catalogue",
-)
+@dg.asset(kinds={"duckdb"}, code_version="1", io_manager_key="catalogue")
 def catalogue(
     settings: dg.ResourceParam[Settings],
     calibration_report: UPath,  # noqa: ARG001  # the tables that the report was written from are all there
 ) -> dg.Output[bytes]:
     """DuckDB file of views over all tables, for any DuckDB client."""
-    store = settings.store_path
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "catalogue.duckdb"
-        with duckdb.connect(path) as connection:
-            if unreadable := create_views(connection, store):
-                reasons = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
-                raise ValueError(f"Tables that cannot be read must be materialized again: {reasons}")
-            views = _count_rows(connection)
-        return dg.Output(path.read_bytes(), metadata={"views": table(views, 40)})
+    data, views = build_catalogue(settings.store_path)
+    return dg.Output(data, metadata={"views": table(views, 40)})
 
 
 def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[dict[str, str]], str]:
@@ -201,9 +186,3 @@ def _provenance(settings: Settings, source: str) -> dict[str, str]:
         "Track constraints, SHA-256": compile_constraints().content_hash,
         "Schema version of stored files": SCHEMA_VERSION,
     }
-
-
-def _count_rows(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    names = [name for (name,) in connection.execute("SHOW TABLES").fetchall()]
-    counted = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in names]  # noqa: S608
-    return pl.DataFrame({"view": names, "rows": counted}, schema={"view": pl.String, "rows": pl.Int64})

@@ -12,7 +12,7 @@ from calibration_pipeline.io.addresses import without_credentials
 from ..partitions import ALL_SEASONS, earlier_and_own_seasons
 from ..settings import Settings
 from ..storage.provenance import depends_on
-from .metadata import bullets, plot, table
+from .metadata import bullets, chart, table
 
 of_earlier_and_own_seasons = dg.AssetIn(partition_mapping=earlier_and_own_seasons)
 
@@ -65,7 +65,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
     The open fold's network is fitted as well. A fold without earlier races has no network: the first fold
     only burns in.
     """
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.fit.by_fold import fit_networks
     from calibration_pipeline.scenarios.network.graph import draw_graph
     from calibration_pipeline.scenarios.network.structure import VARIANTS
@@ -76,8 +76,6 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
     fits = pl.DataFrame(
         {"fold": folds, "races": network["n_races"].values, "as_of": network["network_as_of"].values}
     )
-    figure, ax = figures.figure_axes()
-    charts.draw_weights(ax, weight_estimates(network))
     return dg.Output(
         network,
         metadata={
@@ -87,7 +85,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
             "fold_races": settings.fold_length or "a season",
             "fits": table(fits),
             "graph": dg.MetadataValue.md(f"```mermaid\n{draw_graph()}\n```"),
-            "pace_weights": plot(figure),
+            "pace_weights": chart(charts.draw_weights, weight_estimates(network)),
         },
     )
 
@@ -103,7 +101,7 @@ def scenario_ensemble(
 ) -> dg.Output[xr.Dataset]:
     """Scenarios of every race of the season whose fold has a network, or a user's own scenarios."""
     from calibration_pipeline.forecasters.ensembles import read_ensemble
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.draw.ensemble import simulate_races
     from calibration_pipeline.scenarios.summaries import finish_chances
 
@@ -114,8 +112,6 @@ def scenario_ensemble(
         ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
         left_out = []
     chances = finish_chances(ensemble)
-    figure, ax = figures.figure_axes(height=figures.rows_height(chances.height, 0.24))
-    charts.draw_finish_distribution(ax, chances)
     outcomes = (str(name) for name in ensemble.data_vars if "scenario" in ensemble[name].dims)
     return dg.Output(
         ensemble,
@@ -127,6 +123,8 @@ def scenario_ensemble(
             "seed": settings.seed,
             "outcomes": ", ".join(outcomes),
             "left_out": bullets(left_out),
-            "last_race": plot(figure),
+            "last_race": chart(
+                charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24
+            ),
         },
     )

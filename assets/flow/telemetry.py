@@ -13,11 +13,7 @@ from ..partitions import ALL_SEASONS, earlier_and_own_seasons
 from .metadata import column_lineage, rows, table
 
 
-@dg.asset(
-    partitions_def=ALL_SEASONS,
-    kinds={"duckdb", "parquet"},
-    code_version="1",
-)
+@dg.asset(partitions_def=ALL_SEASONS, kinds={"duckdb", "parquet"}, code_version="1")
 def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> dg.Output[pl.DataFrame]:
     """Aggregate each car's laps, out of core, to facts that are known only after its race."""
     with local_file(lap_telemetry) as path:
@@ -29,9 +25,7 @@ def lap_aggregates(context: dg.AssetExecutionContext, lap_telemetry: UPath) -> d
             "races": frame["race_id"].n_unique(),
             "sample": table(frame, 5),
             **column_lineage(
-                context.asset_key,
-                {"lap_telemetry": LAP_COLUMNS},
-                {"lap_telemetry": ("race_id", "driver_id")},
+                context.asset_key, {"lap_telemetry": LAP_COLUMNS}, {"lap_telemetry": ("race_id", "driver_id")}
             ),
         },
     )

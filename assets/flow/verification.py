@@ -14,7 +14,7 @@ from ..partitions import ARCHETYPE_PARTITIONS, archetype_of
 from ..settings import Settings
 from ..storage.provenance import depends_on
 from .calibration import outcomes_alone
-from .metadata import bullets, numbers, plot, rows, table
+from .metadata import bullets, chart, numbers, plot, rows, table
 
 FORECASTS = {"recalibrated_forecast": outcomes_alone}
 SHOWN_COLUMNS = (
@@ -45,14 +45,12 @@ def calibration_metrics(
     backtest: xr.Dataset,
 ) -> dg.Output[pl.DataFrame]:
     """Scores of raw and recalibrated forecasts beside baselines, with race-clustered intervals."""
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
     from calibration_pipeline.verification import metric_table
     from calibration_pipeline.verification.backtest import scored_forecasts
 
     forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
     metrics = metric_table.score_backtest(backtest, forecasts, settings.seed)
-    figure, ax = figures.figure_axes()
-    charts.draw_coverage(ax, metrics.filter(quantity="coverage"))
     shown = metrics.filter(pl.col("quantity").is_in(["crps", "log_score", "coverage", "head_to_head_slope"]))
     columns = ("forecast", "quantity", "level", "estimate", "lower", "upper", "n_races")
     return dg.Output(
@@ -61,7 +59,7 @@ def calibration_metrics(
             **rows(metrics),
             **numbers(metric_table.headline_scores(metrics)),
             "seed": settings.seed,
-            "coverage": plot(figure),
+            "coverage": chart(charts.draw_coverage, metrics.filter(quantity="coverage")),
             "scores": table(shown.select(columns), 40),
         },
     )
@@ -107,7 +105,7 @@ def joint_event_validation(
 ) -> dg.Output[pl.DataFrame]:
     """Predicted probabilities of joint events, as "led a lap and top 10", against results."""
     from calibration_pipeline.calibration.archetype_races import results_table
-    from calibration_pipeline.plots import charts, figures
+    from calibration_pipeline.plots import charts
     from calibration_pipeline.verification import joint_events
     from calibration_pipeline.verification.backtest import scored_forecasts
 
@@ -117,8 +115,6 @@ def joint_event_validation(
         judged_events(settings.events),
         settings.seed,
     )
-    figure, ax = figures.figure_axes(height=figures.rows_height(max(events["event"].n_unique(), 2)))
-    charts.draw_joint_events(ax, events)
     return dg.Output(
         events,
         metadata={
@@ -126,17 +122,13 @@ def joint_event_validation(
             "skipped": bullets([f"{event}: {why}" for event, why in skipped.items()]),
             "events_of": without_credentials(settings.events or "the default ones"),
             "seed": settings.seed,
-            "joint_events": plot(figure),
+            "joint_events": chart(charts.draw_joint_events, events, n_rows=events["event"].n_unique()),
             "events": table(events.select(SHOWN_COLUMNS), 40),
         },
     )
 
 
-@dg.asset(
-    partitions_def=ARCHETYPE_PARTITIONS,
-    kinds={"polars", "parquet"},
-    code_version="2",
-)
+@dg.asset(partitions_def=ARCHETYPE_PARTITIONS, kinds={"polars", "parquet"}, code_version="2")
 def verdict(
     context: dg.AssetExecutionContext,
     backtest: xr.Dataset,

@@ -31,7 +31,7 @@ def last_finished_races(settings: Settings) -> tuple[dict[int, Races], str]:
     try:
         return {last: build_source(settings).finished_races(last)}, ""
     except SourceError as error:  # stored partitions can be brought up to date all the same
-        return {}, f"it is not known whether races of {last} have finished since: {error}"
+        return {}, f"Not known whether races of {last} have finished since: {error}"
 
 
 def missing_races(settings: Settings, finished: Mapping[int, Races]) -> dict[int, dict[int, str]]:

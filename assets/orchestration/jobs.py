@@ -42,21 +42,12 @@ WAVES: tuple[tuple[Job, ...], ...] = (
     (
         Job(
             "archetypes",
-            (
-                "archetype_races",
-                "calibration_posterior",
-                "recalibrated_forecast",
-                "backtest",
-            ),
+            ("archetype_races", "calibration_posterior", "recalibrated_forecast", "backtest"),
             "Joins and recalibrates the forecasts of an archetype over all seasons.",
         ),
     ),
     (
-        Job(
-            "pooled",
-            ("pooled_posterior", "model_comparison"),
-            "Fits all archetypes of a forecaster together.",
-        ),
+        Job("pooled", ("pooled_posterior", "model_comparison"), "Fits a forecaster's archetypes together."),
         Job(
             "scores",
             (

@@ -18,14 +18,7 @@ from calibration_pipeline.schemas.contracts import ContractError, place
 
 from ..partitions import upstream_partitions
 from ..settings import Settings
-from ..storage.io_managers import (
-    ALLOW_MISSING,
-    READ,
-    SCHEMA,
-    SETTINGS,
-    StoredManager,
-    io_managers,
-)
+from ..storage.io_managers import ALLOW_MISSING, READ, SCHEMA, SETTINGS, StoredManager, io_managers
 from ..storage.provenance import DEPENDS_ON, setting_values
 
 DATA_VERSION_TAG = "dagster/data_version"

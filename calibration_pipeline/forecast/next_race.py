@@ -13,12 +13,14 @@ from calibration_pipeline.calibration.recalibration import draw_recalibration, n
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.forecast.chances import (
+    FITS,
     SCENARIOS_A_FIT,
     Simulate,
     chance_table,
     chances_by_fit,
     event_table,
     known_events,
+    scenario_table,
 )
 from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
@@ -28,6 +30,7 @@ from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.network.structure import FULL, Structure
+from calibration_pipeline.schemas.forecasts import ForecastChances, ForecastEvents, ForecastScenarios
 from calibration_pipeline.telemetry import build_driver_features
 
 GRIDS = 20
@@ -85,30 +88,30 @@ class RaceForecast(NamedTuple):
 
     Attributes
     ----------
-    next_race : NextRace
     ensemble : xarray.Dataset
-        `ScenarioEnsemble` of the race; of zero races where a user's own scenarios lack it.
-    chances, events : polars.DataFrame
-        `ForecastChances` and `ForecastEvents`; None where there is no race.
-    is_recalibrated : bool
+        `ScenarioEnsemble` of the race; of zero races where there is no forecast.
+    chances, events, scenarios : polars.DataFrame
+        `ForecastChances`, `ForecastEvents` and `ForecastScenarios`.
+    facts : dict
+        Race, fold, grid and calibration; `why` where there is no forecast.
     """
 
-    next_race: NextRace
     ensemble: xr.Dataset
-    chances: pl.DataFrame | None
-    events: pl.DataFrame | None
-    is_recalibrated: bool
+    chances: pl.DataFrame
+    events: pl.DataFrame
+    scenarios: pl.DataFrame
+    facts: dict[str, object]
 
 
 def forecast_next_race(
-    entries: pl.DataFrame, known: Knowledge, method: Method, events: Sequence[Event]
+    entries: pl.DataFrame | None, known: Knowledge, method: Method, events: Sequence[Event]
 ) -> RaceForecast:
     """Draw scenarios of the next race and recalibrate them.
 
     Parameters
     ----------
-    entries : polars.DataFrame
-        `EntryList` of the race.
+    entries : polars.DataFrame or None
+        `EntryList` of the race; None where the source announces none.
     known : Knowledge
     method : Method
     events : sequence of Event
@@ -123,6 +126,11 @@ def forecast_next_race(
     ValueError
         If a user's own scenarios break their form.
     """
+    if entries is None:
+        none = simulate_races(
+            known.features.clear(), known.network, method.fold_races, method.n_scenarios, method.seed
+        )
+        return _no_forecast(none, NONE_ANNOUNCED)
     next_race = _describe(entries, known, method.fold_races)
     race = next_race.race
     race_id, season = int(str(race["race_id"])), int(str(race["season"]))
@@ -132,7 +140,7 @@ def forecast_next_race(
     if method.ensembles:
         own = read_ensemble(method.ensembles, next_race.features, method.fold_races).ensemble
         if own.sizes["race"] == 0:
-            return RaceForecast(next_race, own, None, None, is_recalibrated=False)
+            return _no_forecast(own, f"The next race, {race_id}, is not in the user's own ensemble.")
         n_scenarios = own.sizes["scenario"]
         simulate: Simulate = partial(_rerank, own, method.seed)
     else:
@@ -143,13 +151,30 @@ def forecast_next_race(
     ensemble.attrs |= {GRID: "set" if next_race.grid_is_set else "drawn", CALIBRATION_RACES: n_races}
     judged = known_events(ensemble, events)
     by_fit = (None, None) if posterior is None else chances_by_fit(simulate, posterior, judged, method.seed)
+    facts = {
+        **race,
+        "fold": next_race.fold,
+        "scenarios": ensemble.sizes["scenario"],
+        "grid": "set" if next_race.grid_is_set else f"not set yet: {GRIDS} drawn; the backtest knew the grid",
+        "recalibrated": posterior is not None,
+        "calibration_races": n_races,
+        "interval_fits": 0 if posterior is None else FITS,
+    }
     return RaceForecast(
-        next_race,
         ensemble,
         chance_table(ensemble, by_fit[0]),
         event_table(ensemble, judged, by_fit[1]),
-        is_recalibrated=posterior is not None,
+        scenario_table(ensemble),
+        facts,
     )
+
+
+def _no_forecast(none: xr.Dataset, why: str) -> RaceForecast:
+    """Return a forecast of no race, with the reason."""
+    chances, events, scenarios = (
+        model.empty() for model in (ForecastChances, ForecastEvents, ForecastScenarios)
+    )
+    return RaceForecast(none.assign_attrs(why=why), chances, events, scenarios, {"why": why})
 
 
 def _describe(entries: pl.DataFrame, known: Knowledge, fold_races: int | None) -> NextRace:

@@ -3,7 +3,9 @@
 Views read the Parquet files, so they are always up to date and hold no data.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -61,6 +63,31 @@ def create_views(
             continue
         _describe(connection, asset)
     return unreadable
+
+
+def build_catalogue(store: UPath) -> tuple[bytes, pl.DataFrame]:
+    """Return a DuckDB file of views over all stored tables, and the rows of each view.
+
+    Parameters
+    ----------
+    store : UPath
+        Folder or object-store address of a source's and series' assets.
+
+    Raises
+    ------
+    ValueError
+        If a table cannot be read; names each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "catalogue.duckdb"
+        with duckdb.connect(path) as connection:
+            if unreadable := create_views(connection, store):
+                reasons = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
+                raise ValueError(f"Tables that cannot be read must be materialized again: {reasons}")
+            names = [name for (name,) in connection.execute("SHOW TABLES").fetchall()]
+            rows = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in names]  # noqa: S608
+        views = pl.DataFrame({"view": names, "rows": rows}, schema={"view": pl.String, "rows": pl.Int64})
+        return path.read_bytes(), views
 
 
 def run_query(

@@ -1,17 +1,23 @@
-"""Terminal output of joint events: the event language, and an event judged on stored forecasts."""
+"""Terminal output of joint events: the event language, and an event judged on stored forecasts.
 
-from collections.abc import Iterable
+Modules that need JAX are imported inside the functions that compute.
+"""
+
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from upath import UPath
 
+from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.events.text import LANGUAGE
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.stored_values import read_asset, stored_partitions
 
 COLUMNS = ("Archetype", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
 
@@ -73,3 +79,30 @@ def print_judged(
         console.print(table)
     for reason in reasons:
         console.print(reason, highlight=False, markup=False)
+
+
+def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, pl.DataFrame, str]]:
+    """Judge an event on the stored forecasts of each archetype.
+
+    Yields
+    ------
+    tuple
+        Label of the archetype, its `JointEventTable`, and the reason if there are no rows.
+    """
+    from calibration_pipeline.calibration.archetype_races import results_table
+    from calibration_pipeline.verification.backtest import scored_forecasts
+    from calibration_pipeline.verification.joint_events import validate_events
+
+    for partition in judged_partitions(store):
+        races = read_asset(store, "archetype_races", partition)
+        forecasts = scored_forecasts(races, read_asset(store, "recalibrated_forecast", partition))
+        table, skipped = validate_events(forecasts, results_table(races), [event], seed)
+        yield parse_archetype(partition.partition("|")[0]).label, table, skipped.get(str(event), "")
+
+
+def judged_partitions(store: UPath) -> list[str]:
+    """Return the archetype partitions with stored raw and recalibrated forecasts."""
+    raw, recalibrated = (
+        stored_partitions(store / asset) for asset in ("archetype_races", "recalibrated_forecast")
+    )
+    return [partition for partition in raw if partition in recalibrated]
