@@ -19,6 +19,7 @@ from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
+from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
 from calibration_pipeline.verification import properties
 from calibration_pipeline.verification.properties import Finding
 
@@ -194,8 +195,19 @@ def backtest(as_of: int) -> xr.Dataset:
     )
 
 
+def quarantine(entity: str, rule: str) -> pl.DataFrame:
+    log = QuarantineLog(2021)
+    log.add(entity, "left out", rule, place="feed", race_id=7, race="2021 race 7 (Daytona)")  # type: ignore[arg-type]
+    return log.frame()
+
+
 R_HAT, ESS, DIVERGED = {"r_hat": 1.05}, {"ess": 400.0}, {"divergences": 3}
 STORED = {
+    ("quarantine", "nothing_is_quarantined"): (
+        quarantine("entry", rule=DID_NOT_START),
+        quarantine("race", rule="its results are null"),
+        "2021 race 7 (Daytona): its results are null (race left out). All: calibration-pipeline sql",
+    ),
     ("race_results", "laps_led_add_up"): (results(), results(laps_led=[3, 6, 10, 0]), "1 (-1)"),
     ("scenario_ensemble", "laps_add_up"): (ensemble(), ensemble(laps_led=[[[4, 6, 0], [9, 0, 0]]]), "7"),
     ("recalibrated_forecast", "laps_add_up"): (

@@ -27,6 +27,7 @@ from calibration_pipeline.sources import SourceError
 from calibration_pipeline.sources.base import MissingDocumentError
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.web import WebLimits, _redirected
 from calibration_pipeline.tracks import compile_constraints
 
@@ -646,7 +647,7 @@ def test_the_newest_race_may_not_be_all_there_yet(
     assert data.race_results["race_id"].unique().to_list() == [1]
     counts = {name: data.counts[name] for name in ("races", "races_awaited", "races_not_run", "cars", "laps")}
     assert counts == {"races": 1, "races_awaited": 1, "races_not_run": 2, "cars": 3, "laps": 3 * (LAPS + 1)}
-    (line,) = data.left_out
+    (line,) = races_left_out(data.quarantine)
     assert re.search(rf"2021 race 3 \(Race 3, Kansas Speedway\): it has run, but its {message}", line)
     assert f"Left out: {line}" in caplog.messages
 
@@ -701,7 +702,7 @@ def test_fields_that_are_new_are_no_drift(feed: Feed) -> None:
     for path, body in list(feed.documents.items()):
         feed.put(path, json.loads(body) | {"new_field": {"a": [1]}})
     data = NascarFeedSource(feed.url, TRACKS, limits=QUICK).load_season(2021)
-    assert (data.counts["races"], data.left_out) == (2, [])
+    assert (data.counts["races"], races_left_out(data.quarantine)) == (2, [])
 
 
 def test_it_reads_from_within_an_event_loop(feed: Feed) -> None:

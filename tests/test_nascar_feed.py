@@ -21,6 +21,7 @@ from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceRes
 from calibration_pipeline.sources import SeasonData, SourceError
 from calibration_pipeline.sources.base import MissingDocumentError
 from calibration_pipeline.sources.nascar_feed.source import COUNTS, NascarFeedSource
+from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import compile_constraints
@@ -95,7 +96,7 @@ def test_points_races_become_frames_that_keep_the_contracts(tmp_path: Path) -> N
     assert set(data.counts) == set(COUNTS)
     nonzero = {name: n for name, n in data.counts.items() if n}
     assert nonzero == {"races": 2, "cars": 6, "laps": 2 * 3 * (LAPS + 1)}
-    assert data.left_out == []
+    assert races_left_out(data.quarantine) == []
 
 
 def test_folder_and_zip_give_the_same_races(tmp_path: Path) -> None:
@@ -133,9 +134,9 @@ def test_dirt_and_unknown_tracks_are_named_and_left_out_but_keep_their_round(tmp
     data = load(tmp_path, documents)
     assert data.race_results["round"].unique().to_list() == [1, 4]
     assert (data.counts["races"], data.counts["races_left_out"]) == (2, 2)
-    assert "race 4" in data.left_out[0]
-    assert "fits no archetype" in data.left_out[0]
-    assert "'Sea of Tranquility'" in data.left_out[1]
+    assert "race 4" in races_left_out(data.quarantine)[0]
+    assert "fits no archetype" in races_left_out(data.quarantine)[0]
+    assert "'Sea of Tranquility'" in races_left_out(data.quarantine)[1]
 
 
 def test_races_that_have_not_run_are_counted(tmp_path: Path) -> None:

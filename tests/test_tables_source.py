@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
+from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables import reader as tables_reader
 from calibration_pipeline.sources.tables.columns import RESULTS
@@ -117,7 +118,7 @@ def test_dirt_and_unknown_tracks_are_left_out_and_named(tmp_path: Path) -> None:
         track=pl.when(pl.col("round") == 3).then(pl.lit("Talledega Speedway")).otherwise("track")
     )
     data = load(tmp_path, strange)
-    dirt, unknown = data.left_out
+    dirt, unknown = races_left_out(data.quarantine)
     assert dirt == "2022 race 2 (Bristol Dirt): Bristol Motor Speedway Dirt Track fits no archetype."
     assert "2022 race 3 (Talledega Speedway)" in unknown
     assert "Talladega Superspeedway" in unknown
@@ -126,13 +127,13 @@ def test_dirt_and_unknown_tracks_are_left_out_and_named(tmp_path: Path) -> None:
 
 def test_a_paved_track_covered_with_dirt_is_left_out(tmp_path: Path) -> None:
     data = load(tmp_path, MINIMAL.with_columns(surface=pl.when(pl.col("round") == 3).then(pl.lit("Dirt"))))
-    assert data.left_out[1] == "2022 race 3 (talladega): it was run on dirt."
+    assert races_left_out(data.quarantine)[1] == "2022 race 3 (talladega): it was run on dirt."
 
 
 def test_a_race_without_a_grid_is_left_out(tmp_path: Path) -> None:
     start = pl.when(pl.col("round") != 3).then("start_position")
     data = load(tmp_path, MINIMAL.with_columns(start_position=start))
-    assert data.left_out[-1] == "2022 race 3 (talladega): its grid is not known."
+    assert races_left_out(data.quarantine)[-1] == "2022 race 3 (talladega): its grid is not known."
     assert data.counts["races"] == 1
 
 
@@ -437,7 +438,7 @@ def test_seasons_are_those_that_have_run_and_that_the_catalogue_knows(tmp_path: 
     assert source.seasons == (2021, 2022)
     with pytest.raises(SourceError, match=r"Season 2020 is not in .*; it has 1999, 2021, 2022, 2023"):
         source.load_season(2020)
-    assert "not known in season 1999" in source.load_season(1999).left_out[0]
+    assert "not known in season 1999" in races_left_out(source.load_season(1999).quarantine)[0]
 
 
 def test_a_race_without_finishes_is_the_next_race(tmp_path: Path) -> None:
@@ -530,7 +531,7 @@ def test_ten_years_of_real_races_are_read_whole() -> None:
     for season, data in seasons.items():
         has_dirt = season >= 2021
         assert data.counts["races"] == (35 if has_dirt else 36)
-        assert ["Dirt" in line for line in data.left_out] == [True] * has_dirt
+        assert ["Dirt" in line for line in races_left_out(data.quarantine)] == [True] * has_dirt
         assert data.counts["cars"] == data.race_results.height == raw.filter(Season=season).height
     results = pl.concat([data.race_results for data in seasons.values()])
     assert results["race_id"].n_unique() == 393

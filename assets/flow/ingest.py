@@ -10,6 +10,7 @@ import xarray as xr
 
 from calibration_pipeline.schemas.frames import LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import SeasonData, Source
+from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
@@ -17,8 +18,6 @@ from ..partitions import ALL_SEASONS
 from ..settings import Settings
 from ..storage.provenance import depends_on
 from .metadata import bullets, rows, table
-
-NO_RACES_YET = "No race of the season has finished yet."
 
 
 @dg.asset(kinds={"polars", "parquet"}, code_version="1", metadata=depends_on("tracks"))
@@ -53,6 +52,13 @@ def track_constraints() -> dg.Output[pl.DataFrame]:
             is_required=False,
             metadata=depends_on("source", "tracks"),
         ),
+        "quarantine": dg.AssetOut(
+            description="What the source left out, nulled or corrected, with the rule; one row a defect.",
+            kinds={"polars", "parquet"},
+            code_version="1",
+            is_required=False,
+            metadata=depends_on("source", "tracks"),
+        ),
     },
 )
 def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) -> Iterator[dg.Output]:
@@ -66,16 +72,20 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     metadata: dict[str, Any] = {
         "source": source.name,
         **data.counts,
-        "left_out": bullets(data.left_out),
+        "left_out": bullets(races_left_out(data.quarantine)),
     }
-    frames = {"lap_telemetry": data.lap_telemetry, "race_results": data.race_results}
+    frames = {
+        "lap_telemetry": data.lap_telemetry,
+        "race_results": data.race_results,
+        "quarantine": data.quarantine,
+    }
     for name, frame in frames.items():
         if name in context.op_execution_context.selected_output_names:
             yield dg.Output(frame, name, metadata={**rows(frame), **metadata, "sample": table(frame, 5)})
 
 
 def _no_races() -> SeasonData:
-    return SeasonData(RaceResults.empty(), LapTelemetry.empty(), {"races": 0}, [NO_RACES_YET])
+    return SeasonData(RaceResults.empty(), LapTelemetry.empty(), {"races": 0})
 
 
 @dg.asset(

@@ -20,7 +20,7 @@ class Job(NamedTuple):
 
 INGEST = Job(
     "ingest",
-    ("lap_telemetry", "race_results", "simulated_truth", "lap_aggregates"),
+    ("lap_telemetry", "race_results", "quarantine", "simulated_truth", "lap_aggregates"),
     "Reads a season's results and laps from the source, and aggregates the laps.",
 )
 NEXT_RACE = Job(

@@ -10,7 +10,7 @@ import polars as pl
 import xarray as xr
 from pandera.errors import SchemaError, SchemaErrors
 
-from calibration_pipeline.schemas import datasets, forecasts, frames, histories
+from calibration_pipeline.schemas import datasets, forecasts, frames, histories, quarantine
 
 SHOWN_FAILURES = 3
 SHOWN_CASES = 3
@@ -19,6 +19,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "track_constraints": frames.TrackTable,
     "lap_telemetry": frames.LapTelemetry,
     "race_results": frames.RaceResults,
+    "quarantine": quarantine.Quarantine,
     "lap_aggregates": frames.LapAggregates,
     "simulated_truth": datasets.SimulatedTruth,
     "driver_features": frames.DriverFeatures,

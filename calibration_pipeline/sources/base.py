@@ -8,6 +8,8 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
+from calibration_pipeline.schemas.quarantine import Quarantine
+
 
 class SourceError(ValueError):
     """Error of a source that cannot return the requested data; one line names data, address and reason."""
@@ -33,14 +35,14 @@ class SeasonData:
         Schema `LapTelemetry`, ordered by race, driver and lap; empty where the source has no laps.
     counts : dict[str, int]
         Numbers of races, cars and laps that were read or left out, by name.
-    left_out : list[str]
-        One line for every race that was left out, with the reason.
+    quarantine : polars.DataFrame
+        Schema `Quarantine`: what was left out, nulled or corrected, and why.
     """
 
     race_results: pl.DataFrame
     lap_telemetry: pl.DataFrame
     counts: dict[str, int] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
 
 
 class Source(Protocol):

@@ -11,6 +11,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_FAILS
+from calibration_pipeline.sources.quarantine import describe_quarantine
 
 COVERAGE_TOLERANCE = 0.10
 JOINT_EVENT_TOLERANCE = 0.10
@@ -40,6 +41,14 @@ def _counted(bad: list[Any], n: int, rule: str, units: str) -> Finding:
     if not bad:
         sentence = f"In all {n} {units} {rule}."
     return Finding(not bad, sentence, {"estimate": len(bad), "threshold": 0, "n": n})
+
+
+def nothing_is_quarantined(quarantine: pl.DataFrame) -> Finding:
+    """Whether a source could use all of a season's data."""
+    text = describe_quarantine(quarantine)
+    n_races = quarantine.filter(entity="race", consequence="left out").height
+    sentence = text or "Nothing of the season was left out, nulled or corrected."
+    return Finding(not text, sentence, {"estimate": n_races, "threshold": 0, "n": quarantine.height})
 
 
 def results_laps_led_add_up(race_results: pl.DataFrame) -> Finding:
@@ -220,6 +229,13 @@ class Property(NamedTuple):
 
 
 PROPERTIES = (
+    Property(
+        ("quarantine",),
+        "nothing_is_quarantined",
+        "All data of the season could be used: nothing was left out, nulled or corrected.",
+        nothing_is_quarantined,
+        blocks=False,
+    ),
     Property(
         ("race_results",),
         "laps_led_add_up",

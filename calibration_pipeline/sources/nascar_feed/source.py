@@ -30,6 +30,7 @@ from calibration_pipeline.sources.nascar_feed.documents import (
 )
 from calibration_pipeline.sources.nascar_feed.frames import entry_frame, green_laps, result_frame
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
+from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
 from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import CompiledTracks, TrackConstraints, UnknownTrackError
 
@@ -119,7 +120,7 @@ class NascarFeedSource:
         """Return the points races of `season` that have run.
 
         The newest race may have run and have no results, or not all its laps, in the feed yet: it counts as
-        not yet run (`races_awaited`), with a warning and a line in `left_out`. `counts` holds the names in
+        not yet run (`races_awaited`), with a warning and a row of the quarantine. `counts` holds the names in
         `COUNTS`; `laps_without_time` leaves out lap 0, the grid.
 
         Raises
@@ -128,8 +129,7 @@ class NascarFeedSource:
             If the season does not exist, or a document is missing, damaged or contradicts itself.
         """
         counts = Counter(dict.fromkeys(COUNTS, 0))
-        left_out: list[str] = []
-        awaited: list[str] = []
+        log = QuarantineLog(season)
         results, laps = [RaceResults.empty()], [LapTelemetry.empty()]
         rounds = self._rounds(season)
         for scheduled in rounds:
@@ -139,22 +139,24 @@ class NascarFeedSource:
             try:
                 track = self._track(scheduled.race)
             except UnknownTrackError as error:
-                left_out.append(f"{scheduled.race.label}: {error}")
+                self._leave_out(scheduled, str(error), log)
                 continue
             season_has_laps = any(not frame.is_empty() for frame in laps)
             try:
                 race_results, race_laps = self._load_race(scheduled, track, counts, season_has_laps)
             except _AwaitedError as error:
-                awaited.append(f"{scheduled.race.label}: {error}")
+                self._leave_out(scheduled, str(error), log)
+                counts["races_awaited"] += 1
                 continue
             except SourceError:
                 self._invalidate([scheduled])
                 raise
             results.append(race_results)
             laps.append(race_laps)
-        counts.update(races=len(results) - 1, races_left_out=len(left_out), races_awaited=len(awaited))
-        counts["races_not_run"] += len(awaited)
-        for line in left_out + awaited:
+        quarantine = log.frame()
+        counts.update(races=len(results) - 1, races_left_out=quarantine.height - counts["races_awaited"])
+        counts["races_not_run"] += counts["races_awaited"]
+        for line in races_left_out(quarantine):
             logger.warning("Left out: %s", line)
         where = self._where(season)
         try:
@@ -162,7 +164,7 @@ class NascarFeedSource:
                 race_results=validate_frame(RaceResults, pl.concat(results, how="diagonal"), where),
                 lap_telemetry=validate_frame(LapTelemetry, pl.concat(laps, how="diagonal"), where),
                 counts=dict(counts),
-                left_out=left_out + awaited,
+                quarantine=quarantine,
             )
         except SourceError:
             self._invalidate(rounds)
@@ -203,6 +205,11 @@ class NascarFeedSource:
                 if entries is not None:
                     return validate_frame(EntryList, entries, self._where(season))
         return None
+
+    def _leave_out(self, scheduled: _Round, rule: str, log: QuarantineLog) -> None:
+        """Add a race that is left out to the log."""
+        race, place = scheduled.race, self._reader.url(scheduled.path("weekend-feed.json"))
+        log.add("race", "left out", rule.rstrip("."), place=place, race_id=race.race_id, race=race.label)
 
     def _where(self, season: int) -> str:
         return f"Season {season} of {self._reader.base_url}"

@@ -74,7 +74,7 @@ class SimulatedSource:
         simulated = self._simulated(season)
         results, laps = simulated.results(), simulated.laps()
         counts = {"races": results["race_id"].n_unique(), "cars": results.height, "laps": laps.height}
-        return SeasonData(race_results=results, lap_telemetry=laps, counts=counts, left_out=[])
+        return SeasonData(race_results=results, lap_telemetry=laps, counts=counts)
 
     def finished_races(self, season: int) -> dict[int, str]:
         """Return all races of `season`, as race_id → label; none where it is not configured."""

@@ -12,6 +12,7 @@ import polars as pl
 from calibration_pipeline.schemas.frames import FLAGS
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
+from calibration_pipeline.sources.quarantine import QuarantineLog
 from calibration_pipeline.sources.tables.columns import plain_name, slug
 from calibration_pipeline.tracks import CompiledTracks, UnknownTrackError
 
@@ -83,7 +84,7 @@ def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.Dat
     )
 
 
-def locate_races(rows: pl.DataFrame, tracks: CompiledTracks) -> tuple[pl.DataFrame, dict[int, str]]:
+def locate_races(rows: pl.DataFrame, tracks: CompiledTracks, where: str, log: QuarantineLog) -> pl.DataFrame:
     """Add track, archetype and scheduled laps; leave out races of no archetype or of an unknown track.
 
     Where the table lacks the scheduled laps, those of the track's usual race in the catalogue are used. They
@@ -91,27 +92,25 @@ def locate_races(rows: pl.DataFrame, tracks: CompiledTracks) -> tuple[pl.DataFra
 
     Returns
     -------
-    located : polars.DataFrame
-        The rows of the races kept, with track_id, archetype and scheduled_laps.
-    left_out : dict of int to str
-        race_order of each race left out -> its label and the reason.
+    polars.DataFrame
+        The rows of the races kept, with track_id, archetype and scheduled_laps; `log` gets the others.
     """
     races = rows.unique("race_order", keep="first").sort("race_order")
     found: list[tuple[int, str, str, int]] = []
-    left_out: dict[int, str] = {}
     for race in races.iter_rows(named=True):
         name = ", ".join(filter(None, (race["race_name"], race["track"])))
+        label = f"{race['season']} race {race['round']} ({name})"
         try:
             track = tracks.find(race["season"], name=race["track"])
         except UnknownTrackError as error:
-            left_out[race["race_order"]] = f"{race['season']} race {race['round']} ({name}): {error}"
-            continue
-        if track.archetype is None or (race["surface"] or "").lower() == DIRT:
-            reason = f"{track.name} fits no archetype" if track.archetype is None else "it was run on dirt"
-            left_out[race["race_order"]] = f"{race['season']} race {race['round']} ({name}): {reason}."
+            reason = str(error).rstrip(".")
         else:
-            laps = race["scheduled_laps"] or track.scheduled_laps
-            found.append((race["race_order"], track.track_id, str(track.archetype), laps))
+            if track.archetype is not None and (race["surface"] or "").lower() != DIRT:
+                laps = race["scheduled_laps"] or track.scheduled_laps
+                found.append((race["race_order"], track.track_id, str(track.archetype), laps))
+                continue
+            reason = f"{track.name} fits no archetype" if track.archetype is None else "it was run on dirt"
+        log.add("race", "left out", reason, place=where, race_id=race["race_id"], race=label)
     schema = {
         "race_order": pl.Int64,
         "track_id": pl.String,
@@ -119,9 +118,7 @@ def locate_races(rows: pl.DataFrame, tracks: CompiledTracks) -> tuple[pl.DataFra
         "scheduled_laps": pl.Int64,
     }
     located = pl.DataFrame(found, schema=schema, orient="row")
-    return rows.drop("scheduled_laps").join(
-        located, on="race_order", how="inner", maintain_order="left"
-    ), left_out
+    return rows.drop("scheduled_laps").join(located, on="race_order", how="inner", maintain_order="left")
 
 
 def starters(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.DataFrame:

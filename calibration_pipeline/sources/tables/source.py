@@ -14,6 +14,7 @@ import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import SeasonData, SourceError, validate_frame
+from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
 from calibration_pipeline.sources.tables import frames
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
 from calibration_pipeline.sources.tables.reader import TableFile
@@ -95,14 +96,16 @@ class TablesSource:
         """
         counts = Counter(dict.fromkeys(COUNTS + (LAP_COUNTS if self._laps else ()), 0))
         where = self._results_file.path
-        run, left_out = self._finished(season, counts)
+        log = QuarantineLog(season)
+        run = self._finished(season, counts, log)
         cars = frames.starters(run, where, counts)
         results = frames.complete(cars, counts)
         telemetry = LapTelemetry.empty()
         if self._laps is not None and self._laps_file is not None and not results.is_empty():
             laps = self._laps.read(season)
             results, telemetry = frames.add_laps(results, laps, self._laps_file.path, counts)
-        lines = [left_out[order] for order in sorted(left_out)]
+        quarantine = log.frame()
+        lines = races_left_out(quarantine)
         for line in lines:
             logger.warning("Left out: %s", line)
         counts.update(races=results["race_id"].n_unique(), races_left_out=len(lines))
@@ -110,7 +113,7 @@ class TablesSource:
             race_results=validate_frame(RaceResults, results, self._where(season)),
             lap_telemetry=validate_frame(LapTelemetry, telemetry, self._where(season)),
             counts=dict(counts),
-            left_out=lines,
+            quarantine=quarantine,
         )
 
     def finished_races(self, season: int) -> dict[int, str]:
@@ -123,7 +126,7 @@ class TablesSource:
         """
         if season not in self._results.seasons():
             return {}
-        races = self._finished(season, Counter())[0].unique("race_id").sort("race_order")
+        races = self._finished(season, Counter(), QuarantineLog(season)).unique("race_id").sort("race_order")
         return {race["race_id"]: _label(race) for race in races.iter_rows(named=True)}
 
     def next_race(self, after_season: int) -> pl.DataFrame | None:
@@ -141,10 +144,11 @@ class TablesSource:
                 continue
             rows = self._numbered(season, Counter())
             last_run = pl.col("race_order").filter(pl.col("finish_position") > 0).max().fill_null(0)
-            upcoming, left_out = frames.locate_races(
-                rows.filter(pl.col("race_order") > last_run), self.tracks
+            log = QuarantineLog(season)
+            upcoming = frames.locate_races(
+                rows.filter(pl.col("race_order") > last_run), self.tracks, self._results_file.path, log
             )
-            for line in left_out.values():
+            for line in races_left_out(log.frame()):
                 logger.warning("No forecast of %s", line)
             if not upcoming.is_empty():
                 first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
@@ -152,16 +156,18 @@ class TablesSource:
                 return validate_frame(EntryList, cars, self._where(season))
         return None
 
-    def _finished(self, season: int, counts: Counter[str]) -> tuple[pl.DataFrame, dict[int, str]]:
-        """Return the cars of the usable races, and by race_order the reason why others are left out."""
-        located, left_out = frames.locate_races(self._numbered(season, counts), self.tracks)
+    def _finished(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:
+        """Return the cars of the usable races; the others are added to `log`."""
+        where = self._results_file.path
+        located = frames.locate_races(self._numbered(season, counts), self.tracks, where, log)
         has_run = (pl.col("finish_position") > 0).any().over("race_order")
         has_grid = pl.col("start_position").is_not_null().any().over("race_order")
         counts["races_not_run"] += located.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
         run = located.filter(has_run)
-        for race in run.filter(~has_grid).unique("race_order").iter_rows(named=True):
-            left_out[race["race_order"]] = f"{_label(race)}: its grid is not known."
-        return run.filter(has_grid), left_out
+        for race in run.filter(~has_grid).unique("race_order").sort("race_order").iter_rows(named=True):
+            rule = "its grid is not known"
+            log.add("race", "left out", rule, place=where, race_id=race["race_id"], race=_label(race))
+        return run.filter(has_grid)
 
     def _where(self, season: int) -> str:
         return f"Season {season} of {self._results_file.path}"

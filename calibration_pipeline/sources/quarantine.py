@@ -1,0 +1,156 @@
+"""Quarantine of a season: defects that a source finds, collected while it reads.
+
+The consequence is the mildest that is honest: a value is nulled that nothing important needs, else the entry
+or the laps are left out, else the race. A season is refused only if too few of its races are kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import polars as pl
+
+from calibration_pipeline.schemas.quarantine import ENTITIES, Quarantine
+from calibration_pipeline.sources.base import SourceError
+
+KEPT_SHARE = 2 / 3
+"""Least share of a season's finished points races that a source must be able to use."""
+SHOWN_DEFECTS = 5
+DID_NOT_START = "it did not start"
+"""Rule of entries that results list without a start, as many official results do."""
+QUERY = 'calibration-pipeline sql "FROM quarantine"'
+
+type Entity = Literal["race", "entry", "laps", "value"]
+type Consequence = Literal["left out", "nulled", "corrected", "kept"]
+
+
+@dataclass
+class QuarantineLog:
+    """Defects of one season, in the order in which they were found.
+
+    Parameters
+    ----------
+    season : int
+    """
+
+    season: int
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+    def add(
+        self,
+        entity: Entity,
+        consequence: Consequence,
+        rule: str,
+        *,
+        place: str,
+        race_id: int | None = None,
+        race: str | None = None,
+        subject: str | None = None,
+        value: object = None,
+    ) -> None:
+        """Add a defect.
+
+        Parameters
+        ----------
+        entity : {"race", "entry", "laps", "value"}
+        consequence : {"left out", "nulled", "corrected", "kept"}
+        rule : str
+            Rule that the data break, as a sentence without a full stop.
+        place : str
+            Document or file, without credentials.
+        race_id : int, optional
+        race : str, optional
+            Season, number and track or name of the race.
+        subject : str, optional
+            Driver, car or column.
+        value : object, optional
+            Value that was found.
+        """
+        self.rows.append(
+            {
+                "season": self.season,
+                "race_id": race_id,
+                "race": race,
+                "place": place,
+                "entity": entity,
+                "subject": subject,
+                "rule": rule,
+                "value": None if value is None else str(value),
+                "consequence": consequence,
+            }
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """Return the defects as `Quarantine`; equal ones once."""
+        empty = Quarantine.empty()
+        return pl.DataFrame(self.rows, schema=empty.schema, orient="row").unique(maintain_order=True)
+
+
+def races_left_out(quarantine: pl.DataFrame) -> list[str]:
+    """Return a line for each race that was left out: its name and the rule.
+
+    Parameters
+    ----------
+    quarantine : polars.DataFrame
+        Schema `Quarantine`.
+    """
+    rows = quarantine.filter(entity="race", consequence="left out")
+    return [f"{_sentence(row)}." for row in rows.iter_rows(named=True)]
+
+
+def describe_quarantine(quarantine: pl.DataFrame) -> str:
+    """Return one line on the defects: the first ones with their rules, and the count of the others.
+
+    Parameters
+    ----------
+    quarantine : polars.DataFrame
+        Schema `Quarantine`. Entries that did not start are no defect.
+
+    Returns
+    -------
+    str
+        Empty where there is no defect.
+    """
+    defects = quarantine.filter(pl.col("rule") != DID_NOT_START)
+    if defects.is_empty():
+        return ""
+    rank = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITIES)})
+    lines = [
+        f"{_sentence(row)} ({row['entity']} {row['consequence']})"
+        for row in defects.sort(rank, maintain_order=True).iter_rows(named=True)
+    ]
+    more = f" | and {len(lines) - SHOWN_DEFECTS} more" if len(lines) > SHOWN_DEFECTS else ""
+    return f"{' | '.join(lines[:SHOWN_DEFECTS])}{more}. All: {QUERY}"
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    """Return race, subject, rule and value of a defect."""
+    where = ", ".join(filter(None, (row["race"] or row["place"], row["subject"])))
+    return f"{where}: {row['rule']}{f', got {row["value"]}' if row['value'] else ''}"
+
+
+def refuse_sparse_season(quarantine: pl.DataFrame, n_kept: int, n_run: int, where: str) -> None:
+    """Refuse a season of which too few finished races can be used.
+
+    Parameters
+    ----------
+    quarantine : polars.DataFrame
+        Schema `Quarantine`.
+    n_kept, n_run : int
+        Points races that are kept, and that have run.
+    where : str
+        Season and address, for the message.
+
+    Raises
+    ------
+    SourceError
+        If less than `KEPT_SHARE` of the races are kept; names the first defects.
+    """
+    if n_kept >= KEPT_SHARE * n_run:
+        return
+    lines = races_left_out(quarantine)
+    more = f" and {len(lines) - SHOWN_DEFECTS} more" if len(lines) > SHOWN_DEFECTS else ""
+    raise SourceError(
+        f"{where}: {n_kept} of {n_run} finished races can be used, at least two thirds must: "
+        f"{' | '.join(lines[:SHOWN_DEFECTS])}{more}"
+    )
