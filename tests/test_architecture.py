@@ -13,8 +13,8 @@ import pytest
 from assets.definitions import build_defs
 from assets.settings import Settings
 from assets.storage.io_managers import io_managers
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "calibration_pipeline").rglob("*.py"))
 MODULES = LIBRARY + sorted((ROOT / "assets").rglob("*.py"))
 LARGEST_PACKAGE = 12

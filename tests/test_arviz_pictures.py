@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
-from images import image_size
-from made_up_report import made_up_fit
 
 from calibration_pipeline.calibration.walk_forward import thin
 from calibration_pipeline.plots import figures, posteriors
+from helpers.example_report import example_fit
+from helpers.images import image_size
 
 RACE_CHECKS = {
     posteriors.draw_predictive_distribution: (
@@ -24,7 +24,7 @@ RACE_CHECKS = {
 
 @pytest.fixture(scope="module")
 def fit() -> xr.DataTree:
-    return made_up_fit(0)
+    return example_fit(0)
 
 
 def test_checked_races_lie_along_one_dimension(fit):
@@ -76,7 +76,7 @@ def test_observed_races_stand_out_from_the_predicted(fit):
 
 
 def test_forest_has_a_row_for_every_archetype_and_season(fit):
-    figure = posteriors.draw_slope_forest({"superspeedway": fit, "road_course": made_up_fit(1)})
+    figure = posteriors.draw_slope_forest({"superspeedway": fit, "road_course": example_fit(1)})
     labels, forest = figure.axes
     texts = [text.get_text() for text in labels.texts]
     assert texts.count("2021") == texts.count("2024") == 2

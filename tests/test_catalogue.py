@@ -6,7 +6,6 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
-from clusters import BUCKET, object_store
 from upath import UPath
 
 from assets.cli import main
@@ -18,8 +17,10 @@ from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.clusters import BUCKET, object_store
+from helpers.paths import ROOT
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "sql.md"
+DOCUMENT = ROOT / "docs" / "sql.md"
 EXAMPLES = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 

@@ -1,7 +1,5 @@
 """The causal graph as it is declared, drawn and coded is one and the same."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +11,9 @@ from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_
 from calibration_pipeline.scenarios.fit.by_fold import NETWORK_COORDINATES, PARAMETER_DIMS
 from calibration_pipeline.scenarios.network.graph import draw_graph
 from calibration_pipeline.scenarios.network.model import RELATIONS, Parameters, race_model
+from helpers.paths import ROOT
 
-DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
+DOCS = ROOT / "docs" / "methods.md"
 # Variables of the world from which each array of the field is computed.
 KNOWN_IN = {
     "known pace": {"driver", "team", "start_position"},

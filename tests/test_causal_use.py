@@ -1,7 +1,6 @@
 """Interventions on a race, and conditions on evidence."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,7 +9,6 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from seasons import without_laps
 
 from calibration_pipeline.scenarios import SkeletonNarrative
 from calibration_pipeline.scenarios.draw.narrative import move_on_grid
@@ -18,9 +16,11 @@ from calibration_pipeline.scenarios.draw.pins import effective_sample_size, resa
 from calibration_pipeline.scenarios.fit.by_fold import DRAWN, fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
+from helpers.paths import ROOT
+from helpers.simulated_seasons import without_laps
 
 N = 20_000
-DOCS = Path(__file__).parents[1] / "docs" / "forecasts.md"
+DOCS = ROOT / "docs" / "forecasts.md"
 
 
 @pytest.fixture(scope="module")

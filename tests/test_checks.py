@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
-from made_up_report import joint_event_table, metric_table
 from upath import UPath
 
 from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
@@ -22,6 +21,7 @@ from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
 from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
 from calibration_pipeline.verification import properties
 from calibration_pipeline.verification.properties import Finding
+from helpers.example_report import joint_event_table, metric_table
 
 SEASONS = season_partitions(2020, 2021)
 PREFIX = ("simulated", "cup")

@@ -13,8 +13,6 @@ import dagster as dg
 import polars as pl
 import pytest
 import xarray as xr
-from clusters import start
-from made_up_tables import RESULTS_COLUMNS, write_results
 
 from assets.cli import main
 from assets.definitions import build_defs
@@ -26,9 +24,11 @@ from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.schemas.contracts import place
+from helpers.clusters import start
+from helpers.example_tables import RESULTS_COLUMNS, write_results
+from helpers.paths import REAL_DATA, ROOT
 
-ROOT = Path(__file__).parents[1]
-REAL_FEED = ROOT.parent / "shared" / "data" / "nascar_feed_2020_2021.zip"
+REAL_FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
 INGEST = ["--select", "track_constraints,lap_telemetry,race_results", "--seasons", "2024,2025"]
 
 

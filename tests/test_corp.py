@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from made_up_races import Races
 from model_diagnostics.scoring import SquaredError, decompose
 
 from calibration_pipeline.schemas.frames import CalibrationCurves
@@ -19,6 +18,7 @@ from calibration_pipeline.verification.corp import (
     refitted_miscalibration,
 )
 from calibration_pipeline.verification.reliability import calibration_curves, pit_ecdf, reliability_bins
+from helpers.simulated_races import Races
 
 
 @pytest.fixture

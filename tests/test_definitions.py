@@ -22,8 +22,8 @@ from assets.runner.selection import select_assets
 from assets.settings import Settings, load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.contracts import BOUNDARIES
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 WITHOUT_CONTRACT = {"calibration_report", "catalogue"}
 
 

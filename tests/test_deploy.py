@@ -14,8 +14,9 @@ from dagster._core.instance import InstanceRef
 
 from assets.instance import DEFAULT_CONFIG
 from assets.settings import ENV_PREFIX, Settings
+from helpers.paths import ROOT
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = ROOT / "deploy"
 INSTALLED = "/opt/calibration/.venv/bin"
 
 

@@ -13,8 +13,7 @@ import pytest
 from assets.definitions import build_defs
 from assets.instance import DEFAULT_CONFIG
 from assets.settings import load_settings
-
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
 
 
 def dg(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,6 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from images import image_size
 from numpyro.infer import MCMC, NUTS
 
 from calibration_pipeline.diagnostics import (
@@ -29,6 +28,7 @@ from calibration_pipeline.diagnostics import (
     posterior_predictive_check,
 )
 from calibration_pipeline.models import run_mcmc_calibration
+from helpers.images import image_size
 
 FLAT = "R-hat not computable: samples are flat (no chain dimension)"
 FAVOURITE_TOP_5 = "at_least(1, favourites(1), top(5))"

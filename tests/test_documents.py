@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

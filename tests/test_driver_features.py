@@ -2,7 +2,6 @@
 
 import math
 import time
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -22,6 +21,7 @@ from calibration_pipeline.telemetry import (
     features,
 )
 from calibration_pipeline.tracks import compile_constraints
+from helpers.paths import REAL_DATA
 
 TRACKS = {
     "daytona": "superspeedway",
@@ -30,7 +30,7 @@ TRACKS = {
     "bristol": "short_track",
     "sonoma": "road_course",
 }
-RESULTS_2013_2023 = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
+RESULTS_2013_2023 = REAL_DATA / "cup_results_2013_2023.parquet"
 
 
 def make_results(n_seasons: int, n_races: int, field_sizes: list[int], seed: int) -> pl.DataFrame:

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
 from calibration_pipeline.io.escaping import escape_cell, escape_text
+from helpers.rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
 CHARACTERS = list("ab1. \n\t<>&;#|`\\*_~[]()!:/@=-+^'\"{}$é")
 PIECES = ["http://", "www.", "a.b", "@", "![", "](", "<a", ">", "`", "``", "|", "\\", "&lt;", "_", "*"]

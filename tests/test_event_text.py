@@ -35,6 +35,7 @@ from calibration_pipeline.schemas.frames import LapAggregates
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
+from helpers.paths import ROOT
 
 NUMBERS = st.integers(1, 40)
 
@@ -113,7 +114,7 @@ def test_spaces_and_precedence(text: str, event: Event) -> None:
 def test_every_form_has_an_example_that_is_read(form: str, example: str, meaning: str) -> None:
     assert str(parse_event(example)) == example
     assert meaning
-    assert form in Path(__file__).parents[1].joinpath("docs", "events.md").read_text().replace("\\|", "|")
+    assert form in ROOT.joinpath("docs", "events.md").read_text().replace("\\|", "|")
 
 
 KNOWN = "Known are at_least, both_teammates, count, dnf, favourites, led, running, same_make, top."

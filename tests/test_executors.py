@@ -10,13 +10,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from clusters import BUCKET, command, dask_cluster, object_store, start
-from stored import assert_same_values
 from upath import UPath
 
 from assets.instance import DEFAULT_CONFIG
 from assets.orchestration.commands import UNFINISHED
 from assets.settings import SettingsError, load_settings
+from helpers.clusters import BUCKET, command, dask_cluster, object_store, start
+from helpers.stored import assert_same_values
 
 # Two short seasons up to their networks, or further up to the scores of one archetype.
 OPTIONS = ["run", "--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "road_course"]

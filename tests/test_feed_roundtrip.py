@@ -4,13 +4,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from feed_layout import write_entries, write_feed
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.feed_layout import write_entries, write_feed
 
 ROUNDS = {2021: 6, 2022: 3}
 TRACKS = compile_constraints()

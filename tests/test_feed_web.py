@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_feed import LAPS, lap_times, scheduled, weekend
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.sources import SourceError
@@ -30,6 +29,8 @@ from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.web import WebLimits, _redirected
 from calibration_pipeline.tracks import compile_constraints
+from helpers.example_feed import LAPS, lap_times, scheduled, weekend
+from helpers.paths import ROOT
 
 TRACKS = compile_constraints()
 RACES = "/2021/race_list_basic.json"
@@ -452,7 +453,7 @@ def arrivals(feed: Feed, cache: Path, n_processes: int, spacing_s: float) -> lis
     readers = [
         subprocess.Popen(
             [sys.executable, "-c", READER, feed.url, str(cache), str(2001 + season), str(spacing_s)],
-            cwd=Path(__file__).parents[1],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

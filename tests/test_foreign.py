@@ -10,13 +10,14 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_ensembles import FIELDS, N_SCENARIOS, draw, entry_list, netcdf, parquet
 from upath import UPath
 
 from calibration_pipeline.forecasters.ensemble_files import check_cars
 from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
+from helpers.example_ensembles import FIELDS, N_SCENARIOS, draw, entry_list, netcdf, parquet
+from helpers.paths import ROOT
 
 
 def stored(tmp_path: Path, value: xr.Dataset | pl.DataFrame, name: str = "scenarios") -> Path:
@@ -107,7 +108,7 @@ def test_an_ensemble_may_be_anywhere(tmp_path: Path) -> None:
 
 
 def test_the_documented_example_is_an_ensemble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = (Path(__file__).parents[1] / "docs" / "ensembles.md").read_text()
+    document = (ROOT / "docs" / "ensembles.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL)
     (tmp_path / "example.py").write_text(example)
     monkeypatch.chdir(tmp_path)

@@ -12,8 +12,9 @@ from assets.cli import main
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.verification import properties
+from helpers.paths import ROOT
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "overconfident_simulator.py"
+EXAMPLE = ROOT / "examples" / "overconfident_simulator.py"
 
 
 def ensemble() -> xr.Dataset:

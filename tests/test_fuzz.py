@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from fuzz.targets import Target, targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from fuzz.targets import Target, targets
 
 LIMIT_S = 60
 EXAMPLES = 8

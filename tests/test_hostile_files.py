@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from made_up_ensembles import entry_list, netcdf, parquet
 
 from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.io import netcdf_probe
@@ -25,6 +24,7 @@ from calibration_pipeline.sources.tables.reader import TableFile
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import compile_constraints
+from helpers.example_ensembles import entry_list, netcdf, parquet
 
 RACES = "2021/race_list_basic.json"
 HOSTILE_NAMES = (

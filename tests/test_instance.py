@@ -8,11 +8,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
-from postgres_server import PASSWORD, binaries, postgres
 
 from assets.cli import main
 from assets.instance import DEFAULT_CONFIG, POSTGRES_VARIABLE, prepare_home
 from assets.settings import SettingsError
+from helpers.paths import ROOT
+from helpers.postgres_server import PASSWORD, binaries, postgres
 
 ADDRESS = "postgresql+psycopg2://me:hidden@db/dagster"
 INGEST = ["run", "--select", "track_constraints,lap_telemetry,race_results", "--seasons", "2025"]
@@ -148,8 +149,7 @@ def test_runs_are_recorded_in_a_real_postgres(tmp_path: Path) -> None:
             "DAGSTER_HOME": str(home),
         }
         command = [sys.executable, "-m", "assets.cli", *INGEST]
-        root = Path(__file__).parents[1]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         asked = (
             "import dagster as dg\n"

@@ -1,7 +1,6 @@
 """Events as expressions, counted in scenarios and results whose dependence is known."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -39,8 +38,9 @@ from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
 from calibration_pipeline.verification.joint_events import joint_test, validate_events
+from helpers.paths import REAL_DATA
 
-REAL_RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
+REAL_RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
 FIVE_CARS = Outcomes(
     finish_position=np.array([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]),
     favourite_rank=np.array([2, 1, 3, 4, 5]),

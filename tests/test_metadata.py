@@ -5,11 +5,11 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
 from assets.flow.metadata import bullets, number, numbers, table
 from calibration_pipeline.calibration.summaries import worst_convergence
 from calibration_pipeline.verification.metric_table import headline_scores
+from helpers.rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
 
 def test_scores_are_named_by_quantity_level_and_forecast() -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 import polars as pl
 import pytest
-from made_up_races import Races
 
 from calibration_pipeline.metrics import compute_crps, compute_log_score
 from calibration_pipeline.schemas.frames import CalibrationCurves, MetricTable
@@ -13,6 +12,7 @@ from calibration_pipeline.verification.metric_table import QUANTITIES, score_bac
 from calibration_pipeline.verification.reliability import calibration_curves, pit_ecdf
 from calibration_pipeline.verification.scores import discrete_crps
 from calibration_pipeline.verification.verdicts import LIMITS
+from helpers.simulated_races import Races
 
 EVENTS = ("win", "top 5", "top 10", "head to head")
 OF_SCENARIOS = (

@@ -13,8 +13,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from feed_layout import write_feed
-from made_up_feed import LAPS, lap_times, result, scheduled, weekend
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
@@ -25,10 +23,12 @@ from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import compile_constraints
+from helpers.example_feed import LAPS, lap_times, result, scheduled, weekend
+from helpers.feed_layout import write_feed
+from helpers.paths import REAL_DATA
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-REAL_FEED = DATA / "nascar_feed_2020_2021.zip"
-REAL_RESULTS = DATA / "cup_results_2013_2023.parquet"
+REAL_FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
+REAL_RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
 needs_real_feed = pytest.mark.skipif(not REAL_FEED.exists(), reason=f"the real feed is not at {REAL_FEED}")
 TRACKS = compile_constraints()
 QUICK = WebLimits(first_delay_s=0.01, spacing_s=0.0, tries=3)

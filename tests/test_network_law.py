@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 import xarray as xr
 from scipy.stats import chisquare
-from seasons import without_laps
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
@@ -27,6 +26,7 @@ from calibration_pipeline.scenarios.network.structure import (
     Structure,
 )
 from calibration_pipeline.stats.plackett_luce import log_probability
+from helpers.simulated_seasons import without_laps
 
 TEST_FAILURE_RATE = 2e-5
 N = 40_000

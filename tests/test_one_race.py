@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from made_up_tables import write_results
 
 from assets.cli import main
 from assets.definitions import build_defs
@@ -18,6 +17,7 @@ from assets.orchestration.staleness import Lineage
 from assets.partitions import upstream_partitions
 from assets.settings import Settings, load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
+from helpers.example_tables import write_results
 
 SEASONS = [2024, 2025]
 RACES = 8

@@ -13,7 +13,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from made_up_tables import write_results, write_table
 from upath import UPath
 
 from assets.definitions import build_defs
@@ -24,8 +23,9 @@ from assets.storage.io_managers import StoredManager
 from assets.storage.provenance import setting_values
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
+from helpers.example_tables import write_results, write_table
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 LONGEST_S = 1800
 SETTLED_S = 100
 ENDED_S = 150

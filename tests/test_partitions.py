@@ -7,12 +7,12 @@ import dagster as dg
 import polars as pl
 import pytest
 import xarray as xr
-from made_up_tables import write_table
 
 from assets.cli import main
 from assets.partitions import earlier_and_own_seasons, season_partitions, seasons_of
 from assets.resources import with_seasons
 from assets.settings import Settings
+from helpers.example_tables import write_table
 
 THIS_YEAR = datetime.date.today().year
 

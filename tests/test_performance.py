@@ -15,8 +15,8 @@ from benchmarks.performance.timing import TooSlowError, in_turn, measure_apart
 from benchmarks.result_files import markdown_table, read_results, write_results
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "benchmarks" / "requirements.lock"
 
 

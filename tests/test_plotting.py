@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from images import image_size
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.plots import charts, figures
 from calibration_pipeline.plots.figures import FORECAST_STYLES
+from helpers.images import image_size
 
 RAW, RECALIBRATED = FORECAST_STYLES["raw"], FORECAST_STYLES["recalibrated"]
 

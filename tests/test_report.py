@@ -8,9 +8,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from images import image_size
-from made_up_report import RULINGS, empty_content, made_up_content
-from rendered import HOSTILE, RenderedMarkdown, on_one_line
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype, parse_archetype
 from calibration_pipeline.report import (
@@ -28,6 +25,10 @@ from calibration_pipeline.report.sections.joint import joint_event_blocks, joint
 from calibration_pipeline.report.sections.scores import GROUPS, metric_tables
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.verification.verdicts import Verdict
+from helpers.example_report import RULINGS, empty_content, example_content
+from helpers.images import image_size
+from helpers.paths import ROOT
+from helpers.rendered import HOSTILE, RenderedMarkdown, on_one_line
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source"}
 
@@ -60,7 +61,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def content() -> ReportContent:
-    return made_up_content()
+    return example_content()
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +129,12 @@ def test_verdicts_have_words_for_every_ruling() -> None:
 
 def hostile_content() -> ReportContent:
     """A report in which every text that comes from a source or a user is hostile."""
-    full = made_up_content()
+    full = example_content()
     assert full.forecast is not None
     assert full.forecast_events is not None
     names = pl.Series((HOSTILE * 2)[: full.forecast.height])
     event = full.joint_events.filter(event="count(dnf) >= 8")
-    return made_up_content(
+    return example_content(
         verdicts=[Verdict(verdict.archetype, verdict.verdict, HOSTILE) for verdict in full.verdicts],
         joint_events=pl.concat(event.with_columns(event=pl.lit(text)) for text in HOSTILE),
         skipped_events={text: text for text in HOSTILE},
@@ -227,9 +228,9 @@ def test_an_empty_history_is_reported() -> None:
 
 def test_unknown_interval_and_r_hat_are_marked() -> None:
     """Test that null is never shown as a number."""
-    full = made_up_content()
+    full = example_content()
     nulls = [pl.lit(None, dtype=pl.Float64).alias(name) for name in ("lower", "upper")]
-    content = made_up_content(
+    content = example_content(
         metrics=full.metrics.with_columns(nulls),
         joint_events=full.joint_events.with_columns(nulls, z=pl.lit(None, dtype=pl.Float64)),
         convergence=full.convergence.with_columns(
@@ -290,25 +291,25 @@ def test_joint_events_are_described_in_words(content: ReportContent) -> None:
 
 def test_a_worse_joint_event_is_named() -> None:
     """Test that an event on which recalibrating cost more than chance would is not passed over."""
-    events = made_up_content().joint_events
+    events = example_content().joint_events
     worse = (pl.col("forecast") == "recalibrated") & (pl.col("event") == "count(dnf) >= 8")
     ends = {"gain_over_raw": -0.05, "gain_over_raw_lower": -0.08, "gain_over_raw_upper": -0.02}
     events = events.with_columns(
         pl.when(worse).then(value).otherwise(pl.col(name)).alias(name) for name, value in ends.items()
     )
-    text = " ".join(joint_event_words(made_up_content(joint_events=events)))
+    text = " ".join(joint_event_words(example_content(joint_events=events)))
     assert "worse than raw, gain in nats a race: count(dnf) >= 8 −0.050 [−0.080 to −0.020]." in text
 
 
 def test_dependence_that_costs_is_named() -> None:
     """Test that the report names events that independent cars would have forecast better."""
-    events = made_up_content().joint_events
+    events = example_content().joint_events
     overdone = pl.col("event") == "count(dnf) >= 8"
     ends = {"gain": -0.2, "gain_lower": -0.3, "gain_upper": -0.1}
     events = events.with_columns(
         pl.when(overdone).then(value).otherwise(pl.col(name)).alias(name) for name, value in ends.items()
     )
-    text = " ".join(joint_event_words(made_up_content(joint_events=events)))
+    text = " ".join(joint_event_words(example_content(joint_events=events)))
     assert "Independent cars forecast better" in text
     assert "count(dnf) >= 8 −0.200 [−0.300 to −0.100]." in text
 
@@ -337,9 +338,9 @@ def test_parameters_that_the_data_do_not_inform_are_named(content: ReportContent
     checked = "0.51 | 0.52 (0.11 to 0.91) | 0.52 (0.47 to 0.55) | 45 %"
     assert f"| Superspeedway | rank correlation of forecast order and finish | {checked} |" in markdown
     assert "- The fits reproduce the observed statistics." in markdown
-    full = made_up_content()
+    full = example_content()
     missed = full.predictive_checks.with_columns(tail_probability=pl.lit(0.01))
-    doubtful = render_markdown(made_up_content(predictive_checks=missed))
+    doubtful = render_markdown(example_content(predictive_checks=missed))
     assert "Short track: the fit does not reproduce the observed cars that retired (tail pro" in doubtful
 
 
@@ -400,16 +401,16 @@ def test_calibrations_are_compared(content: ReportContent, page: Page) -> None:
 @pytest.mark.parametrize("table", ["metrics", "joint_events", "pit", "forecast"])
 def test_missing_column_is_named(table: str) -> None:
     """Test that a table which lacks a column is refused by name."""
-    frame = getattr(made_up_content(), table)
+    frame = getattr(example_content(), table)
     column = frame.columns[0]
     with pytest.raises(ValueError, match=f"Argument {table} lacks the columns {column}"):
-        made_up_content(**{table: frame.drop(column)})
+        example_content(**{table: frame.drop(column)})
 
 
 def test_two_verdicts_on_one_archetype_are_refused() -> None:
     verdict = Verdict(Archetype.INTERMEDIATE, "trust", [])
     with pytest.raises(ValueError, match="Argument verdicts must have one entry an archetype"):
-        made_up_content(verdicts=[verdict, verdict])
+        example_content(verdicts=[verdict, verdict])
 
 
 def test_numbers_are_written_for_people() -> None:
@@ -421,7 +422,7 @@ def test_numbers_are_written_for_people() -> None:
 
 def test_sample_report_is_small_and_names_no_folder() -> None:
     """Test that the sample can be sent to others: one file below 4 MB, without a path of whoever made it."""
-    sample = Path(__file__).parents[1] / "docs" / "sample_report.html"
+    sample = ROOT / "docs" / "sample_report.html"
     html = sample.read_text(encoding="utf-8")
     assert sample.stat().st_size < 4e6
     text = " ".join(Page(html).text)

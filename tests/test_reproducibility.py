@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from clusters import command
 
 from assets.storage.provenance import LIBRARIES
 from calibration_pipeline.io.netcdf import STAMP
 from calibration_pipeline.tracks import compile_constraints
+from helpers.clusters import command
 
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
 SMALL = ["run", "--seasons", "2025", "--select", "+driver_features,simulated_truth"]

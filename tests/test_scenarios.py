@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
 from scipy.stats import chisquare
-from seasons import without_laps
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios import SkeletonNarrative
@@ -37,6 +36,7 @@ from calibration_pipeline.scenarios.probabilities import finish_probabilities, h
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
 from calibration_pipeline.stats.plackett_luce import log_probability, log_probability_narrow, rank_columns
+from helpers.simulated_seasons import without_laps
 
 FOLD_RACES = 12
 # The chance that a goodness-of-fit test here fails although the code is right.

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from clusters import ROOT, free_port, start
-from feed_layout import write_feed
-from postgres_server import PASSWORD, binaries, postgres
 
 from assets.cli import main
 from assets.instance import POSTGRES_VARIABLE
@@ -34,6 +31,10 @@ from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables.reader import TableFile
 from calibration_pipeline.tracks import compile_constraints
+from helpers.clusters import free_port, start
+from helpers.feed_layout import write_feed
+from helpers.paths import ROOT
+from helpers.postgres_server import PASSWORD, binaries, postgres
 
 USER, WORD = "someone", "feed-password"
 SECRETS = {

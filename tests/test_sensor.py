@@ -8,7 +8,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from made_up_tables import write_table
 
 from assets.definitions import build_defs
 from assets.orchestration import sensors
@@ -19,6 +18,7 @@ from assets.settings import Settings
 from calibration_pipeline.sources.base import describe_missing
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.example_tables import write_table
 
 
 @pytest.fixture

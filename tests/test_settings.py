@@ -12,6 +12,7 @@ from assets.settings import Settings, SettingsError, load_settings, origins
 from benchmarks.settings_page import settings_page
 from calibration_pipeline.scenarios.network.structure import VARIANTS
 from calibration_pipeline.seasons import parse_seasons
+from helpers.paths import ROOT
 
 
 def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,5 +179,5 @@ def test_every_variant_of_the_network_can_be_set_and_no_other():
 
 
 def test_page_of_settings_is_that_of_the_code() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings_page(), "write docs/settings.md: python -m benchmarks.settings_page"

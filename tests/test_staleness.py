@@ -7,8 +7,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from made_up_tables import write_table
-from stored_runs import SMALL, copied, make
 
 from assets.cli import main
 from assets.definitions import build_defs
@@ -19,8 +17,11 @@ from assets.settings import Settings, load_settings
 from assets.storage.provenance import DEPENDS_ON
 from benchmarks.settings_page import dependents
 from calibration_pipeline.io.value_cache import ValueCache
+from helpers.example_tables import write_table
+from helpers.paths import ROOT
+from helpers.stored_runs import SMALL, copied, make
 
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = ROOT / "assets"
 NAMES = {"fold_length": "fold_races", "season_list": "seasons", "feed_url": "source", "results": "source"}
 """Attributes of the settings → the names that assets declare."""
 NOT_IN_VALUES = {"store_path", "key_prefix"}

@@ -21,8 +21,9 @@ from calibration_pipeline.sources.tables import reader as tables_reader
 from calibration_pipeline.sources.tables.columns import RESULTS
 from calibration_pipeline.sources.tables.source import COUNTS, LAP_COUNTS, TablesSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.paths import REAL_DATA
 
-REAL_RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
+REAL_RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
 REAL_FEED = REAL_RESULTS.with_name("nascar_feed_2020_2021.zip")
 TRACKS = compile_constraints()
 HEADER = b"season,round,track,driver,start_position,finish_position,laps_completed\n"

@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -19,8 +18,9 @@ from calibration_pipeline.tracks import (
     UnknownTrackError,
     compile_constraints,
 )
+from helpers.paths import REAL_DATA
 
-RESULTS = Path(__file__).parents[2] / "shared" / "data" / "cup_results_2013_2023.parquet"
+RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from helpers.paths import ROOT
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
 ]
-ROOT = Path(__file__).parents[1]
 RUN_MS = 300_000
 PREFIX = "simulated/cup"
 

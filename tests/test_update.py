@@ -7,13 +7,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made_up_tables import write_table
-from stored import content, empty, flip, truncate
-from stored_runs import SMALL, copied, make
 
 from assets.cli import main
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.contracts import BOUNDARIES
+from helpers.example_tables import write_table
+from helpers.stored import content, empty, flip, truncate
+from helpers.stored_runs import SMALL, copied, make
 
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from clusters import BUCKET, command, object_store, start
-from stored import content
-from stored_runs import SMALL, copied, make
 from upath import UPath
 
 from assets.cli import main
+from helpers.clusters import BUCKET, command, object_store, start
+from helpers.stored import content
+from helpers.stored_runs import SMALL, copied, make
 
 VERIFY = ["verify", "--seasons", "2024,2025"]
 

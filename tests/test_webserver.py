@@ -15,9 +15,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from clusters import ROOT, free_port
 
 from assets.cli import main
+from helpers.clusters import free_port
+from helpers.paths import ROOT
 
 COMMAND = str(Path(sys.executable).with_name("calibration-pipeline"))
 START_S, STOP_S = 300.0, 200.0

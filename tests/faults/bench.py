@@ -14,9 +14,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from clusters import ROOT
-from feed_layout import write_entries, write_feed
-from stored import assert_same_values, views
 
 from assets.definitions import build_defs
 from assets.orchestration.staleness import Lineage, data_version
@@ -27,6 +24,9 @@ from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.feed_layout import write_entries, write_feed
+from helpers.paths import ROOT
+from helpers.stored import assert_same_values, views
 
 SEASONS = (2024, 2025)
 N_RACES = 2

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import SAMPLE, SOAK, Bench, write_races
-from ledger import LEDGER, Ledger
 
-DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
+from faults.bench import SAMPLE, SOAK, Bench, write_races
+from faults.ledger import LEDGER, Ledger
+from helpers.paths import ROOT
+
+DOCS = ROOT / "docs" / "faults.md"
 
 
 @pytest.fixture(scope="session", params=[SAMPLE, SOAK])

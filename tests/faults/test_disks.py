@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bench import ALL, ARCHETYPE, TO_FEATURES, TO_NETWORK, Bench, ended, in_the_soak_alone
-from ledger import Ledger
-from stored import content, empty, flip, truncate
 
 from calibration_pipeline.schemas.contracts import place
+from faults.bench import ALL, ARCHETYPE, TO_FEATURES, TO_NETWORK, Bench, ended, in_the_soak_alone
+from faults.ledger import Ledger
+from helpers.stored import content, empty, flip, truncate
 
 SEED = 20261127
 MIB = 2**20

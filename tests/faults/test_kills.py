@@ -10,10 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
-from ledger import Ledger
 
 from assets.integrity import LEFTOVER
+from faults.bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
+from faults.ledger import Ledger
 
 SEED = 20261127
 SEASON = SEASONS[-1]

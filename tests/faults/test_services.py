@@ -12,14 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from bench import ALL, TO_FEATURES, TO_NETWORK, Bench, ended, feed_cache, in_the_soak_alone
-from clusters import BUCKET, free_port, object_store
-from ledger import Ledger
-from postgres_server import binaries, restartable
-from stored import assert_same_values, content, flip, truncate
 from upath import UPath
 
 from assets.instance import POSTGRES_VARIABLE
+from faults.bench import ALL, TO_FEATURES, TO_NETWORK, Bench, ended, feed_cache, in_the_soak_alone
+from faults.ledger import Ledger
+from helpers.clusters import BUCKET, free_port, object_store
+from helpers.postgres_server import binaries, restartable
+from helpers.stored import assert_same_values, content, flip, truncate
 
 
 @contextmanager

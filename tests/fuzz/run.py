@@ -10,9 +10,9 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from helpers.paths import ROOT
+
 KEPT = ROOT / "build" / "fuzz"
 INPUT_S = 120
 MEMORY_MB = 4096

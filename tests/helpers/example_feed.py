@@ -1,4 +1,4 @@
-"""Made-up documents of NASCAR's timing feed: a race of four laps at Kansas, for tests of its reader."""
+"""Example documents of NASCAR's timing feed: a race of four laps at Kansas, for tests of its reader."""
 
 from typing import Any
 

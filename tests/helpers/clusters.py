@@ -12,7 +12,8 @@ from pathlib import Path
 
 from s3fs import S3FileSystem
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 BUCKET = "calibration"
 
 

@@ -1,4 +1,4 @@
-"""Made-up content of a report: three archetypes have verdicts, the fourth has no race yet."""
+"""Example content of a report: three archetypes have verdicts, the fourth has no race yet."""
 
 import numpy as np
 import polars as pl
@@ -177,7 +177,7 @@ def predictive_checks() -> pl.DataFrame:
     )
 
 
-def made_up_fit(seed: int, n_races: int = 12) -> xr.DataTree:
+def example_fit(seed: int, n_races: int = 12) -> xr.DataTree:
     """Draws in the form of a fit, with arbitrary values."""
     rng = np.random.default_rng(seed)
     chains, seasons, races = (2, 60), list(range(2021, 2025)), list(range(n_races))
@@ -261,7 +261,7 @@ def next_race_events() -> pl.DataFrame:
     )
 
 
-def made_up_content(**changes: object) -> ReportContent:
+def example_content(**changes: object) -> ReportContent:
     parameters = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
     content = {
         "title": "Can the simulated races be trusted?",
@@ -316,7 +316,7 @@ def made_up_content(**changes: object) -> ReportContent:
             ]
         ),
         "predictive_checks": predictive_checks(),
-        "fits": {str(archetype): made_up_fit(seed) for seed, archetype in enumerate(JUDGED[:1])},
+        "fits": {str(archetype): example_fit(seed) for seed, archetype in enumerate(JUDGED[:1])},
         "comparison": comparison_table(),
         "forecast": next_race(),
         "forecast_events": next_race_events(),
@@ -333,7 +333,7 @@ def made_up_content(**changes: object) -> ReportContent:
 
 def empty_content(**changes: object) -> ReportContent:
     """Nothing judged, nothing fitted: the first season of a new history."""
-    full = made_up_content()
+    full = example_content()
     tables = (
         "metrics",
         "joint_events",
@@ -356,4 +356,4 @@ def empty_content(**changes: object) -> ReportContent:
         "forecast_notes": [],
         "provenance": {},
     }
-    return made_up_content(**(emptied | changes))
+    return example_content(**(emptied | changes))

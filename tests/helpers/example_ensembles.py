@@ -1,4 +1,4 @@
-"""Made-up ensembles of a user's forecaster in both file forms, and the entries of their races."""
+"""Example ensembles of a user's forecaster in both file forms, and the entries of their races."""
 
 import numpy as np
 import polars as pl

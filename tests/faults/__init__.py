@@ -1,0 +1,1 @@
+"""Faults injected into whole runs; docs/faults.md has the results."""

@@ -1,0 +1,1 @@
+"""Servers, simulated data and comparisons that several test modules share."""
