@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuzz.targets import Target, targets
+from helpers.paths import ROOT
 
 LIMIT_S = 60
 EXAMPLES = 8
@@ -90,11 +90,10 @@ def try_damaged_netcdf() -> None:
 @pytest.mark.slow
 def test_damaged_netcdf_is_taken_or_refused() -> None:
     """In a process of its own, where JAX has not started: it forks for each input."""
-    tests = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", "import test_fuzz; test_fuzz.try_damaged_netcdf()"],
-        cwd=tests.parent,
-        env={**os.environ, "PYTHONPATH": str(tests)},
+        [sys.executable, "-c", "from fuzz import test_targets; test_targets.try_damaged_netcdf()"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
         check=False,
