@@ -307,6 +307,15 @@ def test_packages_can_be_seen_at_a_glance() -> None:
     assert {str(folder): n for folder, n in sizes.items() if n > LARGEST_PACKAGE} == {}
 
 
+@pytest.mark.parametrize("tree", ["calibration_pipeline", "assets"])
+def test_tests_mirror_the_tree(tree: str) -> None:
+    """Test that every folder of tests is named like a package that exists."""
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests" / tree).rglob("*.py")}
+    assert len(folders) > 1
+    without = [str(folder) for folder in sorted(folders) if not (ROOT / folder / "__init__.py").exists()]
+    assert without == []
+
+
 def test_rules_find_violations() -> None:
     """Test that the scans above are not blind."""
     tree = ast.parse(
