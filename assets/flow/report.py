@@ -14,6 +14,7 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.sql import build_catalogue
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION
+from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
 from calibration_pipeline.tracks import compile_constraints
@@ -67,13 +68,14 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="3",
+    code_version="4",
     io_manager_key="report",
     metadata=depends_on(
         "source", "tracks", "seasons", "fold_races", "network", "ensembles", "events", "scenarios", "seed"
     ),
     ins=dict.fromkeys(
         (
+            "quarantine",
             "calibration_metrics",
             "joint_event_validation",
             "calibration_curves",
@@ -88,6 +90,7 @@ def report_pictures(
 def calibration_report(
     source: dg.ResourceParam[Source],
     settings: dg.ResourceParam[Settings],
+    quarantine: dict[str, pl.DataFrame],
     calibration_metrics: dict[str, pl.DataFrame],
     joint_event_validation: dict[str, pl.DataFrame],
     calibration_curves: dict[str, pl.DataFrame],
@@ -123,6 +126,7 @@ def calibration_report(
         model_comparison,
         NextRaceForecast(race_forecast, forecast_chances, forecast_events, forecast_notes(race_forecast)),
         judged_events(settings.events),
+        pl.concat([Quarantine.empty(), *quarantine.values()]),
         _provenance(settings, source.name),
         package_versions(PACKAGES),
         settings.seed,

@@ -49,6 +49,7 @@ def assemble_content(
     comparison: pl.DataFrame,
     forecast: NextRaceForecast,
     judged_events: Iterable[Event],
+    quarantine: pl.DataFrame,
     provenance: Mapping[str, str],
     versions: Mapping[str, str],
     seed: int,
@@ -63,6 +64,8 @@ def assemble_content(
     forecast : NextRaceForecast
     judged_events : iterable of Event
         Events requested for validation.
+    quarantine : polars.DataFrame
+        `Quarantine` of all seasons.
     provenance : mapping of str to str
         Where data and settings come from; it names the source as "Source".
     versions : mapping of str to str
@@ -97,6 +100,7 @@ def assemble_content(
         forecast_title="" if race is None else _race_title(race),
         forecast_archetype="" if race is None else str(race["archetype"].item()),
         forecast_notes=list(forecast.notes),
+        quarantine=quarantine,
         provenance={
             **provenance,
             "Last race scored": str(max(scored)) if scored else "none",

@@ -7,6 +7,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.verification.verdicts import Verdict
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -87,6 +88,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "finish_upper",
     ),
     "forecast_events": ("event", "predicted", "lower", "upper", "n_cases"),
+    "quarantine": ("season", "race", "place", "entity", "subject", "rule", "value", "consequence"),
 }
 
 
@@ -136,6 +138,8 @@ class ReportContent:
         Its archetype, '' where no race is announced.
     forecast_notes : sequence of str
         Notes on `forecast`, or the reason why there is none.
+    quarantine : polars.DataFrame
+        `Quarantine` of all seasons.
     provenance : mapping of str to str
         Source, seasons, seeds, versions, hashes: the inputs needed to reproduce the report.
 
@@ -164,6 +168,7 @@ class ReportContent:
     forecast_title: str = ""
     forecast_archetype: str = ""
     forecast_notes: Sequence[str] = ()
+    quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

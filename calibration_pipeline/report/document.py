@@ -19,6 +19,7 @@ from calibration_pipeline.report.sections.fits import (
 )
 from calibration_pipeline.report.sections.next_race import forecast_section
 from calibration_pipeline.report.sections.parameters import identification_section
+from calibration_pipeline.report.sections.quarantine import quarantine_note, quarantine_section
 from calibration_pipeline.report.sections.tracks import track_section
 from calibration_pipeline.verification.verdicts import Verdict
 
@@ -90,12 +91,13 @@ def build_document(content: ReportContent) -> Document:
         convergence_section(content),
         identification_section(content),
         *comparison_section(content),
+        quarantine_section(content),
         *closing_sections(content),
     ]
     return Document(
         content.title,
         words.QUESTION,
-        [words.HOW_JUDGED, *notes],
+        [words.HOW_JUDGED, *notes, *quarantine_note(content)],
         lines,
         _summary_table(content),
         sections,

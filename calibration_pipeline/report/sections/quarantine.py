@@ -1,0 +1,55 @@
+"""Report section on what the source's data lacked: races, entries, laps and values that were left out."""
+
+import polars as pl
+
+from calibration_pipeline.plots.series import count
+from calibration_pipeline.report.blocks import Block, Cell, Section, Table, Text
+from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.sources.quarantine import DID_NOT_START, QUERY
+
+HEADING = "What was left out, and why"
+MOST_ROWS = 200
+ENTITY_COUNTS = {"race": "Races", "entry": "Entries", "laps": "Laps of cars", "value": "Values"}
+
+
+def quarantine_section(content: ReportContent) -> Section:
+    """Return the section on the quarantine: counts by season, and every defect with its rule."""
+    rows = content.quarantine
+    if rows.is_empty():
+        return Section("quarantine", HEADING, [Text("All data of the seasons could be used.")])
+    seasons = [
+        [Cell(str(season)), *(Cell(str(own.filter(entity=name).height)) for name in ENTITY_COUNTS)]
+        for (season,), own in rows.sort("season").partition_by("season", as_dict=True).items()
+    ]
+    blocks: list[Block] = [
+        Text(
+            "A defect costs as little as is honest: a value, else an entry or its laps, else the race. "
+            "Entries that did not start are listed too."
+        ),
+        Table("Rows of the quarantine by season", ["Season", *ENTITY_COUNTS.values()], seasons),
+        _defects(rows.filter(pl.col("rule") != DID_NOT_START)),
+    ]
+    return Section("quarantine", HEADING, blocks)
+
+
+def quarantine_note(content: ReportContent) -> list[str]:
+    """Return a note for the first screen, if races were left out."""
+    n = content.quarantine.filter(entity="race", consequence="left out").height
+    return [f"{count(n, 'race')} left out of the data; the section “{HEADING}” names them."] if n else []
+
+
+def _defects(rows: pl.DataFrame) -> Table:
+    order = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITY_COUNTS)})
+    shown = rows.sort(order, "season", maintain_order=True).head(MOST_ROWS)
+    cells = [
+        [
+            Cell(row["race"] or row["place"]),
+            Cell(row["subject"] or ""),
+            Cell(row["rule"], f"got {row['value']}" if row["value"] else ""),
+            Cell(f"{row['entity']} {row['consequence']}"),
+        ]
+        for row in shown.iter_rows(named=True)
+    ]
+    more = f"; the first {MOST_ROWS} of {rows.height}, all with {QUERY}" if rows.height > MOST_ROWS else ""
+    columns = ["Race", "Driver, car or column", "Rule", "Consequence"]
+    return Table(f"Defects{more}", columns, cells, folded=True, n_text=4)

@@ -1,0 +1,54 @@
+"""The report's section on what was left out of the data."""
+
+import polars as pl
+
+from calibration_pipeline.report import render_html, render_markdown
+from calibration_pipeline.report.sections.quarantine import MOST_ROWS, quarantine_section
+from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
+from helpers.example_report import example_content
+
+
+def quarantine() -> pl.DataFrame:
+    log = QuarantineLog(2021)
+    where = {
+        "place": "https://feed.example/2021/1/5082",
+        "race_id": 5082,
+        "race": "2021 race 5082 (Talladega)",
+    }
+    log.add("entry", "left out", DID_NOT_START, subject="A <b>Driver</b>", **where)
+    log.add("value", "nulled", "a grid position is taken once", subject="Kyle Busch", value=12, **where)
+    log.add("race", "left out", "its results are null", **where)
+    return log.frame()
+
+
+def test_a_race_left_out_is_on_the_first_screen_and_in_its_section() -> None:
+    for text in (
+        render_html(example_content(quarantine=quarantine())),
+        render_markdown(example_content(quarantine=quarantine())),
+    ):
+        assert "1 race left out of the data" in text
+        assert "What was left out, and why" in text
+        assert "its results are null" in text
+        assert "got 12" in text
+        assert "<b>Driver</b>" not in text
+
+
+def test_entries_that_did_not_start_are_counted_and_no_defect() -> None:
+    section = quarantine_section(example_content(quarantine=quarantine()))
+    counts, defects = section.blocks[1:]
+    assert [cell.text for cell in counts.rows[0]] == ["2021", "1", "1", "0", "1"]  # type: ignore[union-attr]
+    assert [row[3].text for row in defects.rows] == ["race left out", "value nulled"]  # type: ignore[union-attr]
+
+
+def test_a_complete_season_is_said() -> None:
+    assert "All data of the seasons could be used." in render_markdown(example_content())
+    assert "left out of the data" not in render_markdown(example_content())
+
+
+def test_a_long_list_is_cut_and_its_length_said() -> None:
+    log = QuarantineLog(2021)
+    for car in range(MOST_ROWS + 5):
+        log.add("value", "nulled", "laps led are a count", place="results.csv", subject=f"car {car}")
+    table = quarantine_section(example_content(quarantine=log.frame())).blocks[-1]
+    assert len(table.rows) == MOST_ROWS  # type: ignore[union-attr]
+    assert f"of {MOST_ROWS + 5}" in table.caption  # type: ignore[union-attr]
