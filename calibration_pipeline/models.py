@@ -29,8 +29,8 @@ from calibration_pipeline.marginal.checks import (
     check_values,
     season_index,
 )
-from calibration_pipeline.mcmc import priors
 from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.mcmc.priors import SCALARS, prior_sd, sample_parameter
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 
 __all__ = [
@@ -47,17 +47,8 @@ NOISE_STRATA = 64
 LOG_ZERO = -1e9
 TABLE_TOLERANCE = 0.05
 TABLE_CHECK_DRAWS = 16
-TABLES = ((24, (-2.2, 2.2)), (56, (-4.4, 4.4)))
-"""Nodes and box in log slope of the table, and of the wider table for posteriors outside the first."""
-PRIOR_SD = {
-    "slope": 0.464,
-    "intercept": priors.PRIOR_INTERCEPT,
-    "slope_mu": priors.PRIOR_SLOPE_MU,
-    "slope_sigma": priors.PRIOR_SLOPE_SIGMA * np.sqrt(1.0 - 2.0 / np.pi),
-    "noise_sigma": priors.PRIOR_NOISE_SIGMA * np.sqrt(1.0 - 2.0 / np.pi),
-}
-"""Prior standard deviations. With log slope ~ N(0, 0.3^2 + s^2), s ~ HalfNormal(0.25), the moments of the
-slope are E slope^k = exp(0.045 k^2) / sqrt(1 - 0.0625 k^2): sd 0.464."""
+PRIOR_SD = {name: prior_sd(name) for name in ("slope", "intercept", "slope_mu", "slope_sigma", "noise_sigma")}
+"""Parameter of the summary -> its prior standard deviation."""
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +97,7 @@ def track_archetype_calibration_model(
         check_values(np.asarray(position), np.asarray(probabilities))
     races = marginal.as_races(position, probabilities)
 
-    slope_mu = numpyro.sample("slope_mu", dist.Normal(0.0, priors.PRIOR_SLOPE_MU))
-    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(priors.PRIOR_SLOPE_SIGMA))
-    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(priors.PRIOR_NOISE_SIGMA))
-    intercept = numpyro.sample("intercept", dist.Normal(0.0, priors.PRIOR_INTERCEPT))
+    slope_mu, slope_sigma, noise_sigma, intercept = map(sample_parameter, SCALARS)
     if season is None:
         z = numpyro.sample("slope_z", dist.Normal(0.0, 1.0))
         slope = race_slope = numpyro.deterministic("slope", jnp.exp(slope_mu + slope_sigma * z))
@@ -186,7 +174,7 @@ def run_mcmc_calibration(
     seasons, index = season_index(labels, len(position))
     races = marginal.as_races(position, probabilities)
     membership = (index == np.arange(len(seasons))[:, None]).astype(float)
-    for n_nodes, box in TABLES:
+    for n_nodes, box in marginal.TABLES:
         surfaces = marginal.tabulate(races, n_nodes, box)
         mcmc = run_nuts(
             marginal.tabulated_model,
@@ -355,7 +343,7 @@ def _predictive_points(
 
 
 def _public_samples(draws: Mapping[str, jax.Array], *, has_seasons: bool, seed: int) -> dict[str, jax.Array]:
-    samples = {name: draws[name] for name in ("intercept", "slope_mu", "slope_sigma", "noise_sigma")}
+    samples = {name: draws[name] for name in PRIOR_SD if name != "slope"}
     slope = jnp.exp(draws["log_slope"])
     if not has_seasons:
         return {"slope": slope[:, 0], **samples}

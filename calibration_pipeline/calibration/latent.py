@@ -16,26 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 from jax import Array
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces
-from calibration_pipeline.mcmc.priors import (
-    PRIOR_INTERCEPT,
-    PRIOR_NOISE_SIGMA,
-    PRIOR_SLOPE_MU,
-    PRIOR_SLOPE_SIGMA,
-)
+from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU, sample_parameter
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.chebyshev import evaluate
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
-PRIOR_ARCHETYPE_SIGMA = 0.25
-"""archetype_sigma ~ HalfNormal(0.25), of the pooled map: how much log slopes differ between archetypes."""
 TYPICAL_NOISE = 0.2
 NEWTON_STEPS = 10
 MASS_OUTSIDE_LIMIT = 1e-4
@@ -165,13 +157,12 @@ def latent_calibration_model(likelihood: Likelihood) -> None:
     walk), noise_sigma (race-level sd of log sharpness beyond the ensemble's own), intercept (shift of the
     incident logit). Deterministic sites: log_slope (season), slope_mu (log slope of the first season).
     """
-    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
+    slope_sigma = sample_parameter("slope_sigma")
     known = likelihood.weighted_estimate, likelihood.information
     log_slope = whitened_walk("slope_effect", PRIOR_SLOPE_MU, slope_sigma, *known)
     numpyro.deterministic("log_slope", log_slope)
     numpyro.deterministic("slope_mu", log_slope[0])
-    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(PRIOR_NOISE_SIGMA))
-    intercept = numpyro.sample("intercept", dist.Normal(0.0, PRIOR_INTERCEPT))
+    noise_sigma, intercept = sample_parameter("noise_sigma"), sample_parameter("intercept")
     _score(likelihood, log_slope, noise_sigma, intercept)
 
 
@@ -183,18 +174,16 @@ def pooled_calibration_model(likelihood: Likelihood) -> None:
     around the common walk, and archetype_effect (archetype), its whitened coordinates.
     """
     estimate, information = likelihood.weighted_estimate, likelihood.information
-    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
-    archetype_sigma = numpyro.sample("archetype_sigma", dist.HalfNormal(PRIOR_ARCHETYPE_SIGMA))
+    slope_sigma = sample_parameter("slope_sigma")
+    archetype_sigma = sample_parameter("archetype_sigma")
     offset = whitened_effects("archetype_effect", archetype_sigma, information.sum(axis=1))[:, None]
     known = (estimate - information * offset).sum(axis=0), information.sum(axis=0)
     walk = whitened_walk("slope_effect", PRIOR_SLOPE_MU, slope_sigma, *known)
     log_slope = numpyro.deterministic("log_slope", walk + offset)
     numpyro.deterministic("slope_mu", walk[0])
-    per_archetype = [len(information)]
-    noise = dist.HalfNormal(PRIOR_NOISE_SIGMA).expand(per_archetype).to_event(1)
-    noise_sigma = numpyro.sample("noise_sigma", noise)
-    shift = dist.Normal(0.0, PRIOR_INTERCEPT).expand(per_archetype).to_event(1)
-    intercept = numpyro.sample("intercept", shift)
+    n_archetypes = len(information)
+    noise_sigma = sample_parameter("noise_sigma", n_archetypes)
+    intercept = sample_parameter("intercept", n_archetypes)
     _score(likelihood, log_slope, noise_sigma, intercept)
 
 

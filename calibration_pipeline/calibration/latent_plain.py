@@ -16,12 +16,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
 from calibration_pipeline.calibration.race_curves import Reference
-from calibration_pipeline.mcmc.priors import (
-    PRIOR_INTERCEPT,
-    PRIOR_NOISE_SIGMA,
-    PRIOR_SLOPE_MU,
-    PRIOR_SLOPE_SIGMA,
-)
+from calibration_pipeline.mcmc.priors import SCALARS, sample_parameter
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 
@@ -104,10 +99,7 @@ def plain_latent_model(
     running_order : array of int, shape (race, driver), optional
         Rank of the running cars, 0 for retired cars and padding; drawn by default.
     """
-    slope_mu = numpyro.sample("slope_mu", dist.Normal(0.0, PRIOR_SLOPE_MU))
-    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
-    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(PRIOR_NOISE_SIGMA))
-    intercept = numpyro.sample("intercept", dist.Normal(0.0, PRIOR_INTERCEPT))
+    slope_mu, slope_sigma, noise_sigma, intercept = map(sample_parameter, SCALARS)
     step = numpyro.sample("slope_step", dist.Normal(0.0, 1.0).expand([n_seasons - 1]).to_event(1))
     walk = jnp.concatenate([jnp.zeros(1), jnp.cumsum(step)])
     log_slope = numpyro.deterministic("log_slope", slope_mu + slope_sigma * walk)

@@ -24,20 +24,23 @@ from calibration_pipeline.calibration.latent import (
 )
 from calibration_pipeline.calibration.race_curves import Reference, pad_races
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import log_likelihood, n_divergences, season_labels
+from calibration_pipeline.calibration.walk_forward import (
+    PARAMETERS,
+    log_likelihood,
+    n_divergences,
+    season_labels,
+)
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
 from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.schemas.frames import ModelComparison
 
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "slope_mu": (),
-    "slope_sigma": (),
-    "archetype_sigma": (),
-    "noise_sigma": ("archetype",),
-    "intercept": ("archetype",),
-    "log_slope": ("archetype", "season"),
+COMMON = ("slope_mu", "slope_sigma", "archetype_sigma")
+"""Parameters that all archetypes share."""
+POOLED_PARAMETERS: dict[str, tuple[str, ...]] = dict.fromkeys(COMMON, ()) | {
+    name: ("archetype", *dims) for name, dims in PARAMETERS.items() if name not in COMMON
 }
+"""Stored parameter -> its dims after (chain, draw)."""
 
 
 def fit_pooled(
@@ -74,7 +77,7 @@ def fit_pooled(
         "archetype": [str(a) for a in ARCHETYPES],
         "season": season_labels(seasons),
     }
-    posterior = posterior_group(mcmc, PARAMETERS, coords)
+    posterior = posterior_group(mcmc, POOLED_PARAMETERS, coords)
     drawn = [posterior[name].values for name in ("log_slope", "noise_sigma", "intercept")]
     races = np.concatenate([fits[a]["constant_data"]["race"].values for a in ARCHETYPES])
     by_archetype = [

@@ -5,8 +5,9 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.mcmc.priors import SCALARS
+
 INTERVAL = 0.95
-SCALARS = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
 INFORMED = 0.2
 """Smallest contraction of a parameter that the data inform: its standard deviation is then at most 0.9 of the
 prior's. The Monte Carlo error of a contraction is about 0.04."""

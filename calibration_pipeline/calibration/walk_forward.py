@@ -38,16 +38,12 @@ from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
 from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.mcmc.priors import SCALARS
 
 MIN_CALIBRATION_RACES = 3
 PREDICTIVE_DRAWS = 100
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "slope_mu": (),
-    "slope_sigma": (),
-    "noise_sigma": (),
-    "intercept": (),
-    "log_slope": ("season",),
-}
+PARAMETERS: dict[str, tuple[str, ...]] = {**dict.fromkeys(SCALARS, ()), "log_slope": ("season",)}
+"""Stored parameter -> its dims after (chain, draw)."""
 LOG_LIKELIHOOD_BATCH = 50
 
 logger = logging.getLogger(__name__)

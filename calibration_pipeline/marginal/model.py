@@ -15,17 +15,14 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from calibration_pipeline.mcmc.priors import (
-    PRIOR_INTERCEPT,
-    PRIOR_NOISE_SIGMA,
-    PRIOR_SLOPE_MU,
-    PRIOR_SLOPE_SIGMA,
-)
+from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU, sample_parameter
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.quadrature import even_nodes
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_normal
 
+TABLES = ((curves.N_NODES_2D, curves.LOG_SLOPE_BOX), (56, (-4.4, 4.4)))
+"""Nodes and box in log slope of the table, and of the wider table for draws outside the first."""
 INTERCEPT_BOX = (-2.5, 2.5)
 PROBABILITY_FLOOR = 1e-6
 MAX_LOG_SLOPE = 20.0
@@ -193,9 +190,8 @@ def tabulated_model(
     membership : jax.Array, shape (season, race)
         1 where the race belongs to the season, else 0.
     """
-    slope_sigma = numpyro.sample("slope_sigma", dist.HalfNormal(PRIOR_SLOPE_SIGMA))
-    noise_sigma = numpyro.sample("noise_sigma", dist.HalfNormal(PRIOR_NOISE_SIGMA))
-    intercept = numpyro.sample("intercept", dist.Normal(0.0, PRIOR_INTERCEPT))
+    slope_sigma = sample_parameter("slope_sigma")
+    noise_sigma, intercept = sample_parameter("noise_sigma"), sample_parameter("intercept")
     n_seasons = membership.shape[0]
     mean_effect = jnp.full((n_seasons, 1), PRIOR_SLOPE_MU)
     design = jnp.concatenate([mean_effect, slope_sigma * jnp.eye(n_seasons)], axis=1)

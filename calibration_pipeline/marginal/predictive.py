@@ -12,12 +12,10 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.marginal.checks import season_index
 from calibration_pipeline.mcmc.draws import Draws
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
-
-TABLES = ((24, curves.LOG_SLOPE_BOX), (56, (-4.4, 4.4)))
-"""Nodes and box in log slope of the likelihood's table; the second is for draws outside the first."""
 
 
 def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict[str, NDArray[np.float32]]:
@@ -52,10 +50,7 @@ def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict
     log_slope = (
         _flat(posterior["log_slope"]) if "log_slope" in posterior else np.log(_flat(posterior["slope"]))
     )
-    labels = np.zeros(n_races, dtype=int) if season is None else np.asarray(season)
-    if labels.shape != (n_races,):
-        raise ValueError(f"Argument season must be ({n_races},), one label a race, got shape {labels.shape}.")
-    seasons, index = np.unique(labels, return_inverse=True)
+    seasons, index = season_index(np.zeros(n_races, dtype=int) if season is None else season, n_races)
     if log_slope.shape[1] != len(seasons):
         raise ValueError(
             f"Argument season must name as many seasons as there are slopes, got {len(seasons)} seasons and "
@@ -102,7 +97,7 @@ def race_log_likelihoods(
     ndarray, shape (sample, race), nats
     """
     reach = float(np.max(np.abs(parameters["log_slope"]) + 2 * parameters["noise_sigma"][:, None]))
-    n_nodes, box = next((table for table in TABLES if reach <= table[1][1]), TABLES[-1])
+    n_nodes, box = next((table for table in marginal.TABLES if reach <= table[1][1]), marginal.TABLES[-1])
     surfaces = marginal.tabulate(races, n_nodes, box)
     relative = _tabulated(jnp.asarray(surfaces.coefficients, dtype=float), parameters, box)
     return np.asarray(relative, dtype=np.float64) + surfaces.at_zero
