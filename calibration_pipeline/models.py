@@ -31,6 +31,7 @@ from calibration_pipeline.marginal.checks import (
 )
 from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.mcmc.priors import SCALARS, prior_sd, sample_parameter
+from calibration_pipeline.stats.ranking import is_permutation
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 
 __all__ = [
@@ -317,10 +318,7 @@ def compute_calibration_summary(
 def _warn_of_input(position: NDArray, n_samples: int) -> None:
     if n_samples < MIN_DRAWS:
         logger.warning("%d draws a chain are few: use %d or more for results to keep.", n_samples, MIN_DRAWS)
-    ranked = np.sort(np.where(position > 0, position, 0), axis=1)
-    n_cars = (position > 0).sum(axis=1, keepdims=True)
-    expected = np.maximum(np.arange(1, position.shape[1] + 1) - (position.shape[1] - n_cars), 0)
-    n_odd = int((ranked != expected).any(axis=1).sum())
+    n_odd = sum(not is_permutation(race[race > 0]) for race in position.astype(np.int64))
     if n_odd:
         logger.warning(
             "Observed positions of %d of %d races are not a permutation; they are used unchanged.",

@@ -23,6 +23,7 @@ from calibration_pipeline.scenarios.covariates import (
 )
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
+from calibration_pipeline.schemas.results import join_results
 from calibration_pipeline.telemetry.baselines import align_shares, shares_beaten
 
 UNREAD_OUTCOMES = ("laps_completed", "fastest_laps")
@@ -131,13 +132,7 @@ def network_field(races: xr.DataTree) -> Field:
 def _aligned_results(forecast: xr.Dataset, race_results: pl.DataFrame) -> xr.Dataset:
     """Return results laid out as the forecast is: (race, driver), 0 and False in padding."""
     columns = race_results.select("race_id", "driver_id", "finish_position", "running", "laps_led")
-    cars = list_cars(forecast).join(columns, on=["race_id", "driver_id"], how="left", maintain_order="left")
-    if n_missing := cars["finish_position"].null_count():
-        first = cars.filter(pl.col("finish_position").is_null()).row(0, named=True)
-        raise ValueError(
-            f"Argument race_results must have every car of the ensembles; {n_missing} are missing, "
-            f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
-        )
+    cars = join_results(list_cars(forecast), columns, "ensembles")
     cars = cars.with_columns(pl.col("laps_led").fill_null(UNKNOWN_LAPS))
     mask = car_mask(forecast).values
 

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.scenarios.log_strengths import running_order
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
-from calibration_pipeline.schemas.frames import RUNNING_ORDER
+from calibration_pipeline.schemas.results import RUNNING_ORDER, join_results
 from calibration_pipeline.stats.chebyshev import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
 from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 from calibration_pipeline.stats.quadrature import even_nodes, gauss_hermite
@@ -88,15 +88,7 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     """
     n_races, width = ensemble.sizes["race"], ensemble.sizes["driver"]
     car = car_mask(ensemble).values
-    found = list_cars(ensemble).join(
-        race_results, on=["race_id", "driver_id"], how="left", maintain_order="left"
-    )
-    if n_lost := found["finish_position"].null_count():
-        first = found.filter(pl.col("finish_position").is_null()).row(0, named=True)
-        raise ValueError(
-            f"Argument race_results must have every car of the ensemble; {n_lost} are missing, "
-            f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
-        )
+    found = join_results(list_cars(ensemble), race_results, "ensemble")
     if "running" not in ensemble:
         found = found.with_columns(running=pl.lit(True))
     values = found.select("finish_position", running_order=RUNNING_ORDER)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.events.language import Event, Outcomes
 from calibration_pipeline.schemas.datasets import list_cars
+from calibration_pipeline.schemas.results import finish_is_permuted, join_results
 from calibration_pipeline.stats.ranking import rank
 
 OUTCOME_VARIABLES = ("finish_position", "running", "laps_led")
@@ -178,14 +179,7 @@ def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
     """Return the results in the ensemble's order: one row a car, with columns `slot` and `race_index`."""
     columns = [name for name in OUTCOME_VARIABLES if name in results.columns]
     found = results.select("race_id", "driver_id", *columns)
-    joined = list_cars(ensemble).join(found, on=["race_id", "driver_id"], how="left", maintain_order="left")
-    missing = joined.filter(pl.col("finish_position").is_null())
-    if missing.height:
-        first = missing.row(0, named=True)
-        raise ValueError(
-            f"results must have every car of the ensemble; {missing.height} are missing, the first is "
-            f"driver {first['driver_id']!r} in race {first['race_id']}."
-        )
+    joined = join_results(list_cars(ensemble), found, "ensemble")
     twice = joined.filter(pl.struct("race_id", "driver_id").is_duplicated())
     if twice.height:
         first = twice.row(0, named=True)
@@ -193,8 +187,7 @@ def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
             f"results must have every car once; driver {first['driver_id']!r} is in race {first['race_id']} "
             "more than once."
         )
-    position = pl.col("finish_position")
-    wrong = joined.filter(position.rank("ordinal").over("race_id") != position)
+    wrong = joined.filter(~finish_is_permuted("race_id"))
     if wrong.height:
         raise ValueError(
             "finish_position of the results must be 1..n over the ensemble's cars; "

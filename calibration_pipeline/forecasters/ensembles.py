@@ -33,6 +33,7 @@ from calibration_pipeline.scenarios.log_strengths import (
     running_order,
 )
 from calibration_pipeline.scenarios.races import race_coordinates
+from calibration_pipeline.stats.ranking import is_permutation, missing_positions
 
 MIN_SCENARIOS = 100
 DIMS = {
@@ -169,16 +170,16 @@ def check_race(race: RaceScenarios, where: str) -> None:
     n_scenarios, n_cars = finish.shape
     if n_scenarios < MIN_SCENARIOS:
         raise EnsembleError(f"{where}: there must be at least {MIN_SCENARIOS} scenarios; got {n_scenarios}.")
-    wrong = (np.sort(finish, axis=1) != np.arange(1, n_cars + 1)).any(axis=1)
+    wrong = ~is_permutation(finish)
     if wrong.any():
         first = int(wrong.argmax())
         positions, count = np.unique(finish[first], return_counts=True)
         faults = {
-            "without": np.setdiff1d(np.arange(1, n_cars + 1), positions),
-            "with more than one": positions[count > 1],
-            "with": np.setdiff1d(positions, np.arange(1, n_cars + 1)),
+            "without": missing_positions(finish[first]),
+            "with more than one": positions[count > 1].tolist(),
+            "with": np.setdiff1d(positions, np.arange(1, n_cars + 1)).tolist(),
         }
-        found = ", ".join(f"{fault} {at[:SHOWN].tolist()}" for fault, at in faults.items() if at.size)
+        found = ", ".join(f"{fault} {at[:SHOWN]}" for fault, at in faults.items() if at)
         raise EnsembleError(
             f"{where}: finish_position must be a permutation of 1..{n_cars} in every scenario; it is not in "
             f"{int(wrong.sum())}, the first is scenario {race.scenario[first]}, {found}."

@@ -5,6 +5,7 @@ import polars as pl
 from pandera.polars import PolarsData
 
 from calibration_pipeline.schemas.frames import Table
+from calibration_pipeline.schemas.results import finish_is_permuted
 
 RACE_ID = "Race, unique over seasons"
 DRIVER_ID = "Driver, stable over races"
@@ -91,5 +92,4 @@ class ForecastScenarios(Table):
     @pa.dataframe_check(error="finish_position must be a permutation of 1..n within a scenario")
     def finish_is_a_permutation(cls, data: PolarsData) -> pl.LazyFrame:
         """Each position is taken once."""
-        rank = pl.col("finish_position").rank("ordinal").over("scenario")
-        return data.lazyframe.select(rank == pl.col("finish_position"))
+        return data.lazyframe.select(finish_is_permuted("scenario"))

@@ -12,12 +12,9 @@ import polars as pl
 from pandera.polars import PolarsData
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.schemas.results import finish_is_permuted
 
 FLAGS = ("green", "yellow", "red", "checkered", "warm_up")
-RUNNING_ORDER = (
-    pl.when("running").then(pl.col("finish_position").rank("ordinal").over("race_id", "running")).otherwise(0)
-)
-"""Order of the running cars of `RaceResults` rows, 1 for the first, 0 for retired cars."""
 FORECASTS = ("raw", "recalibrated", "climatology", "start_order", "bradley_terry")
 ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best", "for comparison")
 RULINGS = ("trust", "trust after recalibration", "do not trust", "cannot tell yet")
@@ -129,8 +126,7 @@ class RaceResults(RaceKeys, CarKeys):
     @pa.dataframe_check(error="finish_position must be a permutation of 1..n within a race")
     def finish_is_a_permutation(cls, data: PolarsData) -> pl.LazyFrame:
         """Each position is taken once."""
-        rank = pl.col("finish_position").rank("ordinal").over("race_id")
-        return data.lazyframe.select(rank == pl.col("finish_position"))
+        return data.lazyframe.select(finish_is_permuted("race_id"))
 
     @pa.dataframe_check(error="start_position must be unique within a race")
     def start_is_unique(cls, data: PolarsData) -> pl.LazyFrame:

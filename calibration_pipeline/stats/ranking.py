@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 WORD = 64
-"""Bits of a word in `are_permutations`."""
+"""Bits of a word in `is_permutation`."""
 
 
 def rank(values: ArrayLike) -> NDArray[np.intp]:
@@ -33,7 +33,6 @@ def rank(values: ArrayLike) -> NDArray[np.intp]:
 def are_permutations(position: NDArray[np.integer], n_cars: ArrayLike) -> bool:
     """Return whether the cars of every race have the positions 1..n, each once, in every scenario.
 
-    Each position sets one bit of a 64-bit word. n cars set n different bits only if no position occurs twice.
     The function works race by race, so that its memory does not grow with the number of races.
 
     Parameters
@@ -55,22 +54,56 @@ def are_permutations(position: NDArray[np.integer], n_cars: ArrayLike) -> bool:
     False
     """
     return all(
-        0 <= n <= race.shape[-1] and not race[..., n:].any() and _is_permuted(race[..., :n], n)
+        0 <= n <= race.shape[-1] and not race[..., n:].any() and is_permutation(race[..., :n]).all()
         for race, n in zip(position, np.asarray(n_cars).tolist(), strict=True)
     )
 
 
-def _is_permuted(position: NDArray[np.integer], n: int) -> bool:
-    """Return whether the last axis of `position`, of length n, holds each of 1..n."""
+def is_permutation(position: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return whether n cars have the positions 1..n, each once.
+
+    Each position sets one bit of a 64-bit word. n cars set n different bits only if no position occurs twice.
+
+    Parameters
+    ----------
+    position : ndarray of int, shape (..., n)
+
+    Returns
+    -------
+    ndarray of bool, shape (...)
+
+    Examples
+    --------
+    >>> is_permutation(np.array([[2, 1, 3], [2, 2, 3]])).tolist()
+    [True, False]
+    """
+    n = position.shape[-1]
     lowest_bit = np.uint64(1)
+    valid: NDArray[np.bool_] = np.ones(position.shape[:-1], np.bool_)
     for first in range(0, n + 1, WORD):
-        shift = position - first if first else position
+        # In int64, because `first` may be out of range of a narrower type.
+        shift = np.subtract(position, first, dtype=np.int64, casting="unsafe") if first else position
         # A shift below 0 becomes a very large one; NumPy shifts by WORD or more to 0.
         bits = np.left_shift(lowest_bit, shift, dtype=np.uint64, casting="unsafe")
         wanted = sum(1 << (k - first) for k in range(max(first, 1), min(first + WORD, n + 1)))
-        if (np.bitwise_or.reduce(bits, axis=-1) != np.uint64(wanted)).any():
-            return False
-    return True
+        valid &= np.bitwise_or.reduce(bits, axis=-1) == np.uint64(wanted)
+    return valid
+
+
+def missing_positions(position: ArrayLike) -> list[int]:
+    """Return the positions of 1..n that none of n cars has; none are missing from a permutation.
+
+    Parameters
+    ----------
+    position : array_like of int, shape (n,)
+
+    Examples
+    --------
+    >>> missing_positions([2, 2, 4])
+    [1, 3]
+    """
+    found = np.asarray(position)
+    return np.setdiff1d(np.arange(1, found.size + 1), found).tolist()
 
 
 def first_to_last(order: NDArray) -> NDArray[np.intp]:

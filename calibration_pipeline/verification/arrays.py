@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calibration_pipeline.events.language import Event, Outcomes
 from calibration_pipeline.scenarios.probabilities import head_to_head
-from calibration_pipeline.stats.ranking import rank
+from calibration_pipeline.stats.ranking import is_permutation, rank
 from calibration_pipeline.verification.reliability import reliability_bins
 
 Variables = ArrayLike | Mapping[str, ArrayLike]
@@ -224,7 +224,7 @@ def _are_positions(values: NDArray) -> bool:
 
 
 def _warn_unless_permutations(position: NDArray, source: str) -> None:
-    n_wrong = int((np.sort(position, axis=1) != np.arange(1, position.shape[1] + 1)).any(axis=1).sum())
+    n_wrong = int((~is_permutation(position)).sum())
     if n_wrong:
         logger.warning("The %s are no permutation of 1..%d in %d of %d; taken as they are.",
                        source, position.shape[1], n_wrong, len(position))  # fmt: skip

@@ -15,7 +15,7 @@ from calibration_pipeline.scenarios.covariates import (
 )
 from calibration_pipeline.scenarios.folds import first_race_order, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
-from calibration_pipeline.schemas.frames import RUNNING_ORDER
+from calibration_pipeline.schemas.results import RUNNING_ORDER, join_results
 
 RACES_MULTIPLE = 512
 """The race axis is padded to a multiple of this, to compile few shapes. Padding costs memory, and no time."""
@@ -67,13 +67,7 @@ def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataF
         "race_id", "driver_id", "finish_position", "laps_completed", "laps_led", "running", "race_laps",
         "green_laps", "n_cautions", "fastest_laps",
     )  # fmt: skip
-    joined = features.join(outcome, on=["race_id", "driver_id"], how="left")
-    if n_lost := joined["finish_position"].null_count():
-        first = joined.filter(pl.col("finish_position").is_null()).row(0, named=True)
-        raise ValueError(
-            f"Argument race_results must have every car of the features; {n_lost} are missing, "
-            f"the first is driver_id {first['driver_id']!r} in race_id {first['race_id']}."
-        )
+    joined = join_results(features, outcome, "features")
     race_laps = pl.col("laps_completed").max().over("race_id")
     damage = pl.col("running") & (pl.col("laps_completed") < (1 - DAMAGE_SHARE) * race_laps)
     return race_slots(joined.with_columns(damage=damage))

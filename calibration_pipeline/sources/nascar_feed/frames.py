@@ -7,6 +7,7 @@ import polars as pl
 
 from calibration_pipeline.sources.base import NAME_MARKS, SourceError
 from calibration_pipeline.sources.nascar_feed.documents import Entry, FinishedRace, Result
+from calibration_pipeline.stats.ranking import missing_positions
 
 ENTRY_COLUMNS = {
     "car_number": pl.String,
@@ -49,8 +50,8 @@ def result_frame(results: Sequence[Result], where: str, counts: Counter[str]) ->
     )
     for column in ("driver_id", "car_number", "finish_position", "start_position"):
         _refuse_repeats(frame, column, where)
-    if frame["finish_position"].max() != frame.height:
-        missing = sorted(set(range(1, frame.height + 1)) - set(frame["finish_position"]))
+    missing = missing_positions(frame["finish_position"].to_numpy())
+    if missing or frame.is_empty():
         raise SourceError(f"{where}: finish positions must be 1..{frame.height}; {missing} are missing.")
     if nameless := frame.filter(pl.col("status").fill_null("") == "")["car_number"].to_list():
         raise SourceError(f"{where}: every starter must have a finishing_status; cars {nameless} have none.")

@@ -14,6 +14,7 @@ from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
 from calibration_pipeline.sources.quarantine import QuarantineLog
 from calibration_pipeline.sources.tables.columns import plain_name, slug
+from calibration_pipeline.stats.ranking import missing_positions
 from calibration_pipeline.tracks import CompiledTracks, UnknownTrackError
 
 # One value a race.
@@ -137,10 +138,12 @@ def starters(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.DataFra
     counts["cars"] += cars.height
     for column in ("driver_id", "car_number", "finish_position", "start_position"):
         _refuse_repeats(cars, column, where)
-    field = cars.group_by("race_order", maintain_order=True).agg(pl.len(), pl.col("finish_position").sort())
-    for order, n, finishes in field.filter(pl.col("finish_position").list.last() > pl.col("len")).iter_rows():
-        missing = ", ".join(str(k) for k in range(1, n + 1) if k not in finishes)
-        raise SourceError(f"{_race(where, order)}: finish_position must be 1..{n}; {missing} are missing.")
+    for (order,), field in cars.group_by("race_order", maintain_order=True):
+        if missing := missing_positions(field["finish_position"].to_numpy()):
+            raise SourceError(
+                f"{_race(where, order)}: finish_position must be 1..{field.height}; "
+                f"{', '.join(map(str, missing))} are missing."
+            )
     for column in ("start_position", "laps_completed"):
         _refuse_empty(cars, column, where)
     _refuse(

@@ -375,5 +375,5 @@ def test_an_event_is_judged_on_stored_values(
 def test_a_forecast_is_joined_with_the_results_of_all_its_cars(
     seasons: tuple[pl.DataFrame, xr.Dataset], joined: Callable[[list[int], pl.DataFrame], xr.DataTree]
 ) -> None:
-    with pytest.raises(ValueError, match="race_results must have every car of the ensembles"):
+    with pytest.raises(ValueError, match="Race results must have every car of the ensembles"):
         joined([2022, 2023], seasons[0].filter(season=2022))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration_pipeline.stats.ranking import are_permutations
+from calibration_pipeline.stats.ranking import are_permutations, is_permutation, missing_positions
 
 WIDTHS = [1, 2, 40, 63, 64, 65, 130]
 
@@ -63,6 +63,21 @@ def test_permutations_of_every_width_and_integer_are_found(width: int, dtype: ty
 )
 def test_other_positions_are_no_permutation(position: list, n_cars: int) -> None:
     assert not are_permutations(np.array(position, np.int16), [n_cars])
+
+
+def test_each_scenario_is_judged_by_itself() -> None:
+    n_cars = 130
+    position = np.tile(np.arange(n_cars, 0, -1), (3, 1))
+    position[1, 100] = 129
+    assert is_permutation(position).tolist() == [True, False, True]
+    assert [missing_positions(scenario) for scenario in position] == [[], [30], []]
+
+
+@pytest.mark.parametrize("n_cars", [0, 1, 127])
+def test_positions_of_the_narrowest_integer_are_compared_without_overflow(n_cars: int) -> None:
+    position = np.arange(1, n_cars + 1, dtype=np.int8)
+    assert is_permutation(position)
+    assert not is_permutation(np.append(position, np.zeros(130 - n_cars, np.int8)))
 
 
 def test_no_race_and_no_scenario_are_permutations() -> None:

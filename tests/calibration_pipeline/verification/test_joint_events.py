@@ -270,7 +270,7 @@ def test_broken_input_is_refused(rng):
     result = results(rng)
     both = {"raw": ensemble, "recalibrated": ensemble}
     missing = (pl.col("race_id") == 101) & pl.col("driver_id").is_in(["d3", "d5"])
-    with pytest.raises(ValueError, match="2 are missing, the first is driver 'd3' in race 101"):
+    with pytest.raises(ValueError, match="2 are missing, the first is driver_id 'd3' in race_id 101"):
         validate_events(both, result.filter(~missing))
     with pytest.raises(ValueError, match=r"must be 1\.\.n over the ensemble's cars; it is not in race 10"):
         validate_events(both, result.with_columns(pl.col("finish_position") + 1))
