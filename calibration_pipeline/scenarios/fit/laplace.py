@@ -1,7 +1,7 @@
 """Laplace approximation of the causal network's posterior: its mode, and the curvature there.
 
-The posterior of the 105 parameters of `posterior.network_posterior` is approximated by a normal distribution
-around its mode (Tierney & Kadane 1986, doi:10.1080/01621459.1986.10478240). Older races have less weight.
+The posterior of the 105 parameters of `posterior.prior` is approximated by a normal distribution around its
+mode (Tierney & Kadane 1986, doi:10.1080/01621459.1986.10478240). Older races have less weight.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The likelihood of earlier races under the causal network, and its parameters' prior, as a NumPyro model.
+"""Likelihood of earlier races under the causal network, and the prior of its parameters as a NumPyro model.
 
 Race-level chaos is integrated out by Gauss-Hermite quadrature and the race x team effects by common random
 draws. 105 parameters remain.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.fit.history import History
-from calibration_pipeline.scenarios.network.structure import FULL, Structure
+from calibration_pipeline.scenarios.network.structure import Structure
 from calibration_pipeline.stats.plackett_luce import log_probability_narrow, slots_in_order
 from calibration_pipeline.stats.quadrature import gauss_hermite
 
@@ -62,22 +62,8 @@ def order_log_likelihood(
     return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
 
 
-def network_posterior(history: History, weight: Array, structure: Structure = FULL) -> None:
-    """NumPyro model of the network's parameters given earlier races.
-
-    Parameters
-    ----------
-    history : History
-    weight : array, shape (race)
-        Power of each race's likelihood.
-    structure : Structure
-        Fitted edges, and the law of the running order.
-    """
-    numpyro.factor("races", log_likelihood(history, weight, structure.apply(prior()), structure))
-
-
 def log_likelihood(
-    history: History, weight: Array, parameters: dict[str, Array], structure: Structure = FULL
+    history: History, weight: Array, parameters: dict[str, Array], structure: Structure
 ) -> Array:
     """Log-likelihood of earlier races, (): running orders, and regimes (incidents, damage, cautions).
 
@@ -89,6 +75,7 @@ def log_likelihood(
     parameters : dict
         As returned by `prior`, with `structure` applied.
     structure : Structure
+        Fitted edges, and the law of the running order.
     """
     order = _order_by_race(history, parameters, ordinary=structure.ordinary)
     return jnp.sum(weight * (order + _regime_by_race(history, parameters)))

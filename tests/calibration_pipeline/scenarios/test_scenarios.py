@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import polars as pl
 import pytest
 import xarray as xr
@@ -27,7 +28,7 @@ from calibration_pipeline.scenarios.fit.laplace import (
     fit_posterior,
     forgetting,
 )
-from calibration_pipeline.scenarios.fit.posterior import network_posterior, order_log_likelihood
+from calibration_pipeline.scenarios.fit.posterior import log_likelihood, order_log_likelihood, prior
 from calibration_pipeline.scenarios.folds import fold_name, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
 from calibration_pipeline.scenarios.network.stints import STINTS, share_out
@@ -230,8 +231,11 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
     n_parameters, unravel = _parameter_layout()
     flat = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, n_parameters), jnp.float32)
 
+    def model() -> None:
+        numpyro.factor("races", log_likelihood(history, weight, FULL.apply(prior()), FULL))
+
     def potential(at: jax.Array) -> jax.Array:
-        return potential_energy(network_posterior, (history, weight), {}, unravel(at))
+        return potential_energy(model, (), {}, unravel(at))
 
     blocks = _potential_and_gradient(flat, history, weight, 48, FULL)
     for found, expected in zip(blocks, jax.jit(jax.value_and_grad(potential))(flat), strict=True):
