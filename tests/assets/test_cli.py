@@ -237,7 +237,7 @@ def test_failure_names_asset_partition_and_cause_and_keeps_the_stored_file(
     code = main(["run", "--source", "nascar_feed", "--feed-url", str(feed), "--seasons", "2021"])
     error = capsys.readouterr().err
     assert code == 1
-    assert "lap_telemetry, race_results [2021]: Season 2021 is not in the feed" in error
+    assert "lap_telemetry, quarantine, race_results [2021]: Season 2021 is not in the feed" in error
     assert "Traceback" not in error
     assert earlier.read_bytes() == b"the last good version"
     assert "Stack Trace" in (project / ".dagster_home" / "calibration.log").read_text()
