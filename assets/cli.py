@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     run("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
     stale = "only stale partitions: new races, changed settings, missing or damaged files, changed inputs"
     run("--update", action="store_true", help=stale)
+    again = "read a race of the feed again, e.g. 2025-5 for round 5 of 2025, and update"
+    run("--refresh", metavar="SEASON-ROUND", help=again)
     run("--verbose", action="store_true", help="show log lines on the terminal as well")
     parsers["ui"].add_argument("--port", type=int, default=3000, help="port, 3000 by default")
     parsers["report"].add_argument("--open", action="store_true", help="open the page in a browser")
@@ -183,9 +185,25 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
         from .runner.selection import SelectionError
 
         try:
-            _materialize(settings, options.select, archetypes, update=options.update)
+            if options.refresh:
+                _refresh(settings, options.refresh)
+            update = options.update or bool(options.refresh)
+            _materialize(settings, options.select, archetypes, update=update)
         except (RunError, ExecutorError, SelectionError, RecordsError) as error:
             raise CommandError(f"{error}\nDetails: {log_file}") from error
+
+
+def _refresh(settings: "Settings", race: str) -> None:
+    """Have the documents of a race requested again."""
+    from calibration_pipeline.sources.base import SourceError
+
+    from .resources import build_source
+
+    season, _, number = race.partition("-")
+    if not (season.isdecimal() and number.isdecimal()):
+        raise CommandError(f"Option --refresh must be a season and a round, as in 2025-5; got {race!r}.", 2)
+    with _reported(SourceError):
+        build_source(settings).refresh(int(season), int(number))
 
 
 def _materialize(
@@ -201,7 +219,7 @@ def _materialize(
     from .definitions import build_defs
     from .flow.report import stored_summary
     from .instance import open_records
-    from .orchestration.finished_races import REPORT
+    from .orchestration.source_news import REPORT
     from .runner.run import run
 
     with open_records() as instance:
@@ -226,7 +244,7 @@ def _ui(settings: "Settings", options: argparse.Namespace) -> int:
 def _report(settings: "Settings", options: argparse.Namespace) -> None:
     from .instance import RecordsError
     from .integrity import check_digests
-    from .orchestration.finished_races import REPORT
+    from .orchestration.source_news import REPORT
     from .settings import SettingsError, store_root
 
     root = store_root(settings.store)

@@ -10,10 +10,10 @@ from .asset_checks.stored_values import build_checks
 from .flow import calibration, forecast, ingest, report, scenarios, telemetry, verification
 from .flow.metadata import described
 from .jax_environment import prepare_jax
-from .orchestration.finished_races import REPORT
 from .orchestration.jobs import build_jobs
 from .orchestration.schedules import build_schedules, with_freshness
 from .orchestration.sensors import keep_up_to_date
+from .orchestration.source_news import REPORT
 from .partitions import narrow, seasons_of
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings

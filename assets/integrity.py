@@ -12,7 +12,7 @@ from calibration_pipeline.io.stored_values import stored_partitions
 from calibration_pipeline.schemas.contracts import place
 
 from .instance import home_folder, open_records, prepare_home
-from .orchestration.finished_races import REPORT
+from .orchestration.source_news import REPORT
 from .orchestration.staleness import Lineage, data_version, latest_record
 from .settings import Settings
 from .storage.io_managers import ReportManager, StoredManager

@@ -5,7 +5,7 @@ import dagster as dg
 from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.sources.base import describe_missing
 
-from ..orchestration.finished_races import CHECK, last_finished_races, missing_races
+from ..orchestration.source_news import CHECK, last_finished_races, missing_races
 from ..settings import Settings
 
 

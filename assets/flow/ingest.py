@@ -16,6 +16,7 @@ from calibration_pipeline.tracks import compile_constraints
 
 from ..partitions import ALL_SEASONS
 from ..settings import Settings
+from ..storage.io_managers import SOURCE_VERSION
 from ..storage.provenance import depends_on
 from .metadata import bullets, rows, table
 
@@ -68,9 +69,11 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     """
     year = int(context.partition_key)
     waits = year == datetime.date.today().year and not source.finished_races(year)
+    version = source.version(year)  # before it is read: a change meanwhile is noticed next time
     data = _no_races() if waits else source.load_season(year)
     metadata: dict[str, Any] = {
         "source": source.name,
+        SOURCE_VERSION: version,
         **data.counts,
         "left_out": bullets(races_left_out(data.quarantine)),
     }

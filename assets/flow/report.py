@@ -19,7 +19,7 @@ from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
 from calibration_pipeline.tracks import compile_constraints
 
-from ..orchestration.finished_races import REPORT
+from ..orchestration.source_news import REPORT
 from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
 from ..settings import Settings
 from ..storage.io_managers import ALLOW_MISSING, PATH, Report

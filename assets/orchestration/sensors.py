@@ -2,8 +2,7 @@
 
 Each tick requests the first wave with stale partitions; the next tick without a run in progress requests the
 next. A partition whose run failed is requested again only when something that it depends on has changed. The
-season of a finished race is ingested once for each set of races; where that run fails, or leaves a race out
-whose results are not there yet, it is requested again, at most five times.
+ingest of a season is requested when the source has other data of it; one that fails, at most five times.
 """
 
 import datetime
@@ -11,19 +10,19 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from calibration_pipeline.io.addresses import is_on_the_web
-from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.base import SourceError, describe_missing
 
 from ..resources import build_source, run_tags, with_seasons
 from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
-from .finished_races import Races, evaluate_missing, missing_races
 from .jobs import INGEST, WAVES
+from .source_news import RECENT_SEASONS, News, Races, evaluate_missing, missing_races, read_news
 from .staleness import Lineage
 from .tasks import Task, blocked_by, stale_tasks, without_missing_inputs
 
@@ -33,10 +32,8 @@ WEB_INTERVAL_S = 600
 """Seconds between two questions to a source on the web."""
 ATTEMPTS = 5
 FIRST_WAIT = datetime.timedelta(hours=1)
-"""After an ingest that left a race out, its results not there yet; twice as long after each further one."""
+"""After an ingest that failed; twice as long after each further one."""
 RELOAD_TIMEOUT_S = 120
-SEASONS_ASKED = 2
-RACES_TAG = "calibration/races"
 STALE_TAG = "calibration/stale"
 """Tag of a run: a digest of the reasons for it. A run with the same digest is not requested again."""
 IN_PROGRESS = [dg.DagsterRunStatus.QUEUED, *UNFINISHED]
@@ -76,19 +73,19 @@ def keep_up_to_date(
         cursor = json.loads(context.cursor) if context.cursor else {}
         known: dict[str, list[int]] = cursor.get("known", {})
         finished: dict[int, Races] = {}
+        news: dict[int, News] = {}
         notes: list[str] = []
         settings = as_set
         try:
             settings = with_seasons(as_set)
             if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if _is_on_the_web(as_set) else 0):
-                finished = _ask(settings, known)
+                finished, news = _ask(settings, known), read_news(settings)
                 cursor["asked_at"] = time.time()
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
         if new := [season for season in finished if str(season) not in loaded.get_partition_keys()]:
             return dg.SkipReason(_reload(context, new))
         missing = missing_races(settings, finished)
-        news, waiting = _due(context.instance, settings, missing)
         cursor["known"] = known | {str(season): sorted(races) for season, races in finished.items()}
         is_overdue = any(
             not set(races) <= set(known.get(str(season), ())) for season, races in missing.items()
@@ -96,8 +93,9 @@ def keep_up_to_date(
         requests: list[dg.RunRequest] = []
         if settings.seasons or settings.default_seasons:
             lineage = Lineage(context.repository_def.asset_graph, settings, context.instance, news)  # type: ignore[union-attr]
-            requests = _requests(lineage, news)
-        quiet = " ".join([*notes, *waiting]) or "No race has finished that is not stored; all is up to date."
+            requests = _requests(lineage)
+        notes += [describe_missing(missing)] if missing else []
+        quiet = " ".join(notes) or "No race has finished that is not stored; all is up to date."
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else quiet,
@@ -126,46 +124,11 @@ def _ask(settings: Settings, known: Mapping[str, Collection[int]]) -> dict[int, 
     """Return the finished races of the last seasons, and of those that are not known yet."""
     source = build_source(settings)
     seasons = settings.season_list
-    asked = [season for season in seasons if season in seasons[-SEASONS_ASKED:] or str(season) not in known]
+    asked = [season for season in seasons if season in seasons[-RECENT_SEASONS:] or str(season) not in known]
     return {season: source.finished_races(season) for season in asked}
 
 
-def _due(
-    instance: dg.DagsterInstance, settings: Settings, missing: Mapping[int, Races]
-) -> tuple[dict[int, Races], list[str]]:
-    """Return the seasons to ingest for their missing races, and why the others wait."""
-    due: dict[int, Races] = {}
-    waiting = []
-    for season, races in missing.items():
-        if wait := _wait(instance, settings, season, races):
-            waiting.append(wait)
-        else:
-            due[season] = races
-    return due, waiting
-
-
-def _wait(instance: dg.DagsterInstance, settings: Settings, season: int, races: Races) -> str | None:
-    """Return why a season is not ingested again now for these races, None if it is."""
-    tags = {RACES_TAG: _races_digest(season, races), "calibration/source": settings.source}
-    records = instance.get_run_records(filters=dg.RunsFilter(tags=tags))
-    labels = ", ".join(races.values())
-    if n_left_out := sum(record.dagster_run.is_success for record in records):
-        left_out = f"Ingest of season {season} left out: {labels}."
-        if n_left_out >= ATTEMPTS:
-            return left_out
-        again = max(record.create_timestamp for record in records) + FIRST_WAIT * 2 ** (n_left_out - 1)
-        if datetime.datetime.now(datetime.UTC) < again:
-            return f"{left_out} The next attempt is at {again:%H:%M} UTC."
-    elif len(records) >= ATTEMPTS:
-        return f"Ingest of season {season} failed {len(records)} times; launch it by hand for: {labels}."
-    return None
-
-
-def _races_digest(season: int, races: Races) -> str:
-    return f"{season}-{hashlib.sha256(json.dumps(sorted(races)).encode()).hexdigest()[:12]}"
-
-
-def _requests(lineage: Lineage, news: Mapping[int, Races]) -> list[dg.RunRequest]:
+def _requests(lineage: Lineage) -> list[dg.RunRequest]:
     """Return the run requests of the first wave that has any.
 
     Partitions wait whose inputs are missing, or failed a blocking check.
@@ -177,41 +140,45 @@ def _requests(lineage: Lineage, news: Mapping[int, Races]) -> list[dg.RunRequest
             lacks_inputs = bool(without_missing_inputs(lineage, [task])[1])
             if lacks_inputs or blocked_by(lineage, task, failed_checks):
                 continue
-            tags = {}
-            if task.job == INGEST and (races := news.get(int(str(task.partition)))):
-                tags = {RACES_TAG: _races_digest(int(str(task.partition)), races)}
-            if request := _request(lineage, task, reasons, tags):
+            if request := _request(lineage, task, reasons):
                 requests.append(request)
         if requests:
             return requests
     return []
 
 
-def _request(
-    lineage: Lineage, task: Task, reasons: Mapping[str, str], tags: Mapping[str, str]
-) -> dg.RunRequest | None:
-    """Return the request of a run, None if one was requested for the same cause and materialized nothing."""
+def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.RunRequest | None:
+    """Return the request of a run, None if one was requested for the same cause and may not be again."""
     instance = lineage.instance
     records = {asset: lineage.record(asset, task.partition) for asset in reasons}
+    news = lineage.news.get(str(task.partition))
     cause = {
         "job": task.job.name,
         "partition": task.partition,
         "reasons": dict(reasons),
         "since": {asset: record.storage_id if record else None for asset, record in records.items()},
         "inputs": {asset: lineage.input_versions(asset, task.partition) for asset in reasons},
-        "attempts": len(instance.get_runs(dg.RunsFilter(tags=dict(tags)))) if tags else 0,
+        "source": news.version if news and task.job == INGEST else None,
     }
     digest = hashlib.sha256(json.dumps(cause, sort_keys=True).encode()).hexdigest()[:16]
-    own = {**run_tags(lineage.settings), STALE_TAG: digest}
-    if instance.get_runs(dg.RunsFilter(tags=own), limit=1):
+    tags = {**run_tags(lineage.settings), STALE_TAG: digest}
+    earlier = instance.get_run_records(dg.RunsFilter(tags=tags))
+    if earlier and not (task.job == INGEST and _may_try_again(earlier)):
         return None
     return dg.RunRequest(
-        run_key=f"{lineage.settings.source}-{digest}",
+        run_key=f"{lineage.settings.source}-{digest}-{len(earlier)}",
         job_name=task.job.name,
         partition_key=task.partition,
         asset_selection=[lineage.keys[asset] for asset in task.assets],
-        tags={**own, **tags},
+        tags=tags,
     )
+
+
+def _may_try_again(earlier: Sequence[dg.RunRecord]) -> bool:
+    """Return whether an ingest that failed may be requested again: after 1, 2, 4 and 8 hours."""
+    last = max(record.create_timestamp for record in earlier)
+    wait = FIRST_WAIT * 2 ** (len(earlier) - 1)
+    return len(earlier) < ATTEMPTS and datetime.datetime.now(datetime.UTC) >= last + wait
 
 
 def _reload(context: dg.SensorEvaluationContext, seasons: Collection[int]) -> str:

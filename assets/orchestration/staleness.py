@@ -18,13 +18,24 @@ from calibration_pipeline.schemas.contracts import ContractError, place
 
 from ..partitions import upstream_partitions
 from ..settings import Settings
-from ..storage.io_managers import ALLOW_MISSING, READ, SCHEMA, SETTINGS, StoredManager, io_managers
+from ..storage.io_managers import (
+    ALLOW_MISSING,
+    READ,
+    SCHEMA,
+    SETTINGS,
+    SOURCE_VERSION,
+    StoredManager,
+    io_managers,
+)
 from ..storage.provenance import DEPENDS_ON, setting_values
+from .source_news import News
 
 DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 RECENT_EVALUATIONS = 500
 SHOWN = 3
+OF_SOURCE = ("race_results", "lap_telemetry", "quarantine")
+"""Assets that a season of the source is read into."""
 
 type Partition = tuple[str, str | None]
 """Name of an asset and a partition key of it, None where it has no partitions."""
@@ -41,8 +52,8 @@ class Lineage:
         Say where the files are, and what values depend on.
     instance : dagster.DagsterInstance
         Holds the records of earlier materializations.
-    finished_races : mapping, optional
-        Season → race_id → label, as the source has them now; other seasons count as complete.
+    news : mapping, optional
+        Season → what the source has of it now; other seasons count as unchanged.
     """
 
     def __init__(
@@ -50,11 +61,11 @@ class Lineage:
         graph: Any,
         settings: Settings,
         instance: dg.DagsterInstance,
-        finished_races: Mapping[int, Mapping[int, str]] | None = None,
+        news: Mapping[int, News] | None = None,
     ) -> None:
         self.graph, self.settings, self.instance = graph, settings, instance
         self.keys = {key.path[-1]: key for key in self.graph.toposorted_asset_keys}
-        self.finished_races = {str(season): races for season, races in (finished_races or {}).items()}
+        self.news = {str(season): found for season, found in (news or {}).items()}
         self._managers = io_managers(settings.store_path)
         self._values = setting_values(settings)
 
@@ -115,7 +126,7 @@ class Lineage:
         return (
             self.file_fault(asset, partition, record)
             or (record and self._outdated(asset, partition, record, except_for))
-            or self._missing_races(asset, partition)
+            or self._source_changed(asset, partition, record)
         )
 
     def file_fault(self, asset: str, partition: str | None, record: dg.EventLogRecord | None) -> str | None:
@@ -198,23 +209,22 @@ class Lineage:
             if then.get(name) != value
         )
 
-    def _missing_races(self, asset: str, partition: str | None) -> str | None:
-        """Return which finished races a season lacks, None if it lacks none or is not ingested.
+    def _source_changed(
+        self, asset: str, partition: str | None, record: dg.EventLogRecord | None
+    ) -> str | None:
+        """Return how the source's data of a season differ from those that were read, None if they do not.
 
-        A race may have results and no laps, so the results count; the laps do where the results are damaged.
+        A race whose results were not there when the season was read is no change.
         """
-        finished = self.finished_races.get(str(partition), {})
-        if asset not in ("race_results", "lap_telemetry") or not finished:
+        news = self.news.get(str(partition))
+        if asset not in OF_SOURCE or news is None:
             return None
-        readable = (
-            name
-            for name in ("race_results", asset)
-            if self.file_fault(name, partition, self.record(name, partition)) is None
-        )
-        whole = next(readable, asset)
-        stored = set(self.manager(whole).read(self.path(whole, partition), whole, partition)["race_id"])
-        labels = [label for race, label in finished.items() if race not in stored]
-        return f"{place(asset, partition)} lacks {', '.join(labels)}" if labels else None
+        version = _metadata_text(record, SOURCE_VERSION) if record else None
+        if version == news.version:
+            return None
+        if news.missing:
+            return f"{place(asset, partition)} lacks {', '.join(news.missing.values())}"
+        return f"{place(asset, partition)} was read before the source changed" if version else None
 
 
 def latest_record(

@@ -13,12 +13,13 @@ import dagster as dg
 from rich.console import Console
 
 from calibration_pipeline.schemas.contracts import place
+from calibration_pipeline.sources.base import SourceError
 
 from ..instance import COMMAND_TAG, home_folder
 from ..orchestration.commands import end_dead_runs, living_command, unfinished_runs
-from ..orchestration.finished_races import last_finished_races
 from ..orchestration.jobs import WAVES, Job
-from ..orchestration.staleness import Lineage, Partition
+from ..orchestration.source_news import News, read_news
+from ..orchestration.staleness import OF_SOURCE, Lineage, Partition
 from ..orchestration.tasks import Task, all_tasks, blocked_by, stale_tasks, without_missing_inputs
 from ..partitions import archetype_of
 from ..resources import run_tags
@@ -79,12 +80,13 @@ def run(
         tags = {**run_tags(settings), **command}
         progress = Progress(console, status, instance, command, defs.resolve_asset_graph())
         selected = select_assets(defs, selection)
-        finished: Mapping[int, Mapping[int, str]] = {}
-        if update and {"race_results", "lap_telemetry"} & set(selected):
-            finished, problem = last_finished_races(settings)
-            if problem:
-                progress.note(problem)
-        lineage = Lineage(defs.resolve_asset_graph(), settings, instance, finished)
+        news: Mapping[int, News] = {}
+        if update and set(OF_SOURCE) & set(selected):
+            try:
+                news = read_news(settings)
+            except SourceError as error:  # stored partitions can be brought up to date all the same
+                progress.note(f"Not known whether the source has changed: {error}")
+        lineage = Lineage(defs.resolve_asset_graph(), settings, instance, news)
         wanted = {
             (asset, partition)
             for asset in selected

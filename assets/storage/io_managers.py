@@ -35,6 +35,8 @@ OWN_ARCHETYPE = "own_archetype"
 """Metadata key of an input of which only the races of the consuming partition's archetype are read."""
 ALLOW_MISSING = "allow_missing_partitions"
 """Metadata key of an input whose partitions need not all be there."""
+SOURCE_VERSION = "source_version"
+"""Metadata key of a season: the version of the source's data that it was read from."""
 READ, SETTINGS, PATH, SCHEMA = "read", "settings", "path", "schema_version"
 """Metadata keys of a materialization: version by input, value by setting, the file, its schema version."""
 

@@ -91,6 +91,26 @@ class Source(Protocol):
         """
         ...
 
+    def version(self, season: int) -> str:
+        """Return a digest of what the source has of `season` now; it changes where the data change.
+
+        Raises
+        ------
+        SourceError
+            If the source cannot be read.
+        """
+        ...
+
+    def refresh(self, season: int, number: int) -> None:
+        """Have the data of a race read again, also where they count as final.
+
+        Raises
+        ------
+        SourceError
+            If the source has no such race, or always reads everything.
+        """
+        ...
+
     def next_race(self, after_season: int) -> pl.DataFrame | None:
         """Return the entry list of the next race that has not run.
 

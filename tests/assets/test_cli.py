@@ -190,6 +190,13 @@ def test_a_log_on_a_full_disk_prints_nothing(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
+def test_refresh_needs_a_race_of_the_feed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
+    assert main(["run", "--refresh", "2025"]) == 2
+    assert "must be a season and a round, as in 2025-5; got '2025'" in capsys.readouterr().err
+    assert main(["run", "--refresh", "2025-5"]) == 1
+    assert "Race 5 of 2025 needs no refresh: it is simulated." in capsys.readouterr().err
+
+
 def test_a_missing_report_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
     assert main(["report"]) == 1
     assert "no report" in capsys.readouterr().err

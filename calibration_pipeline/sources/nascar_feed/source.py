@@ -5,6 +5,8 @@ Paths below the base URL: `{season}/race_list_basic.json`, `{season}/1/{race_id}
 named and counted. No track is guessed.
 """
 
+import hashlib
+import json
 import logging
 import re
 from collections import Counter
@@ -185,6 +187,41 @@ class NascarFeedSource:
         except MissingDocumentError:
             return {}
         return {r.race.race_id: r.race.label for r in rounds if r.race.has_run and self._is_known(r.race)}
+
+    def version(self, season: int) -> str:
+        """Return the SHA-256 of the season's finished races in the list and of their documents.
+
+        Documents that are final come from the cache.
+        """
+        digest = hashlib.sha256()
+        try:
+            rounds = [r for r in self._rounds(season) if r.race.has_run and self._is_known(r.race)]
+        except MissingDocumentError:
+            return digest.hexdigest()
+        for scheduled in rounds:
+            digest.update(scheduled.race.model_dump_json().encode())
+            for document in ("weekend-feed.json", "lap-times.json"):
+                try:
+                    content = json.dumps(
+                        self._reader.read_json(scheduled.path(document), final=scheduled.final)
+                    )
+                except SourceError as error:  # a document that is missing or damaged may be replaced
+                    content = str(error)
+                digest.update(content.encode())
+        return digest.hexdigest()
+
+    def refresh(self, season: int, number: int) -> None:
+        """Have the documents of a race requested again.
+
+        Raises
+        ------
+        SourceError
+            If the season has no such race.
+        """
+        rounds = self._rounds(season)
+        if not 1 <= number <= len(rounds):
+            raise SourceError(f"Season {season} has rounds 1 to {len(rounds)}; got {number}.")
+        self._invalidate(rounds[number - 1 : number])
 
     def next_race(self, after_season: int) -> pl.DataFrame | None:
         """Return the entry list of the first race that has not run, in `after_season` or the next.

@@ -82,6 +82,14 @@ class SimulatedSource:
             return {}
         return {100 * season + n: f"{season} race {n} ({track})" for n, track in enumerate(CALENDAR, 1)}
 
+    def version(self, season: int) -> str:  # noqa: ARG002  # simulated seasons never change
+        """Return the same digest for every season."""
+        return "simulated"
+
+    def refresh(self, season: int, number: int) -> None:
+        """Refuse: nothing of this source is kept."""
+        raise SourceError(f"Race {number} of {season} needs no refresh: it is simulated.")
+
     def next_race(self, after_season: int) -> pl.DataFrame:
         """Return the entry list, with grid, of the first race of the season after `after_season`.
 

@@ -4,6 +4,7 @@ The names of the columns are in `columns`, the checks and defaults in `frames`. 
 whose track is not known are left out and named.
 """
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -128,6 +129,18 @@ class TablesSource:
             return {}
         races = self._finished(season, Counter(), QuarantineLog(season)).unique("race_id").sort("race_order")
         return {race["race_id"]: _label(race) for race in races.iter_rows(named=True)}
+
+    def version(self, season: int) -> str:
+        """Return the SHA-256 of the season's rows in both tables."""
+        digest = hashlib.sha256()
+        for columns in (self._results, self._laps):
+            if columns is not None and season in columns.seasons():
+                digest.update(columns.read(season).write_csv().encode())
+        return digest.hexdigest()
+
+    def refresh(self, season: int, number: int) -> None:
+        """Refuse: nothing of this source is kept."""
+        raise SourceError(f"Race {number} of {season} needs no refresh: tables are always read again.")
 
     def next_race(self, after_season: int) -> pl.DataFrame | None:
         """Return the entry list of the first race that has not run, in `after_season` or the one after.

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from assets.definitions import build_defs
-from assets.orchestration import sensors
-from assets.orchestration.finished_races import CHECK, REPORT, missing_races
+from assets.orchestration import sensors, source_news
 from assets.orchestration.jobs import WAVES
 from assets.orchestration.sensors import ATTEMPTS, SENSOR
+from assets.orchestration.source_news import CHECK, REPORT, missing_races
 from assets.settings import Settings
 from calibration_pipeline.sources.base import describe_missing
 from calibration_pipeline.sources.tables.source import TablesSource
@@ -37,8 +38,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 class Watched:
     """A code location that was loaded once, whose sensor ticks; requests are executed at once."""
 
-    def __init__(self, table: Path, instance: dg.DagsterInstance) -> None:
-        self.settings = Settings(source="tables", results=str(table), store=str(table.parent / "store"))
+    def __init__(self, table: Path, instance: dg.DagsterInstance, seasons: str | None = None) -> None:
+        store = str(table.parent / "store")
+        self.settings = Settings(source="tables", results=str(table), store=store, seasons=seasons)
         self.defs = build_defs(self.settings)
         self.repository = self.defs.get_repository_def()
         self.instance = instance
@@ -117,7 +119,11 @@ def test_a_race_is_ingested_once_and_only_its_season(table: Path, ingested: Watc
     write_table(table, {2022: 2})
     (new,) = ingested.requests()
     assert (new.job_name, new.partition_key) == ("ingest", "2022")
-    assert {key.path[-1] for key in new.asset_selection or ()} == {"lap_telemetry", "race_results"}
+    assert {key.path[-1] for key in new.asset_selection or ()} == {
+        "lap_telemetry",
+        "race_results",
+        "quarantine",
+    }
     assert ingested.execute(new)
     assert ingested.requests()[0].job_name == "features"
     assert json.loads(ingested.cursor or "")["known"] == {"2022": [202201, 202202]}
@@ -179,23 +185,46 @@ def test_a_source_that_is_down_is_named_and_asked_again(table: Path, ingested: W
     assert ingested.requests()
 
 
-def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(table: Path, ingested: Watched) -> None:
+def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(
+    table: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingested = Watched(table, instance, seasons="2022")
     ingested.until("scenarios")
     write_table(table, {2022: 2})
     good, keys = table.read_text(), set()
-    for _ in range(ATTEMPTS):
+
+    def fail() -> None:
         (request,) = ingested.requests()
+        assert request.job_name == "ingest"
         keys.add(request.run_key)
-        table.write_text(good.replace("Ann,1,1,200", "Ann,1,2,2000"))
+        table.unlink()
         assert not ingested.execute(request)
         table.write_text(good)
+
+    fail()
+    assert "ingest" not in {request.job_name for request in ingested.requests()}, "it waits for an hour"
+    monkeypatch.setattr(sensors, "FIRST_WAIT", datetime.timedelta(0))
+    for _ in range(ATTEMPTS - 1):
+        fail()
     assert len(keys) == ATTEMPTS
-    answer = ingested.tick()
-    assert isinstance(answer, dg.SensorResult)
-    assert "ingest" not in {request.job_name for request in answer.run_requests or []}
+    assert "ingest" not in {request.job_name for request in ingested.requests()}
 
 
-def test_a_race_that_was_left_out_is_ingested_again_later(
+def test_corrected_results_are_ingested_again_once(table: Path, ingested: Watched) -> None:
+    """Results change after a race, as by a disqualification; the season is then read again."""
+    ingested.until("scenarios")
+    rows = table.read_text()
+    table.write_text(rows.replace("Ann,1,1,", "Ann,1,2,").replace("Bo,2,2,", "Bo,2,1,"))
+    assert table.read_text() != rows
+    (request,) = ingested.requests()
+    assert (request.job_name, request.partition_key) == ("ingest", "2022")
+    assert ingested.execute(request)
+    stored = pl.read_parquet(ingested.settings.store_path / "race_results" / "2022.parquet")
+    assert stored.filter(finish_position=1)["driver"].to_list() == ["Bo"]
+    assert "ingest" not in {request.job_name for request in ingested.requests()}
+
+
+def test_a_race_without_results_is_ingested_again_only_when_the_source_changes(
     ingested: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A race counts as run before its results are there: the ingest succeeds without it."""
@@ -205,15 +234,8 @@ def test_a_race_that_was_left_out_is_ingested_again_later(
             return {**super().finished_races(season), 202209: "2022 race 9 (darlington)"}
 
     early = Early(str(ingested.settings.results), None, compile_constraints())
-    monkeypatch.setattr(sensors, "build_source", lambda _settings: early)
-    assert ingested.execute(ingested.requests()[0])
-    waiting = {request.job_name for request in ingested.requests()}
-    assert "ingest" not in waiting, "the next attempt waits for an hour"
-    monkeypatch.setattr(sensors, "FIRST_WAIT", datetime.timedelta(0))
-    for _ in range(ATTEMPTS - 1):
-        (request,) = ingested.requests()
-        assert request.job_name == "ingest"
-        assert ingested.execute(request)
+    for module in (sensors, source_news):
+        monkeypatch.setattr(module, "build_source", lambda _settings: early)
     assert "ingest" not in {request.job_name for request in ingested.requests()}
 
 

@@ -117,7 +117,7 @@ def test_readers_of_a_changed_value_are_updated(project: Path, capsys: pytest.Ca
     earlier = content(store)
     table.write_text(table.read_text().replace("2023,1,daytona,Ann,1,1", "2023,1,daytona,Cy,1,1"))
     assert main([*command[:-1], "race_results"]) == 0
-    assert remade(capsys, command) == {"driver_features [2023]"}
+    assert remade(capsys, command) == {"driver_features [2023]", "lap_telemetry [2023]"}
     changed = {path for path, data in content(store).items() if data != earlier[path]}
     assert changed == {"race_results/2023.parquet", "driver_features/2023.parquet"}
     assert remade(capsys, command) == set()
@@ -150,6 +150,28 @@ def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice
     assert remade(capsys, command) == set()
 
 
+def test_a_corrected_result_is_read_by_the_update(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results change after the race, as by a disqualification; other seasons are left alone."""
+    table = project / "mine.csv"
+    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
+    write_table(table, {2022: 2, 2023: 1})
+    assert main(command) == 0
+    capsys.readouterr()
+    rows = table.read_text()
+    table.write_text(
+        rows.replace("2022,1,daytona,Ann,1,1", "2022,1,daytona,Ann,1,2").replace(
+            "2022,1,daytona,Bo,2,2", "2022,1,daytona,Bo,2,1"
+        )
+    )
+    assert main([*command, "--update"]) == 0
+    out = capsys.readouterr().out
+    assert "race_results [2022] was read before the source changed" in out
+    assert "race_results [2023] was read" not in out
+    stored = pl.read_parquet(project / "data/store/tables/cup/race_results/2022.parquet")
+    assert stored.filter(round=1, finish_position=1)["driver"].to_list() == ["Bo"]
+    assert remade(capsys, command) == set()
+
+
 def test_a_source_without_an_answer_does_not_stop_the_update(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +184,7 @@ def test_a_source_without_an_answer_does_not_stop_the_update(
     (project / "data" / "store" / "tables" / "cup" / "driver_features" / "2022.parquet").unlink()
     assert main([*command, "--update"]) == 0
     out = capsys.readouterr().out
-    assert "Not known whether races of 2022 have finished since: " in out
+    assert "Not known whether the source has changed: " in out
     assert str(table) in out.replace("\n", "")
     assert "✓ driver_features [2022]" in out
 

@@ -1,9 +1,11 @@
-"""Races that have finished, as the source has them, against the stored results."""
+"""News of the source: its present data of a season against what was stored."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import dagster as dg
 import polars as pl
+from polars.exceptions import PolarsError
 
 from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.sources.base import SourceError, describe_missing
@@ -13,16 +15,44 @@ from ..settings import Settings
 
 REPORT = "calibration_report"
 CHECK = "every_finished_race"
+RECENT_SEASONS = 2
+"""Last seasons in which the source may still add or correct races; a table may anywhere."""
 Races = Mapping[int, str]
 """race_id → label."""
 
 
-def stored_races(settings: Settings, season: int) -> set[int]:
-    """Return the races of a season that have stored results."""
+class News(NamedTuple):
+    """The source's present data of a season: their version, and finished races without stored results."""
+
+    version: str
+    missing: Races
+
+
+def stored_races(settings: Settings, season: int) -> set[int] | None:
+    """Return the races of a season that have stored results, None where the season is not stored."""
     path = settings.store_path / "race_results" / f"{season}.parquet"
     if not path.exists():
+        return None
+    try:
+        return set(pl.read_parquet(path.read_bytes(), columns=["race_id"])["race_id"])
+    except PolarsError:  # `Lineage.file_fault` names a damaged file, and its season is read again
         return set()
-    return set(pl.read_parquet(path.read_bytes(), columns=["race_id"])["race_id"])
+
+
+def read_news(settings: Settings) -> dict[int, News]:
+    """Return the news of the stored seasons that the source may have changed.
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be read.
+    """
+    source = build_source(settings)
+    seasons = settings.season_list
+    recent = seasons if settings.source == "tables" else seasons[-RECENT_SEASONS:]
+    stored = [season for season in recent if stored_races(settings, season) is not None]
+    missing = missing_races(settings, {season: source.finished_races(season) for season in stored})
+    return {season: News(source.version(season), missing.get(season, {})) for season in stored}
 
 
 def last_finished_races(settings: Settings) -> tuple[dict[int, Races], str]:
@@ -30,7 +60,7 @@ def last_finished_races(settings: Settings) -> tuple[dict[int, Races], str]:
     last = settings.season_list[-1]
     try:
         return {last: build_source(settings).finished_races(last)}, ""
-    except SourceError as error:  # stored partitions can be brought up to date all the same
+    except SourceError as error:
         return {}, f"Not known whether races of {last} have finished since: {error}"
 
 
@@ -45,7 +75,7 @@ def missing_races(settings: Settings, finished: Mapping[int, Races]) -> dict[int
     """
     missing = {}
     for season, races in finished.items():
-        stored = stored_races(settings, season)
+        stored: Collection[int] = stored_races(settings, season) or ()
         if lacks := {race: label for race, label in races.items() if race not in stored}:
             missing[season] = lacks
     return missing
