@@ -14,7 +14,7 @@ from .orchestration.jobs import build_jobs
 from .orchestration.schedules import build_schedules, with_freshness
 from .orchestration.sensors import keep_up_to_date
 from .orchestration.source_news import REPORT
-from .partitions import narrow, seasons_of
+from .partitions import narrow, season_partitions
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings
 
@@ -32,7 +32,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         Replace resources by key, as tests do.
     """
     as_set, settings = settings, with_seasons(settings)
-    seasons = seasons_of(settings)
+    seasons = season_partitions(settings.seasons_in_force)
     groups = {
         key.path[-1]: module.__name__.rpartition(".")[2]
         for module in FLOW

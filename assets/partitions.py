@@ -3,6 +3,7 @@
 A mapping to the past is the only way in which one season's asset reads another season.
 """
 
+import datetime
 import functools
 import warnings
 from collections.abc import Mapping
@@ -11,40 +12,35 @@ from typing import Any
 import dagster as dg
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-
-from .settings import Settings
+from calibration_pipeline.seasons import FIRST_SEASON, Seasons
 
 LONG_AGO = -100
 NETWORK = "network"
 """The forecaster that is always there: the causal network."""
 
 
-def season_partitions(first: int, last: int | None) -> dg.TimeWindowPartitionsDefinition:
+def season_partitions(seasons: Seasons) -> dg.TimeWindowPartitionsDefinition:
     """Return a partition a season, the current year included before it ends.
 
     Parameters
     ----------
-    first : int
-        First season.
-    last : int or None
-        Last season; None lets every new year become a partition by itself.
+    seasons : Seasons
+        Where they are open, every new year becomes a partition by itself.
     """
+    first, last = seasons.years[0], seasons.years[-1]
+    gaps = sorted(set(range(first, last)) - set(seasons.years))
     return dg.TimeWindowPartitionsDefinition(
         start=str(first),
-        end=None if last is None else str(last + 1),
+        end=None if seasons.is_open else str(last + 1),
         fmt="%Y",
         cron_schedule="0 0 1 1 *",
         end_offset=1,
+        exclusions=[datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in gaps] or None,
     )
 
 
-def seasons_of(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
-    """Return the seasons of the settings."""
-    return season_partitions(*settings.season_bounds)
-
-
 # Assets are declared over all seasons; `definitions.build_defs` narrows them to those of the settings.
-ALL_SEASONS = season_partitions(1949, None)
+ALL_SEASONS = season_partitions(Seasons((FIRST_SEASON,), is_open=True))
 FORECASTERS = dg.StaticPartitionsDefinition([NETWORK])
 ARCHETYPE_PARTITIONS = dg.MultiPartitionsDefinition(
     {

@@ -1,10 +1,9 @@
 """Resources of the assets: the settings, the source and the IO managers."""
 
-import datetime
 from pathlib import Path
 from typing import Any
 
-from calibration_pipeline.seasons import parse_seasons
+from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.simulated.source import SimulatedSource
@@ -34,7 +33,7 @@ def with_seasons(settings: Settings) -> Settings:
     Raises
     ------
     SettingsError
-        If the source cannot be read, has no season, or its seasons are not consecutive.
+        If the source cannot be read or has no season.
     """
     if settings.seasons or settings.default_seasons:
         return settings
@@ -42,14 +41,9 @@ def with_seasons(settings: Settings) -> Settings:
         seasons = build_source(settings).seasons
     except SourceError as error:
         raise SettingsError(str(error)) from error
-    text = ",".join(map(str, seasons))
-    try:
-        parse_seasons(text, datetime.date.today().year)
-    except ValueError as error:
-        raise SettingsError(
-            f"The seasons in the files are {text or 'none'}, {error}: choose with --seasons."
-        ) from error
-    return settings.model_copy(update={"seasons": text})
+    if not seasons:
+        raise SettingsError("The source has no season with a finished race: choose with --seasons.")
+    return settings.model_copy(update={"seasons": span(seasons)})
 
 
 def build_resources(settings: Settings) -> dict[str, Any]:
@@ -63,9 +57,8 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 def run_tags(settings: Settings) -> dict[str, str]:
     """Return the tags of every run: source, seasons and seed."""
-    first, last = settings.season_list[0], settings.season_list[-1]
     return {
         "calibration/source": settings.source,
-        "calibration/seasons": f"{first}-{last}",
+        "calibration/seasons": span(settings.season_list),
         "calibration/seed": str(settings.seed),
     }

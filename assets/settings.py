@@ -18,7 +18,7 @@ from upath import UPath
 
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
-from calibration_pipeline.seasons import parse_seasons, span
+from calibration_pipeline.seasons import Seasons, parse_seasons, span
 
 ENV_PREFIX = "CALIBRATION_"
 SERIES = "cup"
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
     seasons: str | None = Field(
         default=None,
-        description="consecutive seasons up to this year, as in 2020,2021 or 2020-2023 or 2020- (open); "
+        description="seasons up to this year, as in 2020-2023 or 2016,2018-2020 or 2020- (open); "
         + ", ".join(f"{seasons} by default for {source}" for source, seasons in DEFAULT_SEASONS.items())
         + " on the web, else what the files hold",
     )
@@ -197,8 +197,8 @@ class Settings(BaseSettings):
         return DEFAULT_SEASONS[self.source]
 
     @property
-    def season_bounds(self) -> tuple[int, int | None]:
-        """The first and the last season; None where new seasons are to follow by themselves.
+    def seasons_in_force(self) -> Seasons:
+        """The seasons that are set, or those of the default.
 
         Raises
         ------
@@ -213,8 +213,7 @@ class Settings(BaseSettings):
     @property
     def season_list(self) -> list[int]:
         """Every season, in order."""
-        first, last = self.season_bounds
-        return list(range(first, (last or datetime.date.today().year) + 1))
+        return list(self.seasons_in_force.years)
 
     @property
     def fold_length(self) -> int | None:

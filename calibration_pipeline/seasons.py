@@ -1,55 +1,76 @@
-"""Seasons as users write them: a list of years, a range, or a range that is open."""
+"""Seasons as users write them: years and ranges, the last of which may be open."""
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 FIRST_SEASON = 1949
 
 
-def parse_seasons(text: str, current_year: int) -> tuple[int, int | None]:
-    """Return the first and the last season of `text`; the last is None where it is open.
+class Seasons(NamedTuple):
+    """Seasons in order; where they are open, each new year is one of them."""
+
+    years: tuple[int, ...]
+    is_open: bool
+
+
+def parse_seasons(text: str, current_year: int) -> Seasons:
+    """Return the seasons of a text.
 
     Parameters
     ----------
     text : str
-        '2020,2021', '2020-2023', '2020' or '2020-' (up to the current year).
+        Years and ranges, as in '2020', '2016,2018-2020' or '2020-' (up to the current year).
     current_year : int
         No season after it exists yet.
 
     Raises
     ------
     ValueError
-        If `text` has another form, or its seasons are not consecutive or not between 1949 and
-        `current_year`.
+        If `text` has another form, or a season is not between 1949 and `current_year`.
 
     Examples
     --------
-    >>> parse_seasons("2020,2021", 2026), parse_seasons("2020-2023", 2026), parse_seasons("2020-", 2026)
-    ((2020, 2021), (2020, 2023), (2020, None))
+    >>> parse_seasons("2016,2018-2020", 2026)
+    Seasons(years=(2016, 2018, 2019, 2020), is_open=False)
+    >>> parse_seasons("2025-", 2026)
+    Seasons(years=(2025, 2026), is_open=True)
     """
-    text = text.replace(" ", "")
-    if re.fullmatch(r"\d{4}(,\d{4})*", text):
-        years = [int(year) for year in text.split(",")]
-        first, last = years[0], years[-1]
-        consecutive = years == list(range(first, last + 1))
-    elif match := re.fullmatch(r"(\d{4})-(\d{4})?", text):
-        first, last = int(match[1]), int(match[2] or current_year)
-        consecutive = first <= last
-    else:
-        raise ValueError("not a list or a range of years")
-    if not consecutive:
-        raise ValueError("not consecutive")
-    if first < FIRST_SEASON or last > current_year:
+    text = re.sub(r"\s", "", text)
+    if not re.fullmatch(r"(\d{4}(-\d{4})?,)*\d{4}(-(\d{4})?)?", text):
+        raise ValueError("not years and ranges of years")
+    years: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        season_range = range(int(first), int(last or (current_year if dash else first)) + 1)
+        if not season_range and last:
+            raise ValueError(f"{part} is no ascending range")
+        years.update(season_range or [int(first)])
+    if min(years) < FIRST_SEASON or max(years) > current_year:
         raise ValueError(f"not between {FIRST_SEASON} and {current_year}")
-    return first, None if text.endswith("-") else last
+    return Seasons(tuple(sorted(years)), text.endswith("-"))
 
 
 def span(seasons: Sequence[int]) -> str:
-    """Return first and last of consecutive seasons.
+    """Return seasons in order as years and ranges, as `parse_seasons` reads them.
 
     Examples
     --------
-    >>> span([2020, 2021, 2022]), span([2020])
-    ('2020-2022', '2020')
+    >>> span([2016, 2018, 2019, 2020]), span([2020])
+    ('2016,2018-2020', '2020')
     """
-    return f"{seasons[0]}-{seasons[-1]}" if len(seasons) > 1 else str(seasons[0])
+    starts = [seasons[0], *(later for earlier, later in pairwise(seasons) if later > earlier + 1)]
+    ends = [*(earlier for earlier, later in pairwise(seasons) if later > earlier + 1), seasons[-1]]
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+
+
+def without_gaps(seasons: Sequence[int]) -> list[int]:
+    """Return all years from the first of the seasons to the last: a walk over seasons passes them all.
+
+    Examples
+    --------
+    >>> without_gaps([2016, 2018])
+    [2016, 2017, 2018]
+    """
+    return list(range(seasons[0], seasons[-1] + 1))

@@ -9,6 +9,7 @@ import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.seasons import without_gaps
 
 from ..partitions import (
     ARCHETYPE_PARTITIONS,
@@ -228,7 +229,8 @@ def pooled_posterior(
     )
     from calibration_pipeline.plots import charts
 
-    pooled = fit_pooled(by_archetype(calibration_posterior), settings.season_list, seed=settings.seed)
+    seasons = without_gaps(settings.season_list)
+    pooled = fit_pooled(by_archetype(calibration_posterior), seasons, seed=settings.seed)
     slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
     convergence = convergence_by_fold(pooled)
     return dg.Output(

@@ -15,6 +15,7 @@ from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.sql import build_catalogue
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.schemas.quarantine import Quarantine
+from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
 from calibration_pipeline.tracks import compile_constraints
@@ -177,11 +178,10 @@ def _provenance(settings: Settings, source: str) -> dict[str, str]:
     from calibration_pipeline.report.assembly import shown_address
 
     address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(source)
-    seasons = settings.season_list
     return {
         "Source": source,
         "Source address": shown_address(address, "none, simulated"),
-        "Seasons": f"{seasons[0]} to {seasons[-1]}",
+        "Seasons": span(settings.season_list),
         "Races per fold": str(settings.fold_length or "a season"),
         "Scenarios of": shown_address(settings.ensembles, f"the causal network ({settings.network})"),
         "Joint events of": shown_address(settings.events, "the default ones"),

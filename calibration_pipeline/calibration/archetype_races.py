@@ -24,6 +24,7 @@ from calibration_pipeline.scenarios.covariates import (
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
 from calibration_pipeline.schemas.results import join_results
+from calibration_pipeline.seasons import without_gaps
 from calibration_pipeline.telemetry.baselines import align_shares, shares_beaten
 
 UNREAD_OUTCOMES = ("laps_completed", "fastest_laps")
@@ -94,11 +95,11 @@ def raw_forecast(races: xr.DataTree) -> xr.Dataset:
 
 
 def all_seasons(races: xr.DataTree) -> list[int]:
-    """Return all seasons of an `ArchetypeRaces` tree, also those without a forecast.
+    """Return all seasons of an `ArchetypeRaces` tree from first to last, also those without a forecast.
 
     NetCDF returns an attribute of length one as a scalar.
     """
-    return [int(season) for season in np.atleast_1d(races.attrs["seasons"])]
+    return without_gaps([int(season) for season in np.atleast_1d(races.attrs["seasons"])])
 
 
 def results_table(races: xr.DataTree) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from assets.runner.selection import select_assets
 from assets.settings import Settings, load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.contracts import BOUNDARIES
+from calibration_pipeline.seasons import parse_seasons
 from helpers.paths import ROOT
 
 WITHOUT_CONTRACT = {"calibration_report", "catalogue"}
@@ -75,9 +76,9 @@ def test_truth_is_there_only_where_it_is_known(project: Path) -> None:  # noqa: 
 
 
 def test_seasons_follow_the_settings_and_grow_by_themselves(project: Path) -> None:  # noqa: ARG001
-    assert season_partitions(2020, 2021).get_partition_keys() == ["2020", "2021"]
     this_year = datetime.date.today().year
-    assert season_partitions(2020, None).get_partition_keys()[-1] == str(this_year)
+    assert season_partitions(parse_seasons("2020-2021", this_year)).get_partition_keys() == ["2020", "2021"]
+    assert season_partitions(parse_seasons("2020-", this_year)).get_partition_keys()[-1] == str(this_year)
     assert season_partitions(2020, this_year).get_partition_keys()[-1] == str(this_year)
 
 
@@ -89,7 +90,7 @@ def test_seasons_follow_the_settings_and_grow_by_themselves(project: Path) -> No
     ],
 )
 def test_a_season_sees_only_the_past(season: str, wanted: list[str]) -> None:
-    seasons = season_partitions(2020, 2023)
+    seasons = season_partitions(parse_seasons("2020-2023", 2026))
     upstream = earlier_and_own_seasons.get_upstream_mapped_partitions_result_for_partitions(
         downstream_partitions_subset=seasons.subset_with_partition_keys([season]),
         downstream_partitions_def=seasons,

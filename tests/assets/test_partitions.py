@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 
 from assets.cli import main
-from assets.partitions import earlier_and_own_seasons, season_partitions, seasons_of
+from assets.partitions import earlier_and_own_seasons, season_partitions
 from assets.resources import with_seasons
 from assets.settings import Settings
+from calibration_pipeline.seasons import parse_seasons
 from helpers.example_tables import write_table
 
 THIS_YEAR = datetime.date.today().year
@@ -29,13 +30,13 @@ def read(season: str, seasons: dg.PartitionsDefinition) -> list[str]:
 
 
 def test_first_and_running_season_read_existing_seasons() -> None:
-    seasons = season_partitions(2020, None)
+    seasons = season_partitions(parse_seasons("2020-", THIS_YEAR))
     assert read("2020", seasons) == ["2020"]
     assert read(str(THIS_YEAR), seasons) == [str(year) for year in range(2020, THIS_YEAR + 1)]
 
 
 def test_the_running_season_is_there_before_it_ends_and_the_next_comes_by_itself() -> None:
-    seasons = season_partitions(2020, None)
+    seasons = season_partitions(parse_seasons("2020-", THIS_YEAR))
     for day in ("01-01", "12-31"):
         then = datetime.datetime.fromisoformat(f"{THIS_YEAR + 1}-{day}T12:00:00+00:00")
         assert seasons.get_partition_keys(current_time=then)[-1] == str(THIS_YEAR + 1)
@@ -46,7 +47,17 @@ def test_seasons_of_files_are_read_again_when_the_location_reloads(project: Path
     settings = Settings(source="tables", results=str(table))
     for races in ({2021: 1, 2022: 1}, {2021: 1, 2022: 1, 2023: 1}):
         write_table(table, races)
-        assert seasons_of(with_seasons(settings)).get_partition_keys() == [str(season) for season in races]
+        partitions = season_partitions(with_seasons(settings).seasons_in_force)
+        assert partitions.get_partition_keys() == [str(season) for season in races]
+
+
+def test_seasons_with_a_gap_are_partitions_that_read_the_earlier_ones() -> None:
+    seasons = season_partitions(parse_seasons("2016,2018-2020", THIS_YEAR))
+    assert seasons.get_partition_keys() == ["2016", "2018", "2019", "2020"]
+    read = earlier_and_own_seasons.get_upstream_mapped_partitions_result_for_partitions(
+        seasons.subset_with_partition_keys(["2018"]), seasons, seasons
+    )
+    assert sorted(read.partitions_subset.get_partition_keys()) == ["2016", "2018"]
 
 
 @pytest.mark.slow

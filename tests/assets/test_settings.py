@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from assets.settings import Settings, SettingsError, load_settings, origins
 from benchmarks.settings_page import settings_page
 from calibration_pipeline.scenarios.network.structure import VARIANTS
-from calibration_pipeline.seasons import parse_seasons
+from calibration_pipeline.seasons import Seasons, parse_seasons, span
 from helpers.paths import ROOT
 
 
@@ -93,9 +93,9 @@ def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
         ("scenarios", "many", "100 to 100000"),
         ("seed", "-1", "0 to"),
         ("fold_races", "0", "at least 1"),
-        ("seasons", "2020,2022", "consecutive"),
-        ("seasons", "2023-2020", "consecutive"),
-        ("seasons", "next", "consecutive seasons"),
+        ("seasons", "2023-2020", "2023-2020 is no ascending range"),
+        ("seasons", "next", "not years and ranges of years"),
+        ("seasons", "2020-,2022", "not years and ranges of years"),
         ("seasons", "2020-9999", "up to this year"),
     ],
 )
@@ -149,19 +149,19 @@ def test_paths_are_made_absolute_and_addresses_kept(project: Path, monkeypatch: 
 
 
 def test_default_seasons_of_files_are_not_known_before_they_are_read(project: Path) -> None:  # noqa: ARG001
-    assert load_settings({"source": "nascar_feed"}).season_bounds == (2020, None)
+    assert load_settings({"source": "nascar_feed"}).seasons_in_force.years[0] == 2020
     for options in (
         {"source": "nascar_feed", "feed_url": "feed.zip"},
         {"source": "tables", "results": "a.csv"},
     ):
         with pytest.raises(SettingsError, match="not known before it is read"):
-            _ = load_settings(options).season_bounds
+            _ = load_settings(options).seasons_in_force
         assert load_settings(options | {"seasons": "2021"}).season_list == [2021]
 
 
 def test_open_seasons_reach_the_current_year(project: Path) -> None:  # noqa: ARG001
     settings = load_settings({"seasons": "2024-"})
-    assert settings.season_bounds == (2024, None)
+    assert settings.seasons_in_force.is_open
     assert settings.season_list[-1] == datetime.date.today().year
 
 
@@ -169,7 +169,14 @@ def test_open_seasons_reach_the_current_year(project: Path) -> None:  # noqa: AR
 def test_list_and_range_mean_the_same(first: int, length: int) -> None:
     last = min(first + length - 1, 2026)
     listed = ",".join(str(year) for year in range(first, last + 1))
-    assert parse_seasons(listed, 2026) == parse_seasons(f"{first}-{last}", 2026) == (first, last)
+    expected = Seasons(tuple(range(first, last + 1)), is_open=False)
+    assert parse_seasons(listed, 2026) == parse_seasons(f"{first}-{last}", 2026) == expected
+
+
+@given(st.sets(st.integers(1949, 2026), min_size=1))
+def test_any_seasons_are_read_as_they_are_written(years: set[int]) -> None:
+    listed = tuple(sorted(years))
+    assert parse_seasons(span(listed), 2026) == Seasons(listed, is_open=False)
 
 
 def test_every_variant_of_the_network_can_be_set_and_no_other():

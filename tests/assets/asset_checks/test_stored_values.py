@@ -18,12 +18,13 @@ from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
+from calibration_pipeline.seasons import Seasons
 from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
 from calibration_pipeline.verification import properties
 from calibration_pipeline.verification.properties import Finding
 from helpers.example_report import joint_event_table, metric_table
 
-SEASONS = season_partitions(2020, 2021)
+SEASONS = season_partitions(Seasons((2020, 2021), is_open=False))
 PREFIX = ("simulated", "cup")
 
 
