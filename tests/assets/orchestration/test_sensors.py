@@ -108,7 +108,7 @@ def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
     (features,) = ingested.requests()
     assert (features.job_name, features.partition_key) == ("features", "2022")
     assert features.tags["calibration/source"] == "tables"
-    assert features.tags["calibration/seasons"] == "2022-2022"
+    assert features.tags["calibration/seasons"] == "2022"
     assert not any("lock" in name or "/" in value for name, value in features.tags.items())
     assert ingested.execute(features)
     (scenarios,) = ingested.requests()
