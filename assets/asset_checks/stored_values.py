@@ -14,10 +14,10 @@ import xarray as xr
 from upath import UPath
 
 from calibration_pipeline.calibration.summaries import convergence_by_fold
+from calibration_pipeline.checks.properties import PROPERTIES, Finding, Property
 from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.io.stored_values import read_value
 from calibration_pipeline.schemas.contracts import BOUNDARIES, ContractError
-from calibration_pipeline.verification.properties import PROPERTIES, Finding, Property
 
 from ..flow.metadata import number
 

@@ -39,6 +39,7 @@ LIBRARY_LAYERS = tuple(
         "forecast",
         "metrics",
         "verification",
+        "checks",
         "plots",
         "report",
         "terminal",

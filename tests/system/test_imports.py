@@ -8,7 +8,7 @@ HEAVY = {"arviz", "jax", "matplotlib", "numpyro"}
 LIGHT_MODULES = [
     "assets.asset_checks.stored_values",
     "assets.flow.metadata",
-    "calibration_pipeline.verification.properties",
+    "calibration_pipeline.checks.properties",
     "calibration_pipeline.mcmc.convergence",
     "calibration_pipeline.calibration.summaries",
     "calibration_pipeline.schemas.contracts",

@@ -13,7 +13,7 @@ from assets.definitions import build_defs
 from assets.instance import open_instance, prepare_home
 from assets.orchestration.jobs import INGEST, WAVES
 from assets.orchestration.sensors import SENSOR
-from assets.orchestration.staleness import Lineage
+from assets.orchestration.staleness import OF_SOURCE, Lineage
 from assets.partitions import upstream_partitions
 from assets.settings import Settings, load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
@@ -82,7 +82,7 @@ def asked_for_by_lineage(
 ) -> set[Partition]:
     """Return what was ingested, and each partition that reads a partition whose content has changed."""
     changed = {part for part, version in after.items() if before[part] != version}
-    found = {(asset, "2025") for asset in ("lap_telemetry", "race_results")}
+    found = {(asset, "2025") for asset in OF_SOURCE}
     graph = lineage.graph
     for asset, partition in after:
         key = lineage.keys[asset]

@@ -10,6 +10,13 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
+from calibration_pipeline.checks.plausibility import (
+    ENOUGH_RACES,
+    LEAST_FIELD,
+    implausible_forecast,
+    implausible_results,
+    rank_correlation,
+)
 from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_FAILS
 from calibration_pipeline.sources.quarantine import describe_quarantine
 
@@ -60,6 +67,34 @@ def results_laps_led_add_up(race_results: pl.DataFrame) -> Finding:
     )
     bad = [f"{race} ({laps:+d})" for race, laps in races.filter(pl.col("difference") != 0).iter_rows()]
     return _counted(bad, races.height, "laps led add up to the race's laps", "races with known laps")
+
+
+def results_are_plausible(race_results: pl.DataFrame) -> Finding:
+    """Whether field, laps, retirements, dates and grids of the races look like racing."""
+    return _without(implausible_results(race_results), race_results["race_id"].n_unique(), "results")
+
+
+def fields_are_plausible(ensemble: xr.Dataset) -> Finding:
+    """Whether a forecast is of a whole field."""
+    return _without(implausible_forecast(ensemble), ensemble.sizes["race"], "forecasts")
+
+
+def _without(found: list[str], n: int, kind: str) -> Finding:
+    """Return the finding of sentences on what is implausible."""
+    shown = " | ".join(found[:SHOWN]) + (f" | and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    sentence = f"Implausible {kind}: {shown}." if found else f"The {kind} of {n} races are plausible."
+    return Finding(not found, sentence, {"estimate": len(found), "threshold": 0, "n": n})
+
+
+def forecasts_point_the_right_way(backtest: xr.Dataset) -> Finding:
+    """Whether forecast and observed finishes are positively correlated over the races."""
+    n = backtest.sizes["race"]
+    if n < ENOUGH_RACES:
+        return Finding(True, "Too few races are scored yet.", {"threshold": 0.0, "n": n})
+    value = rank_correlation(backtest)
+    hint = "" if value > 0 else " The forecasts may be upside down: 1 must be the winner."
+    sentence = f"Expected and observed finishes have a mean rank correlation of {value:.2f}.{hint}"
+    return Finding(value > 0, sentence, {"estimate": value, "threshold": 0.0, "n": n})
 
 
 def scenario_laps_add_up(ensemble: xr.Dataset) -> Finding:
@@ -241,6 +276,27 @@ PROPERTIES = (
         "laps_led_add_up",
         "The laps led of a race add up to the laps that it ran; a few real races are off by one.",
         results_laps_led_add_up,
+        blocks=False,
+    ),
+    Property(
+        ("race_results",),
+        "plausible",
+        "Field, laps, retirements, dates and grids look like those of real races.",
+        results_are_plausible,
+        blocks=False,
+    ),
+    Property(
+        ("scenario_ensemble", "race_forecast"),
+        "plausible",
+        f"Every race is forecast for at least {LEAST_FIELD} cars.",
+        fields_are_plausible,
+        blocks=False,
+    ),
+    Property(
+        ("backtest",),
+        "right_way_up",
+        "Forecast and observed finishes are positively correlated.",
+        forecasts_point_the_right_way,
         blocks=False,
     ),
     Property(

@@ -1,0 +1,1 @@
+"""Properties of stored values that no contract enforces, and what is implausible in them."""
