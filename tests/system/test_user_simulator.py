@@ -10,8 +10,8 @@ import xarray as xr
 
 from assets.cli import main
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.scenarios.summaries import finish_chances
 from calibration_pipeline.checks import properties
+from calibration_pipeline.scenarios.summaries import finish_chances
 from helpers.paths import ROOT
 
 EXAMPLE = ROOT / "examples" / "overconfident_simulator.py"
