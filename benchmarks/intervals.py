@@ -36,7 +36,7 @@ from calibration_pipeline.verification.scores import (
 RACES = (5, 16, 36, 108)
 N_SCENARIOS, N_RESULTS = 1000, 300
 OVERCONFIDENT = 1.4
-"""Factor on the utilities of the raw forecast; the recalibrated forecast has the true law."""
+"""Factor on the log strengths of the raw forecast; the recalibrated forecast has the true law."""
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ class Law:
 
     Attributes
     ----------
-    skill : factor on the cars' utilities
+    skill : factor on the cars' log strengths
     incident : logit of the probability that a car retires in a race of average chaos
     chaos : coefficient of a race's chaos, N(0, 1), in that logit
     team : standard deviation of the team effects
     noise : standard deviation of a race's log sharpness
-    sharpness : factor on utilities and team effects
+    sharpness : factor on log strengths and team effects
     together : whether the cars of a race share its chaos; otherwise they retire independently, as often
     """
 
@@ -92,7 +92,7 @@ class Scenarios:
 
 
 def draw_fields(rng: np.random.Generator, law: Law, n_races: int) -> list[Field]:
-    """Draw the fields of races; the spread of utilities differs between races."""
+    """Draw the fields of races; the spread of log strengths differs between races."""
     fields = []
     for size in rng.choice(FIELD_SIZES, n_races):
         team = np.arange(size) // CARS_A_TEAM

@@ -42,8 +42,8 @@ LAWS = {
     ),
     "damage": lambda rng, shape: -rng.gumbel(size=shape) - FAR_BEHIND / 2 * (rng.random(shape) < 0.1),
 }
-"""Law of the noise -> (generator, shape (race, scenario, car)) -> noise, added to the utilities."""
-DISTORTIONS = {"right": 1.0, "too sure (utilities / 0.6)": 1 / 0.6, "too cautious (x 0.6)": 0.6}
+"""Law of the noise -> (generator, shape (race, scenario, car)) -> noise, added to the log strengths."""
+DISTORTIONS = {"right": 1.0, "too sure (log strengths / 0.6)": 1 / 0.6, "too cautious (x 0.6)": 0.6}
 
 
 class World(NamedTuple):
@@ -59,7 +59,7 @@ class World(NamedTuple):
 
 
 def world(law: str, distortion: float, n_races: int = 96, seed: int = 0) -> World:
-    """Draw races of a law, and an ensemble of a simulator that multiplies utilities by `distortion`."""
+    """Draw races of a law, and an ensemble of a simulator that multiplies log strengths by `distortion`."""
     rng = np.random.default_rng(seed)
     utility = rng.normal(0, 1.0, (n_races, 1, N_CARS))
 
