@@ -151,8 +151,8 @@ def permutation_coverage(n_replicates: int, distortion: float, n_cars: int = 20)
     """Return the coverage of the marginal map's slope intervals where finish positions are permutations.
 
     Results come from a reverse Plackett-Luce law with team effects and race-level noise. Forecasts are the
-    finish probabilities of a law with `distortion` times the log strengths. The true slope is that of a fit to
-    1,000 races.
+    finish probabilities of a law with `distortion` times the log strengths. The true slope is that of a
+    fit to 1,000 races.
     """
     pool, drawn = 1000, 2000
     rng = np.random.default_rng(7)
