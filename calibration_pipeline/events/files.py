@@ -1,7 +1,5 @@
 """Sets of joint events to judge: the default ones, and those of a user's file."""
 
-from upath import UPath
-
 from calibration_pipeline.events.language import (
     Event,
     at_least,
@@ -15,7 +13,7 @@ from calibration_pipeline.events.language import (
     top,
 )
 from calibration_pipeline.events.text import parse_events
-from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.text_files import read_text_file
 
 DEFAULT_EVENTS: tuple[Event, ...] = (
     top(5) & running,
@@ -25,7 +23,6 @@ DEFAULT_EVENTS: tuple[Event, ...] = (
     count(dnf) >= 8,
     same_make(top(3)),
 )
-MAX_BYTES = 1_000_000
 
 
 def read_events(address: str) -> dict[str, Event]:
@@ -42,16 +39,7 @@ def read_events(address: str) -> dict[str, Event]:
         If the file cannot be read, or holds anything but events; the message names the event and the
         character.
     """
-    try:
-        with UPath(address).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode()
-    except Exception as error:  # file systems raise many types
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"it cannot be read: {without_credentials(reason)}") from None
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it must have at most {MAX_BYTES:,} bytes")
-    return parse_events(text)
+    return parse_events(read_text_file(address))
 
 
 def judged_events(address: str | None) -> tuple[Event, ...]:

@@ -21,6 +21,7 @@ from upath import UPath
 
 from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
+from calibration_pipeline.sources.names import DriverMatches, match_drivers
 
 CAR_OUTCOMES = ("finish_position", "running", "laps_completed", "laps_led", "fastest_laps")
 RACE_OUTCOMES = ("race_laps", "green_laps", "n_cautions")
@@ -171,19 +172,48 @@ def _check_integers(name: str, is_integer: bool, dtype: object, path: str) -> No
         )
 
 
-def check_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str) -> None:
-    """Refuse a race whose cars are not those entered, each once.
+def match_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str) -> dict[str, str]:
+    """Match the cars of a race to those entered: names as `sources.names` does, car numbers exactly.
+
+    Parameters
+    ----------
+    found : sequence of str
+        Labels in the file.
+    cars : sequence of str
+        Labels of the cars entered.
+    label : str
+        A key of `CAR_LABELS`.
+    where : str
+        Names file and race in messages.
+
+    Returns
+    -------
+    dict of str to str
+        Label in the file → label of the car entered.
 
     Raises
     ------
-    ValueError
-        If cars are missing, unknown or repeated; the message names them.
+    EnsembleError
+        If cars are missing, unknown or repeated; the message names them, with the nearest car entered.
     """
-    unknown, lost = sorted(set(found) - set(cars)), sorted(set(cars) - set(found))
+    if label == "car_number":
+        exact = {car: car for car in found if car in set(cars)}
+        matched = DriverMatches(exact, dict.fromkeys(car for car in found if car not in exact))
+    else:
+        matched = match_drivers(found, cars)
+    lost = sorted(set(cars) - set(matched.matches.values()))
     twice = sorted(car for car, n in Counter(found).items() if n > 1)
-    complaints = {"without": lost, "with unknown": unknown, "with twice": twice}
+    unknown = [
+        f"{name!r}{f' (nearest: {near!r})' if near else ''}"
+        for name, near in sorted(matched.unmatched.items())
+    ]
+    complaints = {
+        "without": [repr(car) for car in lost],
+        "with unknown": unknown,
+        "with twice": [repr(car) for car in twice],
+    }
     faults = "; ".join(
-        f"{fault} {', '.join(map(repr, names[:SHOWN]))}{' ...' if len(names) > SHOWN else ''}"
+        f"{fault} {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}"
         for fault, names in complaints.items()
         if names
     )
@@ -191,6 +221,7 @@ def check_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str
         raise EnsembleError(
             f"{where}: the cars, by {label}, must be the {len(cars)} entered, each once; it is {faults}."
         )
+    return matched.matches
 
 
 class _NetCDFFile:
@@ -254,8 +285,8 @@ class _NetCDFFile:
             )
         slots_taken = np.flatnonzero(taken).tolist()
         found = [labels[slot] for slot in slots_taken]
-        check_cars(found, cars, self.car_label, where)
-        slot_of = dict(zip(found, slots_taken, strict=True))
+        matches = match_cars(found, cars, self.car_label, where)
+        slot_of = {matches[label]: slot for label, slot in zip(found, slots_taken, strict=True)}
         slots = [slot_of[car] for car in cars]
         outcomes = {
             name: scenarios[name].transpose("scenario", "driver").values[:, slots]
@@ -326,7 +357,8 @@ class _ParquetFile:
             )
         if nulls := [name for name in frame.columns if frame[name].null_count()]:
             raise EnsembleError(f"{where}: {', '.join(nulls)} must be known; there are nulls.")
-        check_cars(frame["car"].unique().to_list(), cars, self.car_label, where)
+        matches = match_cars(frame["car"].unique().to_list(), cars, self.car_label, where)
+        frame = frame.with_columns(pl.col("car").replace(matches))
         per_scenario = frame.group_by("scenario").agg(rows=pl.len(), cars=pl.col("car").n_unique())
         broken = per_scenario.filter((pl.col("rows") != len(cars)) | (pl.col("cars") != len(cars)))
         if not broken.is_empty():

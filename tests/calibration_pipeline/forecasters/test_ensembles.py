@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from calibration_pipeline.forecasters.ensemble_files import check_cars
+from calibration_pipeline.forecasters.ensemble_files import EnsembleError, match_cars
 from calibration_pipeline.forecasters.ensembles import read_ensemble
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
@@ -272,7 +272,46 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
 def test_only_exactly_the_entered_cars_pass(found: list[str], cars: set[str]) -> None:
     entered = sorted(cars)
     if sorted(found) == entered:
-        check_cars(found, entered, "name", "Ensemble x")
+        assert match_cars(found, entered, "name", "Ensemble x") == {car: car for car in entered}
     else:
         with pytest.raises(ValueError, match=r"Ensemble x: the cars, by name, must be the"):
-            check_cars(found, entered, "name", "Ensemble x")
+            match_cars(found, entered, "name", "Ensemble x")
+
+
+SPELLINGS = {
+    "Daniel Suárez": "DANIEL SUAREZ",
+    "A.J. Allmendinger": "* AJ Allmendinger (i)",
+    "Martin Truex Jr.": "Truex, Martin",
+    "Chris Buescher": "Christopher Buescher #",
+}
+
+
+def respelled(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Return the frame with the first drivers called by other names."""
+    old = [f"Driver {i}" for i in range(len(names))]
+    return frame.with_columns(pl.col("driver").replace(old, names))
+
+
+def test_names_match_however_they_are_spelled(tmp_path: Path) -> None:
+    """The stored ensemble is the same for every spelling, and has the names of the source."""
+    entries = respelled(entry_list(), list(SPELLINGS))
+    expected, _ = read_ensemble(stored(tmp_path, respelled(parquet(), list(SPELLINGS))), entries, None)
+    other, _ = read_ensemble(stored(tmp_path, respelled(parquet(), list(SPELLINGS.values()))), entries, None)
+    xr.testing.assert_identical(other, expected)
+    assert set(SPELLINGS) <= set(expected["name"].values.ravel().tolist())
+    names = [*SPELLINGS.values(), *(f"Driver {i}" for i in range(len(SPELLINGS), 43))]
+    shared = netcdf().drop_vars("driver_id").assign_coords(driver=names)
+    other, _ = read_ensemble(stored(tmp_path, shared), entries, None)
+    xr.testing.assert_identical(other, expected)
+
+
+def test_an_unknown_name_comes_with_the_nearest(tmp_path: Path) -> None:
+    path = stored(tmp_path, respelled(parquet(), ["Kyle Bush"]))
+    entries = respelled(entry_list(), ["Kyle Busch"])
+    with pytest.raises(EnsembleError, match=r"with unknown 'Kyle Bush' \(nearest: 'Kyle Busch'\)"):
+        read_ensemble(path, entries, None)
+
+
+def test_car_numbers_match_exactly() -> None:
+    with pytest.raises(EnsembleError, match=r"without '01'; with unknown '1'"):
+        match_cars(["1", "2"], ["01", "2"], "car_number", "Ensemble x")
