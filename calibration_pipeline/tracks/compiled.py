@@ -5,15 +5,18 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
+from statistics import median
 
 import polars as pl
 
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.schemas.frames import TrackTable
-from calibration_pipeline.tracks.catalogue import CATALOGUE, ConstraintSpec
+from calibration_pipeline.tracks.catalogue import CATALOGUE, SERIES, ConstraintSpec, Series
+
+ADD_TRACKS = "--tracks tracks.toml adds tracks"
 
 
 class UnknownTrackError(ValueError):
@@ -55,14 +58,15 @@ class TrackConstraints:
 
 @dataclass(frozen=True)
 class CompiledTracks:
-    """All tracks and eras, with a hash of their content.
+    """All tracks and eras of one series, with a hash of their content.
 
     Attributes
     ----------
     eras : tuple[TrackConstraints, ...]
-        One entry a track and era, ordered by track and season.
+        One entry a track and era, ordered by track and season. An era ends where the track or the series'
+        laps change.
     content_hash : str
-        SHA-256 of the catalogue, hexadecimal; the same in every process.
+        SHA-256 of eras, names and feed ids, hexadecimal; the same in every process.
 
     Examples
     --------
@@ -96,7 +100,7 @@ class CompiledTracks:
             If neither is known, if the two mean different tracks, or if the track has no era in `season`.
         """
         by_id = None if feed_id is None else self._by_feed_id.get(feed_id)
-        by_name = None if name is None else self._by_name.get(_normalised(name))
+        by_name = None if name is None else self._by_name.get(normalise_name(name))
         looked_up = f"name {name!r}, feed id {feed_id}"
         if by_id and by_name and by_id != by_name:
             raise UnknownTrackError(
@@ -104,7 +108,9 @@ class CompiledTracks:
             )
         track_id = by_id or by_name
         if track_id is None:
-            raise UnknownTrackError(f"Track with {looked_up} is unknown; {self._nearest(name)}.")
+            raise UnknownTrackError(
+                f"Track with {looked_up} is unknown; {self._nearest(name)}; {ADD_TRACKS}."
+            )
         return self.by_id(track_id, season)
 
     def by_id(self, track_id: str, season: int) -> TrackConstraints:
@@ -135,19 +141,29 @@ class CompiledTracks:
 
     def _nearest(self, wanted: str | None) -> str:
         """Return the part of a message that lists the known names nearest to `wanted`."""
-        near = difflib.get_close_matches(_normalised(wanted or ""), [*self._by_name], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(normalise_name(wanted or ""), [*self._by_name], n=3, cutoff=0.5)
         names = {era.track_id: era.name for era in self.eras}
         nearest = list(dict.fromkeys(names[self._by_name[key]] for key in near))
         return f"the nearest names are {', '.join(nearest)}" if nearest else "no known name is near it"
 
 
-def compile_constraints(specs: Sequence[ConstraintSpec] = CATALOGUE) -> CompiledTracks:
-    """Check the catalogue and compile it into frozen, hashed constraints.
+def compile_constraints(
+    specs: Sequence[ConstraintSpec] = CATALOGUE,
+    series: Series = "cup",
+    added: Sequence[ConstraintSpec] = (),
+) -> CompiledTracks:
+    """Check the catalogue and compile it into frozen, hashed constraints of one series.
+
+    A series that has not raced at a track gets the laps that make up its median distance at this archetype.
 
     Parameters
     ----------
     specs : sequence of ConstraintSpec
         One entry a track and era; their order does not matter.
+    series : {"cup", "xfinity", "truck"}
+        The series whose laps count.
+    added : sequence of ConstraintSpec
+        Further entries, such as a user's; they change nothing of the others.
 
     Returns
     -------
@@ -162,32 +178,63 @@ def compile_constraints(specs: Sequence[ConstraintSpec] = CATALOGUE) -> Compiled
     --------
     >>> compile_constraints().by_id("bristol_dirt", 2022).archetype is None
     True
+    >>> compile_constraints(series="truck").by_id("kansas", 2024).scheduled_laps
+    134
     """
-    ordered = sorted(specs, key=lambda spec: (spec.track_id, spec.first_season))
+    ordered = sorted((*specs, *added), key=lambda spec: (spec.track_id, spec.first_season))
     for spec in ordered:
         _check_entry(spec)
     for earlier, later in pairwise(ordered):
         _check_eras(earlier, later)
-    content = json.dumps([asdict(spec) for spec in ordered], sort_keys=True, ensure_ascii=True)
-    names = (
-        (spec.track_id, _normalised(name))
-        for spec in ordered
-        for name in (spec.track_id, spec.name, *spec.aliases)
+    eras = tuple(era for spec in ordered for era in _eras(spec, _laps(spec, specs, series)))
+    by_name = _unambiguous(
+        (
+            (spec.track_id, normalise_name(name))
+            for spec in ordered
+            for name in (spec.track_id, spec.name, *spec.aliases)
+        ),
+        "name",
     )
-    feed_ids = ((spec.track_id, feed_id) for spec in ordered for feed_id in spec.feed_ids)
-    kept = [f.name for f in fields(TrackConstraints)]
+    by_feed_id = _unambiguous(
+        ((spec.track_id, feed_id) for spec in ordered for feed_id in spec.feed_ids), "feed id"
+    )
+    content = json.dumps([[asdict(era) for era in eras], by_name, by_feed_id], sort_keys=True)
     return CompiledTracks(
-        eras=tuple(TrackConstraints(**{key: getattr(spec, key) for key in kept}) for spec in ordered),
+        eras=eras,
         content_hash=hashlib.sha256(content.encode()).hexdigest(),
-        _by_name=_unambiguous(names, "name"),
-        _by_feed_id=_unambiguous(feed_ids, "feed id"),
+        _by_name=by_name,
+        _by_feed_id=by_feed_id,
     )
 
 
-def _normalised(name: str) -> str:
-    """Return letters and digits of `name` in lower case, accents removed.
+def _laps(spec: ConstraintSpec, specs: Sequence[ConstraintSpec], series: Series) -> dict[int, int]:
+    """Return first season → laps of a series at a track; its median distance where it has not raced there."""
+    if laps := spec.scheduled_laps.of(series):
+        return laps
+    raced = [other for other in specs if other.scheduled_laps.of(series)]
+    alike = [other for other in raced if other.archetype == spec.archetype] or raced
+    if not alike:
+        raise ValueError(f"Series {series} must have laps at one track at least; it has none at {spec.name}.")
+    miles = median(other.length_miles * [*other.scheduled_laps.of(series).values()][-1] for other in alike)
+    return {0: max(round(miles / spec.length_miles), 1)}
 
-    >>> _normalised("Autódromo  Hermanos-Rodríguez")
+
+def _eras(spec: ConstraintSpec, laps: Mapping[int, int]) -> Iterator[TrackConstraints]:
+    """Yield an entry's eras: one for each number of laps within the entry's seasons."""
+    starts = [max(start, spec.first_season) for start in laps]
+    ends: list[int | None] = [*(start - 1 for start in starts[1:]), spec.last_season]
+    for start, end, n in zip(starts, ends, laps.values(), strict=True):
+        yield TrackConstraints(
+            spec.track_id, spec.name, spec.archetype, start, end, spec.length_miles, scheduled_laps=n
+        )
+
+
+def normalise_name(name: str) -> str:
+    """Return letters and digits of a track's name in lower case, accents removed.
+
+    Examples
+    --------
+    >>> normalise_name("Autódromo  Hermanos-Rodríguez")
     'autodromohermanosrodriguez'
     """
     decomposed = unicodedata.normalize("NFKD", name).casefold()
@@ -206,14 +253,21 @@ def _unambiguous[Key](pairs: Iterable[tuple[str, Key]], key_type: str) -> dict[K
 
 
 def _check_entry(spec: ConstraintSpec) -> None:
+    own, last = [spec.scheduled_laps.of(series) for series in SERIES], spec.last_season
+    changes = [season for laps in own for season in list(laps)[1:]]
     rules = {
         "track_id must be lower case letters, digits and underscores": bool(
             re.fullmatch(r"[a-z][a-z0-9_]*", spec.track_id)
         ),
         "length_miles must be > 0": spec.length_miles > 0,
-        "scheduled_laps must be > 0": spec.scheduled_laps > 0,
-        "first_season must be <= last_season": spec.last_season is None
-        or spec.first_season <= spec.last_season,
+        "scheduled_laps must be > 0": all(n > 0 for laps in own for n in laps.values()),
+        "scheduled_laps must be known from first_season on": all(
+            min(laps) <= spec.first_season for laps in own if laps
+        ),
+        "scheduled_laps must change after first_season and by last_season": all(
+            season > spec.first_season and (last is None or season <= last) for season in changes
+        ),
+        "first_season must be <= last_season": last is None or spec.first_season <= last,
     }
     for rule, holds in rules.items():
         if not holds:
@@ -225,5 +279,6 @@ def _check_eras(earlier: ConstraintSpec, later: ConstraintSpec) -> None:
         return
     if earlier.last_season is None or later.first_season <= earlier.last_season:
         raise ValueError(
-            f"Eras of a track must not overlap; {later.track_id} has two in season {later.first_season}."
+            f"Eras of a track must not overlap; {later.track_id} has two in season {later.first_season} "
+            f"({earlier.name}, {later.name})."
         )
