@@ -8,7 +8,7 @@ from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables.source import TablesSource
-from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.tracks import load_tracks
 
 from .settings import Settings, SettingsError, project_folder
 from .storage.io_managers import io_managers
@@ -19,11 +19,13 @@ FEED_CACHE = Path("data") / "feed_cache"
 
 def build_source(settings: Settings) -> Source:
     """Return the source that the settings name; nothing is read yet."""
-    tracks = compile_constraints()
+    tracks = load_tracks(settings.series, settings.tracks)
     if settings.source == "nascar_feed":
-        return NascarFeedSource(settings.feed_url, tracks, cache_dir=project_folder() / FEED_CACHE)
+        return NascarFeedSource(
+            settings.feed_url, tracks, cache_dir=project_folder() / FEED_CACHE, series=settings.series
+        )
     if settings.source == "tables":
-        return TablesSource(str(settings.results), settings.laps, tracks)
+        return TablesSource(str(settings.results), settings.laps, tracks, series=settings.series)
     return SimulatedSource(settings.season_list, tracks, seed=settings.seed)
 
 
@@ -56,9 +58,10 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 
 def run_tags(settings: Settings) -> dict[str, str]:
-    """Return the tags of every run: source, seasons and seed."""
+    """Return the tags of every run: source, series, seasons and seed."""
     return {
         "calibration/source": settings.source,
+        "calibration/series": settings.series,
         "calibration/seasons": span(settings.season_list),
         "calibration/seed": str(settings.seed),
     }

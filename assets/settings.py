@@ -19,11 +19,11 @@ from upath import UPath
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
 from calibration_pipeline.seasons import Seasons, parse_seasons, span
+from calibration_pipeline.tracks import Series, load_tracks
 
 ENV_PREFIX = "CALIBRATION_"
-SERIES = "cup"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
-ADDRESSES = ("feed_url", "results", "laps", "ensembles", "events")
+ADDRESSES = ("feed_url", "results", "laps", "tracks", "ensembles", "events")
 """The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     source: Literal["simulated", "nascar_feed", "tables"] = Field(
         default="simulated", description="simulated, nascar_feed or tables"
     )
+    series: Series = Field(
+        default="cup", description="cup, xfinity or truck; simulated seasons are of the Cup alone"
+    )
     feed_url: str = Field(
         default="https://cf.nascar.com/cacher",
         min_length=1,
@@ -70,6 +73,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="path or address of your table of laps, .parquet, .csv or .csv.gz, with source tables "
         "and only then",
+    )
+    tracks: str | None = Field(
+        default=None,
+        min_length=1,
+        description="path or address of your own tracks, TOML with tables [[track]], added to the catalogue",
     )
     network: Literal["full", "ordinary", "no_incidents", "ordinary_no_incidents"] = Field(
         default="full",
@@ -127,6 +135,13 @@ class Settings(BaseSettings):
         description="address of a running Dask scheduler, as in tcp://10.0.0.5:8786, with executor dask",
     )
 
+    @field_validator("series")
+    @classmethod
+    def _check_series(cls, value: str, info: ValidationInfo) -> str:
+        if value != "cup" and info.data.get("source") == "simulated":
+            raise ValueError("source is simulated: add --source nascar_feed or --source tables")
+        return value
+
     @field_validator("feed_url")
     @classmethod
     def _check_feed_url(cls, value: str) -> str:
@@ -154,7 +169,7 @@ class Settings(BaseSettings):
             parse_seasons(value, datetime.date.today().year)
         return value
 
-    @field_validator("results", "laps", "ensembles", "events")
+    @field_validator("results", "laps", "tracks", "ensembles", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         if value is None or "://" in value:
@@ -180,6 +195,12 @@ class Settings(BaseSettings):
     def _check_events(cls, value: str | None) -> str | None:
         if value is not None:
             read_events(value)
+        return value
+
+    @field_validator("tracks")
+    @classmethod
+    def _check_tracks(cls, value: str | None) -> str | None:
+        load_tracks(address=value)
         return value
 
     @field_validator("results")
@@ -225,7 +246,7 @@ class Settings(BaseSettings):
     @property
     def key_prefix(self) -> tuple[str, str]:
         """The first parts of every asset key, so that sources and series never share partitions."""
-        return self.source, SERIES
+        return self.source, self.series
 
     @property
     def store_path(self) -> UPath:

@@ -57,7 +57,7 @@ def dependents() -> dict[str, list[str]]:
     stands_for = {"seed": {"seed", "source"}}
     return {
         name: [asset for asset, names in declared.items() if stands_for.get(name, {name}) & set(names)]
-        for name in ("seed", "scenarios", "network", "fold_races", "events", "ensembles", "seasons")
+        for name in ("seed", "scenarios", "network", "fold_races", "tracks", "events", "ensembles", "seasons")
     }
 
 

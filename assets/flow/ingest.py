@@ -12,7 +12,7 @@ from calibration_pipeline.schemas.frames import LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import SeasonData, Source
 from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
-from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.tracks import load_tracks
 
 from ..partitions import ALL_SEASONS
 from ..settings import Settings
@@ -22,9 +22,9 @@ from .metadata import bullets, rows, table
 
 
 @dg.asset(kinds={"polars", "parquet"}, code_version="1", metadata=depends_on("tracks"))
-def track_constraints() -> dg.Output[pl.DataFrame]:
+def track_constraints(settings: dg.ResourceParam[Settings]) -> dg.Output[pl.DataFrame]:
     """Track catalogue by era: archetype, length and scheduled laps, known without racing."""
-    tracks = compile_constraints()
+    tracks = load_tracks(settings.series, settings.tracks)
     frame = tracks.to_frame()
     by_archetype = frame.group_by("archetype").len("tracks").sort("archetype")
     return dg.Output(

@@ -18,7 +18,7 @@ from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import summary_rows
-from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.tracks import load_tracks
 
 from ..orchestration.source_news import REPORT
 from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
@@ -187,6 +187,6 @@ def _provenance(settings: Settings, source: str) -> dict[str, str]:
         "Joint events of": shown_address(settings.events, "the default ones"),
         "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
         "Seed": str(settings.seed),
-        "Track constraints, SHA-256": compile_constraints().content_hash,
+        "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,
         "Schema version of stored files": SCHEMA_VERSION,
     }

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from typing import Any
 
 from calibration_pipeline.io.addresses import without_credentials
-from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.tracks import load_tracks
 
 from ..settings import Settings
 
 LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "netCDF4", "numpy", "numpyro", "polars", "xarray")
-VALUE_SETTINGS = ("fold_races", "network", "scenarios", "seed", "source")
+VALUE_SETTINGS = ("fold_races", "network", "scenarios", "seed", "series", "source")
 """The settings that say how values are computed; the others say where from, or where."""
 DEPENDS_ON = "depends_on_settings"
 """Metadata key of an asset: the names in `setting_values` that its value depends on."""
@@ -38,7 +38,7 @@ def setting_values(settings: Settings) -> dict[str, Any]:
 
     return {
         "source": _source_values(settings),
-        "tracks": compile_constraints().content_hash,
+        "tracks": load_tracks(settings.series, settings.tracks).content_hash,
         "seasons": settings.season_list,
         "seed": settings.seed,
         "scenarios": settings.scenarios,
@@ -69,5 +69,5 @@ def provenance(settings: Settings) -> dict[str, str]:
         "project_version": version("calibration-pipeline"),
         "library_versions": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "settings": json.dumps(settings.model_dump(include=set(VALUE_SETTINGS)), sort_keys=True),
-        "tracks_hash": compile_constraints().content_hash,
+        "tracks_hash": load_tracks(settings.series, settings.tracks).content_hash,
     }

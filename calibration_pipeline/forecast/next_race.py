@@ -31,6 +31,7 @@ from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.network.structure import FULL, Structure
 from calibration_pipeline.schemas.forecasts import ForecastChances, ForecastEvents, ForecastScenarios
+from calibration_pipeline.sources.base import NoNextRace
 from calibration_pipeline.telemetry import build_driver_features
 
 GRIDS = 20
@@ -104,14 +105,14 @@ class RaceForecast(NamedTuple):
 
 
 def forecast_next_race(
-    entries: pl.DataFrame | None, known: Knowledge, method: Method, events: Sequence[Event]
+    entries: pl.DataFrame | NoNextRace | None, known: Knowledge, method: Method, events: Sequence[Event]
 ) -> RaceForecast:
     """Draw scenarios of the next race and recalibrate them.
 
     Parameters
     ----------
-    entries : polars.DataFrame or None
-        `EntryList` of the race; None where the source announces none.
+    entries : polars.DataFrame, NoNextRace or None
+        `EntryList` of the race; the reason, or None, where the source announces none.
     known : Knowledge
     method : Method
     events : sequence of Event
@@ -126,11 +127,11 @@ def forecast_next_race(
     ValueError
         If a user's own scenarios break their form.
     """
-    if entries is None:
+    if entries is None or isinstance(entries, NoNextRace):
         none = simulate_races(
             known.features.clear(), known.network, method.fold_races, method.n_scenarios, method.seed
         )
-        return _no_forecast(none, NONE_ANNOUNCED)
+        return _no_forecast(none, entries.why if entries else NONE_ANNOUNCED)
     next_race = _describe(entries, known, method.fold_races)
     race = next_race.race
     race_id, season = int(str(race["race_id"])), int(str(race["season"]))

@@ -45,6 +45,19 @@ class SeasonData:
     quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
 
 
+@dataclass(frozen=True)
+class NoNextRace:
+    """Reason why a source has no entry list of a next race that it knows of, such as an unknown track.
+
+    Attributes
+    ----------
+    why : str
+        The race and the reason, as a sentence.
+    """
+
+    why: str
+
+
 class Source(Protocol):
     """Protocol of a source of seasons; all sources are interchangeable."""
 
@@ -111,7 +124,7 @@ class Source(Protocol):
         """
         ...
 
-    def next_race(self, after_season: int) -> pl.DataFrame | None:
+    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
         """Return the entry list of the next race that has not run.
 
         Parameters
@@ -121,8 +134,9 @@ class Source(Protocol):
 
         Returns
         -------
-        polars.DataFrame or None
-            Schema `EntryList`; None if no entry list is announced.
+        polars.DataFrame, NoNextRace or None
+            Schema `EntryList`; `NoNextRace` if every announced race is at an unknown track or fits no
+            archetype; None if no entry list is announced.
         """
         ...
 

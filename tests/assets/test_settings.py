@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.settings import Settings, SettingsError, load_settings, origins
+from assets.storage.provenance import setting_values
 from benchmarks.settings_page import settings_page
 from calibration_pipeline.scenarios.network.structure import VARIANTS
 from calibration_pipeline.seasons import Seasons, parse_seasons, span
@@ -55,6 +56,8 @@ def test_a_file_that_is_no_text_is_named(project: Path) -> None:
     ("name", "value", "problem"),
     [
         ("events", "abfs://x/a.toml", "it cannot be read: Install adlfs"),
+        ("tracks", "/lost/tracks.toml", "it cannot be read: No such file"),
+        ("tracks", "http://[", "it cannot be read: Invalid IPv6 URL"),
         ("events", "http://[", "it cannot be read: Invalid IPv6 URL"),
         ("events", "~nobody-here/a.toml", "home directory"),
         ("ensembles", "~nobody-here/a.nc", "home directory"),
@@ -78,6 +81,41 @@ def test_sources_never_share_a_folder(project: Path) -> None:  # noqa: ARG001
     assert simulated.store_path != feed.store_path
 
 
+def test_series_never_share_a_folder(project: Path) -> None:  # noqa: ARG001
+    cup, truck = (load_settings({"source": "nascar_feed", "series": name}) for name in ("cup", "truck"))
+    assert cup.key_prefix == ("nascar_feed", "cup")
+    assert truck.key_prefix == ("nascar_feed", "truck")
+    assert truck.store_path.parts[-2:] == ("nascar_feed", "truck")
+
+
+def test_simulated_seasons_are_of_the_cup_alone(project: Path) -> None:  # noqa: ARG001
+    with pytest.raises(
+        SettingsError, match=r"CALIBRATION_SERIES \(from option\) .*cup, xfinity or truck"
+    ) as refusal:
+        load_settings({"series": "truck"})
+    assert "got 'truck' (source is simulated: add --source nascar_feed" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_tracks_of_a_file_are_checked_and_change_what_values_depend_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    track = '[[track]]\nname = "Moon"\narchetype = "{}"\nlength_miles = 1.5\nlaps = 200\n'
+    (project / "tracks.toml").write_text(track.format("intermediate"))
+    settings = load_settings({"tracks": "tracks.toml"})
+    assert settings.tracks == str(project / "tracks.toml")
+    before = setting_values(settings)["tracks"]
+    assert before != setting_values(load_settings())["tracks"]
+    (project / "tracks.toml").write_text(track.format("short_track"))
+    assert setting_values(settings)["tracks"] != before
+    (project / "tracks.toml").write_text(track.format("oval"))
+    with pytest.raises(
+        SettingsError, match=r"CALIBRATION_TRACKS .*track 1 \(Moon\): archetype must be .*'oval'"
+    ):
+        load_settings({"tracks": "tracks.toml"})
+
+
 def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
     path = load_settings({"store": "memory://bucket/calibration"}).store_path
     assert path.protocol == "memory"
@@ -87,6 +125,7 @@ def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
+        ("series", "indycar", "cup, xfinity or truck"),
         ("source", "telepathy", "simulated, nascar_feed or tables"),
         ("ensembles", "", "your own scenarios"),
         ("scenarios", "12", "100 to 100000"),

@@ -4,6 +4,7 @@ Small documents are Pydantic models; the laps, hundreds of thousands of them, be
 """
 
 import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.nascar_feed.drift import drift
+from calibration_pipeline.tracks import Series
 
 FLAG_STATES = {1: "green", 2: "yellow", 3: "red", 4: "checkered", 8: "warm_up"}
 POINTS_RACE = 1
@@ -56,6 +58,25 @@ class RaceList(FeedModel):
     """`race_list_basic.json`: the Cup races of a season."""
 
     series_1: list[ScheduledRace]
+
+
+class XfinityRaceList(RaceList):
+    """The Xfinity races of the same document."""
+
+    series_1: list[ScheduledRace] = Field(alias="series_2")
+
+
+class TruckRaceList(RaceList):
+    """The Truck races of the same document."""
+
+    series_1: list[ScheduledRace] = Field(alias="series_3")
+
+
+RACE_LISTS: Mapping[Series, type[RaceList]] = {
+    "cup": RaceList,
+    "xfinity": XfinityRaceList,
+    "truck": TruckRaceList,
+}
 
 
 class Entry(FeedModel):

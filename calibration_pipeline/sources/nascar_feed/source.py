@@ -1,8 +1,8 @@
 """Seasons from the files of NASCAR's public timing feed: points races that have run, laps included.
 
-Paths below the base URL: `{season}/race_list_basic.json`, `{season}/1/{race_id}/weekend-feed.json` and
-`{season}/1/{race_id}/lap-times.json`. Races that fit no archetype or whose track is unknown are left out,
-named and counted. No track is guessed.
+Paths below the base URL: `{season}/race_list_basic.json`, and `weekend-feed.json` and `lap-times.json` in
+`{season}/{series}/{race_id}/`, where the series is 1 (Cup), 2 (Xfinity) or 3 (Truck). Races that fit no
+archetype or whose track is unknown are left out, named and counted. No track is guessed.
 """
 
 import hashlib
@@ -17,15 +17,21 @@ from pathlib import Path
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import MissingDocumentError, SeasonData, SourceError, validate_frame
+from calibration_pipeline.sources.base import (
+    MissingDocumentError,
+    NoNextRace,
+    SeasonData,
+    SourceError,
+    validate_frame,
+)
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
 from calibration_pipeline.sources.nascar_feed.documents import (
     POINTS_RACE,
+    RACE_LISTS,
     AnyWeekend,
     EntryWeekend,
     FinishedRace,
     FinishedWeekend,
-    RaceList,
     ScheduledRace,
     parse_document,
     parse_laps,
@@ -34,7 +40,7 @@ from calibration_pipeline.sources.nascar_feed.frames import entry_frame, green_l
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
 from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
 from calibration_pipeline.sources.web import WebLimits
-from calibration_pipeline.tracks import CompiledTracks, TrackConstraints, UnknownTrackError
+from calibration_pipeline.tracks import SERIES, CompiledTracks, Series, TrackConstraints, UnknownTrackError
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +74,10 @@ class _Round:
     race: ScheduledRace
     number: int
     final: bool
+    series: int
 
     def path(self, document: str) -> str:
-        return f"{self.race.race_season}/1/{self.race.race_id}/{document}"
+        return f"{self.race.race_season}/{self.series}/{self.race.race_id}/{document}"
 
 
 class _AwaitedError(Exception):
@@ -92,6 +99,8 @@ class NascarFeedSource:
         are revalidated.
     limits : WebLimits, optional
         Limits of web requests.
+    series : {"cup", "xfinity", "truck"}
+        Series whose races are read.
     """
 
     name = "nascar_feed"
@@ -102,8 +111,10 @@ class NascarFeedSource:
         tracks: CompiledTracks,
         cache_dir: Path | None = None,
         limits: WebLimits | None = None,
+        series: Series = "cup",
     ) -> None:
         self.tracks = tracks
+        self.series = series
         self._reader = FeedReader(base_url, cache_dir, limits)
 
     @property
@@ -223,14 +234,16 @@ class NascarFeedSource:
             raise SourceError(f"Season {season} has rounds 1 to {len(rounds)}; got {number}.")
         self._invalidate(rounds[number - 1 : number])
 
-    def next_race(self, after_season: int) -> pl.DataFrame | None:
+    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
         """Return the entry list of the first race that has not run, in `after_season` or the next.
 
         Returns
         -------
-        polars.DataFrame or None
-            Schema `EntryList`; None where no such race has an entry list yet.
+        polars.DataFrame, NoNextRace or None
+            Schema `EntryList`. Where no such race has an entry list yet: the reason if the first of them is
+            at a track that is unknown or fits no archetype, else None.
         """
+        reason: NoNextRace | None = None
         for season in (after_season, after_season + 1):
             try:
                 rounds = self._rounds(season)
@@ -239,9 +252,11 @@ class NascarFeedSource:
             last_run = max((r.number for r in rounds if r.race.has_run), default=0)
             for scheduled in rounds[last_run:]:
                 entries = self._entries(scheduled)
-                if entries is not None:
+                if isinstance(entries, NoNextRace):
+                    reason = reason or entries
+                elif entries is not None:
                     return validate_frame(EntryList, entries, self._where(season))
-        return None
+        return reason
 
     def _leave_out(self, scheduled: _Round, rule: str, log: QuarantineLog) -> None:
         """Add a race that is left out to the log."""
@@ -259,16 +274,18 @@ class NascarFeedSource:
         except MissingDocumentError as error:
             raise MissingDocumentError(f"Season {season} is not in the feed: {error}") from error
         url = self._reader.url(path)
-        races = parse_document(RaceList, document, url).series_1
+        races = parse_document(RACE_LISTS[self.series], document, url).series_1
         if strangers := sorted({race.race_season for race in races} - {season}):
             raise SourceError(f"{url} must list season {season}; it lists {strangers}.")
         points = [race for race in races if race.race_type_id == POINTS_RACE]
         points.sort(key=lambda race: (not race.has_run, race.race_date.replace(tzinfo=None), race.race_id))
         if len({race.race_id for race in points}) < len(points):
             raise SourceError(f"{url} lists a race twice.")
+        number = SERIES.index(self.series) + 1
         followed = [*(race.has_run for race in points[1:]), False][: len(points)]
         return [
-            _Round(race, i, final) for i, (race, final) in enumerate(zip(points, followed, strict=True), 1)
+            _Round(race, i, final, number)
+            for i, (race, final) in enumerate(zip(points, followed, strict=True), 1)
         ]
 
     def _track(self, race: ScheduledRace) -> TrackConstraints:
@@ -350,15 +367,16 @@ class NascarFeedSource:
             return None, None
         return parse_laps(document, self._reader.url(path))
 
-    def _entries(self, scheduled: _Round) -> pl.DataFrame | None:
-        """Return the entry list of a race, None if there is none or the track fits no archetype."""
+    def _entries(self, scheduled: _Round) -> pl.DataFrame | NoNextRace | None:
+        """Return the entry list of a race, None if there is none, or why the race cannot be forecast."""
         path = scheduled.path("weekend-feed.json")
         try:
             track = self._track(scheduled.race)
             document = self._reader.read_json(path)
         except UnknownTrackError as error:
-            logger.warning("No forecast of %s: %s", scheduled.race.label, error)
-            return None
+            none = NoNextRace(f"No forecast of {scheduled.race.label}: {error}")
+            logger.warning("%s", none.why)
+            return none
         except MissingDocumentError:
             return None
         where = self._reader.url(path)

@@ -14,12 +14,12 @@ from typing import Any
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import SeasonData, SourceError, validate_frame
+from calibration_pipeline.sources.base import NoNextRace, SeasonData, SourceError, validate_frame
 from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
 from calibration_pipeline.sources.tables import frames
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
 from calibration_pipeline.sources.tables.reader import TableFile
-from calibration_pipeline.tracks import CompiledTracks
+from calibration_pipeline.tracks import CompiledTracks, Series
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class TablesSource:
         Table of laps, one row a car and lap, in the same forms.
     tracks : CompiledTracks
         Catalogue that gives the archetype and the usual laps of a race.
+    series : {"cup", "xfinity", "truck"}
+        Series of the races.
 
     Raises
     ------
@@ -70,8 +72,11 @@ class TablesSource:
 
     name = "tables"
 
-    def __init__(self, results_path: str, laps_path: str | None, tracks: CompiledTracks) -> None:
+    def __init__(
+        self, results_path: str, laps_path: str | None, tracks: CompiledTracks, *, series: Series = "cup"
+    ) -> None:
         self.tracks = tracks
+        self.series = series
         self._results_file = TableFile(results_path)
         self._laps_file = None if laps_path is None else TableFile(laps_path)
 
@@ -142,16 +147,18 @@ class TablesSource:
         """Refuse: nothing of this source is kept."""
         raise SourceError(f"Race {number} of {season} needs no refresh: tables are always read again.")
 
-    def next_race(self, after_season: int) -> pl.DataFrame | None:
+    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
         """Return the entry list of the first race that has not run, in `after_season` or the one after.
 
         A race that has not run is one whose cars all have no finish; most tables have none.
 
         Returns
         -------
-        polars.DataFrame or None
-            Schema `EntryList`; None where the table has no such race.
+        polars.DataFrame, NoNextRace or None
+            Schema `EntryList`; the reason if every such race is at a track that is unknown or fits no
+            archetype; None where the table has no such race.
         """
+        reason: NoNextRace | None = None
         for season in (after_season, after_season + 1):
             if season not in self._results.seasons():
                 continue
@@ -162,12 +169,14 @@ class TablesSource:
                 rows.filter(pl.col("race_order") > last_run), self.tracks, self._results_file.path, log
             )
             for line in races_left_out(log.frame()):
-                logger.warning("No forecast of %s", line)
+                none = NoNextRace(f"No forecast of {line}")
+                logger.warning("%s", none.why)
+                reason = reason or none
             if not upcoming.is_empty():
                 first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
                 cars = frames.entries(first, self._results_file.path)
                 return validate_frame(EntryList, cars, self._where(season))
-        return None
+        return reason
 
     def _finished(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:
         """Return the cars of the usable races; the others are added to `log`."""

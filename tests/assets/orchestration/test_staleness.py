@@ -24,7 +24,7 @@ from helpers.stored_runs import SMALL, copied, make
 ASSETS = ROOT / "assets"
 NAMES = {"fold_length": "fold_races", "season_list": "seasons", "feed_url": "source", "results": "source"}
 """Attributes of the settings → the names that assets declare."""
-NOT_IN_VALUES = {"store_path", "key_prefix"}
+NOT_IN_VALUES = {"store_path", "key_prefix", "series"}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,7 @@ def test_settings_of_later_assets_leave_seasons_and_features_up_to_date(
 
 def test_every_setting_has_assets_that_depend_on_it() -> None:
     found = dependents()
+    assert {"track_constraints", "race_results", "calibration_report"} <= set(found["tracks"])
     assert found["network"] == ["causal_network", *FORECAST, "calibration_report"]
     assert "fold_history" in found["fold_races"]
     assert set(found["events"]) == {"joint_event_validation", *FORECAST, "calibration_report"}

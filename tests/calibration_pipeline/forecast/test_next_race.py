@@ -40,7 +40,7 @@ from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.schemas.contracts import validate
-from calibration_pipeline.sources.base import SeasonData
+from calibration_pipeline.sources.base import NoNextRace, SeasonData
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
@@ -56,10 +56,10 @@ class Announces:
 
     name = "simulated"
 
-    def __init__(self, entries: pl.DataFrame | None) -> None:
+    def __init__(self, entries: pl.DataFrame | NoNextRace | None) -> None:
         self.entries = entries
 
-    def next_race(self, after_season: int) -> pl.DataFrame | None:  # noqa: ARG002
+    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:  # noqa: ARG002
         return self.entries
 
 
@@ -99,7 +99,9 @@ class World:
         self.results_before = {"2023": self.results["2023"], "2024": self.results["2024"].filter(first)}
         self.features_before = {"2023": self.features["2023"], "2024": self.features["2024"].filter(first)}
 
-    def forecast(self, entries: pl.DataFrame | None, fits: dict[str, xr.DataTree]) -> dict[str, dg.Output]:
+    def forecast(
+        self, entries: pl.DataFrame | NoNextRace | None, fits: dict[str, xr.DataTree]
+    ) -> dict[str, dg.Output]:
         """Make the assets of the next race from what was known before it."""
         settings = Settings(seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD)
         outputs = next_race(
@@ -193,6 +195,13 @@ def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
         assert validate(nothing[name].value, name).is_empty()
         assert "announces no race" in str(nothing[name].metadata["why"].value)
     assert forecast_notes(nothing["race_forecast"].value) == [NONE_ANNOUNCED]
+
+
+def test_a_race_that_the_source_cannot_place_is_named_in_the_note(world: World) -> None:
+    why = "No forecast of 2025 race 3 (Moon Oval): Track with name 'Moon Oval' is unknown."
+    nothing = world.forecast(NoNextRace(why), {KIND: world.fit_before})
+    assert nothing["race_forecast"].value.sizes["race"] == 0
+    assert forecast_notes(nothing["race_forecast"].value) == [why]
 
 
 def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(

@@ -17,12 +17,12 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
-from calibration_pipeline.sources.base import MissingDocumentError
+from calibration_pipeline.sources.base import MissingDocumentError, NoNextRace
 from calibration_pipeline.sources.nascar_feed.source import COUNTS, NascarFeedSource
 from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.web import WebLimits
-from calibration_pipeline.tracks import compile_constraints
+from calibration_pipeline.tracks import Series, compile_constraints
 from helpers.example_feed import LAPS, lap_times, result, scheduled, weekend
 from helpers.feed_layout import write_feed
 from helpers.paths import REAL_DATA
@@ -355,6 +355,37 @@ def test_next_race_is_the_first_with_an_entry_list(tmp_path: Path) -> None:
         (202202, "5", None),
         (202202, "6", None),
     ]
+
+
+def test_a_next_race_at_an_unknown_track_is_named_with_what_to_do(tmp_path: Path) -> None:
+    moon = scheduled(21, 1, race_season=2022, average_speed=0, track_id=999, track_name="Moon Oval")
+    source = NascarFeedSource(
+        str(write(tmp_path, {"2022/race_list_basic.json": {"series_1": [moon]}})), TRACKS
+    )
+    reason = source.next_race(2021)
+    assert isinstance(reason, NoNextRace)
+    assert reason.why.startswith("No forecast of 2022 race 21 (")
+    assert "'Moon Oval'" in reason.why
+    assert "--tracks tracks.toml" in reason.why
+
+
+@pytest.mark.parametrize(("series", "number"), [("xfinity", 2), ("truck", 3)])
+def test_races_of_a_series_are_read_from_its_own_list_and_folder(
+    tmp_path: Path, series: Series, number: int
+) -> None:
+    documents = season_documents()
+    expected = load(tmp_path / "cup", documents)
+    races = documents.pop("2021/race_list_basic.json")["series_1"]
+    moved = {path.replace("2021/1/", f"2021/{number}/"): value for path, value in documents.items()}
+    moved["2021/race_list_basic.json"] = {"series_1": [], f"series_{number}": races}
+    source = NascarFeedSource(str(write(tmp_path / series, moved)), TRACKS, series=series)
+    data = source.load_season(2021)
+    assert_frame_equal(data.race_results, expected.race_results)
+    assert_frame_equal(data.lap_telemetry, expected.lap_telemetry)
+    del moved["2021/race_list_basic.json"][f"series_{number}"]
+    write(tmp_path / series, moved)
+    with pytest.raises(SourceError, match=f"series_{number}: Field required"):
+        source.finished_races(2021)
 
 
 class FlakyHandler(SimpleHTTPRequestHandler):

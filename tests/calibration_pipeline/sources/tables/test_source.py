@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
+from calibration_pipeline.sources.base import NoNextRace
 from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables import reader as tables_reader
@@ -474,6 +475,16 @@ def test_a_wrong_entry_list_is_refused(tmp_path: Path, start: list[int | None], 
     source = TablesSource(write(tmp_path, pl.concat([MINIMAL, coming])), None, TRACKS)
     with pytest.raises(SourceError, match=message):
         source.next_race(2022)
+
+
+def test_a_next_race_at_an_unknown_track_is_named_with_what_to_do(tmp_path: Path) -> None:
+    coming = pl.DataFrame(field(4)).with_columns(
+        pl.lit(None, pl.Int64).alias("finish_position"), track=pl.lit("Moon Oval")
+    )
+    reason = TablesSource(write(tmp_path, pl.concat([MINIMAL, coming])), None, TRACKS).next_race(2022)
+    assert isinstance(reason, NoNextRace)
+    assert "'Moon Oval'" in reason.why
+    assert "--tracks tracks.toml" in reason.why
 
 
 def test_the_next_race_may_be_the_first_of_the_next_season(tmp_path: Path) -> None:
