@@ -5,6 +5,7 @@ from typing import Any
 
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source, SourceError
+from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables.source import TablesSource
@@ -25,7 +26,13 @@ def build_source(settings: Settings) -> Source:
             settings.feed_url, tracks, cache_dir=project_folder() / FEED_CACHE, series=settings.series
         )
     if settings.source == "tables":
-        return TablesSource(str(settings.results), settings.laps, tracks, series=settings.series)
+        return TablesSource(
+            str(settings.results),
+            settings.laps,
+            tracks,
+            series=settings.series,
+            nicknames=read_nicknames(settings.nicknames),
+        )
     return SimulatedSource(settings.season_list, tracks, seed=settings.seed)
 
 

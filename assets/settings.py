@@ -19,11 +19,12 @@ from upath import UPath
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
 from calibration_pipeline.seasons import Seasons, parse_seasons, span
+from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.tracks import Series, load_tracks
 
 ENV_PREFIX = "CALIBRATION_"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
-ADDRESSES = ("feed_url", "results", "laps", "tracks", "ensembles", "events")
+ADDRESSES = ("feed_url", "results", "laps", "tracks", "nicknames", "ensembles", "events")
 """The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
@@ -78,6 +79,12 @@ class Settings(BaseSettings):
         default=None,
         min_length=1,
         description="path or address of your own tracks, TOML with tables [[track]], added to the catalogue",
+    )
+    nicknames: str | None = Field(
+        default=None,
+        min_length=1,
+        description="path or address of other spellings of drivers' names, TOML with [given_names] and "
+        "[drivers], for tables and scenarios",
     )
     network: Literal["full", "ordinary", "no_incidents", "ordinary_no_incidents"] = Field(
         default="full",
@@ -169,7 +176,7 @@ class Settings(BaseSettings):
             parse_seasons(value, datetime.date.today().year)
         return value
 
-    @field_validator("results", "laps", "tracks", "ensembles", "events")
+    @field_validator("results", "laps", "tracks", "nicknames", "ensembles", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         if value is None or "://" in value:
@@ -201,6 +208,12 @@ class Settings(BaseSettings):
     @classmethod
     def _check_tracks(cls, value: str | None) -> str | None:
         load_tracks(address=value)
+        return value
+
+    @field_validator("nicknames")
+    @classmethod
+    def _check_nicknames(cls, value: str | None) -> str | None:
+        read_nicknames(value)
         return value
 
     @field_validator("results")

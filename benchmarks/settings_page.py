@@ -32,6 +32,18 @@ TAIL = """
 `DAGSTER_HOME` is the folder of Dagster's records: `.dagster_home/` in the project's folder by default.
 Its folder `compiled/` holds JAX's compiled programs; `JAX_COMPILATION_CACHE_DIR` names another folder.
 """
+SHOWN = (
+    "seed",
+    "scenarios",
+    "network",
+    "fold_races",
+    "tracks",
+    "events",
+    "ensembles",
+    "nicknames",
+    "seasons",
+)
+"""The settings whose dependent assets the page lists."""
 
 
 def settings_page() -> str:
@@ -57,7 +69,17 @@ def dependents() -> dict[str, list[str]]:
     stands_for = {"seed": {"seed", "source"}}
     return {
         name: [asset for asset, names in declared.items() if stands_for.get(name, {name}) & set(names)]
-        for name in ("seed", "scenarios", "network", "fold_races", "tracks", "events", "ensembles", "seasons")
+        for name in (
+            "seed",
+            "scenarios",
+            "network",
+            "fold_races",
+            "tracks",
+            "events",
+            "ensembles",
+            "nicknames",
+            "seasons",
+        )
     }
 
 

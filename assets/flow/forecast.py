@@ -13,6 +13,7 @@ import xarray as xr
 from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.sources.base import Source
+from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import by_archetype
 from ..settings import Settings
@@ -26,7 +27,7 @@ TABLES = {
     "forecast_scenarios": "The calibrated scenarios of the next race in long form, for an optimizer.",
 }
 SHOWN_ROWS = 45
-SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles", "events")
+SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles", "nicknames", "events")
 
 
 @dg.multi_asset(
@@ -73,7 +74,14 @@ def next_race(
         by_archetype(calibration_posterior),
     )
     structure, folds = VARIANTS[settings.network], settings.fold_length
-    method = Method(settings.scenarios, folds, settings.seed, structure, settings.ensembles)
+    method = Method(
+        settings.scenarios,
+        folds,
+        settings.seed,
+        structure,
+        settings.ensembles,
+        read_nicknames(settings.nicknames),
+    )
     made = forecast_next_race(source.next_race(int(last)), known, method, judged_events(settings.events))
     forecast, chances = made.ensemble, made.chances
     facts: dict[str, Any] = {

@@ -8,6 +8,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import ALL_SEASONS, earlier_and_own_seasons
 from ..settings import Settings
@@ -94,7 +95,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
     code_version="2",
-    metadata=depends_on("scenarios", "seed", "fold_races", "ensembles"),
+    metadata=depends_on("scenarios", "seed", "fold_races", "ensembles", "nicknames"),
 )
 def scenario_ensemble(
     settings: dg.ResourceParam[Settings], driver_features: pl.DataFrame, causal_network: xr.Dataset
@@ -107,7 +108,8 @@ def scenario_ensemble(
 
     folds = settings.fold_length
     if settings.ensembles:
-        ensemble, left_out = read_ensemble(settings.ensembles, driver_features, folds)
+        nicknames = read_nicknames(settings.nicknames)
+        ensemble, left_out = read_ensemble(settings.ensembles, driver_features, folds, nicknames)
     else:
         ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
         left_out = []

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.tracks import load_tracks
 
 from ..settings import Settings
@@ -45,6 +46,7 @@ def setting_values(settings: Settings) -> dict[str, Any]:
         "network": settings.network,
         "fold_races": settings.fold_length or "a season",
         "ensembles": without_credentials(settings.ensembles or ""),
+        "nicknames": read_nicknames(settings.nicknames).content_hash if settings.ensembles else "",
         "events": [str(event) for event in judged_events(settings.events)],
     }
 
@@ -52,8 +54,13 @@ def setting_values(settings: Settings) -> dict[str, Any]:
 def _source_values(settings: Settings) -> dict[str, Any]:
     if settings.source == "simulated":
         return {"seed": settings.seed, "first_season": settings.season_list[0]}
-    names = ("feed_url",) if settings.source == "nascar_feed" else ("results", "laps")
-    return {name: without_credentials(getattr(settings, name) or "") for name in names}
+    if settings.source == "nascar_feed":
+        return {"feed_url": without_credentials(settings.feed_url)}
+    return {
+        "results": without_credentials(settings.results or ""),
+        "laps": without_credentials(settings.laps or ""),
+        "nicknames": read_nicknames(settings.nicknames).content_hash,
+    }
 
 
 def provenance(settings: Settings) -> dict[str, str]:

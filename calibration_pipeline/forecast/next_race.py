@@ -32,6 +32,7 @@ from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.network.structure import FULL, Structure
 from calibration_pipeline.schemas.forecasts import ForecastChances, ForecastEvents, ForecastScenarios
 from calibration_pipeline.sources.base import NoNextRace
+from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.telemetry import build_driver_features
 
 GRIDS = 20
@@ -69,6 +70,7 @@ class Method(NamedTuple):
     seed: int
     structure: Structure = FULL
     ensembles: str | None = None
+    nicknames: Nicknames | None = None
 
 
 class NextRace(NamedTuple):
@@ -139,7 +141,9 @@ def forecast_next_race(
     posterior = None if fit is None else next_race_posterior(fit, next_race.fold, season)
     n_scenarios = method.n_scenarios
     if method.ensembles:
-        own = read_ensemble(method.ensembles, next_race.features, method.fold_races).ensemble
+        own = read_ensemble(
+            method.ensembles, next_race.features, method.fold_races, method.nicknames
+        ).ensemble
         if own.sizes["race"] == 0:
             return _no_forecast(own, f"The next race, {race_id}, is not in the user's own ensemble.")
         n_scenarios = own.sizes["scenario"]

@@ -21,7 +21,7 @@ from upath import UPath
 
 from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
-from calibration_pipeline.sources.names import DriverMatches, match_drivers
+from calibration_pipeline.sources.names import DriverMatches, Nicknames, match_drivers
 
 CAR_OUTCOMES = ("finish_position", "running", "laps_completed", "laps_led", "fastest_laps")
 RACE_OUTCOMES = ("race_laps", "green_laps", "n_cautions")
@@ -73,7 +73,9 @@ class EnsembleFile(Protocol):
     outcomes: tuple[str, ...]
     races: pl.DataFrame
 
-    def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
+    def read(
+        self, race: Mapping[str, Any], cars: Sequence[str], where: str, nicknames: Nicknames | None = None
+    ) -> RaceScenarios:
         """Return the scenarios of one race.
 
         Parameters
@@ -84,6 +86,8 @@ class EnsembleFile(Protocol):
             Labels of the cars entered.
         where : str
             Names file and race in messages.
+        nicknames : Nicknames, optional
+            Table of other spellings of drivers' names; that of the package if None.
 
         Raises
         ------
@@ -172,7 +176,13 @@ def _check_integers(name: str, is_integer: bool, dtype: object, path: str) -> No
         )
 
 
-def match_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str) -> dict[str, str]:
+def match_cars(
+    found: Sequence[str],
+    cars: Sequence[str],
+    label: str,
+    where: str,
+    nicknames: Nicknames | None = None,
+) -> dict[str, str]:
     """Match the cars of a race to those entered: names as `sources.names` does, car numbers exactly.
 
     Parameters
@@ -185,6 +195,8 @@ def match_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str
         A key of `CAR_LABELS`.
     where : str
         Names file and race in messages.
+    nicknames : Nicknames, optional
+        Table of other spellings of drivers' names; that of the package if None.
 
     Returns
     -------
@@ -200,7 +212,7 @@ def match_cars(found: Sequence[str], cars: Sequence[str], label: str, where: str
         exact = {car: car for car in found if car in set(cars)}
         matched = DriverMatches(exact, dict.fromkeys(car for car in found if car not in exact))
     else:
-        matched = match_drivers(found, cars)
+        matched = match_drivers(found, cars, nicknames)
     lost = sorted(set(cars) - set(matched.matches.values()))
     twice = sorted(car for car, n in Counter(found).items() if n > 1)
     unknown = [
@@ -273,7 +285,9 @@ class _NetCDFFile:
             n_values=pl.lit(sizes["scenario"] * sizes["driver"]), index=pl.int_range(pl.len())
         )
 
-    def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
+    def read(
+        self, race: Mapping[str, Any], cars: Sequence[str], where: str, nicknames: Nicknames | None = None
+    ) -> RaceScenarios:
         with _named(self.address, f"{where}: it cannot be read as NetCDF 4"):
             scenarios = self.dataset[[*self.outcomes, self.car_label]].isel(race=race["index"]).load()
             labels = _text(scenarios[self.car_label].values)
@@ -285,7 +299,7 @@ class _NetCDFFile:
             )
         slots_taken = np.flatnonzero(taken).tolist()
         found = [labels[slot] for slot in slots_taken]
-        matches = match_cars(found, cars, self.car_label, where)
+        matches = match_cars(found, cars, self.car_label, where, nicknames)
         slot_of = {matches[label]: slot for label, slot in zip(found, slots_taken, strict=True)}
         slots = [slot_of[car] for car in cars]
         outcomes = {
@@ -343,7 +357,9 @@ class _ParquetFile:
                 f"Ensemble {self.path} must have at most {MAX_RACES:,} races; it has {self.races.height:,}."
             )
 
-    def read(self, race: Mapping[str, Any], cars: Sequence[str], where: str) -> RaceScenarios:
+    def read(
+        self, race: Mapping[str, Any], cars: Sequence[str], where: str, nicknames: Nicknames | None = None
+    ) -> RaceScenarios:
         wanted = [pl.col(name) == race[name] for name in self.key]
         with _named(self.address, f"{where}: it cannot be read as Parquet"):
             frame = (
@@ -357,7 +373,7 @@ class _ParquetFile:
             )
         if nulls := [name for name in frame.columns if frame[name].null_count()]:
             raise EnsembleError(f"{where}: {', '.join(nulls)} must be known; there are nulls.")
-        matches = match_cars(frame["car"].unique().to_list(), cars, self.car_label, where)
+        matches = match_cars(frame["car"].unique().to_list(), cars, self.car_label, where, nicknames)
         frame = frame.with_columns(pl.col("car").replace(matches))
         per_scenario = frame.group_by("scenario").agg(rows=pl.len(), cars=pl.col("car").n_unique())
         broken = per_scenario.filter((pl.col("rows") != len(cars)) | (pl.col("cars") != len(cars)))

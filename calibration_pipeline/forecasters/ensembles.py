@@ -33,6 +33,7 @@ from calibration_pipeline.scenarios.log_strengths import (
     running_order,
 )
 from calibration_pipeline.scenarios.races import race_coordinates
+from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.stats.ranking import is_permutation, missing_positions
 
 MIN_SCENARIOS = 100
@@ -61,7 +62,10 @@ class UserEnsemble(NamedTuple):
 
 
 def read_ensemble(
-    path: str | os.PathLike[str], entries: pl.DataFrame, fold_races: int | None
+    path: str | os.PathLike[str],
+    entries: pl.DataFrame,
+    fold_races: int | None,
+    nicknames: Nicknames | None = None,
 ) -> UserEnsemble:
     """Read a user's scenarios of the races of an entry list.
 
@@ -74,6 +78,8 @@ def read_ensemble(
         `DriverFeatures` (or `EntryList` with a grid) of the requested races; may be empty.
     fold_races : int or None
         Races in a fold, None for a season.
+    nicknames : Nicknames, optional
+        Table of other spellings of drivers' names; that of the package if None.
 
     Returns
     -------
@@ -104,7 +110,7 @@ def read_ensemble(
                     f"{where}: scenarios times cars must be at most {MAX_RACE_VALUES:,}; got "
                     f"{row['n_values']:,}."
                 )
-            race = file.read(row, cars, where)
+            race = file.read(row, cars, where, nicknames)
             check_race(race, where)
             if r == 0:
                 arrays = _allocate(outcomes, len(found), len(race.scenario), width)

@@ -6,6 +6,8 @@ drivers of one race share a key, `driver_keys` and `match_drivers` compare the f
 """
 
 import difflib
+import hashlib
+import json
 import re
 import tomllib
 import unicodedata
@@ -66,6 +68,12 @@ class Nicknames:
 
     given_names: Mapping[str, str]
     drivers: Mapping[str, str]
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the table, hexadecimal; the same in every process."""
+        content = json.dumps([self.given_names, self.drivers], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,38 @@ def driver_keys(names: pl.Series, races: pl.Series, nicknames: Nicknames | None 
     )
     shared = pl.col("full").n_unique().over("race", "key") > 1
     return keyed.select(pl.when(shared).then("full").otherwise("key").alias(names.name)).to_series()
+
+
+def lap_driver_keys(laps: pl.DataFrame, cars: pl.DataFrame, nicknames: Nicknames | None = None) -> pl.Series:
+    """Return the `driver_key` of the car that each row of laps belongs to, matched within its race.
+
+    Parameters
+    ----------
+    laps : polars.DataFrame
+        round and driver of one season.
+    cars : polars.DataFrame
+        round, driver and driver_key of the cars that raced.
+    nicknames : Nicknames, optional
+        The table of the package if None.
+
+    Returns
+    -------
+    polars.Series of String, shape (row of laps,)
+        Null where no car of the race matches.
+    """
+    keys = ["round", "driver"]
+    names = laps.select(keys).drop_nulls().unique()
+    found: list[tuple[int, str, str]] = []
+    for (number,), race in names.partition_by("round", as_dict=True).items():
+        key_of = dict(cars.filter(round=number).select("driver", "driver_key").iter_rows())
+        # A car's rows may differ in the marks of its driver.
+        name_of = {full_key(name): name for name in race["driver"].sort()}
+        matches = match_drivers(name_of.values(), key_of, nicknames).matches
+        cars_of = ((name, matches.get(name_of[full_key(name)])) for name in race["driver"])
+        found += [(number, name, key_of[car]) for name, car in cars_of if car is not None]
+    schema = {"round": pl.Int64, "driver": pl.String, "driver_key": pl.String}
+    matched = pl.DataFrame(found, schema=schema, orient="row")
+    return laps.select(keys).join(matched, on=keys, how="left", maintain_order="left")["driver_key"]
 
 
 def match_drivers(

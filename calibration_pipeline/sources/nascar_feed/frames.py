@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from calibration_pipeline.sources.base import NAME_MARKS, SourceError
+from calibration_pipeline.sources.names import driver_keys
 from calibration_pipeline.sources.nascar_feed.documents import Entry, FinishedRace, Result
 from calibration_pipeline.stats.ranking import missing_positions
 
@@ -94,15 +95,15 @@ def _columns(entries: Sequence[Entry], schema: dict[str, type[pl.DataType]]) -> 
 
 
 def _named(cars: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Clean names and add driver_id: the feed's id, else `name:` and the driver's name."""
+    """Clean names and add driver_id: the feed's id, else `name:` and the key of the name."""
     text = pl.col("driver_fullname").str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ")
     name = text.str.strip_chars()
-    slug = name.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "-").str.strip_chars("-")
+    key = driver_keys(cars["driver_fullname"], pl.repeat(0, cars.height, eager=True))
     known = pl.when(pl.col("driver_id") > 0).then(pl.col("driver_id"))
     named = cars.with_columns(
         feed_driver_id=known,
         driver=name.fill_null(""),
-        driver_id=pl.coalesce(known.cast(pl.String), "name:" + slug),
+        driver_id=pl.coalesce(known.cast(pl.String), pl.lit("name:") + key),
         car_number=pl.col("car_number").str.strip_chars(),
         team=_text_or_null("team_name"),
         make=_text_or_null("car_make"),

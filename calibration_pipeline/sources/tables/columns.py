@@ -209,20 +209,6 @@ def plain_name(name: pl.Expr) -> pl.Expr:
     return name.str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def slug(name: pl.Expr) -> pl.Expr:
-    """Return letters and digits of a name in lower case, accents removed, joined by hyphens.
-
-    Examples
-    --------
-    >>> pl.Series(["Daniel Suárez", "Dale Earnhardt, Jr."]).to_frame("driver").select(
-    ...     slug(pl.col("driver"))
-    ... ).to_series().to_list()
-    ['daniel-suarez', 'dale-earnhardt-jr']
-    """
-    plain = name.str.normalize("NFKD").str.replace_all(r"\p{M}", "").str.to_lowercase()
-    return plain.str.replace_all(r"[^\p{L}\p{N}]+", "-").str.strip_chars("-")
-
-
 def _recognise(wanted: Mapping[str, Column], found: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Return which names each column may have in a table with these columns."""
     ours = {name: OUR_NAMES.get(name, (name,)) for name in wanted}

@@ -12,8 +12,9 @@ import polars as pl
 from calibration_pipeline.schemas.frames import FLAGS
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
+from calibration_pipeline.sources.names import Nicknames, driver_keys, lap_driver_keys
 from calibration_pipeline.sources.quarantine import QuarantineLog
-from calibration_pipeline.sources.tables.columns import plain_name, slug
+from calibration_pipeline.sources.tables.columns import plain_name
 from calibration_pipeline.stats.ranking import missing_positions
 from calibration_pipeline.tracks import CompiledTracks, UnknownTrackError
 
@@ -38,18 +39,20 @@ RUNNING_SHARE = 0.9
 UNKNOWN_STATUS = "unknown"
 
 
-def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.DataFrame:
+def number_races(
+    rows: pl.DataFrame, where: str, counts: Counter[str], nicknames: Nicknames | None = None
+) -> pl.DataFrame:
     """Add the keys of race and driver to each row.
 
     Rows that are equal in every column count once. Without rounds, a season's races are numbered by date.
-    Without driver ids, the name identifies a driver: case, accents and punctuation do not matter. A grid
+    Without driver ids, the name identifies a driver, as `sources.names` does. A grid
     position of 0 counts as not set.
 
     Returns
     -------
     polars.DataFrame
         The rows with round, race_id and race_order (both 100 * season + round), driver_id, driver_key (the
-        name's `slug`), and columns of the race filled in all its rows.
+        name's key), and columns of the race filled in all its rows.
 
     Raises
     ------
@@ -73,14 +76,15 @@ def number_races(rows: pl.DataFrame, where: str, counts: Counter[str]) -> pl.Dat
             )
     order = 100 * pl.col("season") + pl.col("round")
     name = plain_name(pl.col("driver"))
+    key = driver_keys(once["driver"], once.select(order).to_series(), nicknames)
     start = pl.col("start_position")
     return once.with_columns(
         *(pl.col(column).drop_nulls().first().over("round") for column in RACE_COLUMNS),
         race_id=order,
         race_order=order,
         driver=name,
-        driver_key=slug(name),
-        driver_id=pl.coalesce("driver_id", slug(name)),
+        driver_key=key,
+        driver_id=pl.coalesce("driver_id", key),
         start_position=pl.when(start > 0).then(start),
     )
 
@@ -204,7 +208,11 @@ def complete(cars: pl.DataFrame, counts: Counter[str]) -> pl.DataFrame:
 
 
 def add_laps(
-    cars: pl.DataFrame, laps: pl.DataFrame, where: str, counts: Counter[str]
+    cars: pl.DataFrame,
+    laps: pl.DataFrame,
+    where: str,
+    counts: Counter[str],
+    nicknames: Nicknames | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Join laps to the cars that drove them, and fill missing results from the laps.
 
@@ -223,7 +231,9 @@ def add_laps(
     SourceError
         If a lap has no driver or number, or a flag is not one of `FLAGS`.
     """
-    laps = laps.with_columns(pl.col("flag").str.to_lowercase(), driver_key=slug(plain_name(pl.col("driver"))))
+    laps = laps.with_columns(
+        pl.col("flag").str.to_lowercase(), driver_key=lap_driver_keys(laps, cars, nicknames)
+    )
     for column in ("round", "driver", "lap"):
         _refuse_empty(laps, column, where)
     if strange := sorted(set(laps["flag"].drop_nulls()) - set(FLAGS)):

@@ -15,6 +15,7 @@ import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import NoNextRace, SeasonData, SourceError, validate_frame
+from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
 from calibration_pipeline.sources.tables import frames
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
@@ -63,6 +64,8 @@ class TablesSource:
         Catalogue that gives the archetype and the usual laps of a race.
     series : {"cup", "xfinity", "truck"}
         Series of the races.
+    nicknames : Nicknames, optional
+        Table of other spellings of drivers' names; that of the package if None.
 
     Raises
     ------
@@ -73,10 +76,17 @@ class TablesSource:
     name = "tables"
 
     def __init__(
-        self, results_path: str, laps_path: str | None, tracks: CompiledTracks, *, series: Series = "cup"
+        self,
+        results_path: str,
+        laps_path: str | None,
+        tracks: CompiledTracks,
+        *,
+        series: Series = "cup",
+        nicknames: Nicknames | None = None,
     ) -> None:
         self.tracks = tracks
         self.series = series
+        self.nicknames = nicknames
         self._results_file = TableFile(results_path)
         self._laps_file = None if laps_path is None else TableFile(laps_path)
 
@@ -109,7 +119,7 @@ class TablesSource:
         telemetry = LapTelemetry.empty()
         if self._laps is not None and self._laps_file is not None and not results.is_empty():
             laps = self._laps.read(season)
-            results, telemetry = frames.add_laps(results, laps, self._laps_file.path, counts)
+            results, telemetry = frames.add_laps(results, laps, self._laps_file.path, counts, self.nicknames)
         quarantine = log.frame()
         lines = races_left_out(quarantine)
         for line in lines:
@@ -209,7 +219,7 @@ class TablesSource:
         if rows.is_empty():
             known = ", ".join(map(str, self._results.seasons())) or "none"
             raise SourceError(f"Season {season} is not in {where}; it has {known}.")
-        return frames.number_races(rows, where, counts)
+        return frames.number_races(rows, where, counts, self.nicknames)
 
 
 def _label(race: Mapping[str, Any]) -> str:
