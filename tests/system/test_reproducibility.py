@@ -61,7 +61,8 @@ def test_arrays_record_settings_and_versions_and_not_time_or_place(tmp_path: Pat
         tmp_path / "1" / "store" / "simulated" / "cup" / "simulated_truth" / "2025.nc"
     ) as file:
         recorded = {name: file.attrs[name] for name in STAMP}
-    settings = {"fold_races": None, "network": "full", "scenarios": 2000, "seed": 42, "source": "simulated"}
+    settings = {"fold_races": None, "network": "full", "scenarios": 2000, "seed": 42}
+    settings |= {"series": "cup", "source": "simulated"}
     assert json.loads(recorded.pop("settings")) == settings
     assert recorded == {
         "project_version": version("calibration-pipeline"),
