@@ -19,8 +19,6 @@ from upath import UPath
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
 from calibration_pipeline.seasons import Seasons, parse_seasons, span
-from calibration_pipeline.sources.names import read_nicknames
-from calibration_pipeline.tracks import Series, load_tracks
 
 ENV_PREFIX = "CALIBRATION_"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
@@ -54,7 +52,7 @@ class Settings(BaseSettings):
     source: Literal["simulated", "nascar_feed", "tables"] = Field(
         default="simulated", description="simulated, nascar_feed or tables"
     )
-    series: Series = Field(
+    series: Literal["cup", "xfinity", "truck"] = Field(
         default="cup", description="cup, xfinity or truck; simulated seasons are of the Cup alone"
     )
     feed_url: str = Field(
@@ -207,13 +205,19 @@ class Settings(BaseSettings):
     @field_validator("tracks")
     @classmethod
     def _check_tracks(cls, value: str | None) -> str | None:
-        load_tracks(address=value)
+        if value is not None:
+            from calibration_pipeline.tracks import load_tracks  # it loads polars, which --help does without
+
+            load_tracks(address=value)
         return value
 
     @field_validator("nicknames")
     @classmethod
     def _check_nicknames(cls, value: str | None) -> str | None:
-        read_nicknames(value)
+        if value is not None:
+            from calibration_pipeline.sources.names import read_nicknames
+
+            read_nicknames(value)
         return value
 
     @field_validator("results")

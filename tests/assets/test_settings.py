@@ -13,6 +13,7 @@ from assets.storage.provenance import setting_values
 from benchmarks.settings_page import settings_page
 from calibration_pipeline.scenarios.network.structure import VARIANTS
 from calibration_pipeline.seasons import Seasons, parse_seasons, span
+from calibration_pipeline.tracks import SERIES
 from helpers.paths import ROOT
 
 
@@ -216,6 +217,22 @@ def test_list_and_range_mean_the_same(first: int, length: int) -> None:
 def test_any_seasons_are_read_as_they_are_written(years: set[int]) -> None:
     listed = tuple(sorted(years))
     assert parse_seasons(span(listed), 2026) == Seasons(listed, is_open=False)
+
+
+def test_every_series_of_the_catalogue_can_be_set() -> None:
+    assert get_args(Settings.model_fields["series"].annotation) == SERIES
+
+
+def test_spellings_of_a_file_are_checked(project: Path) -> None:
+    path = project / "names.toml"
+    path.write_text("[drivers]\n'Ann Other' = 1\n")
+    expected = r"CALIBRATION_NICKNAMES .*\[drivers\] Ann Other: it must be a list of names; got 1"
+    with pytest.raises(SettingsError, match=expected):
+        load_settings({"nicknames": str(path)})
+    path.write_text("[drivers]\n'Ann Other' = ['Anna Other']\n")
+    mine = {"nicknames": str(path), "source": "tables", "results": "a.csv", "seasons": "2022"}
+    values, plain = (setting_values(load_settings(options)) for options in (mine, mine | {"nicknames": None}))
+    assert values["source"] != plain["source"]
 
 
 def test_every_variant_of_the_network_can_be_set_and_no_other():
