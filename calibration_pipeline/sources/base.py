@@ -15,7 +15,11 @@ class SourceError(ValueError):
     """Error of a source that cannot return the requested data; one line names data, address and reason."""
 
 
-class MissingDocumentError(SourceError):
+class DefectError(SourceError):
+    """Error of data that cannot be used, such as a damaged document: what it is about is left out."""
+
+
+class MissingDocumentError(DefectError):
     """Error of a document that a source does not have."""
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 from fsspec.asyn import get_loop, sync
 
 from calibration_pipeline.io.addresses import safe_cause, without_credentials
-from calibration_pipeline.sources.base import MissingDocumentError, SourceError
+from calibration_pipeline.sources.base import DefectError, MissingDocumentError, SourceError
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -276,9 +276,9 @@ def import_aiohttp() -> ModuleType:
     return aiohttp
 
 
-def too_large(url: str, most: int) -> SourceError:
+def too_large(url: str, most: int) -> DefectError:
     """Return the error for a document of more than `most` bytes."""
-    return SourceError(
+    return DefectError(
         f"{without_credentials(url)} is too large: a document must have at most {most:,} bytes, decompressed."
     )
 

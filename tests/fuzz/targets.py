@@ -22,13 +22,13 @@ from assets.settings import ENV_PREFIX, Settings, SettingsError, load_settings
 from calibration_pipeline.events.text import parse_event, parse_events
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.nascar_feed.documents import (
-    AnyWeekend,
-    EntryWeekend,
-    FinishedWeekend,
-    RaceList,
-    parse_document,
-    parse_laps,
+    Result,
+    ScheduledRace,
+    race_of,
+    races_of,
+    read_leniently,
 )
+from calibration_pipeline.sources.nascar_feed.laps import parse_laps
 from calibration_pipeline.sources.nascar_feed.reader import _parse
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.tables.source import TablesSource
@@ -124,9 +124,12 @@ def feed_text(data: bytes) -> None:
         document = _parse(data, "the document")
     except SourceError:
         return
-    for model in (RaceList, FinishedWeekend, EntryWeekend, AnyWeekend):
-        with contextlib.suppress(SourceError):
-            parse_document(model, document, "the document")
+    for model in (ScheduledRace, Result):
+        read_leniently(model, document)
+    with contextlib.suppress(SourceError):
+        races_of(document, "cup", "the document")
+    with contextlib.suppress(SourceError):
+        race_of(document, "the document")
     with contextlib.suppress(SourceError):
         parse_laps(document, "the document")
 

@@ -27,7 +27,7 @@ RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
 FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
 SEASON = 2022
 FEED_SEASON = 2021
-FEED_RACES = 8
+FEED_RACES = 8  # of which the seventh is on dirt
 LESS = {"suppress_health_check": list(HealthCheck), "deadline": None, "derandomize": True}
 TRACKS = compile_constraints()
 
@@ -240,6 +240,11 @@ def in_lap(**values: Any) -> Callable[[Document, int], None]:
     return change
 
 
+def lap_time_as_text(document: Document, k: int) -> None:
+    laps = document["laps"][k % len(document["laps"])]["Laps"]
+    laps[len(laps) // 2]["LapTime"] = str(laps[len(laps) // 2]["LapTime"])
+
+
 def laps_cut(document: Document, _k: int) -> None:
     for car in document["laps"]:
         car["Laps"] = car["Laps"][: len(car["Laps"]) // 2]
@@ -278,7 +283,7 @@ FEED_DEFECTS: dict[str, tuple[str, Callable[[Document, int], None] | bytes | Non
     "laps too short": (LAPS, laps_cut),
     "a lap without number": (LAPS, in_lap(Lap=None)),
     "a negative lap time": (LAPS, in_lap(LapTime=-4.0)),
-    "a lap time as text": (LAPS, in_lap(LapTime="41.2")),
+    "a lap time as text": (LAPS, lap_time_as_text),
     "a position 0": (LAPS, in_lap(RunningPos=0)),
 }
 
@@ -321,7 +326,7 @@ def check_feed(folder: Path, kind: str, number: int, k: int) -> None:
         path.write_bytes(good)
 
 
-feeds = given(st.sampled_from(sorted(FEED_DEFECTS)), st.integers(1, FEED_RACES - 1), st.integers(0, 35))
+feeds = given(st.sampled_from(sorted(FEED_DEFECTS)), st.integers(1, 6), st.integers(0, 35))
 
 
 @pytest.mark.slow

@@ -1,14 +1,20 @@
-"""Frames of the feed's entries and results: cleaned, checked and counted."""
+"""Frames of the feed's entries and results: the rows of a document, cleaned, with their defects named.
+
+A value that nothing important needs is nulled, one that the others determine is corrected, and a row that is
+no car is left out. `DefectError` means that the race cannot be used.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
-from calibration_pipeline.sources.base import NAME_MARKS, SourceError
+from calibration_pipeline.sources.base import NAME_MARKS, DefectError
 from calibration_pipeline.sources.names import driver_keys
-from calibration_pipeline.sources.nascar_feed.documents import Entry, FinishedRace, Result
-from calibration_pipeline.stats.ranking import missing_positions
+from calibration_pipeline.sources.nascar_feed.documents import Entry, Race, Result, read_leniently
+from calibration_pipeline.sources.quarantine import DID_NOT_START
 
 ENTRY_COLUMNS = {
     "car_number": pl.String,
@@ -24,104 +30,233 @@ RESULT_COLUMNS = ENTRY_COLUMNS | {
     "laps_led": pl.Int64,
     "finishing_status": pl.String,
 }
+RUNNING_SHARE = 0.9
+"""Without a status, a car counts as running from this share of the race's laps on."""
+MOST_GIVEN_STARTS = 0.1
+"""Largest share of a field whose grid positions are given from the free ones."""
+SET_GRID = 0.5
+"""Share of the entries with a grid position from which on the others did not qualify."""
+
+type Note = Callable[..., None]
+"""`QuarantineLog.add` for one race: entity, consequence, rule, and subject and value by name."""
 
 
-def result_frame(results: Sequence[Result], where: str, counts: Counter[str]) -> pl.DataFrame:
-    """Return the starters of a race, one row each; add rows that are left out to `counts`.
+def result_frame(rows: list[Any], race_laps: int | None, note: Note, counts: Counter[str]) -> pl.DataFrame:
+    """Return the starters of a race, one row each.
+
+    Parameters
+    ----------
+    rows : list
+        The document's results.
+    race_laps : int or None
+        Laps that were run.
+    note : callable
+        Adds a defect to the quarantine.
+    counts : collections.Counter
+        Gets the numbers of cars and of rows that are left out.
 
     Raises
     ------
-    SourceError
-        If a driver, car, start or finish position occurs twice, a finish is skipped, or a starter has no
-        status or name.
+    DefectError
+        If finishes, grid or laps of the race cannot be known.
     """
-    rows = _columns(results, RESULT_COLUMNS)
-    cars = rows.unique(maintain_order=True)
-    starters = cars.filter(pl.col("finishing_position") > 0)
-    counts["results_repeated"] += rows.height - cars.height
+    parsed = _columns(rows, Result, RESULT_COLUMNS, note)
+    cars = parsed.unique(maintain_order=True)
+    counts["results_repeated"] += parsed.height - cars.height
+    starters = _named(_starters(cars, note), note)
     counts["non_starters"] += cars.height - starters.height
     counts["cars"] += starters.height
-    frame = _named(starters, where).with_columns(
-        pl.col("starting_position").alias("start_position"),
-        pl.col("finishing_position").alias("finish_position"),
-        pl.col("finishing_status").str.strip_chars().str.to_lowercase().alias("status"),
-    )
-    frame = frame.with_columns(running=pl.col("status") == "running").select(
-        pl.exclude("starting_position", "finishing_position", "finishing_status")
-    )
-    for column in ("driver_id", "car_number", "finish_position", "start_position"):
-        _refuse_repeats(frame, column, where)
-    missing = missing_positions(frame["finish_position"].to_numpy())
-    if missing or frame.is_empty():
-        raise SourceError(f"{where}: finish positions must be 1..{frame.height}; {missing} are missing.")
-    if nameless := frame.filter(pl.col("status").fill_null("") == "")["car_number"].to_list():
-        raise SourceError(f"{where}: every starter must have a finishing_status; cars {nameless} have none.")
-    counts["cars_without_id"] += frame["feed_driver_id"].null_count()
-    return frame
+    counts["cars_without_id"] += starters["feed_driver_id"].null_count()
+    complete = _with_laps(_with_starts(_once(starters, note), note), race_laps, note)
+    return _with_status(complete, race_laps, note)
 
 
-def entry_frame(entries: Sequence[Entry], where: str) -> pl.DataFrame:
+def entry_frame(rows: list[Any], note: Note) -> pl.DataFrame:
     """Return the cars entered for a race that has not run; a grid position that is not set yet is null.
 
-    Raises
-    ------
-    SourceError
-        If a driver or car occurs twice. Entries without a driver are left out.
+    Once most entries have a grid position, those without one did not qualify and are left out. Of a driver or
+    car that is entered twice, the entry with a grid position counts, else the later one.
     """
-    rows = _columns(entries, ENTRY_COLUMNS).unique(maintain_order=True)
+    parsed = _columns(rows, Entry, ENTRY_COLUMNS, note).unique(maintain_order=True)
     has_driver = (pl.col("driver_id").fill_null(0) > 0) | pl.col("driver_fullname").is_not_null()
     start = pl.col("starting_position")
-    frame = _named(rows.filter(has_driver), where).select(
-        pl.exclude("starting_position"), start_position=pl.when(start > 0).then(start)
+    named = _named(parsed.filter(has_driver), note).with_columns(
+        start_position=pl.when(start > 0).then(start), order=pl.int_range(pl.len())
     )
+    if named["start_position"].count() > SET_GRID * named.height:
+        for driver in named.filter(pl.col("start_position").is_null())["driver"]:
+            note("entry", "left out", "it has no grid position, most entries have one", subject=driver)
+        named = named.drop_nulls("start_position")
     for column in ("driver_id", "car_number"):
-        _refuse_repeats(frame, column, where)
-    return frame
+        ranked = named.sort(pl.col("start_position").is_null(), -pl.col("order"))
+        kept = pl.concat(
+            [ranked.filter(pl.col(column).is_null()), ranked.drop_nulls(column).unique(column, keep="first")]
+        )
+        for driver, number in named.join(kept, on="order", how="anti").select("driver", "car_number").rows():
+            note("entry", "left out", f"{column} is entered twice", subject=driver, value=f"car {number}")
+        named = kept.sort("order")
+    places = named["start_position"].drop_nulls()
+    if places.is_duplicated().any():
+        note("value", "nulled", "a grid position is taken twice: the grid counts as not set", subject="grid")
+        named = named.with_columns(start_position=pl.lit(None, pl.Int64))
+    return named.drop("starting_position", "order")
 
 
-def green_laps(race: FinishedRace, flags: pl.DataFrame | None) -> int | None:
+def green_laps(race: Race, race_laps: int | None, flags: pl.DataFrame | None) -> int | None:
     """Return the laps of a race under green: from its flags, else from its number of caution laps."""
-    if not race.actual_laps:
+    if not race_laps:
         return None
     if flags is not None and not flags.is_empty():
-        return flags.filter(pl.col("flag") == "green", pl.col("lap").is_between(1, race.actual_laps)).height
-    return None if race.number_of_caution_laps is None else race.actual_laps - race.number_of_caution_laps
+        return flags.filter(pl.col("flag") == "green", pl.col("lap").is_between(1, race_laps)).height
+    return None if race.number_of_caution_laps is None else race_laps - race.number_of_caution_laps
 
 
-def _columns(entries: Sequence[Entry], schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    """Return models as columns."""
+def _columns(
+    rows: list[Any], model: type[BaseModel], schema: dict[str, type[pl.DataType]], note: Note
+) -> pl.DataFrame:
+    """Return rows as columns; wrong fields are null, rows that are no objects are left out."""
+    entries = []
+    for row in rows:
+        entry, wrong = read_leniently(model, row)
+        number = row.get("car_number") if isinstance(row, dict) else None
+        for rule in wrong:
+            what = ("value", "nulled") if entry else ("entry", "left out")
+            note(*what, rule, subject=f"car {number}" if number else None)
+        entries += [entry] if entry else []
     columns = {name: [getattr(entry, name) for entry in entries] for name in schema}
     return pl.DataFrame(columns, schema=schema, strict=True)
 
 
-def _named(cars: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Clean names and add driver_id: the feed's id, else `name:` and the key of the name."""
-    text = pl.col("driver_fullname").str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ")
-    name = text.str.strip_chars()
+def _named(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
+    """Clean names and add driver_id: the feed's id, else `name:` and the key of the name, else the car's."""
+    no_name = ~pl.col("driver_fullname").str.contains(r"\p{L}")
+    for number, found in cars.filter(no_name).select("car_number", "driver_fullname").rows():
+        note("value", "nulled", "a driver's name must have letters", subject=f"car {number}", value=found)
+    cars = cars.with_columns(driver_fullname=pl.when(~no_name).then("driver_fullname"))
+    name = pl.col("driver_fullname").str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ")
     key = driver_keys(cars["driver_fullname"], pl.repeat(0, cars.height, eager=True))
     known = pl.when(pl.col("driver_id") > 0).then(pl.col("driver_id"))
     named = cars.with_columns(
         feed_driver_id=known,
-        driver=name.fill_null(""),
-        driver_id=pl.coalesce(known.cast(pl.String), pl.lit("name:") + key),
-        car_number=pl.col("car_number").str.strip_chars(),
+        driver=name.str.strip_chars().fill_null(""),
+        name_id=pl.when(key != "").then(pl.lit("name:") + key),
+        car_number=_text_or_null("car_number"),
         team=_text_or_null("team_name"),
         make=_text_or_null("car_make"),
-    ).drop("driver_fullname", "team_name", "car_make")
-    nobody = named.filter(pl.col("driver_id").is_null() | (pl.col("driver_id") == "name:"))
-    if not nobody.is_empty():
-        raise SourceError(f"{where}: cars {nobody['car_number'].to_list()} have neither driver id nor name.")
-    return named
+    ).with_columns(
+        driver_id=pl.coalesce(known.cast(pl.String), "name_id", pl.format("unknown:car {}", "car_number"))
+    )
+    for number in named.filter(pl.col("driver_id").str.starts_with("unknown:"))["car_number"]:
+        note("value", "nulled", "it has neither driver id nor name", subject=f"car {number}")
+    if named["driver_id"].null_count():
+        raise DefectError("a car has neither driver nor number")
+    return named.drop("driver_fullname", "team_name", "car_make")
+
+
+def _starters(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
+    """Return the cars that started, with finishes 1..n; a single missing one is known from the others."""
+    finish = pl.col("finishing_position")
+    cars = cars.with_columns(who=pl.coalesce("driver_fullname", pl.format("car {}", "car_number")))
+    for driver in cars.filter(finish == 0)["who"]:
+        note("entry", "left out", DID_NOT_START, subject=driver)
+    started = cars.filter(finish.fill_null(-1) != 0)
+    known = started["finishing_position"].drop_nulls()
+    lacking = started.filter(finish.is_null())["who"].to_list()
+    if not known.is_duplicated().any() and known.max() == known.len():
+        for driver in lacking:
+            note("entry", "left out", "it has no finish", subject=driver)
+        return _as_finish(started.drop_nulls("finishing_position"))
+    n = started.height
+    absent = sorted(set(range(1, n + 1)) - set(known))
+    if len(lacking) == len(absent) == 1:
+        note("value", "corrected", "its finish is missing; it is the only free one", subject=lacking[0])
+        started = started.with_columns(finish.fill_null(absent[0]))
+    elif absent or known.len() != n:
+        twice = sorted(set(known.filter(known.is_duplicated())))
+        raise DefectError(
+            f"its finishes must be 1 to {n}; missing: {_listed(absent)}; taken twice: {_listed(twice)}"
+        )
+    return _as_finish(started)
+
+
+def _as_finish(cars: pl.DataFrame) -> pl.DataFrame:
+    return cars.drop("who").rename({"finishing_position": "finish_position"})
+
+
+def _once(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
+    """Return the cars with every driver and car number once: later ones are nulled, or known by name."""
+    repeated = pl.col("driver_id").is_first_distinct().not_()
+    for driver, number in cars.filter(repeated).select("driver", "car_number").rows():
+        note("value", "nulled", "its driver id is another car's too", subject=driver, value=f"car {number}")
+    by_name = pl.when(pl.col("name_id").is_in(cars["driver_id"].implode())).then(None).otherwise("name_id")
+    cars = cars.with_columns(
+        driver_id=pl.when(repeated)
+        .then(pl.coalesce(by_name, pl.format("unknown:car {}", "car_number")))
+        .otherwise("driver_id"),
+        feed_driver_id=pl.when(~repeated).then("feed_driver_id"),
+    )
+    if cars["driver_id"].is_duplicated().any() or cars["driver_id"].null_count():
+        raise DefectError("a driver must have one car; several share driver, name and car number")
+    again = pl.col("car_number").is_first_distinct().not_() & pl.col("car_number").is_not_null()
+    for driver, number in cars.filter(again).select("driver", "car_number").rows():
+        note("value", "nulled", "its car number is another car's too", subject=driver, value=number)
+    return cars.with_columns(car_number=pl.when(~again).then("car_number")).drop("name_id")
+
+
+def _with_starts(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
+    """Return the cars with a grid: the few that lack a position get the free ones, in order of their numbers.
+
+    The finish plays no part in it: the grid is known before the race.
+    """
+    start = pl.col("starting_position")
+    usable = (start > 0) & start.is_first_distinct()
+    cars = cars.sort(pl.col("car_number").cast(pl.Int64, strict=False), "car_number", "driver_id")
+    cars = cars.with_columns(start_position=pl.when(usable).then(start))
+    lacking = cars.filter(pl.col("start_position").is_null())
+    if lacking.height > max(1, MOST_GIVEN_STARTS * cars.height):
+        raise DefectError(f"its grid is not known; {lacking.height} of {cars.height} cars have no position")
+    free = sorted(set(range(1, cars.height + 1)) - set(cars["start_position"].drop_nulls()))
+    given = dict(zip(lacking["driver_id"], free, strict=False))
+    for driver, found, driver_id in lacking.select("driver", "starting_position", "driver_id").rows():
+        rule = f"its grid position is missing or another car's; it gets the free one, {given[driver_id]}"
+        note("value", "corrected", rule, subject=driver, value=found)
+    filled = pl.col("driver_id").replace_strict(given, default=None, return_dtype=pl.Int64)
+    return cars.with_columns(pl.col("start_position").fill_null(filled)).drop("starting_position")
+
+
+def _with_laps(cars: pl.DataFrame, race_laps: int | None, note: Note) -> pl.DataFrame:
+    """Return the cars with their laps; one that lacks them gets those of the car behind it, else ahead."""
+    usable = pl.col("laps_completed") <= (race_laps or 2**31)
+    cars = cars.sort("finish_position").with_columns(known=pl.when(usable).then("laps_completed"))
+    if cars["known"].null_count() == cars.height:
+        raise DefectError("no car has a number of laps")
+    for driver, found in cars.filter(pl.col("known").is_null()).select("driver", "laps_completed").rows():
+        note("value", "corrected", "its laps are those of the next car", subject=driver, value=found)
+    unknown = cars.filter(pl.col("laps_led").is_null())["driver"].to_list()
+    for driver in unknown if len(unknown) < cars.height else ["every car"]:
+        note("value", "nulled", "its laps led are not known", subject=driver)
+    filled = pl.col("known").fill_null(strategy="backward").fill_null(strategy="forward")
+    return cars.with_columns(laps_completed=filled).drop("known")
+
+
+def _with_status(cars: pl.DataFrame, race_laps: int | None, note: Note) -> pl.DataFrame:
+    """Return the cars with their status; one that lacks it runs if it completed most of the race's laps."""
+    status = pl.col("finishing_status").str.strip_chars().str.to_lowercase()
+    cars = cars.with_columns(status=pl.when(status != "").then(status)).drop("finishing_status")
+    for driver in cars.filter(pl.col("status").is_null())["driver"]:
+        note("value", "corrected", "its status is missing; its laps decide whether it ran", subject=driver)
+    most = race_laps or int(cars["laps_completed"].max() or 0)  # type: ignore[arg-type]
+    runs = pl.col("laps_completed") >= RUNNING_SHARE * most
+    guessed = pl.when(runs).then(pl.lit("running")).otherwise(pl.lit("unknown"))
+    return cars.with_columns(pl.col("status").fill_null(guessed)).with_columns(
+        running=pl.col("status") == "running"
+    )
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
 
 
 def _text_or_null(column: str) -> pl.Expr:
     text = pl.col(column).str.strip_chars()
     return pl.when(text != "").then(text)
-
-
-def _refuse_repeats(frame: pl.DataFrame, column: str, where: str) -> None:
-    repeated = frame.filter(pl.col(column).is_duplicated()).sort(column)
-    if not repeated.is_empty():
-        value = repeated[column][0]
-        cars = repeated.filter(pl.col(column) == value)["car_number"].to_list()
-        raise SourceError(f"{where}: {column} {value} occurs {len(cars)} times (cars {', '.join(cars)}).")

@@ -3,6 +3,7 @@
 All documents are untrusted: they are limited in size, parsed strictly, and cached only when they are whole.
 """
 
+import gzip
 import hashlib
 import json
 import math
@@ -16,12 +17,13 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from calibration_pipeline.io.addresses import is_on_the_web, safe_cause, split_query, without_credentials
-from calibration_pipeline.sources.base import MissingDocumentError, SourceError
+from calibration_pipeline.sources.base import DefectError, MissingDocumentError, SourceError
 from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
 from calibration_pipeline.sources.web import WebClient, WebLimits, too_large
 
 CHUNK_BYTES = 2**20
 TURN = ".turn"
+GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 # Exceptions of reading files; any other exception is a bug and passes.
 FAILURES = (OSError, EOFError, ImportError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
@@ -54,6 +56,7 @@ class FeedReader:
         self.base_url = without_credentials(self._address)
         self.is_remote = is_on_the_web(self._address)
         self._limits = limits or WebLimits()
+        self.has_answered = False
         key = hashlib.sha256(self.base_url.encode()).hexdigest()[:16]
         self._cache = FeedCache(cache_dir / key) if cache_dir is not None and self.is_remote else None
         self._web = WebClient(self._limits, self._cache.folder / TURN if self._cache is not None else None)
@@ -76,7 +79,9 @@ class FeedReader:
             If it cannot be read, is too large or is not JSON.
         """
         if self.is_remote:
-            return self._read_web(path, final=final)
+            document = self._read_web(path, final=final)
+            self.has_answered = True
+            return document
         return _parse(self._read_file(path), self.url(path))
 
     def invalidate(self, path: str) -> None:
@@ -122,7 +127,7 @@ class FeedReader:
         except MissingDocumentError as error:
             if kept is None or self._cache is None:
                 raise
-            raise SourceError(
+            raise DefectError(
                 f"{where} was there before and now is not: {error} The feed refuses to answer, has moved, "
                 f"or has taken it back; its copy lies in {self._cache.folder}."
             ) from error
@@ -170,7 +175,7 @@ class FeedReader:
             raise MissingDocumentError(f"{self.url(path)} does not exist.") from cause
         except FAILURES as error:
             cause = safe_cause(error, self._address)
-            raise SourceError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
+            raise DefectError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
         return bytes(content)
 
 
@@ -189,16 +194,18 @@ def _parse(content: bytes, where: str, content_type: str = "") -> Any:
         return number if math.isfinite(number) else refuse(text[:20])
 
     try:
-        return json.loads(content, parse_constant=refuse, parse_float=finite)
-    except (ValueError, RecursionError) as error:
+        if content[:2] == GZIP:  # without its header Content-Encoding
+            content = gzip.decompress(content)
+        return json.loads(content.removeprefix(BYTE_ORDER_MARK), parse_constant=refuse, parse_float=finite)
+    except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
         declared_type = f", content type {content_type!r}" if content_type else ""
         size = f"{len(content):,} bytes{declared_type}"
         if content.lstrip()[:1] == b"<":
-            raise SourceError(
+            raise DefectError(
                 f"{where} is a web page (HTML or XML; {size}), not JSON: the feed has moved, is under "
                 "repair or refuses to answer."
             ) from error
-        raise SourceError(f"{where} is not valid JSON ({size}): {_reason_of_parser(error)}.") from error
+        raise DefectError(f"{where} is not valid JSON ({size}): {_reason_of_parser(error)}.") from error
 
 
 def _reason_of_parser(error: Exception) -> str:

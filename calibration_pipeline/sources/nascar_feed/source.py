@@ -11,13 +11,17 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import (
+    DefectError,
     MissingDocumentError,
     NoNextRace,
     SeasonData,
@@ -25,25 +29,36 @@ from calibration_pipeline.sources.base import (
     validate_frame,
 )
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
-from calibration_pipeline.sources.nascar_feed.documents import (
-    POINTS_RACE,
-    RACE_LISTS,
-    AnyWeekend,
-    EntryWeekend,
-    FinishedRace,
-    FinishedWeekend,
-    ScheduledRace,
-    parse_document,
-    parse_laps,
-)
-from calibration_pipeline.sources.nascar_feed.frames import entry_frame, green_laps, result_frame
+from calibration_pipeline.sources.nascar_feed.documents import Race, ScheduledRace, race_of, races_of
+from calibration_pipeline.sources.nascar_feed.frames import Note, entry_frame, green_laps, result_frame
+from calibration_pipeline.sources.nascar_feed.laps import laps_agree, last_lap_as_raced, parse_laps
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
-from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
+from calibration_pipeline.sources.nascar_feed.rounds import (
+    FINAL_AFTER,
+    Round,
+    is_overtaken,
+    season_rounds,
+)
+from calibration_pipeline.sources.quarantine import (
+    QuarantineLog,
+    describe_quarantine,
+    races_left_out,
+    refuse_sparse_season,
+)
 from calibration_pipeline.sources.web import WebLimits
-from calibration_pipeline.tracks import SERIES, CompiledTracks, Series, TrackConstraints, UnknownTrackError
+from calibration_pipeline.tracks import (
+    SERIES,
+    CompiledTracks,
+    Series,
+    TrackConstraints,
+    UnknownTrackError,
+)
 
 logger = logging.getLogger(__name__)
 
+RESULTS, LAPS = "weekend-feed.json", "lap-times.json"
+FIRST_LISTS = range(2017, 2027)
+"""Seasons whose lists the live feed has; one of them answers unless the feed refuses."""
 COUNTS = (
     "races",
     "races_left_out",
@@ -65,19 +80,6 @@ COUNTS = (
     "laps_in_gaps",
     "green_laps_untimed",
 )
-
-
-@dataclass(frozen=True)
-class _Round:
-    """A points race with its number in the season."""
-
-    race: ScheduledRace
-    number: int
-    final: bool
-    series: int
-
-    def path(self, document: str) -> str:
-        return f"{self.race.race_season}/{self.series}/{self.race.race_id}/{document}"
 
 
 class _AwaitedError(Exception):
@@ -116,6 +118,7 @@ class NascarFeedSource:
         self.tracks = tracks
         self.series = series
         self._reader = FeedReader(base_url, cache_dir, limits)
+        self._days_of: dict[int, list[date]] = {}
 
     @property
     def seasons(self) -> tuple[int, ...]:
@@ -132,56 +135,67 @@ class NascarFeedSource:
     def load_season(self, season: int) -> SeasonData:
         """Return the points races of `season` that have run.
 
-        The newest race may have run and have no results, or not all its laps, in the feed yet: it counts as
-        not yet run (`races_awaited`), with a warning and a row of the quarantine. `counts` holds the names in
-        `COUNTS`; `laps_without_time` leaves out lap 0, the grid.
+        What cannot be used is left out and named in the quarantine: a value, an entry, laps, or a race. The
+        newest race may have run and have no results, or not all its laps, in the feed yet: it counts as not
+        yet run (`races_awaited`). `counts` holds the names in `COUNTS`; `laps_without_time` leaves out lap 0,
+        the grid.
 
         Raises
         ------
         SourceError
-            If the season does not exist, or a document is missing, damaged or contradicts itself.
+            If the season does not exist, the feed cannot be read, or less than two thirds of the finished
+            races can be used.
         """
         counts = Counter(dict.fromkeys(COUNTS, 0))
         log = QuarantineLog(season)
         results, laps = [RaceResults.empty()], [LapTelemetry.empty()]
-        rounds = self._rounds(season)
-        for scheduled in rounds:
+        n_run = 0
+        for scheduled in map(self._settled, self._rounds(season, log)):
             if not scheduled.race.has_run:
                 counts["races_not_run"] += 1
+                continue
+            n_run += 1
+            if not scheduled.race.race_id:  # `rounds` has named it
                 continue
             try:
                 track = self._track(scheduled.race)
             except UnknownTrackError as error:
                 self._leave_out(scheduled, str(error), log)
+                n_run -= 1
                 continue
             season_has_laps = any(not frame.is_empty() for frame in laps)
+            own = QuarantineLog(season)
             try:
-                race_results, race_laps = self._load_race(scheduled, track, counts, season_has_laps)
+                race_results, race_laps = self._load_race(scheduled, track, counts, own, season_has_laps)
             except _AwaitedError as error:
                 self._leave_out(scheduled, str(error), log)
                 counts["races_awaited"] += 1
+                n_run -= 1
                 continue
-            except SourceError:
+            except DefectError as error:
+                log.rows += own.rows
+                self._leave_out(scheduled, str(error), log)
                 self._invalidate([scheduled])
-                raise
+                continue
+            log.rows += own.rows
             results.append(race_results)
             laps.append(race_laps)
         quarantine = log.frame()
-        counts.update(races=len(results) - 1, races_left_out=quarantine.height - counts["races_awaited"])
+        left_out = races_left_out(quarantine)
+        counts.update(races=len(results) - 1, races_left_out=len(left_out) - counts["races_awaited"])
         counts["races_not_run"] += counts["races_awaited"]
-        for line in races_left_out(quarantine):
-            logger.warning("Left out: %s", line)
         where = self._where(season)
-        try:
-            return SeasonData(
-                race_results=validate_frame(RaceResults, pl.concat(results, how="diagonal"), where),
-                lap_telemetry=validate_frame(LapTelemetry, pl.concat(laps, how="diagonal"), where),
-                counts=dict(counts),
-                quarantine=quarantine,
-            )
-        except SourceError:
-            self._invalidate(rounds)
-            raise
+        for line in left_out:
+            logger.warning("Left out: %s", line)
+        if text := describe_quarantine(quarantine.filter(pl.col("entity") != "race")):
+            logger.warning("Season %s: %s", season, text)
+        refuse_sparse_season(quarantine, len(results) - 1, n_run, where)
+        return SeasonData(
+            race_results=validate_frame(RaceResults, pl.concat(results, how="diagonal"), where),
+            lap_telemetry=validate_frame(LapTelemetry, pl.concat(laps, how="diagonal"), where),
+            counts=dict(counts),
+            quarantine=quarantine,
+        )
 
     def finished_races(self, season: int) -> dict[int, str]:
         """Return the points races of `season` that have run on known tracks, from the race list alone.
@@ -209,14 +223,14 @@ class NascarFeedSource:
             rounds = [r for r in self._rounds(season) if r.race.has_run and self._is_known(r.race)]
         except MissingDocumentError:
             return digest.hexdigest()
-        for scheduled in rounds:
+        for scheduled in map(self._settled, rounds):
             digest.update(scheduled.race.model_dump_json().encode())
-            for document in ("weekend-feed.json", "lap-times.json"):
+            for document in (RESULTS, LAPS):
                 try:
                     content = json.dumps(
-                        self._reader.read_json(scheduled.path(document), final=scheduled.final)
+                        self._reader.read_json(scheduled.path(document), final=scheduled.is_final)
                     )
-                except SourceError as error:  # a document that is missing or damaged may be replaced
+                except DefectError as error:  # a document that is missing or damaged may be replaced
                     content = str(error)
                 digest.update(content.encode())
         return digest.hexdigest()
@@ -249,8 +263,10 @@ class NascarFeedSource:
                 rounds = self._rounds(season)
             except MissingDocumentError:
                 continue
-            last_run = max((r.number for r in rounds if r.race.has_run), default=0)
-            for scheduled in rounds[last_run:]:
+            days = [r.day for r in rounds if r.race.has_run and r.day]
+            for scheduled in rounds:
+                if scheduled.race.has_run or is_overtaken(scheduled, max(days, default=None)):
+                    continue
                 entries = self._entries(scheduled)
                 if isinstance(entries, NoNextRace):
                     reason = reason or entries
@@ -258,44 +274,97 @@ class NascarFeedSource:
                     return validate_frame(EntryList, entries, self._where(season))
         return reason
 
-    def _leave_out(self, scheduled: _Round, rule: str, log: QuarantineLog) -> None:
+    def _leave_out(self, scheduled: Round, rule: str, log: QuarantineLog) -> None:
         """Add a race that is left out to the log."""
-        race, place = scheduled.race, self._reader.url(scheduled.path("weekend-feed.json"))
-        log.add("race", "left out", rule.rstrip("."), place=place, race_id=race.race_id, race=race.label)
+        self._note(scheduled, log, RESULTS)("race", "left out", rule.rstrip("."))
+
+    def _note(self, scheduled: Round, log: QuarantineLog, document: str) -> Note:
+        """Return the function that adds a defect of a race's document to the log."""
+        race, place = scheduled.race, self._reader.url(scheduled.path(document))
+        return partial(log.add, place=place, race_id=race.race_id, race=race.label)
 
     def _where(self, season: int) -> str:
         return f"Season {season} of {self._reader.base_url}"
 
-    def _rounds(self, season: int) -> list[_Round]:
+    def _rounds(self, season: int, log: QuarantineLog | None = None) -> list[Round]:
         """Return the points races of a season, in the order of running."""
-        path = f"{int(season)}/race_list_basic.json"
+        path = _list_path(season)
         try:
             document = self._reader.read_json(path)
         except MissingDocumentError as error:
+            self._refuse_silence(season, error)
             raise MissingDocumentError(f"Season {season} is not in the feed: {error}") from error
         url = self._reader.url(path)
-        races = parse_document(RACE_LISTS[self.series], document, url).series_1
-        if strangers := sorted({race.race_season for race in races} - {season}):
-            raise SourceError(f"{url} must list season {season}; it lists {strangers}.")
-        points = [race for race in races if race.race_type_id == POINTS_RACE]
-        points.sort(key=lambda race: (not race.has_run, race.race_date.replace(tzinfo=None), race.race_id))
-        if len({race.race_id for race in points}) < len(points):
-            raise SourceError(f"{url} lists a race twice.")
+        rows = races_of(document, self.series, url)
+        if rows is None:
+            raise MissingDocumentError(f"Season {season} is not in the feed: {url} is empty.")
         number = SERIES.index(self.series) + 1
-        followed = [*(race.has_run for race in points[1:]), False][: len(points)]
-        return [
-            _Round(race, i, final, number)
-            for i, (race, final) in enumerate(zip(points, followed, strict=True), 1)
-        ]
+        log = QuarantineLog(season) if log is None else log
+        return season_rounds(rows, season, number, url, log, self._own_day)
+
+    def _settled(self, scheduled: Round) -> Round:
+        """Return a race with what the next season's list adds: whether a later race has run."""
+        if not scheduled.race.has_run or scheduled.is_final or not scheduled.day:
+            return scheduled
+        following = self._days_run(int(scheduled.race.race_season or 0) + 1)
+        final = any(day >= scheduled.day + FINAL_AFTER for day in following)
+        return replace(scheduled, is_newest=scheduled.is_newest and not following, is_final=final)
+
+    def _days_run(self, season: int) -> list[date]:
+        """Return the days of a season's races that have run; none where there is no such season yet."""
+        if season not in self._days_of:
+            try:
+                path = _list_path(season)
+                rows = races_of(self._reader.read_json(path), self.series, self._reader.url(path)) or []
+            except DefectError:
+                rows = []
+            races = (ScheduledRace.model_validate(row) for row in rows if _is_race(row))
+            self._days_of[season] = [race.day for race in races if race.has_run and race.day]
+        return self._days_of[season]
+
+    def _refuse_silence(self, season: int, error: MissingDocumentError) -> None:
+        """Raise where the feed answers no request at all: then nothing is known of the season.
+
+        Raises
+        ------
+        SourceError
+            If the lists of all other seasons are missing, too.
+        """
+        if not self._reader.is_remote or self._reader.has_answered:
+            return
+        for other in (season - 1, season + 1, *FIRST_LISTS):
+            try:
+                self._reader.read_json(_list_path(other))
+            except MissingDocumentError:
+                continue
+            return
+        raise SourceError(
+            f"The feed refuses: {self._reader.base_url} answers no season's list, the last with: {error}"
+        ) from error
+
+    def _own_day(self, scheduled: Round) -> date | None:
+        """Return the day of a race in its own document, None if it is not known."""
+        path = scheduled.path(RESULTS)
+        try:
+            found = race_of(self._reader.read_json(path), self._reader.url(path))
+        except DefectError:
+            return None
+        race = found[0] if found else None
+        if race is None or race.race_id not in (None, scheduled.race.race_id) or not race.race_date:
+            return None
+        return race.race_date.date()
 
     def _track(self, race: ScheduledRace) -> TrackConstraints:
         """Return the race's track; a track that fits no archetype counts as unknown."""
-        track = self.tracks.find(race.race_season, feed_id=race.track_id, name=race.track_name)
+        track = self.tracks.find(int(race.race_season or 0), feed_id=race.track_id, name=race.track_name)
         if track.archetype is None:
             raise UnknownTrackError(f"Track {track.name} fits no archetype.")
         return track
 
     def _is_known(self, race: ScheduledRace) -> bool:
+        """Return whether a race has an id, and a track with an archetype."""
+        if not race.race_id:
+            return False
         try:
             self._track(race)
         except UnknownTrackError:
@@ -303,34 +372,44 @@ class NascarFeedSource:
         return True
 
     def _load_race(
-        self, scheduled: _Round, track: TrackConstraints, counts: Counter[str], season_has_laps: bool
+        self,
+        scheduled: Round,
+        track: TrackConstraints,
+        counts: Counter[str],
+        log: QuarantineLog,
+        season_has_laps: bool,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return results and laps of one race, and add to `counts`.
+        """Return results and laps of one race, and add to `counts` and `log`.
 
-        Raises `_AwaitedError`, and adds nothing, where the newest race is not complete in the feed yet.
+        Raises `_AwaitedError` where the newest race is not complete in the feed yet, and `DefectError` where
+        its results cannot be used.
         """
-        where = self._reader.url(scheduled.path("weekend-feed.json"))
-        race = self._finished(scheduled, where)
-        laps, flags = self._laps(scheduled)
-        if not scheduled.final and season_has_laps:
-            laps_where = self._reader.url(scheduled.path("lap-times.json"))
-            _await_laps(laps, race.actual_laps or 0, laps_where)
-        results = result_frame(race.results, where, counts)
-        race_laps = race.actual_laps or None
-        counts["races_laps_led_mismatch"] += race_laps is not None and results["laps_led"].sum() != race_laps
-        if laps is None or flags is None:
-            counts["races_without_laps"] += 1
-            telemetry = LapTelemetry.empty().drop("race_id", "season", "track_id")
+        note = self._note(scheduled, log, RESULTS)
+        race = self._finished(scheduled, note)
+        own = Counter[str]()
+        race_laps = race.actual_laps or _most_laps(race.results or [])
+        if not race.actual_laps and race_laps:
+            note("value", "corrected", "its laps are those of the car with the most", subject="actual_laps")
+        results = result_frame(race.results or [], race_laps, note, own)
+        parsed = self._laps(scheduled, results, race_laps, log)
+        if scheduled.is_newest and season_has_laps:
+            _await_laps(parsed and parsed[0], race_laps or 0, self._reader.url(scheduled.path(LAPS)))
+        own["races_laps_led_mismatch"] += race_laps is not None and results["laps_led"].sum() != race_laps
+        telemetry, flags = LapTelemetry.empty().drop("race_id", "season", "track_id"), None
+        if parsed is None:
+            own["races_without_laps"] += 1
         else:
-            telemetry = attach_laps(results, laps, flags, counts)
-        n_green = green_laps(race, flags)
+            laps, flags = parsed[0], last_lap_as_raced(parsed[1], race_laps)
+            telemetry = attach_laps(results, laps, flags, own)
+        n_green = green_laps(race, race_laps, flags)
         results = attach_fastest_laps(results, telemetry, race_laps).with_columns(
             race_laps=pl.lit(race_laps, pl.Int64),
             green_laps=pl.lit(n_green, pl.Int64),
             n_cautions=pl.lit(race.number_of_cautions, pl.Int64),
         )
-        if laps is not None and n_green is not None:
-            counts["green_laps_untimed"] += n_green - int(results["fastest_laps"].sum())
+        if parsed is not None and n_green is not None:
+            own["green_laps_untimed"] += n_green - int(results["fastest_laps"].sum())
+        counts.update(own)
         race_keys = _race_keys(scheduled, track, race.scheduled_laps)
         lap_keys = {key: race_keys[key] for key in ("race_id", "season", "track_id")}
         return (
@@ -338,58 +417,110 @@ class NascarFeedSource:
             telemetry.with_columns(**lap_keys).sort("driver_id", "lap"),
         )
 
-    def _finished(self, scheduled: _Round, where: str) -> FinishedRace:
+    def _finished(self, scheduled: Round, note: Note) -> Race:
         """Return a race that has run; raise `_AwaitedError` if the newest race has no results yet."""
+        where = self._reader.url(scheduled.path(RESULTS))
         try:
-            document = self._reader.read_json(scheduled.path("weekend-feed.json"), final=scheduled.final)
+            document = self._reader.read_json(scheduled.path(RESULTS), final=scheduled.is_final)
         except MissingDocumentError as error:
-            if scheduled.final:
+            if not scheduled.is_newest:
                 raise
             raise _AwaitedError(f"it has run, but its results are not there yet: {error}") from error
-        if not scheduled.final and not parse_document(AnyWeekend, document, where).has_results:
-            raise _AwaitedError(f"it has run, but its results are not there yet: {where} has no finish.")
-        race = parse_document(FinishedWeekend, document, where).weekend_race[0]
+        found = race_of(document, where)
+        race, wrong = found or (None, [])
+        if race is None or not any(_has_finish(row) for row in race.results or []):
+            if scheduled.is_newest:
+                raise _AwaitedError(f"it has run, but its results are not there yet: {where} has no finish.")
+            raise DefectError(f"it has run, but {where} has no results")
         self._check_race(race.race_id, scheduled, where)
+        for rule in wrong:
+            note("value", "nulled", rule)
         return race
 
-    def _invalidate(self, rounds: Sequence[_Round]) -> None:
-        """Have the documents of races requested again because they cannot be used."""
+    def _invalidate(self, rounds: Sequence[Round]) -> None:
+        """Have the documents of races requested again."""
         for scheduled in rounds:
-            for document in ("weekend-feed.json", "lap-times.json"):
+            for document in (RESULTS, LAPS):
                 self._reader.invalidate(scheduled.path(document))
 
-    def _laps(self, scheduled: _Round) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[None, None]:
-        """Return the laps and flags of the feed; older seasons have none."""
-        path = scheduled.path("lap-times.json")
+    def _laps(
+        self, scheduled: Round, results: pl.DataFrame, race_laps: int | None, log: QuarantineLog
+    ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """Return the laps and flags of a race; None where there are none, or those of another race."""
+        note, path = self._note(scheduled, log, LAPS), scheduled.path(LAPS)
         try:
-            document = self._reader.read_json(path, final=scheduled.final)
+            document = self._reader.read_json(path, final=scheduled.is_final)
+            laps, flags, defects = parse_laps(document, self._reader.url(path))
         except MissingDocumentError:
-            return None, None
-        return parse_laps(document, self._reader.url(path))
+            return None
+        except DefectError as error:
+            note("laps", "left out", str(error).rstrip("."))
+            return None
+        if laps.is_empty():
+            note("laps", "left out", "its document has no laps")
+            return None
+        if reason := laps_agree(laps, results, race_laps):
+            note("laps", "left out", f"they are of another race: {reason}")
+            self._invalidate([scheduled])
+            return None
+        for car, rule in defects:
+            note("laps", "left out", rule, subject=car)
+        last = int(laps["lap"].max() or 0)  # type: ignore[arg-type]
+        if race_laps and last < race_laps and not scheduled.is_newest:
+            note("laps", "kept", f"they end at lap {last} of {race_laps}")
+        return laps, flags
 
-    def _entries(self, scheduled: _Round) -> pl.DataFrame | NoNextRace | None:
-        """Return the entry list of a race, None if there is none, or why the race cannot be forecast."""
-        path = scheduled.path("weekend-feed.json")
+    def _entries(self, scheduled: Round) -> pl.DataFrame | NoNextRace | None:
+        """Return the entry list of a race; None if there is none yet, the reason at an unknown track."""
+        path = scheduled.path(RESULTS)
+        where = self._reader.url(path)
+        log = QuarantineLog(int(scheduled.race.race_season or 0))
         try:
             track = self._track(scheduled.race)
-            document = self._reader.read_json(path)
+            found = race_of(self._reader.read_json(path), where)
+            race = found[0] if found else None
+            self._check_race(race.race_id if race else None, scheduled, where)
         except UnknownTrackError as error:
-            none = NoNextRace(f"No forecast of {scheduled.race.label}: {error}")
-            logger.warning("%s", none.why)
-            return none
-        except MissingDocumentError:
+            logger.warning("No forecast of %s: %s", scheduled.race.label, error)
+            return NoNextRace(f"No forecast of {scheduled.race.label}: {error}")
+        except DefectError as error:
+            if not isinstance(error, MissingDocumentError):
+                logger.warning("No entry list of %s: %s", scheduled.race.label, error)
             return None
-        where = self._reader.url(path)
-        race = parse_document(EntryWeekend, document, where).weekend_race[0]
-        self._check_race(race.race_id, scheduled, where)
-        if not race.results:
+        entries = entry_frame((race.results if race else None) or [], self._note(scheduled, log, RESULTS))
+        if text := describe_quarantine(log.frame()):
+            logger.warning("Entry list: %s", text)
+        if entries.is_empty():
             return None
-        keys = _race_keys(scheduled, track, race.scheduled_laps)
-        return entry_frame(race.results, where).drop("feed_driver_id").with_columns(**keys)
+        keys = _race_keys(scheduled, track, race.scheduled_laps if race else None)
+        return entries.drop("feed_driver_id", "name_id").with_columns(**keys)
 
-    def _check_race(self, race_id: int, scheduled: _Round, where: str) -> None:
-        if race_id != scheduled.race.race_id:
-            raise SourceError(f"{where} must be of race {scheduled.race.race_id}; it is of {race_id}.")
+    def _check_race(self, race_id: int | None, scheduled: Round, where: str) -> None:
+        if race_id is not None and race_id != scheduled.race.race_id:
+            raise DefectError(f"{where} must be of race {scheduled.race.race_id}; it is of {race_id}")
+
+
+def _list_path(season: int) -> str:
+    return f"{int(season)}/race_list_basic.json"
+
+
+def _is_race(row: Any) -> bool:
+    try:
+        ScheduledRace.model_validate(row)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_finish(row: Any) -> bool:
+    return isinstance(row, dict) and str(row.get("finishing_position") or "0").strip() not in ("0", "0.0")
+
+
+def _most_laps(rows: Sequence[Any]) -> int | None:
+    """Return the most laps that a car completed."""
+    laps = [str(row.get("laps_completed")) for row in rows if isinstance(row, dict)]
+    whole = [int(number) for number in laps if number.isdecimal()]
+    return max(whole, default=0) or None
 
 
 def _await_laps(laps: pl.DataFrame | None, race_laps: int, where: str) -> None:
@@ -403,16 +534,16 @@ def _await_laps(laps: pl.DataFrame | None, race_laps: int, where: str) -> None:
         )
 
 
-def _race_keys(scheduled: _Round, track: TrackConstraints, laps: int | None) -> dict[str, pl.Expr]:
+def _race_keys(scheduled: Round, track: TrackConstraints, laps: int | None) -> dict[str, pl.Expr]:
     """Return the columns that are the same for all rows of a race."""
-    race = scheduled.race
+    race, season = scheduled.race, int(scheduled.race.race_season or 0)
     return {
         "race_id": pl.lit(race.race_id, pl.Int64),
-        "season": pl.lit(race.race_season, pl.Int64),
+        "season": pl.lit(season, pl.Int64),
         "round": pl.lit(scheduled.number, pl.Int64),
-        "race_order": pl.lit(100 * race.race_season + scheduled.number, pl.Int64),
+        "race_order": pl.lit(100 * season + scheduled.number, pl.Int64),
         "track_id": pl.lit(track.track_id, pl.String),
         "archetype": pl.lit(str(track.archetype), pl.String),
-        "race_date": pl.lit(race.race_date.date(), pl.Date),
+        "race_date": pl.lit(scheduled.day, pl.Date),
         "scheduled_laps": pl.lit(laps or race.scheduled_laps or None, pl.Int64),
     }

@@ -130,7 +130,9 @@ def test_dirt_and_unknown_tracks_are_named_and_left_out_but_keep_their_round(tmp
     documents = season_documents()
     dirt = scheduled(4, 8, track_id=216, track_name="Bristol Motor Speedway Dirt")
     moon = scheduled(5, 9, track_id=999, track_name="Sea of Tranquility")
-    documents["2021/race_list_basic.json"]["series_1"] += [dirt, moon]
+    documents["2021/race_list_basic.json"]["series_1"] = [scheduled(1, 1), dirt, moon, scheduled(6, 15)]
+    documents["2021/1/6/weekend-feed.json"] = weekend(6)
+    documents["2021/1/6/lap-times.json"] = lap_times()
     data = load(tmp_path, documents)
     assert data.race_results["round"].unique().to_list() == [1, 4]
     assert (data.counts["races"], data.counts["races_left_out"]) == (2, 2)
@@ -263,40 +265,17 @@ LAP_TIMES = "2021/1/1/lap-times.json"
     ("damage", "message"),
     [
         (truncate(RACES), r"race_list_basic.json is not valid JSON"),
-        (truncate(WEEKEND), r"1/1/weekend-feed.json is not valid JSON"),
-        (truncate(LAP_TIMES), r"1/1/lap-times.json is not valid JSON"),
-        (put(LAP_TIMES, float("nan"), "laps", 0, "Laps", 2, "LapTime"), "NaN is not a JSON number"),
-        (change_result(2, driver_id=1001), r"1/1/weekend-feed.json: driver_id 1001 occurs 2 times .*01, 02"),
-        (change_result(2, car_number="01"), "car_number 01 occurs 2 times"),
-        (change_result(2, finishing_position=1), r"finish_position 1 occurs 2 times \(cars 01, 02\)"),
-        (change_result(3, finishing_position=9), r"must be 1\.\.3; \[3\] are missing"),
-        (change_result(2, starting_position=1), "start_position 1 occurs 2 times"),
-        (change_result(2, starting_position=0), "breaks RaceResults"),
-        (change_result(2, finishing_status=None), r"finishing_status; cars \['02'\]"),
-        (change_result(2, driver_id=None, driver_fullname=None), r"cars \['02'\] have neither"),
-        (change_result(2, laps_led="many"), r"weekend_race.0.results.1.laps_led: .*valid integer"),
+        (lambda documents: documents.update({RACES: {"series_4": [1]}}), "list series_1; it has series_4"),
+        (lambda documents: documents.update({RACES: []}), "Season 2021 is not in the feed: .* is empty"),
+        (lambda documents: documents.update({RACES: None}), "Season 2021 is not in the feed: .* is empty"),
+        (lambda documents: documents.pop(WEEKEND), "1 of 2 finished races can be used, .*does not exist"),
         (
-            drop_key(WEEKEND, "weekend_race", 0, "results", 0, "car_number"),
-            "results.0.car_number: Field required",
+            lambda documents: [race.update(race_season=2018) for race in documents[RACES]["series_1"]],
+            "must list season 2021; it lists 2018",
         ),
-        (drop_key(WEEKEND, "weekend_race", 0), "weekend_race: List should have at least 1 item"),
-        (put(WEEKEND, 77, "weekend_race", 0, "race_id"), "must be of race 1; it is of 77"),
-        (put(WEEKEND, [], "weekend_race", 0, "results"), "results: List should have at least 1 item"),
-        (drop_key(RACES, "series_1"), "series_1: Field required"),
-        (put(RACES, 2018, "series_1", 0, "race_season"), r"must list season 2021; it lists \[2018\]"),
-        (put(RACES, 1, "series_1", 0, "race_id"), "lists a race twice"),
-        (put(RACES, "../../etc", "series_1", 0, "race_id"), "race_id: .*valid integer"),
-        (drop_key(LAP_TIMES, "flags"), r"lap-times.json: flags: Field required \(the feed has laps\)"),
-        (drop_key(LAP_TIMES, "laps", 0, "Laps", 0, "RunningPos"), "Laps.0.RunningPos: Field required"),
-        (put(LAP_TIMES, "fast", "laps", 0, "Laps", 2, "LapTime"), "Laps.2.LapTime: .*number, got 'fast'"),
-        (put(LAP_TIMES, None, "laps", 0, "Laps"), r"laps.0.Laps: .*valid list, got None \(NoneType\)"),
-        (put(LAP_TIMES, -3, "laps", 0, "Laps", 2, "Lap"), "breaks LapTelemetry"),
-        (lambda documents: documents.pop(WEEKEND), r"1/1/weekend-feed.json does not exist"),
-        (lambda documents: documents.update({RACES: []}), "race_list_basic.json: the document"),
-        (lambda documents: documents.update({LAP_TIMES: "[" * 200_000}), "not valid JSON"),
     ],
 )
-def test_bad_input_gets_one_line_that_names_place_and_error(
+def test_a_season_that_cannot_be_read_gets_one_line(
     tmp_path: Path, damage: Callable[[Documents], None], message: str
 ) -> None:
     documents = season_documents()
@@ -305,6 +284,75 @@ def test_bad_input_gets_one_line_that_names_place_and_error(
         load(tmp_path, documents)
     assert "\n" not in str(refusal.value)
     assert str(tmp_path) in str(refusal.value)
+
+
+def longer_season() -> Documents:
+    """A season of five races, of which one may be damaged."""
+    documents = season_documents()
+    documents[RACES]["series_1"] = [scheduled(race, 2 * race) for race in range(1, 6)]
+    for race in (2, 4, 5):
+        documents[f"2021/1/{race}/weekend-feed.json"] = weekend(race)
+        documents[f"2021/1/{race}/lap-times.json"] = lap_times()
+    return documents
+
+
+@pytest.mark.parametrize(
+    ("damage", "entity", "message"),
+    [
+        (truncate(WEEKEND), "race", "1/1/weekend-feed.json is not valid JSON"),
+        (lambda documents: documents.pop(WEEKEND), "race", "1/1/weekend-feed.json does not exist"),
+        (drop_key(WEEKEND, "weekend_race", 0), "race", "it has run, but .* has no results"),
+        (put(WEEKEND, None, "weekend_race"), "race", "it has run, but .* has no results"),
+        (put(WEEKEND, [], "weekend_race", 0, "results"), "race", "it has run, but .* has no results"),
+        (put(WEEKEND, 77, "weekend_race", 0, "race_id"), "race", "must be of race 1; it is of 77"),
+        (change_result(2, finishing_position=1), "race", "must be 1 to 3; missing: 2; taken twice: 1"),
+        (change_result(3, finishing_position=9), "race", "must be 1 to 3; missing: 3; taken twice: none"),
+        (change_result(2, finishing_position=None), "value", "its finish is missing; it is the only free"),
+        (change_result(2, driver_id=1001), "value", "its driver id is another car's too"),
+        (change_result(2, car_number="01"), "value", "its car number is another car's too"),
+        (change_result(2, starting_position=1), "value", "its grid position is missing or another car's"),
+        (change_result(2, starting_position=0), "value", "it gets the free one, 2"),
+        (change_result(2, finishing_status=None), "value", "its status is missing"),
+        (change_result(2, laps_completed=-1), "value", "its laps are those of the next car"),
+        (change_result(2, driver_id=None, driver_fullname=None), "value", "neither driver id nor name"),
+        (change_result(2, laps_led="many"), "value", "laps_led: .*valid integer"),
+        (put(WEEKEND, 0, "weekend_race", 0, "actual_laps"), "value", "those of the car with the most"),
+        (lambda d: first_race(d)["results"].append("no row"), "entry", "Input should be a valid dict"),
+        (
+            lambda documents: documents[RACES]["series_1"].append(scheduled(1, 2, average_speed=0)),
+            "race",
+            "the list has it twice",
+        ),
+        (put(RACES, "../../etc", "series_1", 0, "race_id"), "race", "race_id: .*valid integer"),
+        (
+            lambda documents: documents[RACES]["series_1"].append(scheduled(9, 2, race_season=2018)),
+            "race",
+            "it is in the list of season 2021",
+        ),
+        (put(RACES, None, "series_1", 0, "race_type_id"), "value", "by its name it is a points race"),
+        (truncate(LAP_TIMES), "laps", "1/1/lap-times.json is not valid JSON"),
+        (put(LAP_TIMES, float("nan"), "laps", 0, "Laps", 2, "LapTime"), "laps", "NaN is not a JSON number"),
+        (put(LAP_TIMES, None, "laps", 0, "Laps"), "laps", "its laps are missing"),
+        (put(LAP_TIMES, [], "laps"), "laps", "its document has no laps"),
+        (put(LAP_TIMES, None, "laps", 0, "Laps", 2, "Lap"), "laps", "1 of its laps have no number"),
+        (put(LAP_TIMES, 1, "laps", 0, "Laps", 2, "Lap"), "laps", "1 of its laps stand twice"),
+        (put(LAP_TIMES, 0, "laps", 0, "Laps", 2, "RunningPos"), "laps", "1 of its laps have no position"),
+        (put(LAP_TIMES, -4, "laps", 0, "Laps", 2, "LapTime"), "laps", "1 of its laps have a negative time"),
+        (lambda documents: documents.update({LAP_TIMES: "[" * 200_000}), "laps", "not valid JSON"),
+    ],
+)
+def test_a_defect_is_named_and_costs_its_race_at_most(
+    tmp_path: Path, damage: Callable[[Documents], None], entity: str, message: str
+) -> None:
+    whole = load(tmp_path / "whole", longer_season())
+    documents = longer_season()
+    damage(documents)
+    data = load(tmp_path / "damaged", documents)
+    others = pl.col("race_id") > 2
+    assert_frame_equal(data.race_results.filter(others), whole.race_results.filter(others))
+    named = data.quarantine.filter(pl.col("entity") == entity, pl.col("rule").str.contains(message))
+    assert named.height == 1, data.quarantine
+    assert data.race_results["race_id"].n_unique() >= 4
 
 
 def test_a_season_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -384,7 +432,7 @@ def test_races_of_a_series_are_read_from_its_own_list_and_folder(
     assert_frame_equal(data.lap_telemetry, expected.lap_telemetry)
     del moved["2021/race_list_basic.json"][f"series_{number}"]
     write(tmp_path / series, moved)
-    with pytest.raises(SourceError, match=f"series_{number}: Field required"):
+    with pytest.raises(SourceError, match=f"must have a list series_{number}; it has series_1"):
         source.finished_races(2021)
 
 
