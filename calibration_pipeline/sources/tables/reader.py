@@ -1,12 +1,14 @@
-"""Tables in Parquet and CSV files, on a disk or at an address, read with limits and without interpretation.
+"""Tables in Parquet, CSV and Excel files, on a disk or at an address, read with limits, not interpreted.
 
 All files are untrusted: they are limited in bytes and rows, also after decompression, and read as data alone.
-`columns` interprets the columns.
+`delimited` brings text to one form, `columns` interprets the columns.
 """
 
 import csv
 import gzip
+import importlib.util
 import io
+import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,6 +19,12 @@ from polars.exceptions import PanicException, PolarsError
 
 from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.tables.delimited import (
+    HEADER_BYTES,
+    decode_text,
+    find_delimiter,
+    mark_ragged_lines,
+)
 from calibration_pipeline.sources.web import import_aiohttp
 
 MAX_BYTES = 2**30
@@ -24,11 +32,10 @@ MAX_ROWS = 50_000_000
 MAX_COLUMNS = 1_000
 MAX_CELLS = 200_000_000
 """Rows times columns in memory at a time."""
-HEADER_BYTES = 2**16
 CHUNK_BYTES = 2**20
-KINDS = (".parquet", ".csv", ".csv.gz")
-# Texts that mean a missing value; R writes NA.
-NULL_VALUES = ["", "NA", "NaN"]
+FORMS = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt", ".xlsx")
+# Texts that mean a missing value; R writes NA, pandas nan, spreadsheets #N/A.
+NULL_VALUES = ["", "NA", "NaN", "nan", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-"]
 
 
 class TableFile:
@@ -37,7 +44,8 @@ class TableFile:
     Parameters
     ----------
     path : str
-        Path or address (anything that fsspec opens) that ends in `.parquet`, `.csv` or `.csv.gz`.
+        Path or address (anything that fsspec opens) that ends in one of `FORMS`. Text may be delimited by
+        comma, semicolon or tab.
 
     Raises
     ------
@@ -47,16 +55,18 @@ class TableFile:
 
     def __init__(self, path: str) -> None:
         self._address = path
+        self._delimiter: str | None = None
         self.path = without_credentials(path)
         name = path.partition("?")[0].lower() if "://" in path else path.lower()
-        if not name.endswith(KINDS):
-            raise SourceError(f"A table must be a file ending in {', '.join(KINDS)}; got {self.path!r}.")
+        if not name.endswith(FORMS):
+            raise SourceError(f"A table must be a file ending in {', '.join(FORMS)}; got {self.path!r}.")
         self._is_parquet = name.endswith(".parquet")
+        self._is_excel = name.endswith(".xlsx")
         self._is_compressed = name.endswith(".gz")
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:
-        """Columns and their types; of a CSV file, all are text.
+        """Columns and their types; of a text file, all are text.
 
         Raises
         ------
@@ -90,22 +100,66 @@ class TableFile:
         return frame
 
     @cached_property
+    def decimal_comma(self) -> bool:
+        """Whether numbers may have a decimal comma: in text that another character delimits."""
+        _ = self._frame
+        return self._delimiter not in (None, ",")
+
+    @cached_property
     def _frame(self) -> pl.LazyFrame:
         content = self._read()
         try:
             if self._is_parquet:
                 return pl.scan_parquet(io.BytesIO(content))
-            self._refuse_large(content)
-            # Read as a whole: a lazy scan lets rows pass that have more fields than the header.
-            return pl.read_csv(io.BytesIO(content), infer_schema=False, null_values=NULL_VALUES).lazy()
+            frame = self._read_excel(content) if self._is_excel else self._read_text(content)
         except (PolarsError, PanicException) as error:
             raise self._damaged(error) from error
+        # Rows that are blank in every column.
+        return frame.filter(~pl.all_horizontal(pl.all().is_null())).lazy()
+
+    def _read_text(self, content: bytes) -> pl.DataFrame:
+        content = decode_text(content)
+        self._delimiter = find_delimiter(content)
+        self._refuse_large(content)
+        try:
+            # Read as a whole: a lazy scan lets rows pass that have more fields than the header.
+            return self._parse(content)
+        except PolarsError as error:
+            if "more fields" not in str(error):
+                raise
+            return self._parse(mark_ragged_lines(content, self._delimiter))
+
+    def _parse(self, content: bytes) -> pl.DataFrame:
+        return pl.read_csv(
+            io.BytesIO(content),
+            infer_schema=False,
+            null_values=NULL_VALUES,
+            separator=self._delimiter or ",",
+        )
+
+    def _read_excel(self, content: bytes) -> pl.DataFrame:
+        """Return the first sheet; its cells keep their types."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+        except zipfile.BadZipFile as error:
+            raise self._damaged(error) from error
+        if size > MAX_BYTES:
+            raise self._too_large(f"{MAX_BYTES:,} bytes")
+        if importlib.util.find_spec("fastexcel") is None:
+            raise SourceError(
+                f"{self.path} needs fastexcel: pip install 'calibration-pipeline[xlsx]', or save it as CSV."
+            )
+        frame = pl.read_excel(io.BytesIO(content), engine="calamine")
+        if frame.height * frame.width > MAX_CELLS:
+            raise self._too_large(f"{MAX_CELLS:,} cells")
+        return frame
 
     def _refuse_large(self, content: bytes) -> None:
         """Refuse a CSV file that would take much more memory than it has bytes, as one of commas does."""
         head = content[:HEADER_BYTES].decode(errors="replace")
         try:
-            n_columns = len(next(csv.reader(io.StringIO(head)), []))
+            n_columns = len(next(csv.reader(io.StringIO(head), delimiter=self._delimiter or ","), []))
         except csv.Error as error:
             raise self._damaged(error) from error
         n_rows = content.count(b"\n") + 1
@@ -157,5 +211,5 @@ class TableFile:
 
     def _damaged(self, error: BaseException) -> SourceError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        kind = "Parquet" if self._is_parquet else "CSV"
-        return SourceError(f"{self.path} is not a table in {kind}: {reason.rstrip('.')}.")
+        form = "Parquet" if self._is_parquet else "Excel" if self._is_excel else "CSV"
+        return SourceError(f"{self.path} is not a table in {form}: {reason.rstrip('.')}.")
