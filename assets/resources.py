@@ -32,6 +32,7 @@ def build_source(settings: Settings) -> Source:
             tracks,
             series=settings.series,
             nicknames=read_nicknames(settings.nicknames),
+            columns=settings.columns,
         )
     return SimulatedSource(settings.season_list, tracks, seed=settings.seed)
 

@@ -22,7 +22,7 @@ from calibration_pipeline.seasons import Seasons, parse_seasons, span
 
 ENV_PREFIX = "CALIBRATION_"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
-ADDRESSES = ("feed_url", "results", "laps", "tracks", "nicknames", "ensembles", "events")
+ADDRESSES = ("feed_url", "results", "laps", "columns", "tracks", "nicknames", "ensembles", "events")
 """The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
@@ -64,14 +64,20 @@ class Settings(BaseSettings):
         default=None,
         min_length=1,
         validate_default=True,
-        description="path or address of your table of results, .parquet, .csv or .csv.gz, with source tables "
-        "and only then",
+        description="path or address of your table of results, .parquet, .csv, .csv.gz, .tsv, .txt or "
+        ".xlsx, with source tables and only then",
     )
     laps: str | None = Field(
         default=None,
         min_length=1,
-        description="path or address of your table of laps, .parquet, .csv or .csv.gz, with source tables "
+        description="path or address of your table of laps, in the same forms, with source tables "
         "and only then",
+    )
+    columns: str | None = Field(
+        default=None,
+        min_length=1,
+        description="path or address of a TOML file with the names of your tables' columns, with source "
+        "tables and only then",
     )
     tracks: str | None = Field(
         default=None,
@@ -174,7 +180,7 @@ class Settings(BaseSettings):
             parse_seasons(value, datetime.date.today().year)
         return value
 
-    @field_validator("results", "laps", "tracks", "nicknames", "ensembles", "events")
+    @field_validator("results", "laps", "columns", "tracks", "nicknames", "ensembles", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         if value is None or "://" in value:
@@ -369,7 +375,7 @@ def _refuse_idle_tables(settings: Settings, came_from: Mapping[str, str]) -> Non
     """Refuse tables that no source reads, unless what chose the source overrides them."""
     if settings.source == "tables":
         return
-    for name in ("results", "laps"):
+    for name in ("results", "laps", "columns"):
         overridden = ORIGINS.index(came_from["source"]) < ORIGINS.index(came_from[name])
         if getattr(settings, name) is not None and not overridden:
             raise SettingsError(

@@ -59,6 +59,7 @@ def _source_values(settings: Settings) -> dict[str, Any]:
     return {
         "results": without_credentials(settings.results or ""),
         "laps": without_credentials(settings.laps or ""),
+        "columns": without_credentials(settings.columns or ""),
         "nicknames": read_nicknames(settings.nicknames).content_hash,
     }
 

@@ -153,15 +153,19 @@ def driver_keys(names: pl.Series, races: pl.Series, nicknames: Nicknames | None 
     return keyed.select(pl.when(shared).then("full").otherwise("key").alias(names.name)).to_series()
 
 
-def lap_driver_keys(laps: pl.DataFrame, cars: pl.DataFrame, nicknames: Nicknames | None = None) -> pl.Series:
+def lap_driver_keys(
+    laps: pl.DataFrame, cars: pl.DataFrame, race: str, nicknames: Nicknames | None = None
+) -> pl.Series:
     """Return the `driver_key` of the car that each row of laps belongs to, matched within its race.
 
     Parameters
     ----------
     laps : polars.DataFrame
-        round and driver of one season.
+        Race and driver of one season.
     cars : polars.DataFrame
-        round, driver and driver_key of the cars that raced.
+        Race, driver and driver_key of the cars that raced.
+    race : str
+        Column of both that tells the races apart.
     nicknames : Nicknames, optional
         The table of the package if None.
 
@@ -170,17 +174,17 @@ def lap_driver_keys(laps: pl.DataFrame, cars: pl.DataFrame, nicknames: Nicknames
     polars.Series of String, shape (row of laps,)
         Null where no car of the race matches.
     """
-    keys = ["round", "driver"]
+    keys = [race, "driver"]
     names = laps.select(keys).drop_nulls().unique()
-    found: list[tuple[int, str, str]] = []
-    for (number,), race in names.partition_by("round", as_dict=True).items():
-        key_of = dict(cars.filter(round=number).select("driver", "driver_key").iter_rows())
+    found: list[tuple[object, str, str]] = []
+    for (number,), of_race in names.partition_by(race, as_dict=True).items():
+        key_of = dict(cars.filter(pl.col(race) == number).select("driver", "driver_key").iter_rows())
         # A car's rows may differ in the marks of its driver.
-        name_of = {full_key(name): name for name in race["driver"].sort()}
+        name_of = {full_key(name): name for name in of_race["driver"].sort()}
         matches = match_drivers(name_of.values(), key_of, nicknames).matches
-        cars_of = ((name, matches.get(name_of[full_key(name)])) for name in race["driver"])
+        cars_of = ((name, matches.get(name_of[full_key(name)])) for name in of_race["driver"])
         found += [(number, name, key_of[car]) for name, car in cars_of if car is not None]
-    schema = {"round": pl.Int64, "driver": pl.String, "driver_key": pl.String}
+    schema: dict[str, Any] = {race: laps.schema[race], "driver": pl.String, "driver_key": pl.String}
     matched = pl.DataFrame(found, schema=schema, orient="row")
     return laps.select(keys).join(matched, on=keys, how="left", maintain_order="left")["driver_key"]
 

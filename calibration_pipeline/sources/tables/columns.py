@@ -1,31 +1,24 @@
-"""Columns of the results and laps tables: names, types, and messages on wrong columns.
+"""Columns of the results and laps tables: which ones are read, and their values with our names and types.
 
-A table is recognised by the names of its columns. They are those of the R package nascaR.data, or our own,
-which are the names of `RaceResults` and `LapTelemetry`. The returned frames have our names and types.
+A cell that is not of its column's type becomes null and is named as a defect: one cell never refuses a table.
 """
 
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from functools import cached_property
+from typing import NamedTuple
 
 import polars as pl
 
 from calibration_pipeline.sources.base import NAME_MARKS, SourceError
+from calibration_pipeline.sources.tables.aliases import (
+    describe_missing_columns,
+    normalise,
+    recognise_columns,
+)
+from calibration_pipeline.sources.tables.casts import DTYPES, Kind, cast_column, is_empty
+from calibration_pipeline.sources.tables.delimited import RAGGED
 from calibration_pipeline.sources.tables.reader import TableFile
-
-
-class Kind(Enum):
-    """Data types of a table's columns; a member's value is its name in error messages."""
-
-    WHOLE = "whole numbers"
-    NUMBER = "numbers"
-    TEXT = "text"
-    DATE = "dates (YYYY-MM-DD)"
-
-
-DTYPES = {Kind.WHOLE: pl.Int64(), Kind.NUMBER: pl.Float64(), Kind.TEXT: pl.String(), Kind.DATE: pl.Date()}
 
 
 @dataclass(frozen=True)
@@ -44,23 +37,24 @@ class Column:
     kind: Kind
     required: bool = False
     low: int = 0
-    high: int = 1_000_000
+    high: int = 10_000
 
 
 RESULTS: Mapping[str, Column] = {
-    "season": Column(Kind.WHOLE, required=True, low=1949, high=2200),
-    "round": Column(Kind.WHOLE, low=1, high=99),
+    "season": Column(Kind.WHOLE, low=1949, high=2200),
+    "round": Column(Kind.WHOLE, low=-99, high=99),
     "race_date": Column(Kind.DATE),
+    "driver": Column(Kind.TEXT, required=True),
     "race_name": Column(Kind.TEXT),
+    "series": Column(Kind.TEXT),
     "track": Column(Kind.TEXT, required=True),
     "surface": Column(Kind.TEXT),
-    "driver": Column(Kind.TEXT, required=True),
     "driver_id": Column(Kind.TEXT),
     "car_number": Column(Kind.TEXT),
     "team": Column(Kind.TEXT),
     "make": Column(Kind.TEXT),
-    "start_position": Column(Kind.WHOLE, required=True),
-    "finish_position": Column(Kind.WHOLE, required=True),
+    "start_position": Column(Kind.WHOLE, required=True, high=99),
+    "finish_position": Column(Kind.WHOLE, required=True, high=99),
     "laps_completed": Column(Kind.WHOLE, required=True),
     "laps_led": Column(Kind.WHOLE),
     "status": Column(Kind.TEXT),
@@ -72,37 +66,38 @@ RESULTS: Mapping[str, Column] = {
     "rating": Column(Kind.NUMBER, high=150),
 }
 LAPS: Mapping[str, Column] = {
-    "season": Column(Kind.WHOLE, required=True, low=1949, high=2200),
-    "round": Column(Kind.WHOLE, required=True, low=1, high=99),
+    "season": Column(Kind.WHOLE, low=1949, high=2200),
+    "round": Column(Kind.WHOLE, low=-99, high=99),
+    "race_date": Column(Kind.DATE),
     "driver": Column(Kind.TEXT, required=True),
     "lap": Column(Kind.WHOLE, required=True),
     "position": Column(Kind.WHOLE, required=True),
     "lap_time_s": Column(Kind.NUMBER, required=True),
     "flag": Column(Kind.TEXT),
 }
-# Names that a table may use instead of ours.
-OUR_NAMES = {"track": ("track", "track_id")}
-NASCAR_DATA_NAMES = {
-    "season": ("Season",),
-    "round": ("Race",),
-    "race_name": ("Name",),
-    "track": ("Track",),
-    "surface": ("Surface",),
-    "driver": ("Driver",),
-    "car_number": ("Car",),
-    "team": ("Team",),
-    "make": ("Make",),
-    "start_position": ("Start",),
-    "finish_position": ("Finish",),
-    "laps_completed": ("Laps",),
-    "laps_led": ("Led",),
-    "status": ("Status",),
-    "rating": ("Rating",),
-}
-# A results table must have at least one column of each group.
-ONE_OF = (("round", "race_date"),)
-SHOWN_COLUMNS = 30
+# A table must have at least one column of each group.
+ONE_OF = (("season", "race_date"), ("round", "race_date"))
 LONGEST_TEXT = 1_000
+ROW = "row"
+"""Number of a row among the rows of its season, which identifies it in `Defect`."""
+MOSTLY = 0.5
+"""From this share of a column's cells on, the column is the defect and not each cell."""
+
+
+class Defect(NamedTuple):
+    """Cells that are not of their column's type; one cell, or a column of which most cells are not."""
+
+    row: int | None
+    column: str
+    rule: str
+    value: str
+
+
+class SeasonRows(NamedTuple):
+    """Rows of a season, and the defects of their cells."""
+
+    rows: pl.DataFrame
+    defects: list[Defect]
 
 
 class Columns:
@@ -113,6 +108,8 @@ class Columns:
     file : TableFile
     wanted : mapping of str to Column
         `RESULTS` or `LAPS`.
+    mapping : mapping of str to str, optional
+        A user's names of columns: our name → name in the table.
 
     Raises
     ------
@@ -120,163 +117,171 @@ class Columns:
         If the file cannot be read, or a column is missing (with the nearest names) or occurs twice.
     """
 
-    def __init__(self, file: TableFile, wanted: Mapping[str, Column]) -> None:
+    def __init__(
+        self, file: TableFile, wanted: Mapping[str, Column], mapping: Mapping[str, str] | None = None
+    ) -> None:
         self._file = file
         self._wanted = wanted
         found = list(file.schema)
-        aliases = _recognise(wanted, found)
-        if repeated := _repeated(found, [name for names in aliases.values() for name in names]):
-            raise SourceError(f"{file.path}: column {repeated} occurs twice.")
-        present = {ours: next((n for n in names if n in found), None) for ours, names in aliases.items()}
-        self.names: dict[str, str] = {ours: name for ours, name in present.items() if name is not None}
-        self._refuse_missing(aliases, found)
+        self.names = recognise_columns(wanted, found, mapping or {}, file.path)
+        self._move_race_names(mapping or {})
+        groups: list[Sequence[str]] = [(ours,) for ours, column in wanted.items() if column.required]
+        if missing := [group for group in (*ONE_OF, *groups) if not any(n in self.names for n in group)]:
+            table = "results" if wanted is RESULTS else "laps"
+            raise SourceError(describe_missing_columns(missing, found, self.names.values(), table, file.path))
 
     def seasons(self) -> list[int]:
         """Return the seasons in the table, ascending; only this column is read."""
-        return sorted(self._season_values())
+        return sorted(self._season_values)
 
     def read(self, season: int) -> pl.DataFrame:
-        """Return the rows of a season, every wanted column with its type, null where the table lacks it.
+        """Return the rows of a season, every wanted column with its type, null where the table lacks it."""
+        return self.read_checked(season).rows
+
+    def read_checked(self, season: int) -> SeasonRows:
+        """Return the rows of a season and the defects of their cells.
+
+        Columns are those of `read` and `ROW`. A row whose season is not given belongs to the season of the
+        row above it, which is a defect.
 
         Raises
         ------
         SourceError
-            If a column has a value of another type; the message names the first such value.
+            If a required column can hold no such values, or a text is too long.
         """
-        values = self._season_values().get(season, [])
-        rows = self._file.read(
-            list(self.names.values()), pl.col(self.names["season"]).is_in(values, nulls_equal=True)
-        )
-        return pl.DataFrame(
-            [
-                self._cast(rows[self.names[ours]], ours)
-                if ours in self.names
-                else pl.Series(ours, [None] * rows.height, dtype=DTYPES[column.kind])
-                for ours, column in self._wanted.items()
-            ]
-        )
+        raw = self._raw_rows(season)
+        defects: list[Defect] = []
+        given = [
+            self._cast(raw[self.names[ours]], ours, defects)
+            if ours in self.names
+            else pl.Series(ours, [None] * raw.height, dtype=DTYPES[column.kind])
+            for ours, column in self._wanted.items()
+        ]
+        rows = pl.DataFrame([*given, pl.int_range(raw.height, eager=True).alias(ROW)])
+        if rows["season"].null_count():
+            if "season" in self.names:
+                rule = "season is not given, it is that of the row above"
+                bad = rows.filter(pl.col("season").is_null())[ROW]
+                defects = [d for d in defects if d.column != "season"]
+                defects += [Defect(row, "season", rule, "") for row in bad]
+            rows = rows.with_columns(pl.col("season").fill_null(season))
+        if RAGGED in raw.columns:
+            rule = "its line has more fields than the header"
+            ragged = raw[RAGGED]
+            defects += [Defect(int(i), RAGGED, rule, ragged[int(i)]) for i in ragged.is_not_null().arg_true()]
+        return SeasonRows(rows, defects)
 
+    def _raw_rows(self, season: int) -> pl.DataFrame:
+        """Return the rows of a season with the names and types of the file."""
+        names = list(dict.fromkeys(self.names.values()))
+        names += [RAGGED] if RAGGED in self._file.schema else []
+        values = self._season_values.get(season, [])
+        key = pl.col(self._season_name)
+        if not self._rows_without_season:
+            return self._file.read(names, key.is_in(values, nulls_equal=True))
+        # These rows are found by their number alone.
+        rows = self._file.read(names)
+        seasons = pl.Series(self._season_of_rows)
+        return rows.filter(seasons == season)
+
+    @property
+    def _season_name(self) -> str:
+        return self.names["season"] if "season" in self.names else self.names["race_date"]
+
+    @cached_property
+    def _raw_seasons(self) -> pl.Series:
+        return self._file.read([self._season_name]).to_series()
+
+    def _as_season(self, raw: pl.Series) -> pl.Series:
+        """Return the season of raw values, null where there is none."""
+        if "season" in self.names:
+            return self._cast(raw, "season", [])
+        return self._cast(raw, "race_date", []).dt.year().cast(pl.Int64)
+
+    @cached_property
     def _season_values(self) -> dict[int, list[object]]:
-        """Return the seasons, each with its values in the file."""
-        raw = self._file.read([self.names["season"]]).to_series().unique(maintain_order=True)
-        season = self._cast(raw, "season")
-        if season.null_count():
-            raise SourceError(f"{self._file.path}: column {self.names['season']} is empty in some rows.")
+        """The seasons, each with its values in the file."""
+        raw = self._raw_seasons.unique(maintain_order=True)
         values: dict[int, list[object]] = {}
-        for value, year in zip(raw, season, strict=True):
-            values.setdefault(year, []).append(value)
+        for value, year in zip(raw, self._as_season(raw), strict=True):
+            if year is not None:
+                values.setdefault(year, []).append(value)
         return values
 
-    def _cast(self, raw: pl.Series, ours: str) -> pl.Series:
-        """Return a column, cast to its type and checked."""
+    @cached_property
+    def _rows_without_season(self) -> bool:
+        """Whether some rows have no season.
+
+        Raises
+        ------
+        SourceError
+            If most rows have none.
+        """
+        raw = self._raw_seasons
+        known = [value for values in self._season_values.values() for value in values]
+        n_without = len(raw) - int(raw.is_in(known).sum()) if known else len(raw)
+        if n_without > MOSTLY * len(raw):
+            column = self._wanted["season" if "season" in self.names else "race_date"]
+            rule = f"{column.kind.value} from {column.low} to {column.high}" if column.low else "dates"
+            first = next((repr(v) for v in raw if v not in known), "none")
+            raise SourceError(
+                f"{self._file.path}: column {self._season_name} must hold {rule}; it does not in "
+                f"{n_without} rows, the first has {first}."
+            )
+        return n_without > 0
+
+    @cached_property
+    def _season_of_rows(self) -> pl.Series:
+        """The season of every row of the file; of a row without one, that of the nearest row above."""
+        season = self._as_season(self._raw_seasons)
+        return season.fill_null(strategy="forward").fill_null(strategy="backward")
+
+    def _cast(self, raw: pl.Series, ours: str, defects: list[Defect]) -> pl.Series:
+        """Return a column, cast to its type and checked; bad cells are null and added to `defects`."""
         column = self._wanted[ours]
         where = f"{self._file.path}: column {raw.name}"
         if raw.dtype == pl.String and int(raw.str.len_bytes().max() or 0) > LONGEST_TEXT:  # type: ignore[arg-type]
             raise SourceError(f"{where} must hold texts of at most {LONGEST_TEXT} bytes; one is longer.")
+        rule = f"{ours} must hold {column.kind.value}"
         try:
-            values = _CASTS[column.kind](raw)
+            values = cast_column(raw, column.kind, decimal_comma=self._file.decimal_comma)
         except TypeError:
-            raise SourceError(f"{where} must hold {column.kind.value}; it holds {raw.dtype}.") from None
-        bad = values.is_null() & ~_empty(raw)
+            if column.required or (ours == "season"):
+                raise SourceError(f"{where} must hold {column.kind.value}; it holds {raw.dtype}.") from None
+            defects.append(Defect(None, ours, rule, str(raw.dtype)))
+            return pl.Series(ours, [None] * len(raw), dtype=DTYPES[column.kind])
+        bad = values.is_null() & ~is_empty(raw)
         if column.kind in (Kind.WHOLE, Kind.NUMBER):
-            bad |= (~values.is_between(column.low, column.high)).fill_null(value=False)
-            rule = f"{column.kind.value} from {column.low} to {column.high}"
-        else:
-            rule = column.kind.value
-        if n := int(bad.sum()):
-            first = raw.filter(bad)[0]
-            raise SourceError(f"{where} must hold {rule}; it does not in {n} rows, the first has {first!r}.")
-        return values.cast(DTYPES[column.kind]).alias(ours)
+            outside = (~values.is_between(column.low, column.high)).fill_null(value=False)
+            values = values.set(outside, None)
+            bad |= outside
+            rule += f" from {column.low} to {column.high}"
+        if bad.any():
+            found = raw.filter(bad)
+            n_given = len(raw) - int(is_empty(raw).sum())
+            if len(found) > 1 and len(found) > MOSTLY * n_given:
+                defects.append(Defect(None, ours, rule, f"{found[0]!r} and {len(found) - 1} more"))
+            else:
+                cells = zip(bad.arg_true(), found, strict=True)
+                defects += [Defect(int(row), ours, rule, str(value)) for row, value in cells]
+        return values.alias(ours)
 
-    def _refuse_missing(self, aliases: Mapping[str, Sequence[str]], found: Sequence[str]) -> None:
-        groups: list[tuple[str, ...]] = [(ours,) for ours, column in self._wanted.items() if column.required]
-        if self._wanted is RESULTS:
-            groups += ONE_OF
-        missing = [group for group in groups if not any(ours in self.names for ours in group)]
-        if not missing:
+    def _move_race_names(self, mapping: Mapping[str, str]) -> None:
+        """Take a column `race` of texts for the race's name, and not for its number."""
+        name = self.names.get("round")
+        if name is None or "round" in mapping or normalise(name) != "race":
             return
-        described = []
-        for group in missing:
-            names = [aliases[ours][0] for ours in group if ours in aliases]
-            near = _near(names, [name for name in found if name not in self.names.values()])
-            described.append(" or ".join(names) + (f" (near it: {', '.join(near)})" if near else ""))
-        shown = ", ".join(found[:SHOWN_COLUMNS]) + (", ..." if len(found) > SHOWN_COLUMNS else "")
-        raise SourceError(f"{self._file.path} lacks the columns {', '.join(described)}; it has {shown}.")
+        values = self._file.read([name]).to_series().drop_nulls().unique()
+        numbers = cast_column(values, Kind.WHOLE, decimal_comma=False) if _is_castable(values) else None
+        if numbers is None or numbers.null_count() > MOSTLY * len(values):
+            del self.names["round"]
+            self.names.setdefault("race_name", name)
+
+
+def _is_castable(values: pl.Series) -> bool:
+    return values.dtype.is_numeric() or isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum)
 
 
 def plain_name(name: pl.Expr) -> pl.Expr:
     """Return a driver's name without the marks that feeds add to it, such as `#` or `(i)`."""
     return name.str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ").str.strip_chars()
-
-
-def _recognise(wanted: Mapping[str, Column], found: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Return which names each column may have in a table with these columns."""
-    ours = {name: OUR_NAMES.get(name, (name,)) for name in wanted}
-    if wanted is not RESULTS:
-        return ours
-    n_ours, n_theirs = (
-        sum(any(name in found for name in names) for names in aliases.values())
-        for aliases in (ours, NASCAR_DATA_NAMES)
-    )
-    return NASCAR_DATA_NAMES if n_theirs > n_ours else ours
-
-
-def _repeated(found: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the first of `names` that a CSV file's header has twice."""
-    again = (re.fullmatch(r"(.*)_duplicated_\d+", name) for name in found)
-    return next((match[1] for match in again if match and match[1] in names), None)
-
-
-def _near(names: Sequence[str], found: Sequence[str]) -> list[str]:
-    """Return the names in `found` that are similar to one of `names`."""
-    folded = {name.casefold(): name for name in found}
-    near: dict[str, None] = {}
-    for name in names:
-        parts = [part for part in folded if part in name.casefold() and len(part) > 2]
-        like = difflib.get_close_matches(name.casefold(), folded, n=2)
-        near |= dict.fromkeys(folded[key] for key in (*like, *parts))
-    return list(near)[:3]
-
-
-def _empty(raw: pl.Series) -> pl.Series:
-    """Return which rows are empty: null, NaN, or blank text."""
-    if raw.dtype.is_float():
-        return raw.is_null() | raw.is_nan()
-    if isinstance(raw.dtype, pl.String | pl.Categorical | pl.Enum):
-        return (raw.cast(pl.String).str.strip_chars() == "").fill_null(value=True)
-    return raw.is_null()
-
-
-def _text(raw: pl.Series) -> pl.Series:
-    if raw.dtype.is_float():
-        raw = _whole(raw)
-    if not (raw.dtype.is_integer() or isinstance(raw.dtype, pl.String | pl.Categorical | pl.Enum | pl.Null)):
-        raise TypeError
-    text = raw.cast(pl.String).str.strip_chars()
-    return text.set(text == "", None)
-
-
-def _number(raw: pl.Series) -> pl.Series:
-    if raw.dtype.is_numeric() or raw.dtype == pl.Null:
-        values = raw.cast(pl.Float64)
-    elif isinstance(raw.dtype, pl.String | pl.Categorical | pl.Enum):
-        values = _text(raw).cast(pl.Float64, strict=False)
-    else:
-        raise TypeError
-    return values.set(~values.is_finite(), None)
-
-
-def _whole(raw: pl.Series) -> pl.Series:
-    values = _number(raw)
-    return values.set(values != values.floor(), None).cast(pl.Int64, strict=False)
-
-
-def _date(raw: pl.Series) -> pl.Series:
-    if isinstance(raw.dtype, pl.Date | pl.Datetime | pl.Null):
-        return raw.cast(pl.Date)
-    if isinstance(raw.dtype, pl.String | pl.Categorical | pl.Enum):
-        return _text(raw).str.to_date("%Y-%m-%d", strict=False)
-    raise TypeError
-
-
-_CASTS = {Kind.WHOLE: _whole, Kind.NUMBER: _number, Kind.TEXT: _text, Kind.DATE: _date}

@@ -1,26 +1,31 @@
 """Seasons from a table of results, and optionally a table of laps: a user's own, or nascaR.data's.
 
-The names of the columns are in `columns`, the checks and defaults in `frames`. Races that fit no archetype or
-whose track is not known are left out and named.
+The columns are in `columns`, the races in `calendar`, the entries in `field`, the defaults in `frames`.
+Everything that is left out, nulled or corrected is in the quarantine.
 """
 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from statistics import median
 
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import NoNextRace, SeasonData, SourceError, validate_frame
 from calibration_pipeline.sources.names import Nicknames
-from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out
-from calibration_pipeline.sources.tables import frames
+from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out, refuse_sparse_season
+from calibration_pipeline.sources.tables.aliases import read_mapping
+from calibration_pipeline.sources.tables.calendar import assign_races
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
+from calibration_pipeline.sources.tables.field import clean_fields
+from calibration_pipeline.sources.tables.frames import NO_ARCHETYPE, ON_DIRT, complete, locate_races
+from calibration_pipeline.sources.tables.laps import add_laps
+from calibration_pipeline.sources.tables.next_race import clean_entries
 from calibration_pipeline.sources.tables.reader import TableFile
-from calibration_pipeline.tracks import CompiledTracks, Series
+from calibration_pipeline.tracks import CompiledTracks, Series, UnknownTrackError
+from calibration_pipeline.tracks.layouts import find_layout
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ COUNTS = (
     "races",
     "races_left_out",
     "races_not_run",
+    "exhibitions",
     "races_laps_led_mismatch",
     "races_grid_with_gaps",
     "cars",
@@ -56,14 +62,16 @@ class TablesSource:
     Parameters
     ----------
     results_path : str
-        Table of results, one row a car and race: `.parquet`, `.csv` or `.csv.gz`, a path or an address that
-        fsspec opens.
+        Table of results, one row a car and race: a path or an address that fsspec opens, in one of
+        `reader.FORMS`.
     laps_path : str, optional
         Table of laps, one row a car and lap, in the same forms.
     tracks : CompiledTracks
         Catalogue that gives the archetype and the usual laps of a race.
     series : {"cup", "xfinity", "truck"}
-        Series of the races.
+        Series of which races are read.
+    columns : str, optional
+        Path or address of a mapping file for columns that are not recognised by their names.
     nicknames : Nicknames, optional
         Table of other spellings of drivers' names; that of the package if None.
 
@@ -80,8 +88,8 @@ class TablesSource:
         results_path: str,
         laps_path: str | None,
         tracks: CompiledTracks,
-        *,
         series: Series = "cup",
+        columns: str | None = None,
         nicknames: Nicknames | None = None,
     ) -> None:
         self.tracks = tracks
@@ -89,15 +97,14 @@ class TablesSource:
         self.nicknames = nicknames
         self._results_file = TableFile(results_path)
         self._laps_file = None if laps_path is None else TableFile(laps_path)
+        self._columns = columns
 
     @cached_property
     def seasons(self) -> tuple[int, ...]:
         """The seasons with races that have run, from the first that the track catalogue knows."""
         first = min(era.first_season for era in self.tracks.eras)
         return tuple(
-            season
-            for season in self._results.seasons()
-            if season >= first and (self._results.read(season)["finish_position"] > 0).any()
+            season for season in self._results.seasons() if season >= first and self._has_race(season)
         )
 
     def load_season(self, season: int) -> SeasonData:
@@ -108,23 +115,22 @@ class TablesSource:
         Raises
         ------
         SourceError
-            If the table has no such season, or a table is damaged or contradicts itself.
+            If the table has no such season, too few of its races can be used, or a table is damaged.
         """
         counts = Counter(dict.fromkeys(COUNTS + (LAP_COUNTS if self._laps else ()), 0))
         where = self._results_file.path
         log = QuarantineLog(season)
-        run = self._finished(season, counts, log)
-        cars = frames.starters(run, where, counts)
-        results = frames.complete(cars, counts)
+        results = self._finished(season, counts, log)
         telemetry = LapTelemetry.empty()
         if self._laps is not None and self._laps_file is not None and not results.is_empty():
-            laps = self._laps.read(season)
-            results, telemetry = frames.add_laps(results, laps, self._laps_file.path, counts, self.nicknames)
+            laps = self._laps.read_checked(season)
+            results, telemetry = add_laps(results, laps, self._laps_file.path, log, counts, self.nicknames)
         quarantine = log.frame()
         lines = races_left_out(quarantine)
         for line in lines:
             logger.warning("Left out: %s", line)
         counts.update(races=results["race_id"].n_unique(), races_left_out=len(lines))
+        self._refuse_sparse(quarantine, counts, f"Season {season} of {where}")
         return SeasonData(
             race_results=validate_frame(RaceResults, results, self._where(season)),
             lap_telemetry=validate_frame(LapTelemetry, telemetry, self._where(season)),
@@ -133,7 +139,7 @@ class TablesSource:
         )
 
     def finished_races(self, season: int) -> dict[int, str]:
-        """Return the races of `season` that have run, on known tracks and with a grid.
+        """Return the races of `season` that have run and that `load_season` reads.
 
         Raises
         ------
@@ -143,7 +149,7 @@ class TablesSource:
         if season not in self._results.seasons():
             return {}
         races = self._finished(season, Counter(), QuarantineLog(season)).unique("race_id").sort("race_order")
-        return {race["race_id"]: _label(race) for race in races.iter_rows(named=True)}
+        return {race["race_id"]: race["label"] for race in races.iter_rows(named=True)}
 
     def version(self, season: int) -> str:
         """Return the SHA-256 of the season's rows in both tables."""
@@ -160,67 +166,98 @@ class TablesSource:
     def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
         """Return the entry list of the first race that has not run, in `after_season` or the one after.
 
-        A race that has not run is one whose cars all have no finish; most tables have none.
+        A race that has not run is one whose cars all have no finish and no laps, and that no race that has
+        run follows; most tables have none.
 
         Returns
         -------
         polars.DataFrame, NoNextRace or None
             Schema `EntryList`; the reason if every such race is at a track that is unknown or fits no
-            archetype; None where the table has no such race.
+            archetype, or its field cannot be forecast; None where the table has no such race.
         """
         reason: NoNextRace | None = None
+        usual_size = 0.0
         for season in (after_season, after_season + 1):
             if season not in self._results.seasons():
                 continue
-            rows = self._numbered(season, Counter())
-            last_run = pl.col("race_order").filter(pl.col("finish_position") > 0).max().fill_null(0)
             log = QuarantineLog(season)
-            upcoming = frames.locate_races(
-                rows.filter(pl.col("race_order") > last_run), self.tracks, self._results_file.path, log
-            )
+            rows = self._assigned(season, Counter(), log)
+            sizes = rows.filter("has_run").group_by("race_order").len()["len"].to_list()
+            usual_size = median(sizes) if sizes else usual_size
+            last_run = rows.filter("has_run")["race_order"].max() or 0
+            ahead = rows.filter(~pl.col("has_run"), pl.col("race_order") > last_run)
+            log = QuarantineLog(season)
+            upcoming = locate_races(ahead, self.tracks, self.series, self._results_file.path, log)
             for line in races_left_out(log.frame()):
                 none = NoNextRace(f"No forecast of {line}")
                 logger.warning("%s", none.why)
                 reason = reason or none
             if not upcoming.is_empty():
                 first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
-                cars = frames.entries(first, self._results_file.path)
+                cars = clean_entries(first, usual_size)
+                if cars is None:
+                    return NoNextRace(f"No forecast of {first['label'][0]}: its field is too small.")
                 return validate_frame(EntryList, cars, self._where(season))
         return reason
 
     def _finished(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:
-        """Return the cars of the usable races; the others are added to `log`."""
+        """Return the results of the usable races; defects are added to `log`."""
         where = self._results_file.path
-        located = frames.locate_races(self._numbered(season, counts), self.tracks, where, log)
-        has_run = (pl.col("finish_position") > 0).any().over("race_order")
-        has_grid = pl.col("start_position").is_not_null().any().over("race_order")
-        counts["races_not_run"] += located.filter(~has_run.fill_null(value=False))["race_order"].n_unique()
-        run = located.filter(has_run)
-        for race in run.filter(~has_grid).unique("race_order").sort("race_order").iter_rows(named=True):
-            rule = "its grid is not known"
-            log.add("race", "left out", rule, place=where, race_id=race["race_id"], race=_label(race))
-        return run.filter(has_grid)
+        rows = self._assigned(season, counts, log)
+        last_run = rows.filter("has_run")["race_order"].max() or 0
+        not_run = rows.filter(~pl.col("has_run")).unique("race_order").sort("race_order")
+        counts["races_not_run"] += not_run.height
+        for race in not_run.filter(pl.col("race_order") < last_run).iter_rows(named=True):
+            rule = "it has no results, and later races have run"
+            log.add("race", "left out", rule, place=where, race_id=race["race_id"], race=race["label"])
+        located = locate_races(rows.filter("has_run"), self.tracks, self.series, where, log)
+        return complete(clean_fields(located, where, log, counts), where, log, counts)
+
+    def _refuse_sparse(self, quarantine: pl.DataFrame, counts: Counter[str], where: str) -> None:
+        """Refuse a season that lost too many races to defects: more than one, and more than a third."""
+        lost = quarantine.filter(
+            pl.col("race_id").is_not_null(),
+            ~pl.col("rule").str.contains(f"({NO_ARCHETYPE}|{ON_DIRT})$"),
+            entity="race",
+            consequence="left out",
+        )
+        if lost.height > 1:
+            refuse_sparse_season(lost, counts["races"], counts["races"] + lost.height, where)
+
+    def _has_race(self, season: int) -> bool:
+        """Return whether two cars of a season have a finish; a single row is a placeholder or an error."""
+        return int((self._results.read(season)["finish_position"] > 0).sum()) > 1
+
+    def _usual_laps(self, season: int, track: str) -> int | None:
+        try:
+            known = self.tracks.find(season, name=track)
+        except UnknownTrackError:
+            return None
+        layout = find_layout(self.series, known.track_id, season, None)
+        return known.scheduled_laps if layout is None else layout.laps
 
     def _where(self, season: int) -> str:
         return f"Season {season} of {self._results_file.path}"
 
     @cached_property
+    def _mapping(self) -> dict[str, dict[str, str]]:
+        return read_mapping(self._columns)
+
+    @cached_property
     def _results(self) -> Columns:
-        return Columns(self._results_file, RESULTS)
+        return Columns(self._results_file, RESULTS, self._mapping.get("results"))
 
     @cached_property
     def _laps(self) -> Columns | None:
-        return None if self._laps_file is None else Columns(self._laps_file, LAPS)
+        if self._laps_file is None:
+            return None
+        return Columns(self._laps_file, LAPS, self._mapping.get("laps"))
 
-    def _numbered(self, season: int, counts: Counter[str]) -> pl.DataFrame:
+    def _assigned(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:
         """Return a season's rows, each with its race and driver."""
         where = self._results_file.path
-        rows = self._results.read(season)
-        if rows.is_empty():
+        rows = self._results.read_checked(season)
+        if rows.rows.is_empty():
             known = ", ".join(map(str, self._results.seasons())) or "none"
             raise SourceError(f"Season {season} is not in {where}; it has {known}.")
-        return frames.number_races(rows, where, counts, self.nicknames)
-
-
-def _label(race: Mapping[str, Any]) -> str:
-    return f"{race['season']} race {race['round']} ({race['track']})"
+        return assign_races(rows, self.series, self._usual_laps, where, log, counts, self.nicknames)

@@ -1,0 +1,85 @@
+"""Entry list of the next race in a table: who is entered, and whether the field is one to be forecast."""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from calibration_pipeline.sources.tables.calendar import PLACEHOLDERS, SMALL_SHARE
+from calibration_pipeline.sources.tables.columns import ROW
+from calibration_pipeline.sources.tables.statuses import is_non_starter
+
+logger = logging.getLogger(__name__)
+
+
+def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
+    """Return the cars entered for one race that has not run; None where they are no field to be forecast.
+
+    Of a driver's entries the one with a grid position counts, else the first. Entries without a driver and
+    entries that do not start are left out. Where only some cars have a grid position, those without one did
+    not qualify if most have one; otherwise the grid is not set. All are logged.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        Rows of the race, with `label`.
+    usual_size : float
+        Median field of the races that have run; 0 where none has.
+    """
+    first = rows.row(0, named=True)
+    cars: dict[str, dict[str, Any]] = {}
+    taken: dict[str, set[object]] = {"car_number": set(), "start_position": set()}
+    given = rows["start_position"].count()
+    has_grid = given * 2 > rows.height
+    placed_first = sorted(
+        rows.with_columns(out=is_non_starter(pl.col("status"))).iter_rows(named=True),
+        key=lambda row: (row["start_position"] is None, row[ROW]),
+    )
+    for row in placed_first:
+        reason = _reason_against(row, cars, has_grid=has_grid)
+        if reason is not None:
+            _log(first, row, f"is left out: {reason}")
+            continue
+        for column, values in taken.items():
+            if row[column] in values:
+                _log(first, row, f"has the {column} {row[column]} of another entry")
+                if column == "car_number":
+                    row[column] = None
+                else:
+                    has_grid = False
+            elif row[column] is not None:
+                values.add(row[column])
+        cars[row["driver_id"]] = row
+    if not has_grid and given:
+        logger.warning("The grid of %s is not complete: it counts as not set.", first["label"])
+    if len(cars) < 2 or len(cars) < SMALL_SHARE * usual_size:
+        logger.warning(
+            "No forecast of %s: its entry list has %d of about %d cars.",
+            first["label"],
+            len(cars),
+            max(usual_size, 2),
+        )
+        return None
+    kept = pl.DataFrame(sorted(cars.values(), key=lambda row: row[ROW]), schema=rows.schema, orient="row")
+    start = pl.col("start_position")
+    return kept.with_columns(start_position=start if has_grid else pl.lit(None, pl.Int64))
+
+
+def _reason_against(row: Mapping[str, Any], cars: Mapping[str, object], *, has_grid: bool) -> str | None:
+    """Return why an entry does not count, None where it does."""
+    if row["driver"] is None or re.search(PLACEHOLDERS, row["driver"]):
+        return "its driver is not known yet"
+    if row["out"]:
+        return f"its status is {row['status']}"
+    if row["driver_id"] in cars:
+        return "its driver has another entry"
+    if has_grid and row["start_position"] is None:
+        return "it has no grid position, while most have one"
+    return None
+
+
+def _log(race: Mapping[str, Any], entry: Mapping[str, Any], sentence: str) -> None:
+    car = f"car {entry['car_number']}" if entry["car_number"] else "a car without a number"
+    logger.warning("Next race %s: %s, %s, %s.", race["label"], entry["driver"], car, sentence)
