@@ -1,6 +1,7 @@
 """Tables of results as a user has them, for tests."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,18 @@ def write_table(path: Path, races: dict[int, int]) -> None:
         for i in range(rounds):
             lines += [f"{season},{i + 1},{TRACKS[i]},{car},{n},{n},200" for n, car in ((1, "Ann"), (2, "Bo"))]
     path.write_text("\n".join(lines) + "\n")
+
+
+@cache
+def example_results(season: int = 2022, rounds: int = 6) -> pl.DataFrame:
+    """Return the first races of a simulated season as a user's table, dated a week apart, ordered by finish.
+
+    No two cars of a race share a number, and every race has its winner's laps.
+    """
+    source = SimulatedSource([season], compile_constraints())
+    results = source.load_season(season).race_results.filter(pl.col("round") <= rounds)
+    day = pl.date(season, 2, 13) + pl.duration(days=7 * pl.col("round"))
+    return results.sort("round", "finish_position").select(*RESULTS_COLUMNS, race_date=day)
 
 
 def write_results(path: Path, seasons: Sequence[int], rounds: int) -> None:

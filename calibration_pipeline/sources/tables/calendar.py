@@ -169,7 +169,7 @@ class _Calendar:
             self.rows.drop("round", *RACE_COLUMNS)
             .join(table, on="group", how="inner", maintain_order="left")
             .with_columns(race_id=order, race_order=order)
-            .drop("group")
+            .drop("group", "foreign")
         )
 
     def _leave_out(self, race: Race, rule: str, value: object = None) -> None:
@@ -217,6 +217,7 @@ class _Calendar:
     def _group(self) -> None:
         """Add the number of each row's race in the order of the file, `group`; leave out rows of no race."""
         key = "race_date" if self.by_date else "round"
+        self._detach_foreign_rows(key)
         if self.rows[key].null_count():
             self._fill_key(key)
         keys = [key]
@@ -232,6 +233,17 @@ class _Calendar:
             keys.append("race_date")
         order = pl.struct(keys).rank("dense").cast(pl.Int64)
         self.rows = self.rows.with_columns(group=order).drop("apart", strict=False)
+
+    def _detach_foreign_rows(self, key: str) -> None:
+        """Take the key from rows that stand in another race: few rows of it, with a driver that it has."""
+        foreign = pl.lit(value=False)
+        for name in {"track", "race_name", "race_date"} - {key}:
+            share = pl.len().over(key, name) / pl.len().over(key)
+            foreign |= pl.col(name).is_not_null() & (share < 1 - MAJORITY)
+        foreign &= pl.col(key).is_not_null() & pl.struct(key, "driver").is_duplicated()
+        self.rows = self.rows.with_columns(foreign=foreign)
+        if self.rows["foreign"].any():
+            self.rows = self.rows.with_columns(pl.when(~pl.col("foreign")).then(pl.col(key)).alias(key))
 
     def _doubled_rounds(self) -> bool:
         """Whether a round has two winners on two days, and so stands for two races."""
@@ -264,11 +276,11 @@ class _Calendar:
                 for value, field in fields.items()
                 if not tests & field and (row["track"] is None or ("t", row["track"]) in field)
             ]
-            rule = f"{key} is not given"
+            rule = f"{key} is that of another race" if row["foreign"] else f"{key} is not given"
             if len(near) == 1:
                 found[row[ROW]] = near[0]
                 self.log.add(
-                    "value", "corrected", f"{rule}, it is that of the race that lacks the car",
+                    "value", "corrected", f"{rule}, the race is the one that lacks the car",
                     place=self.where, race=label_race(row | {key: near[0]}), subject=row["driver"],
                 )  # fmt: skip
             else:
@@ -331,7 +343,7 @@ class _Calendar:
         """Leave out exhibitions, and take their numbers from those of later races."""
         sizes = [race["n_cars"] for race in races if race["has_run"]]
         usual = median(sizes) if sizes else 0
-        following = [*races[1:], None]
+        following = [*races[1:], None][: len(races)]
         kept: list[Race] = []
         dropped: list[int] = []
         for race, after in zip(races, following, strict=True):
@@ -415,10 +427,11 @@ class _Calendar:
                 before = max([0, *(int(r["round"]) for r in dated if r["race_date"] < date)])
                 behind = min([int(r["round"]) for r in dated if r["race_date"] > date] or [before + 2])
                 if behind - before == 2:
-                    race["round"] = before + 1
+                    number = before + 1
+                    race["round"] = number
                     self.log.add(
                         "race", "corrected", "round is not given, its date decides", place=self.where,
-                        race_id=100 * self.season + race["round"], race=label_race(race),
+                        race_id=100 * self.season + number, race=label_race(race),
                     )  # fmt: skip
                     continue
             self._leave_out(race, "it has no number")

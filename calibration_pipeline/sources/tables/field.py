@@ -15,6 +15,12 @@ from calibration_pipeline.sources.quarantine import DID_NOT_START, Consequence, 
 from calibration_pipeline.sources.tables.columns import ROW
 from calibration_pipeline.sources.tables.statuses import is_non_starter
 
+LONE_LEAD = 1.05
+"""A winner with more laps than the second times this number has a wrong number of laps."""
+BEHIND = 4
+"""A car has a wrong number of laps if the next so many cars all have more."""
+MOSTLY_GIVEN = 0.9
+"""A missing value is logged where this share of a season's cars has one."""
 LOST_SHARE = 0.1
 """A race is left out if more than this share of its cars cannot be used."""
 KEYS = ("driver_id", "finish_position", "start_position", "laps_completed")
@@ -46,6 +52,7 @@ def clean_fields(rows: pl.DataFrame, where: str, log: QuarantineLog, counts: Cou
     counts : Counter
     """
     rows = rows.with_columns(non_starter=is_non_starter(pl.col("status")))
+    _log_gaps(rows.filter(pl.col("finish_position") > 0), where, log)
     defective = set(rows.group_by("race_order").agg(_is_defective().alias("bad")).filter("bad")["race_order"])
     usual = Counter[tuple[Any, ...]]()
     for names in (["driver_id", "team"], ["driver_id", "car_number"], ["driver_id"]):
@@ -83,6 +90,22 @@ def clean_fields(rows: pl.DataFrame, where: str, log: QuarantineLog, counts: Cou
     return kept
 
 
+def _log_gaps(cars: pl.DataFrame, where: str, log: QuarantineLog) -> None:
+    """Log the missing values of columns that most cars of the season have."""
+    logged = {(row["race_id"], row["subject"]) for row in log.rows}
+    for column in ("car_number", "team", "make", "laps_led"):
+        without = cars.filter(pl.col(column).is_null())
+        if without.height > (1 - MOSTLY_GIVEN) * cars.height:
+            continue
+        for car in without.iter_rows(named=True):
+            if (car["race_id"], f"{car['driver']}, {column}") in logged:
+                continue
+            log.add(
+                "value", "nulled", f"{column} is not given", place=where, race_id=car["race_id"],
+                race=car["label"], subject=car["driver"],
+            )  # fmt: skip
+
+
 def _is_defective() -> pl.Expr:
     """Return the aggregation whether a race has any defect that `_repair` knows."""
     finish, laps = pl.col("finish_position"), pl.col("laps_completed")
@@ -90,14 +113,20 @@ def _is_defective() -> pl.Expr:
     repeated = pl.any_horizontal(
         *(pl.col(name).drop_nulls().is_duplicated().any() for name in (*KEYS[:3], "car_number"))
     )
+    in_order = laps.sort_by(finish)
+    behind = [in_order.shift(-k) for k in range(1, BEHIND + 1)]
+    winner, others = laps.filter(finish == 1).first(), laps.filter(finish > 1).max()
     impossible = (
         (finish.min() != 1)
         | (finish.max() != pl.len())
-        | (laps.filter(finish == 1).first() < laps.max())
+        | (laps.max() == 0)
+        | (winner < laps.max())
+        | (winner > LONE_LEAD * others)
+        | pl.all_horizontal(in_order < each for each in behind).any()
         | (laps > pl.col("race_laps")).any()
         | (pl.col("laps_led") > laps).any()
     )
-    return empty | repeated | impossible.fill_null(value=True) | pl.col("non_starter").any()  # fmt: skip
+    return empty | repeated | impossible.fill_null(value=True) | pl.col("non_starter").any()
 
 
 def _repair(cars: list[Car], usual: Counter[tuple[Any, ...]], report: Report) -> list[Car]:
@@ -109,12 +138,13 @@ def _repair(cars: list[Car], usual: Counter[tuple[Any, ...]], report: Report) ->
         If the race cannot be used.
     """
     cars = _merge_doubled_drivers(_drop_non_starters(cars, report), usual, report)
-    n_started = max([len(cars), *(car["finish_position"] or 0 for car in cars)])
+    n_started = len(cars)
     if not any(car["finish_position"] for car in cars):
         raise _FieldError("it has no finish positions")
     if all(car["start_position"] is None for car in cars):
         raise _FieldError("its grid is not known")
     cars = _settle_finishes(cars, report)
+    n_started = max([n_started, *(car["finish_position"] for car in cars)])
     cars = _settle_laps(sorted(cars, key=lambda car: car["finish_position"]), report)
     cars = _settle_starts(cars, report)
     _settle_car_numbers(cars, report)
@@ -130,7 +160,7 @@ def _repair(cars: list[Car], usual: Counter[tuple[Any, ...]], report: Report) ->
     if finishes[0] != 1:
         raise _FieldError("its winner is not known")
     if missing := [k for k in range(1, finishes[-1]) if k not in finishes]:
-        rule = "no car has some of the positions, cars behind them move up"
+        rule = "positions without a car are closed up"
         report("race", "corrected", rule, None, ", ".join(map(str, missing)))
         for number, car in enumerate(cars, 1):
             car["finish_position"] = number
@@ -192,11 +222,18 @@ def _merge_doubled_drivers(cars: list[Car], usual: Counter[tuple[Any, ...]], rep
 def _settle_finishes(cars: list[Car], report: Report) -> list[Car]:
     """Find the finish of cars without one and of cars that share one, by the order of the file or laps."""
     times = Counter(car["finish_position"] for car in cars)
-    unsure = [car for car in cars if car["finish_position"] is None or times[car["finish_position"]] > 1]
+    following = [car["finish_position"] or 0 for car in cars[1:]] + [len(cars) + 1]
+    unsure = [
+        car
+        for car, after in zip(cars, following, strict=True)
+        if car["finish_position"] is None
+        or times[car["finish_position"]] > 1
+        or car["finish_position"] > max(len(cars), after)
+    ]
     if not unsure:
         return cars
     sure = {car["finish_position"] for car in cars} - {car["finish_position"] for car in unsure}
-    n = max(len(cars), *(position for position in times if position is not None))
+    n = max([len(cars), *sure])
     free = [position for position in range(1, n + 1) if position not in sure]
     found = (
         _by_file_order(cars, unsure, free) or _by_elimination(unsure, free) or _by_laps(cars, unsure, free)
@@ -214,8 +251,10 @@ def _settle_finishes(cars: list[Car], report: Report) -> list[Car]:
                 )
                 report("value", "corrected", f"{rule}, the other cars decide it: {position}", car, given)
             kept.append(car | {"finish_position": position})
-        elif given is not None:
+        elif given is not None and times[given] > 1:
             raise _FieldError("two cars have one finish_position", given)
+        elif given is not None:
+            kept.append(car)
         else:
             report("entry", "left out", "finish_position is not given", car, None)
     return kept
@@ -279,26 +318,19 @@ def _settle_laps(cars: list[Car], report: Report) -> list[Car]:
 
     The winner completed the most laps. Where two other cars have more, the winner's laps are wrong.
     """
-    given = Counter(car["laps_completed"] for car in cars if car["laps_completed"] is not None)
-    if not given:
-        raise _FieldError("no car has laps_completed")
-    most, winner = max(given), cars[0]
-    if winner["finish_position"] == 1 and (
-        winner["laps_completed"] is None or winner["laps_completed"] < most
-    ):
-        if given[most] > 1:
-            report(
-                "value",
-                "corrected",
-                f"laps of the winner must be the most, {most}",
-                winner,
-                winner["laps_completed"],
-            )
-            winner["laps_completed"] = most
-        elif winner["laps_completed"] is None:
-            raise _FieldError("laps of the winner are not given")
-    if cars[0]["finish_position"] != 1:
+    winner = cars[0]
+    if winner["finish_position"] != 1:
         raise _FieldError("its winner is not known")
+    given = Counter(car["laps_completed"] for car in cars[1:] if car["laps_completed"] is not None)
+    if not given or max(given) == 0:
+        raise _FieldError("no other car has completed a lap")
+    most, laps = max(given), winner["laps_completed"]
+    if given[most] > 1 and (laps is None or laps < most or laps > LONE_LEAD * most):
+        rule = f"laps of the winner are not given, or far from those of the next cars, {most}"
+        report("value", "corrected", rule, winner, laps)
+        winner["laps_completed"] = most
+    elif laps is None:
+        raise _FieldError("laps of the winner are not given")
     top = winner["laps_completed"]
     race_laps = winner["race_laps"]
     if race_laps is not None and race_laps < top:
@@ -308,14 +340,16 @@ def _settle_laps(cars: list[Car], report: Report) -> list[Car]:
     kept = []
     for i, car in enumerate(cars):
         laps = car["laps_completed"]
-        if laps is not None and laps <= top:
+        behind = [each["laps_completed"] or 0 for each in cars[i + 1 : i + 1 + BEHIND]]
+        is_passed = laps is not None and len(behind) == BEHIND and laps < min(behind)
+        if laps is not None and laps <= top and not is_passed:
             kept.append(car)
             continue
-        rule = (
-            "laps_completed is not given"
-            if laps is None
-            else f"it completed more laps than the winner, {top}"
-        )
+        rule = f"it has more laps than the winner, {top}"
+        if laps is None:
+            rule = "laps_completed is not given"
+        elif is_passed:
+            rule = f"it has fewer laps than the {BEHIND} cars behind it"
         around = {cars[k]["laps_completed"] for k in (i - 1, i + 1) if 0 <= k < len(cars)}
         if len(around) == 1 and 0 < i < len(cars) - 1 and None not in around and max(around) <= top:
             (same,) = around

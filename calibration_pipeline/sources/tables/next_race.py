@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
     """Return the cars entered for one race that has not run; None where they are no field to be forecast.
 
-    Of a driver's entries the one with a grid position counts, else the first. Entries without a driver and
-    entries that do not start are left out. Where only some cars have a grid position, those without one did
-    not qualify if most have one; otherwise the grid is not set. All are logged.
+    Of a driver's entries the one with a grid position counts, else the first. A car whose driver is not known
+    yet is entered as a newcomer under its number, unless these are most of the field. Entries that name
+    neither, and entries that do not start, are left out. Where only some cars have a grid position, those
+    without one did not qualify if most have one; otherwise the grid is not set. All are logged.
 
     Parameters
     ----------
@@ -33,11 +34,17 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
     taken: dict[str, set[object]] = {"car_number": set(), "start_position": set()}
     given = rows["start_position"].count()
     has_grid = given * 2 > rows.height
+    n_unknown = 0
     placed_first = sorted(
         rows.with_columns(out=is_non_starter(pl.col("status"))).iter_rows(named=True),
         key=lambda row: (row["start_position"] is None, row[ROW]),
     )
     for row in placed_first:
+        if _is_unknown(row["driver"]) and row["car_number"] is not None:
+            _log(first, row, "has no known driver: it counts as a newcomer")
+            name = f"car {row['car_number']}"
+            row |= {"driver": f"To be announced, {name}", "driver_id": f"to-be-announced-{name}"}
+            n_unknown += 1
         reason = _reason_against(row, cars, has_grid=has_grid)
         if reason is not None:
             _log(first, row, f"is left out: {reason}")
@@ -54,11 +61,11 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
         cars[row["driver_id"]] = row
     if not has_grid and given:
         logger.warning("The grid of %s is not complete: it counts as not set.", first["label"])
-    if len(cars) < 2 or len(cars) < SMALL_SHARE * usual_size:
+    if len(cars) < 2 or len(cars) < SMALL_SHARE * usual_size or n_unknown * 2 > len(cars):
         logger.warning(
-            "No forecast of %s: its entry list has %d of about %d cars.",
+            "No forecast of %s: its entry list names the drivers of %d cars of about %d.",
             first["label"],
-            len(cars),
+            len(cars) - n_unknown,
             max(usual_size, 2),
         )
         return None
@@ -69,7 +76,7 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
 
 def _reason_against(row: Mapping[str, Any], cars: Mapping[str, object], *, has_grid: bool) -> str | None:
     """Return why an entry does not count, None where it does."""
-    if row["driver"] is None or re.search(PLACEHOLDERS, row["driver"]):
+    if _is_unknown(row["driver"]):
         return "its driver is not known yet"
     if row["out"]:
         return f"its status is {row['status']}"
@@ -78,6 +85,10 @@ def _reason_against(row: Mapping[str, Any], cars: Mapping[str, object], *, has_g
     if has_grid and row["start_position"] is None:
         return "it has no grid position, while most have one"
     return None
+
+
+def _is_unknown(driver: str | None) -> bool:
+    return driver is None or re.search(PLACEHOLDERS, driver) is not None
 
 
 def _log(race: Mapping[str, Any], entry: Mapping[str, Any], sentence: str) -> None:

@@ -85,7 +85,8 @@ def add_running(cars: pl.DataFrame, where: str, log: QuarantineLog, counts: Coun
             _log(row, "value", "status is not given, laps decide", row["driver"], where, log)
     for row in cars.filter(pl.col("by_word") & (pl.col("laps_completed") == 0)).iter_rows(named=True):
         _log(row, "value", "it has no lap and is running by its status", row["driver"], where, log)
-    redecided = silent | winner_out
+    cars = cars.with_columns(redecided=silent | winner_out)
+    redecided = pl.col("redecided")
     return cars.with_columns(
         running=pl.when(redecided).then(by_laps.fill_null(value=False)).otherwise("running"),
     ).with_columns(
@@ -94,7 +95,7 @@ def add_running(cars: pl.DataFrame, where: str, log: QuarantineLog, counts: Coun
         .when(~has_status | (status == RUNNING) & ~pl.col("running"))
         .then(pl.lit(UNKNOWN_STATUS))
         .otherwise(status)
-    ).drop("by_word")  # fmt: skip
+    ).drop("by_word", "redecided")  # fmt: skip
 
 
 def _log(
