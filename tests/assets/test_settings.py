@@ -162,6 +162,10 @@ def test_tables_need_results_and_nothing_else_has_them(project: Path) -> None:  
             {"source": "nascar_feed", "laps": "a.csv"},
             r"CALIBRATION_LAPS \(from option\) is for source tables",
         ),
+        (
+            {"source": "nascar_feed", "columns": "a.toml"},
+            r"CALIBRATION_COLUMNS \(from option\) is for source tables",
+        ),
         ({"source": "tables", "laps": "a.csv"}, r"CALIBRATION_RESULTS"),
     ):
         with pytest.raises(SettingsError, match=message) as refusal:

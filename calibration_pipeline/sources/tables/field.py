@@ -247,7 +247,7 @@ def _settle_finishes(cars: list[Car], report: Report) -> list[Car]:
             position = found[car[ROW]]
             if position != given:
                 rule = (
-                    "finish_position is not given" if given is None else "two cars have its finish_position"
+                    "finish_position is not given" if given is None else "its finish_position is not its own"
                 )
                 report("value", "corrected", f"{rule}, the other cars decide it: {position}", car, given)
             kept.append(car | {"finish_position": position})

@@ -1,4 +1,4 @@
-"""Laps of a table, joined to the cars that drove them; results that laps can tell are filled from them."""
+"""Laps of a table, joined to the cars that drove them; missing results are filled from the laps."""
 
 from collections import Counter
 

@@ -19,7 +19,8 @@ FORMS = {
     "feed": "race_season,race_name,track_name,race_date,finishing_position,starting_position,driver_fullname,"
     "team_name,car_make,laps_completed,finishing_status",
     "loop data": "driver_name,race_date,series,track_name,start,mid,finish,laps_led,laps,rating,manufacturer",
-    "reference site": "year,race_number,race_name,track,finish_pos,start_pos,driver,owner,car_make,laps_completed",
+    "reference site": "year,race_number,race_name,track,finish_pos,start_pos,driver,owner,car_make,"
+    "laps_completed",
     "short": "year,race_num,track,fin,start,car_num,driver,manu,laps",
     "nascaR.data": "Season,Race,Track,Name,Finish,Start,Car,Driver,Make,Team,Laps,Led,Status,Rating",
 }
@@ -87,7 +88,7 @@ def test_the_message_on_missing_columns_holds_a_mapping_file(tmp_path: Path) -> 
         ("[cars]", "must hold the tables results and laps alone; got 'cars'"),
         (
             "[results]\nfinsh_position = 'a'",
-            r"results has no column 'finsh_position' \(near it: finish_position",
+            r"no column 'finsh_position' \(near it: finish_position",
         ),
         ("[results]\nround = 3", "round must name a column as text; got 3"),
         ("[results", "cannot be read as a mapping of columns"),
@@ -116,8 +117,8 @@ def test_columns_that_cannot_be_told_apart_are_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "2025-02-16", "2025-02-16T14:30:00", "2025-02-16 14:30:00+00:00", "2/16/2025", "02/16/25", "2025/02/16",
-        "2/16/2025 2:30 PM", "Sunday, February 16, 2025", "Sun Feb 16, 2025", "Feb. 16, 2025",
+        "2025-02-16", "2025-02-16T14:30:00", "2025-02-16 14:30:00+00:00", "2/16/2025", "02/16/25",
+        "2025/02/16", "2/16/2025 2:30 PM", "Sunday, February 16, 2025", "Sun Feb 16, 2025", "Feb. 16, 2025",
         "16 February 2025", "16.02.2025", "20250216",
     ],
 )  # fmt: skip

@@ -55,7 +55,7 @@ def drop(*finishes: int) -> Change:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    return load(tmp_path_factory.mktemp("clean"), lambda rows: None).race_results
+    return load(tmp_path_factory.mktemp("clean"), lambda _rows: None).race_results
 
 
 def value_of(column: str, finish: int) -> Any:
@@ -82,7 +82,9 @@ SAME_RACE: dict[str, tuple[Change, str, str]] = {
     "row twice, another driver": (repeat(5, driver="Di Dahl"), "entry", "left out"),
     "placeholder": (repeat(5, driver=None, finish_position=None, laps_completed=None), "entry", "left out"),
     "non-starter behind the field": (
-        repeat(5, **NON_STARTER, finish_position=FIELD.height + 1, status="did not start"), "entry", "left out",
+        repeat(5, **NON_STARTER, finish_position=FIELD.height + 1, status="did not start"),
+        "entry",
+        "left out",
     ),
     "non-starter without a finish": (repeat(5, **NON_STARTER, finish_position=None), "entry", "left out"),
     "winner out": (change_car(1, status="accident"), "value", "corrected"),
@@ -105,10 +107,14 @@ def test_defects_that_the_other_values_resolve_change_nothing(
 SMALLER_RACE: dict[str, tuple[Change, list[int], str]] = {
     "driver absent": (change_car(5, driver=None), [5], "driver is not given"),
     "driver doubled": (
-        change_car(5, driver=value_of("driver", 9), car_number=None, team=None), [5], "its driver has another result",
+        change_car(5, driver=value_of("driver", 9), car_number=None, team=None),
+        [5],
+        "its driver has another result",
     ),
     "start doubled": (
-        change_car(5, start_position=value_of("start_position", 9)), [5, 9], "two cars have its start_position",
+        change_car(5, start_position=value_of("start_position", 9)),
+        [5, 9],
+        "two cars have its start_position",
     ),
     "laps of the last car absent": (
         change_car(FIELD.height, laps_completed=None), [FIELD.height], "laps_completed is not given",

@@ -29,8 +29,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> pl.Series:
 
 @pytest.mark.parametrize(
     "word",
-    ["Running", "FINISHED", "in", "Checkered", "on track", "+1 lap", "-2 Laps", "1 lap down", "Running at finish",
-     "im Ziel", "OK"],
+    ["Running", "FINISHED", "in", "Checkered", "on track", "+1 lap", "-2 Laps", "1 lap down",
+     "Running at finish", "im Ziel", "OK"],
 )  # fmt: skip
 def test_words_for_running_are_known_or_learned_from_the_winners(
     tmp_path: Path, running: pl.Series, word: str
