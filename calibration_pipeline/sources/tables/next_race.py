@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from calibration_pipeline.sources.base import NoNextRace
 from calibration_pipeline.sources.tables.calendar import PLACEHOLDERS, SMALL_SHARE
 from calibration_pipeline.sources.tables.columns import ROW
 from calibration_pipeline.sources.tables.statuses import is_non_starter
@@ -14,8 +15,8 @@ from calibration_pipeline.sources.tables.statuses import is_non_starter
 logger = logging.getLogger(__name__)
 
 
-def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
-    """Return the cars entered for one race that has not run; None where they are no field to be forecast.
+def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | NoNextRace:
+    """Return the cars entered for one race that has not run, or why they are no field to be forecast.
 
     Of a driver's entries the one with a grid position counts, else the first. A car whose driver is not known
     yet is entered as a newcomer under its number, unless these are most of the field. Entries that name
@@ -62,13 +63,10 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | None:
     if not has_grid and given:
         logger.warning("The grid of %s is not complete: it counts as not set.", first["label"])
     if len(cars) < 2 or len(cars) < SMALL_SHARE * usual_size or n_unknown * 2 > len(cars):
-        logger.warning(
-            "No forecast of %s: its entry list names the drivers of %d cars of about %d.",
-            first["label"],
-            len(cars) - n_unknown,
-            max(usual_size, 2),
-        )
-        return None
+        named = f"names the drivers of {len(cars) - n_unknown} cars of about {max(usual_size, 2):.0f}"
+        none = NoNextRace(f"No forecast of {first['label']}: its entry list {named}.")
+        logger.warning("%s", none.why)
+        return none
     kept = pl.DataFrame(sorted(cars.values(), key=lambda row: row[ROW]), schema=rows.schema, orient="row")
     start = pl.col("start_position")
     return kept.with_columns(start_position=start if has_grid else pl.lit(None, pl.Int64))

@@ -195,8 +195,8 @@ class TablesSource:
             if not upcoming.is_empty():
                 first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
                 cars = clean_entries(first, usual_size)
-                if cars is None:
-                    return NoNextRace(f"No forecast of {first['label'][0]}: its field is too small.")
+                if isinstance(cars, NoNextRace):
+                    return cars
                 return validate_frame(EntryList, cars, self._where(season))
         return reason
 
