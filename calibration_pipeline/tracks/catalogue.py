@@ -164,7 +164,8 @@ CATALOGUE: tuple[ConstraintSpec, ...] = (
         Laps(109, {2018: 55, 2019: 67}),
         first_season=2018, feed_ids=(210,),
         aliases=("Charlotte Motor Speedway ROVAL", "Charlotte ROVAL", "ROVAL", "Charlotte Road Course",
-            "Charlotte RC", "Charlotte Motor Speedway RC")),
+            "Charlotte RC", "Charlotte Motor Speedway RC",
+            "Charlotte Motor Speedway Road Course (ROVAL)")),
     ConstraintSpec("chicago_street", "Chicago Street Course", ROAD_COURSE, 2.14, Laps(75, 50),
         first_season=2023, aliases=("Chicago Street Race", "Chicago Street Circuit", "Chicago Street")),
     # The short "National" layout replaced the grand-prix circuit in 2025.
@@ -207,7 +208,7 @@ CATALOGUE: tuple[ConstraintSpec, ...] = (
     ConstraintSpec("sonoma", "Sonoma Raceway", ROAD_COURSE, 1.99, Laps(110, 79, 75),
         first_season=2022, feed_ids=(99,), aliases=("Sonoma",)),
     ConstraintSpec("watkins_glen", "Watkins Glen International", ROAD_COURSE, 2.45, Laps(90, 82, 72),
-        feed_ids=(157,), aliases=("Watkins Glen", "The Glen")),
+        feed_ids=(157,), aliases=("Watkins Glen", "The Glen", "Watkins Glen International Raceway")),
     # Fits no archetype
     ConstraintSpec("bristol_dirt", "Bristol Motor Speedway Dirt Track", None, 0.533, Laps(250, None, 150),
         first_season=2021, feed_ids=(216,), aliases=("Bristol Motor Speedway Dirt", "Bristol Dirt")),

@@ -168,7 +168,7 @@ def test_forms_of_real_seasons_give_the_same_races(
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL_RESULTS.exists(), reason=f"optional real results are absent: {REAL_RESULTS}")
-@pytest.mark.parametrize("name", ["feed_extract", "loop_data", "fantasy"])
+@pytest.mark.parametrize("name", ["feed_extract", "reference_site", "loop_data", "fantasy"])
 def test_published_forms_give_the_same_races(name: str) -> None:
     path = REAL_DATA / "table_forms" / f"{name}.csv"
     expected = read(REAL_RESULTS, 2022)
