@@ -23,6 +23,8 @@ MOSTLY_GIVEN = 0.9
 """A missing value is logged where this share of a season's cars has one."""
 LOST_SHARE = 0.1
 """A race is left out if more than this share of its cars cannot be used."""
+MOST_GAPS = 10
+"""Grid positions beyond the field, as of entries that were withdrawn."""
 KEYS = ("driver_id", "finish_position", "start_position", "laps_completed")
 
 type Car = dict[str, Any]
@@ -125,6 +127,7 @@ def _is_defective() -> pl.Expr:
         | pl.all_horizontal(in_order < each for each in behind).any()
         | (laps > pl.col("race_laps")).any()
         | (pl.col("laps_led") > laps).any()
+        | (pl.col("start_position").max() > pl.len() + MOST_GAPS)
     )
     return empty | repeated | impossible.fill_null(value=True) | pl.col("non_starter").any()
 
@@ -362,6 +365,10 @@ def _settle_laps(cars: list[Car], report: Report) -> list[Car]:
 
 def _settle_starts(cars: list[Car], report: Report) -> list[Car]:
     """Find the start of a car if one position is free; else leave out the cars of which it is not known."""
+    for car in cars:
+        if (start := car["start_position"]) is not None and start > len(cars) + MOST_GAPS:
+            report("value", "nulled", "start_position is far beyond the field", car, start)
+            car["start_position"] = None
     times = Counter(car["start_position"] for car in cars)
     known = [position for position in times if position is not None]
     free = [k for k in range(1, max([len(cars), *known]) + 1) if k not in times]

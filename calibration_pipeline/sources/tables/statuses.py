@@ -26,7 +26,9 @@ CAUSES = (
     r"accident|crash|wreck|engine|brake|vibration|dvp|electric|suspension|gear|transmission|heat|steering|"
     r"pump|handling|clutch|parked|leak|axle|slow|drive|hub|battery|ignition|oil|water|fire|fuel|tire|chassis|"
     r"rear|mechanical|retired|dnf|^out$|damage|power|track bar|throttle|carburetor|radiator|valve|piston|"
-    r"alternator|wheel|shock|spring|header|cooler|exhaust|fatigue|injur|did ?n[o']?t finish"
+    r"alternator|wheel|shock|spring|header|cooler|exhaust|fatigue|injur|did ?n[o']?t finish|"
+    r"tie rod|line|hatch|pressure|hood|flat|spun|spin|quit|failure|broken|lost|contact|collision|^-$|"
+    r"^unknown$"
 )
 """Words of causes of retirement, which are never learned as words for running."""
 
@@ -46,7 +48,8 @@ def add_running(cars: pl.DataFrame, where: str, log: QuarantineLog, counts: Coun
 
     A word that most winners of the season have means running, unless it is a cause of retirement. Without a
     status a car is running if it completed `RUNNING_SHARE` of the race's laps, else its status is 'unknown'.
-    The same rule decides where no car of a race, or not its winner, is running by its word. A car that is
+    The same rule decides where no car of a race, or not its winner, is running by its word, and for words
+    that are neither of running nor of a known cause. A car that is
     disqualified after the race keeps its official finish, and counts as running.
 
     Parameters
@@ -75,6 +78,7 @@ def add_running(cars: pl.DataFrame, where: str, log: QuarantineLog, counts: Coun
     cars = cars.with_columns(running=ran)
     silent = ~pl.col("running").any().over("race_order")
     winner_out = (pl.col("finish_position") == 1) & ~pl.col("running")
+    strange = has_status & ~pl.col("by_word") & ~pl.col("status").str.contains(CAUSES)
     given_by_most = cars["status"].null_count() * 2 < cars.height
     for row in cars.filter(silent).unique("race_order").sort("race_order").iter_rows(named=True):
         _log(row, "race", "no car is running by its status, laps decide", None, where, log)
@@ -85,7 +89,9 @@ def add_running(cars: pl.DataFrame, where: str, log: QuarantineLog, counts: Coun
             _log(row, "value", "status is not given, laps decide", row["driver"], where, log)
     for row in cars.filter(pl.col("by_word") & (pl.col("laps_completed") == 0)).iter_rows(named=True):
         _log(row, "value", "it has no lap and is running by its status", row["driver"], where, log)
-    cars = cars.with_columns(redecided=silent | winner_out)
+    for row in cars.filter(strange & ~silent & ~winner_out).iter_rows(named=True):
+        _log(row, "value", "its status is no known word, laps decide", row["driver"], where, log)
+    cars = cars.with_columns(redecided=silent | winner_out | strange)
     redecided = pl.col("redecided")
     return cars.with_columns(
         running=pl.when(redecided).then(by_laps.fill_null(value=False)).otherwise("running"),
