@@ -12,7 +12,8 @@ class SelectionError(ValueError):
 def select_assets(defs: dg.Definitions, selection: str | None) -> list[str]:
     """Return the assets of a selection such as 'race_results,lap_telemetry' or '+causal_network', in order.
 
-    A plus before a name adds everything upstream, one after it everything downstream.
+    A plus before a name adds everything upstream, one after it everything downstream. With results comes the
+    quarantine, which says what they lack.
 
     Parameters
     ----------
@@ -42,4 +43,5 @@ def select_assets(defs: dg.Definitions, selection: str | None) -> list[str]:
         if not found:
             raise SelectionError(f"No asset fits the selection {text!r}.")
         chosen |= {key.path[-1] for key in found}
+    chosen |= {"quarantine"} if "race_results" in chosen else set()
     return [name for name in known if name in chosen]

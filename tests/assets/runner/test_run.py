@@ -138,7 +138,7 @@ def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice
 ) -> None:
     table = project / "mine.csv"
     command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
-    season_2023 = {"lap_telemetry [2023]", "race_results [2023]"}
+    season_2023 = {"lap_telemetry [2023]", "race_results [2023]", "quarantine [2023]"}
     write_table(table, {2022: 2, 2023: 1})
     assert main(command) == 0
     assert remade(capsys, command) == set()
