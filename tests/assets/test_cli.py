@@ -216,8 +216,8 @@ def test_run_prints_progress_and_stores(project: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     for line in (
         "track_constraints",
-        "lap_telemetry, race_results [2024]",
-        "lap_telemetry, race_results [2025]",
+        "lap_telemetry, quarantine, race_results [2024]",
+        "lap_telemetry, quarantine, race_results [2025]",
     ):
         assert line in out
     assert "DEBUG" not in out
