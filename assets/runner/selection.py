@@ -12,8 +12,8 @@ class SelectionError(ValueError):
 def select_assets(defs: dg.Definitions, selection: str | None) -> list[str]:
     """Return the assets of a selection such as 'race_results,lap_telemetry' or '+causal_network', in order.
 
-    A plus before a name adds everything upstream, one after it everything downstream. With results comes the
-    quarantine, which says what they lack.
+    A plus before a name adds everything upstream, one after it everything downstream. Results bring
+    the quarantine with them, the table of their defects.
 
     Parameters
     ----------

@@ -165,7 +165,7 @@ def lap_driver_keys(
     cars : polars.DataFrame
         Race, driver and driver_key of the cars that raced.
     race : str
-        Column of both that tells the races apart.
+        Column of both that identifies the race.
     nicknames : Nicknames, optional
         The table of the package if None.
 
