@@ -1,5 +1,7 @@
 """Report section on what the source's data lacked: races, entries, laps and values that were left out."""
 
+from pathlib import PurePath
+
 import polars as pl
 
 from calibration_pipeline.plots.series import count
@@ -41,11 +43,13 @@ def quarantine_note(content: ReportContent) -> list[str]:
 def _defects(rows: pl.DataFrame) -> Table:
     order = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITY_COUNTS)})
     shown = rows.sort(order, "season", maintain_order=True).head(MOST_ROWS)
+    # Folders of the machine are no matter of the page's readers.
+    names = {place: PurePath(place).name for place in shown["place"].unique()}
     cells = [
         [
-            Cell(row["race"] or row["place"]),
+            Cell(row["race"] or names[row["place"]]),
             Cell(row["subject"] or ""),
-            Cell(row["rule"], f"got {row['value']}" if row["value"] else ""),
+            Cell(row["rule"].replace(row["place"], names[row["place"]]), f"got {row['value']}" if row["value"] else ""),
             Cell(f"{row['entity']} {row['consequence']}"),
         ]
         for row in shown.iter_rows(named=True)

@@ -52,3 +52,12 @@ def test_a_long_list_is_cut_and_its_length_said() -> None:
     table = quarantine_section(example_content(quarantine=log.frame())).blocks[-1]
     assert len(table.rows) == MOST_ROWS  # type: ignore[union-attr]
     assert f"of {MOST_ROWS + 5}" in table.caption  # type: ignore[union-attr]
+
+
+def test_folders_of_files_are_not_published() -> None:
+    log = QuarantineLog(2021)
+    place = "/home/me/feed/2021/1/5082/weekend-feed.json"
+    log.add("race", "left out", f"{place} is not valid JSON", place=place)
+    page = render_markdown(example_content(quarantine=log.frame()))
+    assert "weekend-feed.json is not valid JSON" in page
+    assert "/home/me" not in page
