@@ -49,7 +49,10 @@ def _defects(rows: pl.DataFrame) -> Table:
         [
             Cell(row["race"] or names[row["place"]]),
             Cell(row["subject"] or ""),
-            Cell(row["rule"].replace(row["place"], names[row["place"]]), f"got {row['value']}" if row["value"] else ""),
+            Cell(
+                row["rule"].replace(row["place"], names[row["place"]]),
+                f"got {row['value']}" if row["value"] else "",
+            ),
             Cell(f"{row['entity']} {row['consequence']}"),
         ]
         for row in shown.iter_rows(named=True)
