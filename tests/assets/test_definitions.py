@@ -117,7 +117,11 @@ def test_every_asset_is_materialized_once_after_its_inputs(defs: dg.Definitions,
 
 
 def test_selection_by_name_and_by_expression(defs: dg.Definitions, settings: Settings) -> None:
-    assert select_assets(defs, "race_results, lap_telemetry") == ["lap_telemetry", "race_results"]
+    assert select_assets(defs, "race_results, lap_telemetry") == [
+        "lap_telemetry",
+        "quarantine",
+        "race_results",
+    ]
     upstream = select_assets(defs, "+lap_aggregates")
     assert upstream == ["track_constraints", "lap_telemetry", "lap_aggregates"]
     assert set(select_assets(defs, 'group:"telemetry"')) == {"lap_aggregates", "driver_features"}

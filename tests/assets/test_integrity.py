@@ -39,7 +39,7 @@ def verified(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
 
 def test_where_all_is_well_nothing_differs(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(VERIFY) == 0
-    assert f"11 files in {store}: all as recorded." in capsys.readouterr().out
+    assert f"13 files in {store}: all as recorded." in capsys.readouterr().out
 
 
 def delete(path: Path) -> None:
@@ -137,7 +137,7 @@ def test_an_object_store_is_verified_alike(tmp_path: Path, monkeypatch: pytest.M
             monkeypatch.setenv(name, value)
         env = {**reach, "DAGSTER_HOME": str(home), "CALIBRATION_STORE": f"s3://{BUCKET}/mine"}
         command(SMALL, env)
-        assert "11 files in s3://calibration/mine/simulated/cup: all as recorded." in command(VERIFY, env)
+        assert "13 files in s3://calibration/mine/simulated/cup: all as recorded." in command(VERIFY, env)
         spoilt = UPath(f"s3://{BUCKET}/mine/simulated/cup/race_results/2024.parquet")
         spoilt.write_bytes(spoilt.read_bytes()[:200])
         UPath(f"s3://{BUCKET}/mine/simulated/cup/notes.txt").write_bytes(b"")

@@ -103,7 +103,7 @@ def test_changed_settings_make_dependents_stale_and_are_named(
 ) -> None:
     assert stale(lineage(instance)) == {}
     found = stale(lineage(instance, **options))
-    of_source = {"lap_telemetry", "race_results", "simulated_truth"}
+    of_source = {"lap_telemetry", "race_results", "quarantine", "simulated_truth"}
     assert {asset for asset, _ in found if "settings" in found[asset, _]} == of_source
     assert all(reason.endswith(message) for reason in found.values() if "settings" in reason)
 
