@@ -66,7 +66,7 @@ def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_ar
 ) -> None:
     """This year's season is stored before its first race, and what reads it finds a partition."""
     table = project / "mine.csv"
-    write_table(table, {THIS_YEAR - 1: 4})
+    write_table(table, {THIS_YEAR - 1: 3})
     options = ["--source", "tables", "--results", str(table), "--seasons", f"{THIS_YEAR - 1}-"]
     assert main(["run", *options, "--scenarios", "100", "--select", "+scenario_ensemble"]) == 0
     assert f"scenario_ensemble [{THIS_YEAR}]" in capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_ar
         for name in ("race_results", "lap_aggregates", "driver_features")
         for season in (THIS_YEAR - 1, THIS_YEAR)
     }
-    assert heights["race_results", THIS_YEAR - 1] == heights["driver_features", THIS_YEAR - 1] == 8
+    assert heights["race_results", THIS_YEAR - 1] == heights["driver_features", THIS_YEAR - 1] == 6
     assert {height for (_, season), height in heights.items() if season == THIS_YEAR} == {0}
     assert heights["lap_aggregates", THIS_YEAR - 1] == 0
     networks = xr.open_dataset(store / "causal_network" / f"{THIS_YEAR}.nc", engine="h5netcdf")

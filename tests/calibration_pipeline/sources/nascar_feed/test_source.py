@@ -41,7 +41,7 @@ def season_documents() -> Documents:
     """A season of two points races and an exhibition between them."""
     exhibition = scheduled(2, 8, race_type_id=2)
     documents: Documents = {
-        "2021/race_list_basic.json": {"series_1": [scheduled(3, 15), exhibition, scheduled(1, 1)]}
+        "2021/race_list_basic.json": {"series_1": [scheduled(3, 16), exhibition, scheduled(1, 1)]}
     }
     for race_id in (1, 3):
         documents[f"2021/1/{race_id}/weekend-feed.json"] = weekend(race_id)
