@@ -23,6 +23,9 @@ class MissingDocumentError(DefectError):
     """Error of a document that a source does not have."""
 
 
+RUNNING_SHARE = 0.9
+"""Without a status, a car counts as running from this share of the race's laps on. In Cup races since 2013
+this rule is right for 95 % of cars, and its errors of both types are equally frequent."""
 NAME_MARKS = r"\*|#|\([A-Za-z]{1,2}\)"
 """Marks of drivers' names in public results: ineligible for points, rookie, play-off, another series."""
 

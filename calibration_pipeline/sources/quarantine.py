@@ -114,13 +114,18 @@ def describe_quarantine(quarantine: pl.DataFrame) -> str:
     defects = quarantine.filter(pl.col("rule") != DID_NOT_START)
     if defects.is_empty():
         return ""
-    rank = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITIES)})
     lines = [
         f"{_sentence(row)} ({row['entity']} {row['consequence']})"
-        for row in defects.sort(rank, maintain_order=True).iter_rows(named=True)
+        for row in worst_first(defects).iter_rows(named=True)
     ]
     more = f" | and {len(lines) - SHOWN_DEFECTS} more" if len(lines) > SHOWN_DEFECTS else ""
     return f"{' | '.join(lines[:SHOWN_DEFECTS])}{more}. All: {QUERY}"
+
+
+def worst_first(quarantine: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of a quarantine by entity: races, entries, laps, values."""
+    rank = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITIES)})
+    return quarantine.sort(rank, maintain_order=True)
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

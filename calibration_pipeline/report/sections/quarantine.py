@@ -7,7 +7,7 @@ import polars as pl
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report.blocks import Block, Cell, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.sources.quarantine import DID_NOT_START, QUERY
+from calibration_pipeline.sources.quarantine import DID_NOT_START, QUERY, worst_first
 
 HEADING = "What was left out, and why"
 MOST_ROWS = 200
@@ -41,8 +41,7 @@ def quarantine_note(content: ReportContent) -> list[str]:
 
 
 def _defects(rows: pl.DataFrame) -> Table:
-    order = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITY_COUNTS)})
-    shown = rows.sort(order, "season", maintain_order=True).head(MOST_ROWS)
+    shown = worst_first(rows.sort("season", maintain_order=True)).head(MOST_ROWS)
     # Folders of the machine are no matter of the page's readers.
     names = {place: PurePath(place).name for place in shown["place"].unique()}
     cells = [

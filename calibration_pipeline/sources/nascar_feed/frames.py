@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel
 
-from calibration_pipeline.sources.base import NAME_MARKS, DefectError
+from calibration_pipeline.sources.base import NAME_MARKS, RUNNING_SHARE, DefectError
 from calibration_pipeline.sources.names import driver_keys
 from calibration_pipeline.sources.nascar_feed.documents import Entry, Race, Result, read_leniently
 from calibration_pipeline.sources.quarantine import DID_NOT_START
@@ -30,8 +30,6 @@ RESULT_COLUMNS = ENTRY_COLUMNS | {
     "laps_led": pl.Int64,
     "finishing_status": pl.String,
 }
-RUNNING_SHARE = 0.9
-"""Without a status, a car counts as running from this share of the race's laps on."""
 MOST_GIVEN_STARTS = 0.1
 """Largest share of a field whose grid positions are given from the free ones."""
 SET_GRID = 0.5

@@ -4,15 +4,13 @@ from collections import Counter
 
 import polars as pl
 
+from calibration_pipeline.sources.base import RUNNING_SHARE
 from calibration_pipeline.sources.quarantine import QuarantineLog
 
 RUNNING = "running"
 # Ran to the end and lost the position afterwards: no retirement.
 DISQUALIFIED = "disqualified"
 UNKNOWN_STATUS = "unknown"
-RUNNING_SHARE = 0.9
-"""Without a status, a car counts as running from this share of the race's laps on. In Cup races since 2013
-this rule is right for 95 % of cars, and its errors of both types are equally frequent."""
 RUNNING_WORDS = (
     r"^(running( at (the )?(finish|end))?|still running|run|finished|in|checkered( flag)?|on track|"
     r"completed?|classified|lead lap|flagged|(\+|-)? ?\d+ ?laps?( down| behind)?|lapped|active)$"
