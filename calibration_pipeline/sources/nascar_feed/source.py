@@ -29,7 +29,13 @@ from calibration_pipeline.sources.base import (
     validate_frame,
 )
 from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
-from calibration_pipeline.sources.nascar_feed.documents import Race, ScheduledRace, race_of, races_of
+from calibration_pipeline.sources.nascar_feed.documents import (
+    Race,
+    ScheduledRace,
+    race_of,
+    races_of,
+    read_leniently,
+)
 from calibration_pipeline.sources.nascar_feed.frames import Note, entry_frame, green_laps, result_frame
 from calibration_pipeline.sources.nascar_feed.laps import laps_agree, last_lap_as_raced, parse_laps
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
@@ -318,8 +324,10 @@ class NascarFeedSource:
                 rows = races_of(self._reader.read_json(path), self.series, self._reader.url(path)) or []
             except DefectError:
                 rows = []
-            races = (ScheduledRace.model_validate(row) for row in rows if _is_race(row))
-            self._days_of[season] = [race.day for race in races if race.has_run and race.day]
+            races = (
+                race for race, wrong in (read_leniently(ScheduledRace, row) for row in rows) if not wrong
+            )
+            self._days_of[season] = [race.day for race in races if race and race.has_run and race.day]
         return self._days_of[season]
 
     def _refuse_silence(self, season: int, error: MissingDocumentError) -> None:
@@ -502,14 +510,6 @@ class NascarFeedSource:
 
 def _list_path(season: int) -> str:
     return f"{int(season)}/race_list_basic.json"
-
-
-def _is_race(row: Any) -> bool:
-    try:
-        ScheduledRace.model_validate(row)
-    except ValueError:
-        return False
-    return True
 
 
 def _has_finish(row: Any) -> bool:
