@@ -8,14 +8,12 @@ import dagster as dg
 from upath import UPath
 
 from calibration_pipeline.io.stored_files import file_version
-from calibration_pipeline.io.stored_values import stored_partitions
+from calibration_pipeline.io.stored_values import files_of, path_of, stored_partitions
 from calibration_pipeline.schemas.contracts import place
 
 from .instance import home_folder, open_records, prepare_home
-from .orchestration.source_news import REPORT
 from .orchestration.staleness import Lineage, data_version, latest_record
 from .settings import Settings
-from .storage.io_managers import ReportManager, StoredManager
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
@@ -55,7 +53,7 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
     for asset in lineage.keys:
         current = set(lineage.partitions(asset))
         for partition in _partitions(lineage, asset, store):
-            files = {str(file) for file in lineage.manager(asset).files_of(lineage.path(asset, partition))}
+            files = {str(file) for file in files_of(lineage.path(asset, partition), asset)}
             record = lineage.record(asset, partition)
             if record is None and not files & found.keys():
                 continue
@@ -98,10 +96,9 @@ def check_digests(
     prepare_home()
     with open_records() as instance:
         for asset in assets:
-            manager = ReportManager(store) if asset == REPORT else StoredManager(store)
             for partition in stored_partitions(store / asset) or [None]:
                 record = latest_record(instance, dg.AssetKey([*prefix, asset]), partition)
-                version = file_version(manager.files_of(manager.path_of(asset, partition)))
+                version = file_version(files_of(path_of(store, asset, partition), asset))
                 if record is None:
                     unknown.append(asset)
                 elif data_version(record) != version:

@@ -1,4 +1,4 @@
-"""Resources of the assets: the settings, the source and the IO managers."""
+"""Resources of the assets: the settings, the source and the IO manager."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import load_tracks
 
 from .settings import Settings, SettingsError, project_folder
-from .storage.io_managers import io_managers
+from .storage.io_manager import StoredManager
 from .storage.provenance import provenance, setting_values
 
 FEED_CACHE = Path("data") / "feed_cache"
@@ -61,7 +61,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "source": build_source(settings),
-        **io_managers(settings.store_path, provenance(settings), setting_values(settings)),
+        "io_manager": StoredManager(settings.store_path, setting_values(settings), provenance(settings)),
     }
 
 

@@ -20,7 +20,7 @@ from ..partitions import (
     every_season,
 )
 from ..settings import Settings
-from ..storage.io_managers import LEFT_OUT, OWN_ARCHETYPE
+from ..storage.io_manager import LEFT_OUT, OWN_ARCHETYPE
 from ..storage.provenance import depends_on
 from .metadata import chart, number, numbers, plot, table
 

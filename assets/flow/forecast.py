@@ -17,7 +17,7 @@ from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import by_archetype
 from ..settings import Settings
-from ..storage.io_managers import ALLOW_MISSING
+from ..storage.io_manager import ALLOW_MISSING
 from ..storage.provenance import depends_on
 from .metadata import chart, number, rows, table
 

@@ -23,7 +23,7 @@ from calibration_pipeline.tracks import load_tracks
 from ..orchestration.source_news import REPORT
 from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
 from ..settings import Settings
-from ..storage.io_managers import ALLOW_MISSING, PATH, Report
+from ..storage.io_manager import ALLOW_MISSING, PATH
 from ..storage.provenance import depends_on
 from .metadata import rows, table
 
@@ -70,7 +70,6 @@ def report_pictures(
 @dg.asset(
     kinds={"html", "markdown"},
     code_version="4",
-    io_manager_key="report",
     metadata=depends_on(
         "source", "tracks", "seasons", "fold_races", "network", "ensembles", "events", "scenarios", "seed"
     ),
@@ -103,7 +102,7 @@ def calibration_report(
     race_forecast: xr.Dataset,
     forecast_chances: pl.DataFrame,
     forecast_events: pl.DataFrame,
-) -> dg.Output[Report]:
+) -> dg.Output[dict[str, bytes]]:
     """Report with a verdict per archetype and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
     from calibration_pipeline.report import render_html, render_markdown
@@ -137,26 +136,26 @@ def calibration_report(
         for frame in report_pictures.values()
         for name, png in frame.select("picture", "png").iter_rows()
     }
-    report = Report(render_html(content, pictures), render_markdown(content))
+    markdown = render_markdown(content)
     rulings = [{"archetype": str(ruling.archetype), "verdict": ruling.verdict} for ruling in content.verdicts]
     return dg.Output(
-        report,
+        {".html": render_html(content, pictures).encode(), ".md": markdown.encode()},
         metadata={
             SUMMARY: summary_rows(content.verdicts, content.metrics, content.convergence),
             "verdicts": table(pl.DataFrame(rulings)),
-            "summary_page": dg.MetadataValue.md(report.markdown),
+            "summary_page": dg.MetadataValue.md(markdown),
         },
     )
 
 
-@dg.asset(kinds={"duckdb"}, code_version="1", io_manager_key="catalogue")
+@dg.asset(kinds={"duckdb"}, code_version="1")
 def catalogue(
     settings: dg.ResourceParam[Settings],
     calibration_report: UPath,  # noqa: ARG001  # the tables that the report was written from are all there
-) -> dg.Output[bytes]:
+) -> dg.Output[dict[str, bytes]]:
     """DuckDB file of views over all tables, for any DuckDB client."""
     data, views = build_catalogue(settings.store_path)
-    return dg.Output(data, metadata={"views": table(views, 40)})
+    return dg.Output({".duckdb": data}, metadata={"views": table(views, 40)})
 
 
 def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[dict[str, str]], str]:

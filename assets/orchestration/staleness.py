@@ -13,20 +13,12 @@ import dagster as dg
 from upath import UPath
 
 from calibration_pipeline.io.stored_files import file_version
-from calibration_pipeline.io.stored_values import SCHEMA_VERSION
+from calibration_pipeline.io.stored_values import SCHEMA_VERSION, files_of, path_of, read_value
 from calibration_pipeline.schemas.contracts import ContractError, place
 
 from ..partitions import upstream_partitions
 from ..settings import Settings
-from ..storage.io_managers import (
-    ALLOW_MISSING,
-    READ,
-    SCHEMA,
-    SETTINGS,
-    SOURCE_VERSION,
-    StoredManager,
-    io_managers,
-)
+from ..storage.io_manager import ALLOW_MISSING, READ, SCHEMA, SETTINGS, SOURCE_VERSION
 from ..storage.provenance import DEPENDS_ON, setting_values
 from .source_news import News
 
@@ -66,21 +58,15 @@ class Lineage:
         self.graph, self.settings, self.instance = graph, settings, instance
         self.keys = {key.path[-1]: key for key in self.graph.toposorted_asset_keys}
         self.news = {str(season): found for season, found in (news or {}).items()}
-        self._managers = io_managers(settings.store_path)
         self._values = setting_values(settings)
-
-    def manager(self, asset: str) -> StoredManager:
-        """Return the IO manager of an asset."""
-        key = self.keys[asset]
-        return self._managers[self.graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)]
 
     def path(self, asset: str, partition: str | None) -> UPath:
         """Return where a partition is stored."""
-        return self.manager(asset).path_of(asset, partition)
+        return path_of(self.settings.store_path, asset, partition)
 
     def version(self, asset: str, partition: str | None) -> str | None:
         """Return the data version of a stored partition, None if there is none."""
-        return file_version(self.manager(asset).files_of(self.path(asset, partition)))
+        return file_version(files_of(self.path(asset, partition), asset))
 
     def partitions(self, asset: str) -> Sequence[str | None]:
         """Return the partitions of an asset; [None] where it has none."""
@@ -147,7 +133,7 @@ class Lineage:
             if recorded == (self.version(asset, partition), SCHEMA_VERSION):
                 return None
         try:
-            self.manager(asset).read(self.path(asset, partition), asset, partition)
+            read_value(self.path(asset, partition), asset, partition)
         except FileNotFoundError:
             return f"{place(asset, partition)} is missing"
         except ContractError as error:

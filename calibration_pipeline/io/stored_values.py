@@ -1,6 +1,7 @@
 """Files of stored values: paths, encoding, and reading with a check of the contract.
 
 Frames are Parquet files. Datasets and trees are NetCDF 4 files, compressed, readable with xarray alone.
+The report and the catalogue are files without a contract.
 """
 
 import contextlib
@@ -21,12 +22,14 @@ from calibration_pipeline.schemas.datasets import races_of
 SCHEMA_VERSION = "2"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 PARQUET, NETCDF = ".parquet", ".nc"
+DOCUMENTS = {"calibration_report": (".html", ".md"), "catalogue": (".duckdb",)}
+"""Files of the assets without a contract."""
 
 _cache = ValueCache()
 
 
-def path_of(root: UPath, asset: str, partition: str | None, extension: str | None = None) -> UPath:
-    """Return the path of a stored partition.
+def path_of(root: UPath, asset: str, partition: str | None) -> UPath:
+    """Return the path of a stored partition, of the first of its files where it has several.
 
     Parameters
     ----------
@@ -35,13 +38,18 @@ def path_of(root: UPath, asset: str, partition: str | None, extension: str | Non
     asset : str
     partition : str or None
         Partition key; its dimensions, as in 'short_track|network', are folders.
-    extension : str, optional
-        By default the extension of the asset's value type.
     """
-    if extension is None:
+    if asset in DOCUMENTS:
+        extension = DOCUMENTS[asset][0]
+    else:
         extension = PARQUET if value_type(asset) is pl.DataFrame else NETCDF
     parts = (asset,) if partition is None else (asset, *partition.split("|"))
     return root.joinpath(*parts[:-1], f"{parts[-1]}{extension}")
+
+
+def files_of(path: UPath, asset: str) -> tuple[UPath, ...]:
+    """Return the files of a stored partition whose path is `path`."""
+    return tuple(path.with_suffix(extension) for extension in DOCUMENTS.get(asset, (path.suffix,)))
 
 
 def stored_partitions(folder: UPath) -> dict[str, UPath]:
@@ -77,7 +85,7 @@ def read_value(
     archetype: str | None = None,
     left_out: Collection[str] = (),
 ) -> Any:
-    """Return a stored value after a check of its contract.
+    """Return a stored value after a check of its contract; of the report and the catalogue, the content.
 
     Parameters
     ----------
@@ -109,6 +117,8 @@ def read_with_version(
     """Return a stored value as `read_value` does, and its data version."""
     refuse_missing(path, asset, partition)
     with _named_where_unreadable(path, asset, partition):
+        if asset in DOCUMENTS:
+            return _read_document(path, asset)
         data = path.read_bytes()
         version = content_version(data)
         key = (asset, version, archetype, frozenset(left_out))
@@ -123,6 +133,14 @@ def read_with_version(
     valid = validate(value, asset, partition)
     _cache.put(key, valid)
     return valid, version
+
+
+def _read_document(path: UPath, asset: str) -> tuple[bytes, str]:
+    """Return the content of a document's files, which must be text but for the catalogue, and its version."""
+    content = b"".join(file.read_bytes() for file in files_of(path, asset))
+    if path.suffix == ".html":
+        content.decode()
+    return content, content_version(content)
 
 
 def refuse_missing(path: UPath, asset: str, partition: str | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from assets.definitions import build_defs
 from assets.settings import Settings
-from assets.storage.io_managers import io_managers
+from assets.storage.io_manager import StoredManager
 from helpers.paths import ROOT
 
 LIBRARY = sorted((ROOT / "calibration_pipeline").rglob("*.py"))
@@ -250,7 +250,8 @@ def test_every_asset_is_stored_by_a_manager_of_ours(tmp_path: Path) -> None:
         node.assets_def.get_io_manager_key_for_asset_key(node.key)
         for node in (graph.get(key) for key in graph.get_all_asset_keys())
     }
-    assert keys == set(io_managers(settings.store_path))
+    assert keys == {"io_manager"}
+    assert isinstance(defs.resources["io_manager"], StoredManager)
 
 
 def test_everything_public_has_a_docstring() -> None:

@@ -19,7 +19,7 @@ from assets.definitions import build_defs
 from assets.instance import prepare_home
 from assets.orchestration.sensors import SENSOR
 from assets.settings import Settings
-from assets.storage.io_managers import StoredManager
+from assets.storage.io_manager import StoredManager
 from assets.storage.provenance import setting_values
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode

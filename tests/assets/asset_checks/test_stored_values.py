@@ -13,12 +13,12 @@ from upath import UPath
 
 from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
 from assets.partitions import ARCHETYPE_PARTITIONS, archetype_partition, season_partitions
-from assets.storage.io_managers import StoredManager
+from assets.storage.io_manager import StoredManager
 from calibration_pipeline.checks import properties
 from calibration_pipeline.checks.plausibility import ENOUGH_RACES, LEAST_FIELD
 from calibration_pipeline.checks.properties import Finding
 from calibration_pipeline.io.stored_files import write_atomically
-from calibration_pipeline.io.stored_values import encode, read_value
+from calibration_pipeline.io.stored_values import encode, path_of, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
 from calibration_pipeline.seasons import Seasons
@@ -352,8 +352,7 @@ REFUSED = {
 def test_rules_of_a_contract_need_no_check(tmp_path: Path, asset: str) -> None:
     """Test that the contract refuses a value when it is written, and a stored one when it is read."""
     good, bad, rule = REFUSED[asset]
-    manager = StoredManager(UPath(tmp_path))
-    path = manager.path_of(asset, "2021")
+    path = path_of(UPath(tmp_path), asset, "2021")
     path.parent.mkdir(parents=True)
     path.write_bytes(encode(validate(good, asset)))
     read_value(path, asset, "2021")

@@ -11,13 +11,9 @@ import pytest
 import xarray as xr
 from upath import UPath
 
-from assets.storage.io_managers import (
-    LEFT_OUT,
-    StoredManager,
-    io_managers,
-)
+from assets.storage.io_manager import LEFT_OUT, StoredManager
 from calibration_pipeline.io.stored_files import write_atomically
-from calibration_pipeline.io.stored_values import encode, read_value, stored_partitions
+from calibration_pipeline.io.stored_values import encode, path_of, read_value, stored_partitions
 from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
 from calibration_pipeline.schemas.frames import LapTelemetry
 
@@ -85,7 +81,7 @@ def graph(root: UPath, value: object, kind: type, name: str) -> tuple[dg.AssetsD
     def stored() -> kind:  # type: ignore[valid-type]
         return value
 
-    return stored, io_managers(root)
+    return stored, {"io_manager": StoredManager(root)}
 
 
 def materialize(root: UPath, value: object, kind: type, name: str) -> dg.ExecuteInProcessResult:
@@ -99,9 +95,8 @@ def materialize(root: UPath, value: object, kind: type, name: str) -> dg.Execute
 @pytest.mark.parametrize("root", ["disk", "memory://partitions"])
 def test_partitions_of_two_dimensions_are_files_in_folders(tmp_path: Path, root: str) -> None:
     base = UPath(tmp_path if root == "disk" else root)
-    manager = StoredManager(base)
     keys = ["road_course|network", "short_track|network"]
-    paths = [manager.path_of("verdict", key) for key in keys]
+    paths = [path_of(base, "verdict", key) for key in keys]
     assert paths == [base / "verdict" / key.split("|")[0] / "network.parquet" for key in keys]
     for path in paths:
         write_atomically(path, b"stored")
@@ -195,12 +190,12 @@ def test_damaged_missing_and_outdated_files_have_different_errors(
 ) -> None:
     path = UPath(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=f"{asset} \\[2021\\] has not been materialized"):
-        StoredManager(UPath(tmp_path)).read(path, asset, "2021")
+        read_value(path, asset, "2021")
     value = LAPS if asset == "lap_telemetry" else ensemble()
     data = encode(value)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ContractError, match=f"{asset} \\[2021\\] cannot be read"):
-        StoredManager(UPath(tmp_path)).read(path, asset, "2021")
+        read_value(path, asset, "2021")
 
 
 def test_a_report_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -208,7 +203,7 @@ def test_a_report_that_is_no_text_is_named(tmp_path: Path) -> None:
     page.write_bytes(b"<html>")
     page.with_suffix(".md").write_bytes(b"\xff\xfe")
     with pytest.raises(ContractError, match=r"calibration_report cannot be read from .*calibration_report"):
-        io_managers(UPath(tmp_path))["report"].read(page, "calibration_report", None)
+        read_value(page, "calibration_report", None)
 
 
 def test_file_of_another_schema_version_is_refused(tmp_path: Path) -> None:
@@ -266,7 +261,7 @@ def test_inputs_come_as_annotated(tmp_path: Path) -> None:
     def by_paths(lap_telemetry: dict[str, UPath]) -> None:
         seen["paths"] = lap_telemetry
 
-    resources = io_managers(UPath(tmp_path))
+    resources = {"io_manager": StoredManager(UPath(tmp_path))}
     path = UPath(tmp_path) / "lap_telemetry" / "2021.parquet"
     with dg.DagsterInstance.ephemeral() as instance:
         assets = [lap_telemetry, by_partition, by_path, by_paths]
@@ -311,7 +306,7 @@ def test_an_input_need_not_hold_omitted_variables(tmp_path: Path) -> None:
     def reader(scenario_ensemble: xr.Dataset) -> None:
         seen["value"] = scenario_ensemble
 
-    resources = io_managers(UPath(tmp_path))
+    resources = {"io_manager": StoredManager(UPath(tmp_path))}
     with dg.DagsterInstance.ephemeral() as instance:
         dg.materialize(
             [scenario_ensemble, reader], partition_key="2021", resources=resources, instance=instance
