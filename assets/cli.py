@@ -6,18 +6,15 @@ Slow modules are imported inside the functions that need them, so that `--help` 
 import argparse
 import os
 import sys
-import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_examples import EVENT_EXAMPLES, RUN_EXAMPLES, SQL_EXAMPLES, VERIFY_EXAMPLES, VERIFY_TEXT
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from upath import UPath
 
     from .settings import Settings
 
@@ -95,7 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     add("settings", _settings, "show what is in force and where it came from")
 
     run = parsers["run"].add_argument
-    run("--select", metavar="A,B", help="assets by name or expression, e.g. +causal_network")
+    run(
+        "--select",
+        metavar="A,B",
+        help="assets by name or expression, e.g. +causal_network; missing inputs come with them",
+    )
     run("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
     stale = "only stale partitions: new races, changed settings, missing or damaged files, changed inputs"
     run("--update", action="store_true", help=stale)
@@ -260,21 +261,12 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
         _warn(f"{newest.name} was not verified: no run in DAGSTER_HOME recorded it.")
     console = _console()
     if options.open:
-        webbrowser.open(_local_copy(newest).as_uri())
+        from calibration_pipeline.io.stored_files import local_copy
+
+        webbrowser.open(local_copy(newest).as_uri())
     else:
         console.print(newest.with_suffix(".md").read_text(encoding="utf-8"), markup=False, highlight=False)
     console.print(f"Report: {newest}", highlight=False)
-
-
-def _local_copy(page: "UPath") -> Path:
-    """Return the page itself, or a copy of it where it lies in an object store: browsers open files."""
-    from calibration_pipeline.io.addresses import is_local
-
-    if is_local(page):
-        return Path(str(page))
-    copy = Path(tempfile.mkdtemp(prefix="calibration-report-")) / page.name
-    copy.write_bytes(page.read_bytes())
-    return copy
 
 
 def _events(settings: "Settings", options: argparse.Namespace) -> None:

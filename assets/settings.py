@@ -201,29 +201,16 @@ class Settings(BaseSettings):
             raise ValueError(" ".join(str(error).split())) from None
         return value
 
-    @field_validator("events")
+    @field_validator("events", "tracks", "nicknames")
     @classmethod
-    def _check_events(cls, value: str | None) -> str | None:
-        if value is not None:
-            read_events(value)
-        return value
+    def _check_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        from calibration_pipeline.sources.names import read_nicknames  # it loads polars, as tracks do: late
+        from calibration_pipeline.tracks import load_tracks
 
-    @field_validator("tracks")
-    @classmethod
-    def _check_tracks(cls, value: str | None) -> str | None:
-        if value is not None:
-            from calibration_pipeline.tracks import load_tracks  # it loads polars, which --help does without
-
-            load_tracks(address=value)
-        return value
-
-    @field_validator("nicknames")
-    @classmethod
-    def _check_nicknames(cls, value: str | None) -> str | None:
-        if value is not None:
-            from calibration_pipeline.sources.names import read_nicknames
-
-            read_nicknames(value)
+        readers = {"events": read_events, "tracks": lambda path: load_tracks(address=path)}
+        readers.get(str(info.field_name), read_nicknames)(value)
         return value
 
     @field_validator("results")

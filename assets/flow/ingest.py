@@ -20,6 +20,13 @@ from ..storage.io_manager import SOURCE_VERSION
 from ..storage.provenance import depends_on
 from .metadata import bullets, rows, table
 
+TABLES = {
+    "lap_telemetry": ("1", "One row a car and lap: position, lap time, flag."),
+    "race_results": ("2", "One row a starter and race: grid, finish, laps led, how it ended."),
+    "quarantine": ("1", "What the source left out, nulled or corrected, with the rule; one row a defect."),
+}
+"""Code version and description of each table of a season."""
+
 
 @dg.asset(kinds={"polars", "parquet"}, code_version="1", metadata=depends_on("tracks"))
 def track_constraints(settings: dg.ResourceParam[Settings]) -> dg.Output[pl.DataFrame]:
@@ -39,27 +46,14 @@ def track_constraints(settings: dg.ResourceParam[Settings]) -> dg.Output[pl.Data
     can_subset=True,
     deps=["track_constraints"],
     outs={
-        "lap_telemetry": dg.AssetOut(
-            description="One row a car and lap: position, lap time, flag.",
+        name: dg.AssetOut(
+            description=description,
             kinds={"polars", "parquet"},
-            code_version="1",
+            code_version=code_version,
             is_required=False,
             metadata=depends_on("source", "tracks"),
-        ),
-        "race_results": dg.AssetOut(
-            description="One row a starter and race: grid, finish, laps led, how it ended.",
-            kinds={"polars", "parquet"},
-            code_version="2",
-            is_required=False,
-            metadata=depends_on("source", "tracks"),
-        ),
-        "quarantine": dg.AssetOut(
-            description="What the source left out, nulled or corrected, with the rule; one row a defect.",
-            kinds={"polars", "parquet"},
-            code_version="1",
-            is_required=False,
-            metadata=depends_on("source", "tracks"),
-        ),
+        )
+        for name, (code_version, description) in TABLES.items()
     },
 )
 def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) -> Iterator[dg.Output]:
@@ -77,12 +71,8 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
         **data.counts,
         "left_out": bullets(races_left_out(data.quarantine)),
     }
-    frames = {
-        "lap_telemetry": data.lap_telemetry,
-        "race_results": data.race_results,
-        "quarantine": data.quarantine,
-    }
-    for name, frame in frames.items():
+    for name in TABLES:
+        frame: pl.DataFrame = getattr(data, name)
         if name in context.op_execution_context.selected_output_names:
             yield dg.Output(frame, name, metadata={**rows(frame), **metadata, "sample": table(frame, 5)})
 

@@ -26,6 +26,16 @@ def all_tasks(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Partitio
     return tasks
 
 
+def with_missing_inputs(lineage: Lineage, wanted: Collection[Partition]) -> set[Partition]:
+    """Return partitions and everything upstream that they need and that is not stored."""
+    needed, unseen = set(wanted), list(wanted)
+    while unseen:
+        missing = set(lineage.missing_inputs(*unseen.pop())) - needed
+        needed |= missing
+        unseen += missing
+    return needed
+
+
 def without_missing_inputs(
     lineage: Lineage, tasks: Collection[Task]
 ) -> tuple[list[Task], dict[str, Partition]]:

@@ -20,7 +20,14 @@ from ..orchestration.commands import end_dead_runs, living_command, unfinished_r
 from ..orchestration.jobs import WAVES, Job
 from ..orchestration.source_news import News, read_news
 from ..orchestration.staleness import OF_SOURCE, Lineage, Partition
-from ..orchestration.tasks import Task, all_tasks, blocked_by, stale_tasks, without_missing_inputs
+from ..orchestration.tasks import (
+    Task,
+    all_tasks,
+    blocked_by,
+    stale_tasks,
+    with_missing_inputs,
+    without_missing_inputs,
+)
 from ..partitions import archetype_of
 from ..resources import run_tags
 from ..settings import Settings, to_public_json
@@ -46,7 +53,7 @@ def run(
     *,
     update: bool = False,
 ) -> set[str]:
-    """Materialize the selected assets, and stop after the first failure.
+    """Materialize the selected assets and the inputs that they lack, and stop after the first failure.
 
     Parameters
     ----------
@@ -93,6 +100,11 @@ def run(
             for partition in lineage.partitions(asset)
             if not archetypes or "|" not in str(partition) or archetype_of(str(partition)) in archetypes
         }
+        if selection and not archetypes:
+            needed = with_missing_inputs(lineage, wanted)
+            for asset, partition in sorted(needed - wanted, key=str):
+                progress.note(f"{place(asset, partition)} is an input that is missing, and is materialized")
+            wanted = needed
         with open_executor(settings) as executor:
             runs = _Runs(executor, to_public_json(settings), instance, tags, progress, bool(archetypes))
             for _ in range(settings.processes if settings.executor == "process_pool" else 0):

@@ -72,6 +72,15 @@ def unseal(data: bytes) -> bytes:
     return content
 
 
+def local_copy(path: UPath) -> Path:
+    """Return `path` itself, or a copy in a temporary folder where it lies in an object store."""
+    if is_local(path):
+        return Path(path.path)
+    copy = Path(tempfile.mkdtemp(prefix="calibration-")) / path.name
+    copy.write_bytes(path.read_bytes())
+    return copy
+
+
 @contextlib.contextmanager
 def local_file(path: UPath) -> Iterator[str]:
     """Yield a path on a local disk; for a file in an object store, that of a temporary copy."""
