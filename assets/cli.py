@@ -92,11 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add("settings", _settings, "show what is in force and where it came from")
 
     run = parsers["run"].add_argument
-    run(
-        "--select",
-        metavar="A,B",
-        help="assets by name or expression, e.g. +causal_network; missing inputs come with them",
-    )
+    select = "assets by name or expression, e.g. +causal_network, with the inputs that they lack"
+    run("--select", metavar="A,B", help=select)
     run("--archetypes", metavar="A,B", help="archetypes to materialize; all by default")
     stale = "only stale partitions: new races, changed settings, missing or damaged files, changed inputs"
     run("--update", action="store_true", help=stale)
