@@ -109,6 +109,7 @@ def test_leaks_finds_secrets_in_files_and_databases(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_and_a_failed_run_leak_no_secret(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], feed: str
 ) -> None:

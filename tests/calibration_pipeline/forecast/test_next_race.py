@@ -204,6 +204,7 @@ def test_a_race_that_the_source_cannot_place_is_named_in_the_note(world: World) 
     assert forecast_notes(nothing["race_forecast"].value) == [why]
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:

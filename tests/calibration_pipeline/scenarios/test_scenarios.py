@@ -192,6 +192,7 @@ def test_a_race_within_the_open_fold_changes_no_history(season):
     assert after(24)["race_order"].max() == 202324
 
 
+@pytest.mark.slow
 def test_later_races_do_not_change_a_fit(season, network):
     """Other results in the last fold, or no races in it at all, leave the fits before it bit for bit."""
     features, results = season
