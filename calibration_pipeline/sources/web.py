@@ -1,31 +1,32 @@
 """Web client for documents, with throttling, retries with backoff, and limits on time, size and redirects.
 
-All responses are untrusted. Time-outs of the event loop limit the time. A sleep before each request limits
-the rate, and a lock serialises the clients of one server. No clock is read.
+All responses are untrusted. Each document is requested in a thread, for which the caller waits up to the
+limit. A sleep before each request limits the rate, and a lock serialises the clients of one server. No clock
+is read.
 """
 
-import asyncio
 import logging
 import random
 import re
+import ssl
+import threading
 import zlib
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote_to_bytes, urljoin
 
 from filelock import FileLock
-from fsspec.asyn import get_loop, sync
+from urllib3 import BaseHTTPResponse, Timeout, connection_from_url, exceptions
+from urllib3.util import parse_url
 
 from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.sources.base import DefectError, MissingDocumentError, SourceError
-
-if TYPE_CHECKING:
-    from yarl import URL
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,7 @@ TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 MISSING_STATUS = (403, 404, 410)
 REDIRECTS = (301, 302, 303, 307, 308)
 NOT_MODIFIED = 304
-HEADERS = {"User-Agent": "calibration-pipeline", "Accept": "application/json", "Accept-Encoding": "gzip"}
-# The characters of an address that needs no encoding: RFC 3986, appendix A.
-ENCODED = re.compile(r"(?:[\w.~:/?@!$&'()*+,;=\[\]-]|%[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
+HEADERS = {"User-Agent": "calibration-pipeline", "Accept-Encoding": "gzip"}
 # Request header that revalidates a copy, by the response header of the copy.
 VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
@@ -111,7 +110,6 @@ class WebClient:
     def __init__(self, limits: WebLimits, turn: Path | None = None) -> None:
         self._limits = limits
         self._turn = turn
-        self._trouble = ""
 
     def get(self, url: str, validators: Mapping[str, str]) -> WebDocument | None:
         """Return the document at `url`.
@@ -135,121 +133,138 @@ class WebClient:
         SourceError
             If it cannot be read within the limits.
         """
-        import_aiohttp()
-        self._trouble = ""
-        # The lock is waited for in the caller's thread: the event loop needs its own threads to find hosts.
+        request = _Request(self._limits, url, validators)
         with _locked(self._turn):
-            return sync(get_loop(), self._get, url, dict(validators))
-
-    async def _get(self, url: str, validators: dict[str, str]) -> WebDocument | None:
-        await self._rest()
-        try:
-            async with asyncio.timeout(self._limits.total_s):
-                return await self._retry(url, validators)
-        except TimeoutError as error:
-            reason = f"it took longer than {self._limits.total_s:g} s in all{self._trouble}"
-            raise _unreadable(url, reason) from safe_cause(error, url)
-
-    async def _retry(self, url: str, validators: dict[str, str]) -> WebDocument | None:
-        limits = self._limits
-        most = limits.first_delay_s
-        for number in range(1, limits.tries + 1):
+            threading.Thread(target=request.run, daemon=True).start()
             try:
-                return await self._try_once(url, validators)
+                return request.answer.result(self._limits.total_s)
+            except TimeoutError as error:
+                reason = f"it took longer than {self._limits.total_s:g} s in all{request.trouble}"
+                raise _unreadable(url, reason) from safe_cause(error, url)
+            finally:
+                request.is_abandoned.set()
+
+
+@dataclass
+class _Request:
+    """Request of one document in a thread, which ends soon after its caller stops waiting."""
+
+    limits: WebLimits
+    url: str
+    validators: Mapping[str, str]
+    answer: Future[WebDocument | None] = field(default_factory=Future)
+    is_abandoned: threading.Event = field(default_factory=threading.Event)
+    trouble: str = ""
+
+    def run(self) -> None:
+        """Request the document, and pass it or its error to the caller's thread."""
+        try:
+            self.answer.set_result(self._retry())
+        except BaseException as error:
+            self.answer.set_exception(error)
+
+    def _retry(self) -> WebDocument | None:
+        limits, url, delay = self.limits, self.url, 0.0
+        for number in range(1, limits.tries + 1):
+            self._rest(delay + limits.spacing_s)
+            try:
+                return self._try_once()
             except _TransientError as failure:
-                if number == limits.tries:
-                    raise _unreadable(url, f"{failure} (try {number} of {limits.tries})") from failure
                 if failure.retry_after > limits.longest_retry_after_s:
                     reason = (
                         f"{failure}; the server asks to come back in {failure.retry_after:.0f} s, "
                         f"longer than the {limits.longest_retry_after_s:g} s that are waited"
                     )
                     raise _unreadable(url, reason) from failure
-                delay = failure.retry_after + random.SystemRandom().uniform(
-                    0, min(most, limits.longest_delay_s)
-                )
-                self._trouble = f"; before that: {failure}"
+                if number == limits.tries:
+                    raise _unreadable(url, f"{failure} (try {number} of {limits.tries})") from failure
+                most = min(limits.first_delay_s * 2 ** (number - 1), limits.longest_delay_s)
+                delay = failure.retry_after + random.SystemRandom().uniform(0, most)
+                self.trouble = f"; before that: {failure}"
                 logger.warning("%s: %s; trying again in %.1f s.", without_credentials(url), failure, delay)
-            most *= 2
-            await asyncio.sleep(delay)
-            await self._rest()
         raise _unreadable(url, "the limits allow no request")
 
-    async def _try_once(self, url: str, validators: dict[str, str]) -> WebDocument | None:
+    def _try_once(self) -> WebDocument | None:
         """Send one request, and turn failures into errors with a reason."""
-        aiohttp = import_aiohttp()
         try:
-            return await self._follow(aiohttp, url, validators)
-        except (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError) as error:
-            raise _unreadable(url, _reason(error)) from safe_cause(error, url)
-        except aiohttp.ConnectionTimeoutError as error:
-            reason = f"no connection within {self._limits.connect_s:g} s"
-            raise _TransientError(reason) from safe_cause(error, url)
-        except aiohttp.SocketTimeoutError as error:
-            reason = f"no answer, or no more of it, for {self._limits.read_s:g} s"
-            raise _TransientError(reason) from safe_cause(error, url)
-        except aiohttp.ClientPayloadError as error:
-            raise _TransientError(f"the answer is cut short ({_reason(error)})") from safe_cause(error, url)
-        except (aiohttp.ClientError, OSError, zlib.error) as error:
-            raise _TransientError(_reason(error)) from safe_cause(error, url)
+            return self._follow()
+        except (exceptions.HTTPError, HTTPException, OSError, zlib.error) as error:
+            cause, reason = safe_cause(error, self.url), _reason(error)
+            is_untrusted = any(isinstance(each, ssl.SSLCertVerificationError) for each in error.args)
+            if is_untrusted or isinstance(error, exceptions.LocationValueError):
+                raise _unreadable(self.url, reason) from cause
+            if isinstance(error, exceptions.ReadTimeoutError):
+                reason = f"no answer, or no more of it, for {self.limits.read_s:g} s"
+            elif type(error) is exceptions.ConnectTimeoutError:  # its subclasses are other failures
+                reason = f"no connection within {self.limits.connect_s:g} s"
+            raise _TransientError(reason) from cause
 
-    async def _follow(self, aiohttp: ModuleType, url: str, validators: dict[str, str]) -> WebDocument | None:
+    def _follow(self) -> WebDocument | None:
         """Send the request, and follow redirects within the host."""
-        limits = self._limits
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.read_s)
-        conditions = {VALIDATORS[name]: value for name, value in validators.items()}
-        target = url
-        async with aiohttp.ClientSession(
-            timeout=timeout, headers=HEADERS, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
-            for hop in range(limits.max_redirects + 1):
-                if hop:
-                    await self._rest()
-                address = _as_written(target)
-                async with session.get(address, headers=conditions, allow_redirects=False) as response:
-                    if response.status not in REDIRECTS:
-                        return await self._answer(url, response, has_copy=bool(validators))
-                    target = _redirected(url, target, response.headers.get("Location", ""))
-        raise _unreadable(url, f"it redirects more than {limits.max_redirects} times")
+        limits, target = self.limits, self.url
+        timeout = Timeout(connect=limits.connect_s, read=limits.read_s)
+        conditions = {VALIDATORS[name]: value for name, value in self.validators.items()}
+        for hop in range(limits.max_redirects + 1):
+            self._rest(limits.spacing_s if hop else 0.0)
+            address = parse_url(target)
+            headers = HEADERS | conditions
+            if address.auth:
+                headers["Authorization"] = f"Basic {b64encode(unquote_to_bytes(address.auth)).decode()}"
+            with (
+                connection_from_url(target, timeout=timeout, retries=False) as pool,
+                closing(
+                    pool.urlopen(
+                        "GET", address.request_uri, headers=headers, redirect=False, preload_content=False
+                    )
+                ) as response,
+            ):
+                if response.status not in REDIRECTS:
+                    return self._answer(response)
+                target = _redirected(self.url, target, response.headers.get("Location", ""))
+        raise _unreadable(self.url, f"it redirects more than {limits.max_redirects} times")
 
-    async def _answer(self, url: str, response: Any, *, has_copy: bool) -> WebDocument | None:
+    def _answer(self, response: BaseHTTPResponse) -> WebDocument | None:
         """Return the document, or raise the error of the response's status."""
         status = f"HTTP {response.status} {_one_line(response.reason or '')[:60]}".strip()
-        if response.status == NOT_MODIFIED and has_copy:
+        if response.status == NOT_MODIFIED and self.validators:
             return None
         if response.status in MISSING_STATUS:
-            raise MissingDocumentError(f"{without_credentials(url)} does not exist ({status}).")
+            raise MissingDocumentError(f"{without_credentials(self.url)} does not exist ({status}).")
         if response.status in TRANSIENT_STATUS:
             raise _TransientError(status, _seconds_to_wait(response.headers))
         if response.status != 200:
-            raise _unreadable(url, status)
-        content = await self._body(url, response)
+            raise _unreadable(self.url, status)
         content_type = _one_line(response.headers.get("Content-Type", ""))[:60]
         found = {name: response.headers[name] for name in VALIDATORS if name in response.headers}
-        return WebDocument(content, content_type, found)
+        return WebDocument(self._body(response), content_type, found)
 
-    async def _body(self, url: str, response: Any) -> bytes:
+    def _body(self, response: BaseHTTPResponse) -> bytes:
         """Read and decompress the body, with at most the limit in memory."""
-        most = self._limits.max_bytes
-        if (response.content_length or 0) > most:
-            raise too_large(url, most)
+        most = self.limits.max_bytes
+        declared = response.headers.get("Content-Length", "0")
+        if not re.fullmatch(r"[0-9]{1,18}", declared):
+            raise _TransientError(f"Content-Length {_one_line(declared)[:20]!r} is not a number")
+        if int(declared) > most:
+            raise too_large(self.url, most)
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "x-gzip"):
-            raise _unreadable(url, f"content encoding {encoding[:20]!r} was not asked for")
+            raise _unreadable(self.url, f"content encoding {encoding[:20]!r} was not asked for")
         unzip = None if encoding == "identity" else zlib.decompressobj(16 + zlib.MAX_WBITS)
-        content = bytearray()
-        received = 0
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        content, received = bytearray(), 0
+        while chunk := response.read1(CHUNK_BYTES, decode_content=False):
+            self._rest(0.0)
             received += len(chunk)
             content += chunk if unzip is None else unzip.decompress(chunk, most + 1 - len(content))
             if max(received, len(content)) > most:
-                raise too_large(url, most)
+                raise too_large(self.url, most)
         if unzip is not None and not unzip.eof:
             raise _TransientError("the answer is cut short: its gzip stream does not end")
         return bytes(content)
 
-    async def _rest(self) -> None:
-        await asyncio.sleep(self._limits.spacing_s)
+    def _rest(self, seconds: float) -> None:
+        """Sleep; end the thread if the caller does not wait any more."""
+        if self.is_abandoned.wait(seconds):
+            raise SystemExit
 
 
 @contextmanager
@@ -267,34 +282,11 @@ def _locked(turn: Path | None) -> Iterator[None]:
         yield
 
 
-def import_aiohttp() -> ModuleType:
-    """Return the module aiohttp, an optional dependency."""
-    try:
-        import aiohttp
-    except ImportError as error:
-        raise SourceError("Reading from the web needs the extra 'http' (aiohttp).") from error
-    return aiohttp
-
-
 def too_large(url: str, most: int) -> DefectError:
     """Return the error for a document of more than `most` bytes."""
     return DefectError(
         f"{without_credentials(url)} is too large: a document must have at most {most:,} bytes, decompressed."
     )
-
-
-def _as_written(url: str) -> "str | URL":
-    """Return an address whose query is sent unchanged.
-
-    In a string, aiohttp decodes "%2F" and other escapes, which may break a signature in the query.
-    """
-    from yarl import URL
-
-    try:
-        URL(url)
-    except ValueError:  # which aiohttp then names
-        return url
-    return URL(url, encoded=True) if ENCODED.fullmatch(url) else url
 
 
 def _unreadable(url: str, reason: str) -> SourceError:
@@ -312,25 +304,18 @@ def _reason(error: Exception) -> str:
 def _redirected(url: str, at: str, location: str) -> str:
     """Return the target of a redirect: on the same server, or from http to https on the same host."""
     try:
-        target = urljoin(at, location)
-        old, new = urlsplit(at), urlsplit(target)
-        ports = {"http": 80, "https": 443}
-        before = (old.scheme, old.hostname, old.port or ports.get(old.scheme))
-        after = (new.scheme, new.hostname, new.port or ports.get(new.scheme))
+        old, new = parse_url(at), parse_url(urljoin(at, location))
+        secure = connection_from_url(f"https://{old.host}")
+        is_upgrade = old.scheme == "http" and old.port in (None, 80) and secure.is_same_host(new.url)
+        is_followed = bool(location) and (is_upgrade or connection_from_url(at).is_same_host(new.url))
     except ValueError as error:
         raise _unreadable(url, f"it redirects to {_one_line(location)[:100]!r}, no address") from error
-    upgraded = before == ("http", old.hostname, 80) and after == ("https", old.hostname, 443)
-    if not location or not (before == after or upgraded):
-        shown = without_credentials(_one_line(target))[:150] if location else "nowhere"
+    if not is_followed:
+        shown = without_credentials(_one_line(new.url))[:150] if location else "nowhere"
         reason = f"it redirects to {shown}, but only redirects on its server, or to https there, are followed"
         raise _unreadable(url, reason)
     # A redirect brings its own credentials or keeps those of the server that it stays on.
-    old_user, new_user = old.netloc.rpartition("@")[0], new.netloc.rpartition("@")[0]
-    if old_user and not new_user:
-        new = new._replace(netloc=f"{old_user}@{new.netloc}")
-    if not new.query:
-        new = new._replace(query=urlsplit(url).query)
-    return new.geturl()
+    return new._replace(auth=new.auth or old.auth, query=new.query or parse_url(url).query).url
 
 
 def _seconds_to_wait(headers: Mapping[str, str]) -> float:

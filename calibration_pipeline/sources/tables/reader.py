@@ -12,12 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
+from typing import IO
 
 import polars as pl
 from fsspec.core import url_to_fs
 from polars.exceptions import PanicException, PolarsError
 
-from calibration_pipeline.io.addresses import safe_cause, without_credentials
+from calibration_pipeline.io.addresses import is_on_the_web, safe_cause, without_credentials
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.tables.delimited import (
     HEADER_BYTES,
@@ -25,13 +26,14 @@ from calibration_pipeline.sources.tables.delimited import (
     find_delimiter,
     mark_ragged_lines,
 )
-from calibration_pipeline.sources.web import import_aiohttp
+from calibration_pipeline.sources.web import WebClient, WebLimits
 
 MAX_BYTES = 2**30
 MAX_ROWS = 50_000_000
 MAX_COLUMNS = 1_000
 MAX_CELLS = 200_000_000
 """Rows times columns in memory at a time."""
+WEB_LIMITS = WebLimits(total_s=1800.0, spacing_s=0.0, max_bytes=MAX_BYTES)
 CHUNK_BYTES = 2**20
 FORMS = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt", ".xlsx")
 # Texts that mean a missing value; R writes NA, pandas nan, spreadsheets #N/A.
@@ -173,28 +175,28 @@ class TableFile:
 
     def _read(self) -> bytes:
         """Return the file's content, decompressed."""
-        is_web = self._address.startswith(("http://", "https://"))
-        web_failures = (import_aiohttp().ClientError,) if is_web else ()
         try:
-            return self._read_once(is_web=is_web)
+            return self._read_once()
         except FileNotFoundError as error:
             cause = safe_cause(error, self._address)
             raise SourceError(f"{self.path} does not exist.") from cause
-        except (OSError, EOFError, ImportError, ValueError, zlib.error, *web_failures) as error:
+        except (OSError, EOFError, ImportError, ValueError, zlib.error) as error:
             if isinstance(error, SourceError):
                 raise
             reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))
             cause = safe_cause(error, self._address)
             raise SourceError(f"{self.path} cannot be read: {reason[:200].rstrip('. ')}.") from cause
 
-    def _read_once(self, *, is_web: bool) -> bytes:
-        filesystem, path = url_to_fs(self._address)
-        # With a size given and no blocks, fsspec streams the body at once; asked for the size, it would
-        # call every failure a missing file.
-        options = {"block_size": 0, "size": 1} if is_web else {}
+    def _read_once(self) -> bytes:
+        if is_on_the_web(self._address):
+            document = WebClient(WEB_LIMITS).get(self._address, {})
+            opened: IO[bytes] = io.BytesIO(b"" if document is None else document.content)
+        else:
+            filesystem, path = url_to_fs(self._address)
+            opened = filesystem.open(path, "rb")
         chunks: list[bytes] = []
         size = 0
-        with filesystem.open(path, "rb", **options) as raw:
+        with opened as raw:
             file = gzip.GzipFile(fileobj=raw) if self._is_compressed else raw
             while chunk := file.read(CHUNK_BYTES):
                 size += len(chunk)

@@ -1,6 +1,7 @@
 """The feed over the web: a server on loopback that stalls, truncates, refuses, lies and is half done."""
 
 import asyncio
+import base64
 import gzip
 import json
 import re
@@ -352,10 +353,11 @@ def test_https_never_leads_back_to_http(at: str, location: str, leads_to: str | 
 
 
 def test_credentials_are_sent_and_never_printed(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
-    url = feed.url.replace("http://", "http://someone:secret@")
+    url = feed.url.replace("http://", "http://someone:secret%2F€@")
     reader = FeedReader(url, limits=QUICK)
     assert reader.read_json(RACES[1:])["series_1"]
-    assert feed.asked[0][1]["Authorization"].startswith("Basic ")
+    scheme, encoded = feed.asked[0][1]["Authorization"].split()
+    assert (scheme, base64.b64decode(encoded).decode()) == ("Basic", "someone:secret/€")
     feed.always[RACES] = Answer(status=500)
     with pytest.raises(SourceError) as error:
         NascarFeedSource(url, TRACKS, limits=QUICK).finished_races(2021)
@@ -662,6 +664,19 @@ def test_an_older_race_must_be_there(feed: Feed) -> None:
     del feed.documents["/2021/1/1/weekend-feed.json"]
     with pytest.raises(SourceError, match=r"/2021/1/1/weekend-feed.json does not exist"):
         source.load_season(2021)
+
+
+def test_a_document_that_is_refused_for_good_costs_its_race(feed: Feed) -> None:
+    feed.put(RACES, {"series_1": [scheduled(race, 1 + race) for race in (1, 3, 4, 5)]})
+    for race_id in (4, 5):
+        feed.put(f"/2021/1/{race_id}/weekend-feed.json", weekend(race_id))
+        feed.put(f"/2021/1/{race_id}/lap-times.json", lap_times())
+    feed.always["/2021/1/3/weekend-feed.json"] = Answer(status=403)
+    data = NascarFeedSource(feed.url, TRACKS, limits=QUICK).load_season(2021)
+    assert sorted(data.race_results["race_id"].unique()) == [1, 4, 5]
+    assert data.counts["races_awaited"] == 0
+    (line,) = races_left_out(data.quarantine)
+    assert re.search(r"2021 race 3 .*/2021/1/3/weekend-feed.json does not exist \(HTTP 403", line)
 
 
 def test_a_newest_race_that_is_there_but_wrong_is_no_race_to_wait_for(feed: Feed) -> None:
