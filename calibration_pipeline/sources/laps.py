@@ -4,6 +4,11 @@ from collections import Counter
 
 import polars as pl
 
+MOST_GAPS = 0.01
+"""Largest share of missing laps with which the elapsed time of cars is known."""
+SAME_TIME_S = 1e-6
+"""Elapsed times that differ by less are equal but for rounding."""
+
 
 def attach_laps(
     results: pl.DataFrame, laps: pl.DataFrame, flags: pl.DataFrame, counts: Counter[str]
@@ -46,10 +51,51 @@ def attach_laps(
     return telemetry
 
 
+def align_to_leader(laps: pl.DataFrame) -> pl.DataFrame:
+    """Return the laps with the leader's lap during which each was run, in place of the car's own lap.
+
+    A lapped car runs its lap k minutes after the leader's. Elapsed time is the sum of a car's lap times; a
+    lap that is not timed counts with the median of the lap. Where more than `MOST_GAPS` of the laps are
+    missing, elapsed time is not known, and the laps stay as they are.
+
+    Parameters
+    ----------
+    laps : polars.DataFrame
+        driver_id, lap, lap_time_s, flag, and other columns, of one race.
+
+    Returns
+    -------
+    polars.DataFrame
+        The same columns, from lap 1 on; lap is the leader's lap, and flag its flag.
+    """
+    run = laps.filter(pl.col("lap") >= 1).sort("driver_id", "lap")
+    n_missing = run.group_by("driver_id").agg(pl.col("lap").max() - pl.len())["lap"].sum()
+    if n_missing > MOST_GAPS * run.height:
+        return run
+    typical = (
+        run.group_by("lap")
+        .agg(typical_s=pl.col("lap_time_s").median().fill_null(0.0))
+        .sort("lap")
+        .with_columns(until_s=pl.col("typical_s").cum_sum())
+    )
+    deviation = (pl.col("lap_time_s") - pl.col("typical_s")).fill_null(0.0)
+    elapsed = run.join(typical, on="lap", maintain_order="left").with_columns(
+        elapsed_s=pl.col("until_s") + deviation.cum_sum().over("driver_id")
+    )
+    leader = (
+        elapsed.group_by("lap")
+        .agg(elapsed_s=pl.col("elapsed_s").min() - SAME_TIME_S, flag=pl.col("flag").first())
+        .sort("lap")
+        .with_columns(pl.col("elapsed_s").cum_max())
+    )
+    aligned = elapsed.drop("lap", "flag").sort("elapsed_s").join_asof(leader, on="elapsed_s")
+    return aligned.select(laps.columns)
+
+
 def attach_fastest_laps(results: pl.DataFrame, laps: pl.DataFrame, race_laps: int | None) -> pl.DataFrame:
     """Add the number of green laps on which each car was the fastest; null where no lap was timed.
 
-    Of cars with the same time, the car ahead on the track counts.
+    Of cars with the same time, the car ahead on the track counts, then the driver's id.
     """
     green = laps.filter(
         pl.col("flag") == "green",
@@ -58,6 +104,8 @@ def attach_fastest_laps(results: pl.DataFrame, laps: pl.DataFrame, race_laps: in
     )
     if green.is_empty():
         return results.with_columns(fastest_laps=pl.lit(None, pl.Int64))
-    fastest = green.sort("lap", "lap_time_s", "position").unique("lap", keep="first", maintain_order=True)
+    fastest = green.sort("lap", "lap_time_s", "position", "driver_id").unique(
+        "lap", keep="first", maintain_order=True
+    )
     per_car = fastest.group_by("driver_id").agg(fastest_laps=pl.len().cast(pl.Int64))
     return results.join(per_car, on="driver_id", how="left").with_columns(pl.col("fastest_laps").fill_null(0))

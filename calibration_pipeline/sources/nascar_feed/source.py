@@ -28,7 +28,7 @@ from calibration_pipeline.sources.base import (
     SourceError,
     validate_frame,
 )
-from calibration_pipeline.sources.laps import attach_fastest_laps, attach_laps
+from calibration_pipeline.sources.laps import align_to_leader, attach_fastest_laps, attach_laps
 from calibration_pipeline.sources.nascar_feed.documents import (
     Race,
     ScheduledRace,
@@ -410,7 +410,7 @@ class NascarFeedSource:
             laps, flags = parsed[0], last_lap_as_raced(parsed[1], race_laps)
             telemetry = attach_laps(results, laps, flags, own)
         n_green = green_laps(race, race_laps, flags)
-        results = attach_fastest_laps(results, telemetry, race_laps).with_columns(
+        results = attach_fastest_laps(results, align_to_leader(telemetry), race_laps).with_columns(
             race_laps=pl.lit(race_laps, pl.Int64),
             green_laps=pl.lit(n_green, pl.Int64),
             n_cautions=pl.lit(race.number_of_cautions, pl.Int64),

@@ -120,7 +120,8 @@ def test_frames_survive_the_way_through_the_feeds_layout(tmp_path: Path) -> None
     write_feed(tmp_path, {2020: SeasonData(results, laps)})
     read = NascarFeedSource(str(tmp_path), TRACKS).load_season(2020)
     keys = ["race_id", "driver_id"]
-    assert_frame_equal(read.race_results, results, check_row_order=False, check_column_order=False)
+    frames = (frame.drop("fastest_laps") for frame in (read.race_results, results))
+    assert_frame_equal(*frames, check_row_order=False, check_column_order=False)
     assert_frame_equal(
         read.lap_telemetry.sort(*keys, "lap"), laps.sort(*keys, "lap"), check_column_order=False
     )
