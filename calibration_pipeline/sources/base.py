@@ -170,7 +170,7 @@ def validate_frame(schema: type[pa.DataFrameModel], frame: pl.DataFrame, where: 
         If the frame breaks the contract.
     """
     try:
-        return schema.validate(frame.select(schema.empty().columns), lazy=True)
+        return schema.validate(frame.select(list(schema.to_schema().columns)), lazy=True)
     except SchemaErrors as error:
         first = str(error.schema_errors[0]).splitlines()[0]
         raise SourceError(f"{where} breaks {schema.__name__}: {first}") from error

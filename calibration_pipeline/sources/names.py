@@ -6,6 +6,7 @@ drivers of one race share a key, `driver_keys` and `match_drivers` compare the f
 """
 
 import difflib
+import functools
 import hashlib
 import json
 import re
@@ -92,6 +93,7 @@ class DriverMatches:
     unmatched: dict[str, str | None] = field(default_factory=dict)
 
 
+@functools.lru_cache(maxsize=2**14)
 def full_key(name: str) -> str:
     """Return the words of a name, lower case and without accents and marks, joined by hyphens.
 

@@ -1,5 +1,6 @@
 """Laps of the timing feed: the document as frames, and whether they are the laps of the race."""
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,9 @@ another race, a grid share above .2 never occurs together with the other two.
 LAPS_APART = 2
 MOST_EXTRA_LAPS = 3
 LAP_SCHEMA = {"lap": pl.Int64, "position": pl.Int64, "lap_time_s": pl.Float64}
+LAP_FIELDS = ("Lap", "RunningPos", "LapTime")
+FLAG_SCHEMA = {"lap": pl.Int64, "state": pl.Int64}
+FLAG_FIELDS = ("LapsCompleted", "FlagState")
 
 
 def parse_laps(document: Any, where: str) -> tuple[pl.DataFrame, pl.DataFrame, list[tuple[str, str]]]:
@@ -67,7 +71,7 @@ def parse_laps(document: Any, where: str) -> tuple[pl.DataFrame, pl.DataFrame, l
         schema={"feed_driver_id": pl.Int64, "car_number": pl.String},
     )
     car_of_row = np.repeat(np.arange(len(cars)), [len(rows) for rows in rows_of_cars])
-    columns = _columns(list(chain.from_iterable(rows_of_cars)))
+    columns = _columns(list(chain.from_iterable(rows_of_cars)), LAP_FIELDS, LAP_SCHEMA)
     laps = pl.concat([headers[car_of_row], columns], how="horizontal")
     return laps.drop_nulls("lap"), _flags(document.get("flags")), defects + _odd_laps(laps)
 
@@ -81,9 +85,11 @@ def _odd_laps(laps: pl.DataFrame) -> list[tuple[str, str]]:
         "stand twice": number.is_not_null() & pl.struct("car_number", "lap").is_first_distinct().not_(),
         "have a negative time": pl.col("lap_time_s") < 0,
     }
+    is_broken = laps.select(**{rule: broken.any() for rule, broken in rules.items()}).row(0, named=True)
     return [
         (f"car {car}", f"{n} of its laps {rule}")
         for rule, broken in rules.items()
+        if is_broken[rule]
         for car, n in laps.filter(broken).group_by("car_number", maintain_order=True).len().iter_rows()
     ]
 
@@ -134,35 +140,26 @@ def last_lap_as_raced(flags: pl.DataFrame, race_laps: int | None) -> pl.DataFram
     return flags.with_columns(flag=pl.when(is_last).then(pl.lit(raced)).otherwise("flag"))
 
 
-def _columns(rows: list[Any]) -> pl.DataFrame:
-    """Return lap, position and lap time of rows; what is no number is null."""
+def _columns(
+    rows: list[Any], fields: tuple[str, ...], schema: Mapping[str, type[pl.DataType]]
+) -> pl.DataFrame:
+    """Return fields of rows as the columns of a schema, in this order; what is no number is null."""
     try:
-        values: dict[str, list[Any]] = {
-            "lap": [row["Lap"] for row in rows],
-            "position": [row["RunningPos"] for row in rows],
-            "lap_time_s": [row["LapTime"] for row in rows],
-        }
-        return pl.DataFrame(values, schema=LAP_SCHEMA, strict=True)
+        values = [[row[field] for row in rows] for field in fields]
+        return pl.DataFrame(dict(zip(schema, values, strict=True)), schema=schema, strict=True)
     except (LookupError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
         # Some are missing, texts or floats: one by one.
         known = [row if isinstance(row, dict) else {} for row in rows]
-        values = {
-            "lap": [_number(row.get("Lap")) for row in known],
-            "position": [_number(row.get("RunningPos")) for row in known],
-            "lap_time_s": [_float(row.get("LapTime")) for row in known],
+        columns = {
+            name: [(_float if dtype == pl.Float64 else _number)(row.get(field)) for row in known]
+            for field, (name, dtype) in zip(fields, schema.items(), strict=True)
         }
-        return pl.DataFrame(values, schema=LAP_SCHEMA, strict=True)
+        return pl.DataFrame(columns, schema=schema, strict=True)
 
 
 def _flags(states: Any) -> pl.DataFrame:
     rows = [row for row in states or [] if isinstance(row, dict)] if isinstance(states, list) else []
-    frame = pl.DataFrame(
-        {
-            "lap": [_number(row.get("LapsCompleted")) for row in rows],
-            "state": [_number(row.get("FlagState")) for row in rows],
-        },
-        schema={"lap": pl.Int64, "state": pl.Int64},
-    ).drop_nulls("lap")
+    frame = _columns(rows, FLAG_FIELDS, FLAG_SCHEMA).drop_nulls("lap")
     known = pl.col("state").replace_strict(FLAG_STATES, default=None, return_dtype=pl.String)
     return frame.select("lap", known.alias("flag")).unique("lap", keep="last", maintain_order=True)
 

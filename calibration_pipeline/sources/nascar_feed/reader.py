@@ -79,10 +79,16 @@ class FeedReader:
             If it cannot be read, is too large or is not JSON.
         """
         if self.is_remote:
-            document = self._read_web(path, final=final)
-            self.has_answered = True
-            return document
+            return self._read_web(path, final=final)[1]
         return _parse(self._read_file(path), self.url(path))
+
+    def digest(self, path: str, *, final: bool = False) -> str:
+        """Return the SHA-256 of the content of the document at `path`; parameters and errors as `read_json`.
+
+        A document in a folder or a zip is not parsed.
+        """
+        content = self._read_web(path, final=final)[0] if self.is_remote else self._read_file(path)
+        return hashlib.sha256(content).hexdigest()
 
     def invalidate(self, path: str) -> None:
         """Have the document at `path` requested again, final or not, because it cannot be used."""
@@ -114,12 +120,12 @@ class FeedReader:
         """Return the address of `path` in messages, without credentials."""
         return f"{self.base_url}/{path}"
 
-    def _read_web(self, path: str, *, final: bool) -> Any:
-        """Return a final copy, else the document from the web; other copies are revalidated."""
+    def _read_web(self, path: str, *, final: bool) -> tuple[bytes, Any]:
+        """Return content and document of a final copy, else from the web; other copies are revalidated."""
         where = self.url(path)
         kept = self._cache.load(path) if self._cache is not None else None
         if kept is not None and kept.final and final:
-            return _parse(kept.content, where)
+            return kept.content, _parse(kept.content, where)
         try:
             answer = self._web.get(
                 f"{self._address}/{path}{self._query}", kept.validators if kept is not None else {}
@@ -135,7 +141,8 @@ class FeedReader:
             document = _parse(answer.content, where, answer.content_type)
             if self._cache is not None and (final or answer.validators):
                 self._cache.keep(path, KeptDocument(answer.content, final, answer.validators))
-            return document
+            self.has_answered = True
+            return answer.content, document
         if kept is None or self._cache is None:
             raise SourceError(
                 f"{where} cannot be read: the server reports it as unchanged, but there is no copy."
@@ -143,7 +150,8 @@ class FeedReader:
         document = _parse(kept.content, where)
         if final:
             self._cache.keep(path, KeptDocument(kept.content, final, kept.validators))
-        return document
+        self.has_answered = True
+        return kept.content, document
 
     @cached_property
     def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:

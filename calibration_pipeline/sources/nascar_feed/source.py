@@ -6,7 +6,6 @@ archetype or whose track is unknown are left out, named and counted. No track is
 """
 
 import hashlib
-import json
 import logging
 import re
 from collections import Counter
@@ -233,12 +232,10 @@ class NascarFeedSource:
             digest.update(scheduled.race.model_dump_json().encode())
             for document in (RESULTS, LAPS):
                 try:
-                    content = json.dumps(
-                        self._reader.read_json(scheduled.path(document), final=scheduled.is_final)
-                    )
+                    found = self._reader.digest(scheduled.path(document), final=scheduled.is_final)
                 except DefectError as error:  # a document that is missing or damaged may be replaced
-                    content = str(error)
-                digest.update(content.encode())
+                    found = str(error)
+                digest.update(found.encode())
         return digest.hexdigest()
 
     def refresh(self, season: int, number: int) -> None:
@@ -403,9 +400,9 @@ class NascarFeedSource:
         if scheduled.is_newest and season_has_laps:
             _await_laps(parsed and parsed[0], race_laps or 0, self._reader.url(scheduled.path(LAPS)))
         own["races_laps_led_mismatch"] += race_laps is not None and results["laps_led"].sum() != race_laps
-        telemetry, flags = LapTelemetry.empty().drop("race_id", "season", "track_id"), None
         if parsed is None:
             own["races_without_laps"] += 1
+            telemetry, flags = LapTelemetry.empty().drop("race_id", "season", "track_id"), None
         else:
             laps, flags = parsed[0], last_lap_as_raced(parsed[1], race_laps)
             telemetry = attach_laps(results, laps, flags, own)

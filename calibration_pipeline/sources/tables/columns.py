@@ -122,6 +122,7 @@ class Columns:
     ) -> None:
         self._file = file
         self._wanted = wanted
+        self._last_read: dict[int, SeasonRows] = {}
         found = list(file.schema)
         self.names = recognise_columns(wanted, found, mapping or {}, file.path)
         self._move_race_names(mapping or {})
@@ -139,7 +140,7 @@ class Columns:
         return self.read_checked(season).rows
 
     def read_checked(self, season: int) -> SeasonRows:
-        """Return the rows of a season and the defects of their cells.
+        """Return the rows of a season and the defects of their cells; those of the last season are cached.
 
         Columns are those of `read` and `ROW`. A row whose season is not given belongs to the season of the
         row above it, which is a defect.
@@ -149,6 +150,11 @@ class Columns:
         SourceError
             If a required column can hold no such values, or a text is too long.
         """
+        if season not in self._last_read:
+            self._last_read = {season: self._read_season(season)}
+        return self._last_read[season]
+
+    def _read_season(self, season: int) -> SeasonRows:
         raw = self._raw_rows(season)
         defects: list[Defect] = []
         given = [
