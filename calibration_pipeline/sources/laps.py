@@ -88,8 +88,8 @@ def align_to_leader(laps: pl.DataFrame) -> pl.DataFrame:
         .sort("lap")
         .with_columns(pl.col("elapsed_s").cum_max())
     )
-    aligned = elapsed.drop("lap", "flag").sort("elapsed_s").join_asof(leader, on="elapsed_s")
-    return aligned.select(laps.columns)
+    during = leader["elapsed_s"].search_sorted(elapsed["elapsed_s"], side="right") - 1
+    return run.with_columns(lap=leader["lap"].gather(during), flag=leader["flag"].gather(during))
 
 
 def attach_fastest_laps(results: pl.DataFrame, laps: pl.DataFrame, race_laps: int | None) -> pl.DataFrame:
@@ -104,7 +104,8 @@ def attach_fastest_laps(results: pl.DataFrame, laps: pl.DataFrame, race_laps: in
     )
     if green.is_empty():
         return results.with_columns(fastest_laps=pl.lit(None, pl.Int64))
-    fastest = green.sort("lap", "lap_time_s", "position", "driver_id").unique(
+    best = green.filter(pl.col("lap_time_s") == pl.col("lap_time_s").min().over("lap"))
+    fastest = best.sort("lap", "lap_time_s", "position", "driver_id").unique(
         "lap", keep="first", maintain_order=True
     )
     per_car = fastest.group_by("driver_id").agg(fastest_laps=pl.len().cast(pl.Int64))
