@@ -18,7 +18,7 @@ import dagster as dg
 from calibration_pipeline.io.addresses import is_on_the_web
 from calibration_pipeline.sources.base import SourceError, describe_missing
 
-from ..resources import build_source, run_tags, with_seasons
+from ..resources import run_tags, with_seasons
 from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
 from .jobs import INGEST, WAVES
@@ -79,7 +79,7 @@ def keep_up_to_date(
         try:
             settings = with_seasons(as_set)
             if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if _is_on_the_web(as_set) else 0):
-                finished, news = _ask(settings, known), read_news(settings)
+                news, finished = read_news(settings, _seasons_asked(settings, known))
                 cursor["asked_at"] = time.time()
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
@@ -120,12 +120,10 @@ def _is_on_the_web(settings: Settings) -> bool:
     return settings.source == "nascar_feed" and is_on_the_web(settings.feed_url)
 
 
-def _ask(settings: Settings, known: Mapping[str, Collection[int]]) -> dict[int, Races]:
-    """Return the finished races of the last seasons, and of those that are not known yet."""
-    source = build_source(settings)
+def _seasons_asked(settings: Settings, known: Collection[str]) -> set[int]:
+    """Return the last seasons, and those that are not known yet."""
     seasons = settings.season_list
-    asked = [season for season in seasons if season in seasons[-RECENT_SEASONS:] or str(season) not in known]
-    return {season: source.finished_races(season) for season in asked}
+    return {*seasons[-RECENT_SEASONS:], *(season for season in seasons if str(season) not in known)}
 
 
 def _requests(lineage: Lineage) -> list[dg.RunRequest]:

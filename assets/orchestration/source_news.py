@@ -39,8 +39,21 @@ def stored_races(settings: Settings, season: int) -> set[int] | None:
         return set()
 
 
-def read_news(settings: Settings) -> dict[int, News]:
-    """Return the news of the stored seasons that the source may have changed.
+def read_news(settings: Settings, others: Collection[int] = ()) -> tuple[dict[int, News], dict[int, Races]]:
+    """Return the news of the stored seasons that the source may have changed, and finished races.
+
+    Parameters
+    ----------
+    settings : Settings
+    others : collection of int
+        Other seasons whose finished races are read.
+
+    Returns
+    -------
+    news : dict
+        season → news, of the stored seasons.
+    finished : dict
+        season → race_id → label, of the same seasons and of `others`.
 
     Raises
     ------
@@ -51,8 +64,11 @@ def read_news(settings: Settings) -> dict[int, News]:
     seasons = settings.season_list
     recent = seasons if settings.source == "tables" else seasons[-RECENT_SEASONS:]
     stored = [season for season in recent if stored_races(settings, season) is not None]
-    missing = missing_races(settings, {season: source.finished_races(season) for season in stored})
-    return {season: News(source.version(season), missing.get(season, {})) for season in stored}
+    finished: dict[int, Races] = {
+        season: source.finished_races(season) for season in sorted({*stored, *others})
+    }
+    missing = missing_races(settings, finished)
+    return {season: News(source.version(season), missing.get(season, {})) for season in stored}, finished
 
 
 def last_finished_races(settings: Settings) -> tuple[dict[int, Races], str]:

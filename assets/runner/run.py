@@ -90,7 +90,7 @@ def run(
         news: Mapping[int, News] = {}
         if update and set(OF_SOURCE) & set(selected):
             try:
-                news = read_news(settings)
+                news, _ = read_news(settings)
             except SourceError as error:  # stored partitions can be brought up to date all the same
                 progress.note(f"Not known whether the source has changed: {error}")
         lineage = Lineage(defs.resolve_asset_graph(), settings, instance, news)

@@ -234,9 +234,25 @@ def test_a_race_without_results_is_ingested_again_only_when_the_source_changes(
             return {**super().finished_races(season), 202209: "2022 race 9 (darlington)"}
 
     early = Early(str(ingested.settings.results), None, compile_constraints())
-    for module in (sensors, source_news):
-        monkeypatch.setattr(module, "build_source", lambda _settings: early)
+    monkeypatch.setattr(source_news, "build_source", lambda _settings: early)
     assert "ingest" not in {request.job_name for request in ingested.requests()}
+
+
+def test_each_season_is_asked_for_finished_races_once_a_tick(
+    table: Path, ingested: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(table, {2021: 1, 2022: 1})
+    asked: list[int] = []
+
+    class Counted(TablesSource):
+        def finished_races(self, season: int) -> dict[int, str]:
+            asked.append(season)
+            return super().finished_races(season)
+
+    counted = Counted(str(table), None, compile_constraints())
+    monkeypatch.setattr(source_news, "build_source", lambda _settings: counted)
+    ingested.tick()
+    assert asked == [2021, 2022]
 
 
 def test_a_new_season_waits_for_its_partition(table: Path, ingested: Watched) -> None:
