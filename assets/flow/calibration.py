@@ -120,7 +120,6 @@ def calibration_posterior(
             "next_slope": number(slopes["estimate"][-1]),
             "races": int(fit.attrs["n_races"]),
             "folds": fit["walk_forward"].sizes["fold"],
-            "seed": settings.seed,
             "slope": chart(charts.draw_slope_by_season, slopes),
             "mass_outside_table": number(float(fit.attrs["mass_outside_table"])),
             "identification": table(identification(fit), 60),
@@ -157,7 +156,6 @@ def recalibrated_forecast(
             "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
-            "seed": settings.seed,
             "last_race": chart(
                 charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24
             ),
@@ -238,7 +236,6 @@ def pooled_posterior(
         metadata={
             **numbers(worst_convergence(convergence)),
             "races": int(pooled.attrs["n_races"]),
-            "seed": settings.seed,
             "slope": chart(charts.draw_slope_by_season, slopes),
             "convergence": table(convergence, 60),
         },

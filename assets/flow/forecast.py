@@ -87,7 +87,6 @@ def next_race(
     facts: dict[str, Any] = {
         **made.facts,
         "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
-        "seed": settings.seed,
     }
     shown: dict[str, Any] = {}
     if not chances.is_empty():

@@ -89,10 +89,8 @@ def _no_races() -> SeasonData:
     metadata=depends_on("source", "tracks"),
 )
 def simulated_truth(
-    context: dg.AssetExecutionContext,
-    source: dg.ResourceParam[SimulatedSource],
-    settings: dg.ResourceParam[Settings],
+    context: dg.AssetExecutionContext, source: dg.ResourceParam[SimulatedSource]
 ) -> dg.Output[xr.Dataset]:
     """True parameters of a simulated season, to compare estimates with. No forecast reads it."""
     truth = source.truth(int(context.partition_key))
-    return dg.Output(truth, metadata={"races": truth.sizes["race"], "seed": settings.seed})
+    return dg.Output(truth, metadata={"races": truth.sizes["race"]})

@@ -13,7 +13,7 @@ from calibration_pipeline.sources.names import read_nicknames
 from ..partitions import ALL_SEASONS, earlier_and_own_seasons
 from ..settings import Settings
 from ..storage.provenance import depends_on
-from .metadata import bullets, chart, table
+from .metadata import bullets, chart, rows, table
 
 of_earlier_and_own_seasons = dg.AssetIn(partition_mapping=earlier_and_own_seasons)
 
@@ -47,7 +47,7 @@ def fold_history(
     return dg.Output(
         history,
         metadata={
-            "dagster/row_count": history.height,
+            **rows(history),
             "races": history["race_id"].n_unique(),
             "fold_races": settings.fold_length or "a season",
         },
@@ -81,9 +81,6 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
         network,
         metadata={
             "folds": len(folds),
-            "seed": settings.seed,
-            "network": settings.network,
-            "fold_races": settings.fold_length or "a season",
             "fits": table(fits),
             "graph": dg.MetadataValue.md(f"```mermaid\n{draw_graph()}\n```"),
             "pace_weights": chart(charts.draw_weights, weight_estimates(network)),
@@ -122,7 +119,6 @@ def scenario_ensemble(
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "widest_field": ensemble.sizes["driver"],
-            "seed": settings.seed,
             "outcomes": ", ".join(outcomes),
             "left_out": bullets(left_out),
             "last_race": chart(

@@ -58,7 +58,6 @@ def calibration_metrics(
         metadata={
             **rows(metrics),
             **numbers(metric_table.headline_scores(metrics)),
-            "seed": settings.seed,
             "coverage": chart(charts.draw_coverage, metrics.filter(quantity="coverage")),
             "scores": table(shown.select(columns), 40),
         },
@@ -90,7 +89,7 @@ def calibration_curves(
         figure, panels = figures.figure_pair()
         charts.draw_reliability(panels, curves.filter(event=event))
         plots[event.replace(" ", "_")] = plot(figure)
-    return dg.Output(curves, metadata={**rows(curves), "seed": settings.seed, **plots})
+    return dg.Output(curves, metadata={**rows(curves), **plots})
 
 
 @dg.asset(
@@ -121,7 +120,6 @@ def joint_event_validation(
             **rows(events),
             "skipped": bullets([f"{event}: {why}" for event, why in skipped.items()]),
             "events_of": without_credentials(settings.events or "the default ones"),
-            "seed": settings.seed,
             "joint_events": chart(charts.draw_joint_events, events, n_rows=events["event"].n_unique()),
             "events": table(events.select(SHOWN_COLUMNS), 40),
         },

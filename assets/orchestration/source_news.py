@@ -40,20 +40,13 @@ def stored_races(settings: Settings, season: int) -> set[int] | None:
 
 
 def read_news(settings: Settings, others: Collection[int] = ()) -> tuple[dict[int, News], dict[int, Races]]:
-    """Return the news of the stored seasons that the source may have changed, and finished races.
+    """Return the news of the stored seasons that the source may have changed, and the finished races.
 
     Parameters
     ----------
     settings : Settings
     others : collection of int
-        Other seasons whose finished races are read.
-
-    Returns
-    -------
-    news : dict
-        season → news, of the stored seasons.
-    finished : dict
-        season → race_id → label, of the same seasons and of `others`.
+        Other seasons whose finished races are returned as well.
 
     Raises
     ------
