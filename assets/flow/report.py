@@ -69,7 +69,7 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="4",
+    code_version="5",
     metadata=depends_on(
         "source", "tracks", "seasons", "fold_races", "network", "ensembles", "events", "scenarios", "seed"
     ),

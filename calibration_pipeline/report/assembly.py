@@ -16,6 +16,7 @@ from calibration_pipeline.calibration.summaries import (
     predictive_checks,
     slope_by_season,
 )
+from calibration_pipeline.checks.properties import forecasts_point_the_right_way
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT
 from calibration_pipeline.report.content import ReportContent
@@ -101,6 +102,7 @@ def assemble_content(
         forecast_archetype="" if race is None else str(race["archetype"].item()),
         forecast_notes=list(forecast.notes),
         quarantine=quarantine,
+        warnings=implausible_backtests(backtests),
         provenance={
             **provenance,
             "Last race scored": str(max(scored)) if scored else "none",
@@ -145,6 +147,16 @@ def _skipped(events: pl.DataFrame, judged_events: Iterable[Event]) -> dict[str, 
     judged = set(events["event"])
     reason = "a variable that it needs is unknown, or there are no races"
     return {str(event): reason for event in judged_events if str(event) not in judged}
+
+
+def implausible_backtests(backtests: Mapping[Archetype, xr.Dataset]) -> list[str]:
+    """Return a sentence for each archetype whose forecasts and finishes are not positively correlated."""
+    findings = {archetype: forecasts_point_the_right_way(races) for archetype, races in backtests.items()}
+    return [
+        f"{archetype.label}: {finding.sentence}"
+        for archetype, finding in findings.items()
+        if not finding.passed
+    ]
 
 
 def _race_title(race: xr.Dataset) -> str:

@@ -140,6 +140,8 @@ class ReportContent:
         Notes on `forecast`, or the reason why there is none.
     quarantine : polars.DataFrame
         `Quarantine` of all seasons.
+    warnings : sequence of str
+        Implausible properties of the forecasts, a sentence each, for the first screen.
     provenance : mapping of str to str
         Source, seasons, seeds, versions, hashes: the inputs needed to reproduce the report.
 
@@ -169,6 +171,7 @@ class ReportContent:
     forecast_archetype: str = ""
     forecast_notes: Sequence[str] = ()
     quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
+    warnings: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -97,7 +97,7 @@ def build_document(content: ReportContent) -> Document:
     return Document(
         content.title,
         words.QUESTION,
-        [words.HOW_JUDGED, *notes, *quarantine_note(content)],
+        [words.HOW_JUDGED, *notes, *content.warnings, *quarantine_note(content)],
         lines,
         _summary_table(content),
         sections,

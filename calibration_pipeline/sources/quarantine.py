@@ -17,7 +17,7 @@ KEPT_SHARE = 2 / 3
 """Least share of a season's finished points races that a source must be able to use."""
 SHOWN_DEFECTS = 5
 DID_NOT_START = "it did not start"
-"""Rule of entries that results list without a start, as many official results do."""
+"""Rule of entries that results list without a start, as many official results do: named after all defects."""
 QUERY = 'calibration-pipeline sql "FROM quarantine"'
 
 type Entity = Literal["race", "entry", "laps", "value"]
@@ -104,28 +104,30 @@ def describe_quarantine(quarantine: pl.DataFrame) -> str:
     Parameters
     ----------
     quarantine : polars.DataFrame
-        Schema `Quarantine`. Entries that did not start are no defect.
+        Schema `Quarantine`. Entries that did not start are counted and named last.
 
     Returns
     -------
     str
         Empty where there is no defect.
     """
-    defects = quarantine.filter(pl.col("rule") != DID_NOT_START)
-    if defects.is_empty():
+    if quarantine.is_empty():
         return ""
-    lines = [
-        f"{_sentence(row)} ({row['entity']} {row['consequence']})"
-        for row in worst_first(defects).iter_rows(named=True)
-    ]
-    more = f" | and {len(lines) - SHOWN_DEFECTS} more" if len(lines) > SHOWN_DEFECTS else ""
-    return f"{' | '.join(lines[:SHOWN_DEFECTS])}{more}. All: {QUERY}"
+    defects = worst_first(quarantine.filter(pl.col("rule") != DID_NOT_START)).to_dicts()
+    lines = [f"{_sentence(row)} ({row['entity']} {row['consequence']})" for row in defects[:SHOWN_DEFECTS]]
+    if len(defects) > SHOWN_DEFECTS:
+        lines.append(f"and {len(defects) - SHOWN_DEFECTS} more")
+    if absent := quarantine.filter(rule=DID_NOT_START)["subject"].fill_null("an unnamed car").to_list():
+        count = "1 entry" if len(absent) == 1 else f"{len(absent)} entries"
+        more = f" and {len(absent) - SHOWN_DEFECTS} more" if len(absent) > SHOWN_DEFECTS else ""
+        lines.append(f"{count} did not start: {', '.join(absent[:SHOWN_DEFECTS])}{more}")
+    return f"{' | '.join(lines)}. All: {QUERY}"
 
 
 def worst_first(quarantine: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of a quarantine by entity: races, entries, laps, values."""
+    """Return the rows of a quarantine by entity: races, entries, laps, values; last who did not start."""
     rank = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITIES)})
-    return quarantine.sort(rank, maintain_order=True)
+    return quarantine.sort(pl.col("rule") == DID_NOT_START, rank, maintain_order=True)
 
 
 def _sentence(row: Mapping[str, Any]) -> str:

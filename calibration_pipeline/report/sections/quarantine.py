@@ -7,7 +7,7 @@ import polars as pl
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report.blocks import Block, Cell, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.sources.quarantine import DID_NOT_START, QUERY, worst_first
+from calibration_pipeline.sources.quarantine import QUERY, worst_first
 
 HEADING = "What was left out, and why"
 MOST_ROWS = 200
@@ -26,10 +26,10 @@ def quarantine_section(content: ReportContent) -> Section:
     blocks: list[Block] = [
         Text(
             "A defect costs as little as is honest: a value, else an entry or its laps, else the race. "
-            "Entries that did not start are listed too."
+            "Entries that did not start are listed last."
         ),
         Table("Rows of the quarantine by season", ["Season", *ENTITY_COUNTS.values()], seasons),
-        _defects(rows.filter(pl.col("rule") != DID_NOT_START)),
+        _defects(rows),
     ]
     return Section("quarantine", HEADING, blocks)
 

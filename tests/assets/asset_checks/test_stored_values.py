@@ -22,7 +22,7 @@ from calibration_pipeline.io.stored_values import encode, path_of, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
 from calibration_pipeline.schemas.frames import DriverFeatures, RaceResults
 from calibration_pipeline.seasons import Seasons
-from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
+from calibration_pipeline.sources.quarantine import QuarantineLog
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 from helpers.example_report import joint_event_table, metric_table
@@ -249,7 +249,7 @@ def upside_down() -> xr.Dataset:
 R_HAT, ESS, DIVERGED = {"r_hat": 1.05}, {"ess": 400.0}, {"divergences": 3}
 STORED = {
     ("quarantine", "nothing_is_quarantined"): (
-        quarantine("entry", rule=DID_NOT_START),
+        QuarantineLog(2021).frame(),
         quarantine("race", rule="its results are null"),
         "2021 race 7 (Daytona): its results are null (race left out). All: calibration-pipeline sql",
     ),

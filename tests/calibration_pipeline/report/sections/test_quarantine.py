@@ -33,11 +33,15 @@ def test_a_race_left_out_is_on_the_first_screen_and_in_its_section() -> None:
         assert "<b>Driver</b>" not in text
 
 
-def test_entries_that_did_not_start_are_counted_and_no_defect() -> None:
+def test_entries_that_did_not_start_are_counted_and_listed_last() -> None:
     section = quarantine_section(example_content(quarantine=quarantine()))
     counts, defects = section.blocks[1:]
     assert [cell.text for cell in counts.rows[0]] == ["2021", "1", "1", "0", "1"]  # type: ignore[union-attr]
-    assert [row[3].text for row in defects.rows] == ["race left out", "value nulled"]  # type: ignore[union-attr]
+    assert [row[3].text for row in defects.rows] == [  # type: ignore[union-attr]
+        "race left out",
+        "value nulled",
+        "entry left out",
+    ]
 
 
 def test_a_complete_season_is_said() -> None:
