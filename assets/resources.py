@@ -21,18 +21,14 @@ FEED_CACHE = Path("data") / "feed_cache"
 def build_source(settings: Settings) -> Source:
     """Return the source that the settings name; nothing is read yet."""
     tracks = load_tracks(settings.series, settings.tracks)
+    names = read_nicknames(settings.nicknames)
     if settings.source == "nascar_feed":
         return NascarFeedSource(
-            settings.feed_url, tracks, cache_dir=project_folder() / FEED_CACHE, series=settings.series
+            settings.feed_url, tracks, project_folder() / FEED_CACHE, series=settings.series, nicknames=names
         )
     if settings.source == "tables":
         return TablesSource(
-            str(settings.results),
-            settings.laps,
-            tracks,
-            series=settings.series,
-            nicknames=read_nicknames(settings.nicknames),
-            columns=settings.columns,
+            str(settings.results), settings.laps, tracks, settings.series, settings.columns, nicknames=names
         )
     return SimulatedSource(settings.season_list, tracks, seed=settings.seed)
 

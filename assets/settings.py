@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         default=None,
         min_length=1,
         description="path or address of other spellings of drivers' names, TOML with [given_names] and "
-        "[drivers], for tables and scenarios",
+        "[drivers]",
     )
     network: Literal["full", "ordinary", "no_incidents", "ordinary_no_incidents"] = Field(
         default="full",

@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     # One more season, so that the next race has scenarios and a forecast.
     source = SimulatedSource([*seasons, options.last + 1], compile_constraints(), seed=options.seed)
     entries = {season: source.load_season(season).race_results for season in seasons}
-    entries[options.last + 1] = source.next_race(options.last)
+    entries[options.last + 1] = source.next_race(options.last).entries
     races = {
         race_id: scenarios
         for season, cars in entries.items()

@@ -37,7 +37,7 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
             kinds={"jax", "netcdf"},
-            code_version="4",
+            code_version="5",
             metadata=SETTINGS,
         ),
         **{

@@ -54,13 +54,13 @@ def setting_values(settings: Settings) -> dict[str, Any]:
 def _source_values(settings: Settings) -> dict[str, Any]:
     if settings.source == "simulated":
         return {"seed": settings.seed, "first_season": settings.season_list[0]}
+    nicknames = {"nicknames": read_nicknames(settings.nicknames).content_hash}
     if settings.source == "nascar_feed":
-        return {"feed_url": without_credentials(settings.feed_url)}
-    return {
+        return nicknames | {"feed_url": without_credentials(settings.feed_url)}
+    return nicknames | {
         "results": without_credentials(settings.results or ""),
         "laps": without_credentials(settings.laps or ""),
         "columns": without_credentials(settings.columns or ""),
-        "nicknames": read_nicknames(settings.nicknames).content_hash,
     }
 
 

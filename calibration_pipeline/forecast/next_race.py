@@ -1,5 +1,6 @@
 """Forecast of the next race, by the procedure of the backtest."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.network.structure import FULL, Structure
 from calibration_pipeline.schemas.forecasts import ForecastChances, ForecastEvents, ForecastScenarios
-from calibration_pipeline.sources.base import NoNextRace
+from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace
 from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.telemetry import build_driver_features
 
@@ -39,6 +40,7 @@ GRIDS = 20
 GRIDS_A_FIT = 4
 GRID = "grid"
 CALIBRATION_RACES = "n_calibration_races"
+ENTRY_DEFECTS = "entry_defects"
 NONE_ANNOUNCED = "The source announces no race that has not run."
 
 
@@ -96,7 +98,7 @@ class RaceForecast(NamedTuple):
     chances, events, scenarios : polars.DataFrame
         `ForecastChances`, `ForecastEvents` and `ForecastScenarios`.
     facts : dict
-        Race, fold, grid and calibration; `why` where there is no forecast.
+        Race, fold, grid, calibration and defects of the entry list; `why` where there is no forecast.
     """
 
     ensemble: xr.Dataset
@@ -107,14 +109,14 @@ class RaceForecast(NamedTuple):
 
 
 def forecast_next_race(
-    entries: pl.DataFrame | NoNextRace | None, known: Knowledge, method: Method, events: Sequence[Event]
+    announced: AnnouncedRace | NoNextRace | None, known: Knowledge, method: Method, events: Sequence[Event]
 ) -> RaceForecast:
     """Draw scenarios of the next race and recalibrate them.
 
     Parameters
     ----------
-    entries : polars.DataFrame, NoNextRace or None
-        `EntryList` of the race; the reason, or None, where the source announces none.
+    announced : AnnouncedRace, NoNextRace or None
+        The race; the reason, or None, where the source announces none.
     known : Knowledge
     method : Method
     events : sequence of Event
@@ -129,12 +131,12 @@ def forecast_next_race(
     ValueError
         If a user's own scenarios break their form.
     """
-    if entries is None or isinstance(entries, NoNextRace):
+    if announced is None or isinstance(announced, NoNextRace):
         none = simulate_races(
             known.features.clear(), known.network, method.fold_races, method.n_scenarios, method.seed
         )
-        return _no_forecast(none, entries.why if entries else NONE_ANNOUNCED)
-    next_race = _describe(entries, known, method.fold_races)
+        return _no_forecast(none, announced.why if announced else NONE_ANNOUNCED)
+    next_race = _describe(announced.entries, known, method.fold_races)
     race = next_race.race
     race_id, season = int(str(race["race_id"])), int(str(race["season"]))
     fit = known.fits.get(parse_archetype(str(race["archetype"])))
@@ -153,7 +155,11 @@ def forecast_next_race(
     change = None if posterior is None else draw_recalibration(posterior, race_id, n_scenarios, method.seed)
     ensemble = simulate(change, n_scenarios)
     n_races = 0 if posterior is None else int(posterior["n_calibration_races"])
-    ensemble.attrs |= {GRID: "set" if next_race.grid_is_set else "drawn", CALIBRATION_RACES: n_races}
+    ensemble.attrs |= {
+        GRID: "set" if next_race.grid_is_set else "drawn",
+        CALIBRATION_RACES: n_races,
+        ENTRY_DEFECTS: json.dumps(announced.defects),
+    }
     judged = known_events(ensemble, events)
     by_fit = (None, None) if posterior is None else chances_by_fit(simulate, posterior, judged, method.seed)
     facts = {
@@ -163,6 +169,7 @@ def forecast_next_race(
         "grid": "set" if next_race.grid_is_set else f"not set yet: {GRIDS} drawn; the backtest knew the grid",
         "recalibrated": posterior is not None,
         "calibration_races": n_races,
+        ENTRY_DEFECTS: list(announced.defects),
         "interval_fits": 0 if posterior is None else FITS,
     }
     return RaceForecast(
@@ -220,7 +227,7 @@ def _rerank(own: xr.Dataset, seed: int, change: Recalibration | None, n: int) ->
 
 
 def forecast_notes(forecast: xr.Dataset) -> list[str]:
-    """Return the notes on a stored forecast: calibration, grid, files; or why there is none."""
+    """Return the notes on a stored forecast: calibration, grid, entries, files; or why there is none."""
     if forecast.sizes["race"] == 0:
         return [str(forecast.attrs.get("why", NONE_ANNOUNCED))]
     n_races = int(forecast.attrs[CALIBRATION_RACES])
@@ -236,5 +243,7 @@ def forecast_notes(forecast: xr.Dataset) -> list[str]:
         else f"The grid is not set yet: {GRIDS} grids were drawn by form, as fitted to earlier grids. "
         "The forecasts of the backtest knew their grid, so this forecast is less certain than they were."
     )
+    defects: list[str] = json.loads(forecast.attrs.get(ENTRY_DEFECTS, "[]"))
+    entries = [f"Entry list: {sentence}" for sentence in defects]
     files = "Scenarios for an optimizer: race_forecast.nc and forecast_scenarios.parquet in the store."
-    return [calibrated, grid, files]
+    return [calibrated, grid, *entries, files]

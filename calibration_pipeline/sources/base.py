@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pandera.polars as pa
 import polars as pl
@@ -50,6 +50,21 @@ class SeasonData:
     lap_telemetry: pl.DataFrame
     counts: dict[str, int] = field(default_factory=dict)
     quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
+
+
+class AnnouncedRace(NamedTuple):
+    """Next race of a source: its entry list, and the defects of that list.
+
+    Attributes
+    ----------
+    entries : polars.DataFrame
+        Schema `EntryList`.
+    defects : tuple of str
+        A sentence for each entry that is left out and each value that is nulled.
+    """
+
+    entries: pl.DataFrame
+    defects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,8 +146,8 @@ class Source(Protocol):
         """
         ...
 
-    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
-        """Return the entry list of the next race that has not run.
+    def next_race(self, after_season: int) -> AnnouncedRace | NoNextRace | None:
+        """Return the next race that has not run, with its entry list.
 
         Parameters
         ----------
@@ -141,8 +156,8 @@ class Source(Protocol):
 
         Returns
         -------
-        polars.DataFrame, NoNextRace or None
-            Schema `EntryList`; `NoNextRace` if every announced race is at an unknown track or fits no
+        AnnouncedRace, NoNextRace or None
+            `NoNextRace` if every announced race is at an unknown track or fits no
             archetype; None if no entry list is announced.
         """
         ...

@@ -124,6 +124,21 @@ def describe_quarantine(quarantine: pl.DataFrame) -> str:
     return f"{' | '.join(lines)}. All: {QUERY}"
 
 
+def entry_defects(quarantine: pl.DataFrame) -> tuple[str, ...]:
+    """Return a sentence for each defect of an entry list: subject, rule, value and consequence.
+
+    Parameters
+    ----------
+    quarantine : polars.DataFrame
+        Schema `Quarantine`, of one race that has not run.
+    """
+    rows = quarantine.with_columns(subject=pl.coalesce("subject", pl.lit("an entry")))
+    return tuple(
+        f"{row['subject']}: {row['rule']}{_found(row)} ({row['entity']} {row['consequence']})."
+        for row in rows.iter_rows(named=True)
+    )
+
+
 def worst_first(quarantine: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of a quarantine by entity: races, entries, laps, values; last who did not start."""
     rank = pl.col("entity").replace_strict({name: k for k, name in enumerate(ENTITIES)})
@@ -133,7 +148,11 @@ def worst_first(quarantine: pl.DataFrame) -> pl.DataFrame:
 def _sentence(row: Mapping[str, Any]) -> str:
     """Return race, subject, rule and value of a defect."""
     where = ", ".join(filter(None, (row["race"] or row["place"], row["subject"])))
-    return f"{where}: {row['rule']}{f', got {row["value"]}' if row['value'] else ''}"
+    return f"{where}: {row['rule']}{_found(row)}"
+
+
+def _found(row: Mapping[str, Any]) -> str:
+    return f", got {row['value']}" if row["value"] else ""
 
 
 def refuse_sparse_season(quarantine: pl.DataFrame, n_kept: int, n_run: int, where: str) -> None:

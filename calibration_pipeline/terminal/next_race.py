@@ -6,6 +6,7 @@ import polars as pl
 import xarray as xr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 CHANCES = {"win": "Win %", "top5": "Top 5 %", "top10": "Top 10 %", "dnf": "Out %"}
@@ -34,14 +35,14 @@ def print_forecast(
         Notes on the forecast.
     """
     if forecast.sizes["race"] == 0:
-        console.print(notes[0], highlight=False)
+        console.print(notes[0], highlight=False, markup=False)
         return
     race = forecast.isel(race=0)
     title = f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()}"
     console.print(f"[bold]{title}[/]", highlight=False)
     intervals = "Chances with 90 % intervals from the calibration; finish: median, central 80 %."
     for note in (*notes, intervals):
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
     for heading in ("", *CHANCES.values(), "Finish"):
@@ -49,7 +50,9 @@ def print_forecast(
     for car in chances.iter_rows(named=True):
         ends = [(car[name], car[f"{name}_lower"], car[f"{name}_upper"]) for name in CHANCES]
         finish = f"{car['finish_median']} ({car['finish_lower']}-{car['finish_upper']})"
-        grid.add_row(car["driver"], str(car["start_position"]), *(_chance(*end) for end in ends), finish)
+        grid.add_row(
+            escape(car["driver"]), str(car["start_position"]), *(_chance(*end) for end in ends), finish
+        )
     console.print(grid)
     joint = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for heading in ("Joint event", "Per", "%"):

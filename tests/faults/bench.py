@@ -233,7 +233,7 @@ def write_races(folder: Path) -> None:
         results = data.race_results.filter(pl.col("race_id").is_in(first))
         seasons[season] = SeasonData(results, data.lap_telemetry.filter(pl.col("race_id").is_in(first)))
     write_feed(folder, seasons)
-    write_entries(folder, source.next_race(SEASONS[-1]))
+    write_entries(folder, source.next_race(SEASONS[-1]).entries)
 
 
 def feed_cache(address: str) -> Path:

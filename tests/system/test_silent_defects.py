@@ -106,7 +106,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run the command, and return its output as one line."""
     assert main(["run", *arguments]) == 0
     captured = capsys.readouterr()
-    print(captured.out)
     return plain(captured.out + captured.err)
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from calibration_pipeline.sources.base import NAME_MARKS, RUNNING_SHARE, DefectError
-from calibration_pipeline.sources.names import driver_keys
+from calibration_pipeline.sources.names import Nicknames, driver_keys
 from calibration_pipeline.sources.nascar_feed.documents import Entry, Race, Result, read_leniently
 from calibration_pipeline.sources.quarantine import DID_NOT_START
 
@@ -39,7 +39,13 @@ type Note = Callable[..., None]
 """`QuarantineLog.add` for one race: entity, consequence, rule, and subject and value by name."""
 
 
-def result_frame(rows: list[Any], race_laps: int | None, note: Note, counts: Counter[str]) -> pl.DataFrame:
+def result_frame(
+    rows: list[Any],
+    race_laps: int | None,
+    note: Note,
+    counts: Counter[str],
+    nicknames: Nicknames | None = None,
+) -> pl.DataFrame:
     """Return the starters of a race, one row each.
 
     Parameters
@@ -52,6 +58,8 @@ def result_frame(rows: list[Any], race_laps: int | None, note: Note, counts: Cou
         Adds a defect to the quarantine.
     counts : collections.Counter
         Gets the numbers of cars and of rows that are left out.
+    nicknames : Nicknames, optional
+        Table of other spellings, for drivers without an id; that of the package if None.
 
     Raises
     ------
@@ -61,7 +69,7 @@ def result_frame(rows: list[Any], race_laps: int | None, note: Note, counts: Cou
     parsed = _columns(rows, Result, RESULT_COLUMNS, note)
     cars = parsed.unique(maintain_order=True)
     counts["results_repeated"] += parsed.height - cars.height
-    starters = _named(_starters(cars, note), note)
+    starters = _named(_starters(cars, note), note, nicknames)
     counts["non_starters"] += cars.height - starters.height
     counts["cars"] += starters.height
     counts["cars_without_id"] += starters["feed_driver_id"].null_count()
@@ -69,7 +77,7 @@ def result_frame(rows: list[Any], race_laps: int | None, note: Note, counts: Cou
     return _with_status(complete, race_laps, note)
 
 
-def entry_frame(rows: list[Any], note: Note) -> pl.DataFrame:
+def entry_frame(rows: list[Any], note: Note, nicknames: Nicknames | None = None) -> pl.DataFrame:
     """Return the cars entered for a race that has not run; a grid position that is not set yet is null.
 
     Once most entries have a grid position, those without one did not qualify and are left out. Of a driver or
@@ -78,7 +86,7 @@ def entry_frame(rows: list[Any], note: Note) -> pl.DataFrame:
     parsed = _columns(rows, Entry, ENTRY_COLUMNS, note).unique(maintain_order=True)
     has_driver = (pl.col("driver_id").fill_null(0) > 0) | pl.col("driver_fullname").is_not_null()
     start = pl.col("starting_position")
-    named = _named(parsed.filter(has_driver), note).with_columns(
+    named = _named(parsed.filter(has_driver), note, nicknames).with_columns(
         start_position=pl.when(start > 0).then(start), order=pl.int_range(pl.len())
     )
     if named["start_position"].count() > SET_GRID * named.height:
@@ -125,14 +133,14 @@ def _columns(
     return pl.DataFrame(columns, schema=schema, strict=True)
 
 
-def _named(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
+def _named(cars: pl.DataFrame, note: Note, nicknames: Nicknames | None) -> pl.DataFrame:
     """Clean names and add driver_id: the feed's id, else `name:` and the key of the name, else the car's."""
     no_name = ~pl.col("driver_fullname").str.contains(r"\p{L}")
     for number, found in cars.filter(no_name).select("car_number", "driver_fullname").rows():
         note("value", "nulled", "a driver's name must have letters", subject=f"car {number}", value=found)
     cars = cars.with_columns(driver_fullname=pl.when(~no_name).then("driver_fullname"))
     name = pl.col("driver_fullname").str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ")
-    key = driver_keys(cars["driver_fullname"], pl.repeat(0, cars.height, eager=True))
+    key = driver_keys(cars["driver_fullname"], pl.repeat(0, cars.height, eager=True), nicknames)
     known = pl.when(pl.col("driver_id") > 0).then(pl.col("driver_id"))
     named = cars.with_columns(
         feed_driver_id=known,

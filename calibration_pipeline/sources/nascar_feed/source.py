@@ -20,6 +20,7 @@ import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources.base import (
+    AnnouncedRace,
     DefectError,
     MissingDocumentError,
     NoNextRace,
@@ -28,6 +29,7 @@ from calibration_pipeline.sources.base import (
     validate_frame,
 )
 from calibration_pipeline.sources.laps import align_to_leader, attach_fastest_laps, attach_laps
+from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.sources.nascar_feed.documents import (
     Race,
     ScheduledRace,
@@ -47,6 +49,7 @@ from calibration_pipeline.sources.nascar_feed.rounds import (
 from calibration_pipeline.sources.quarantine import (
     QuarantineLog,
     describe_quarantine,
+    entry_defects,
     races_left_out,
     refuse_sparse_season,
 )
@@ -108,6 +111,8 @@ class NascarFeedSource:
         Limits of web requests.
     series : {"cup", "xfinity", "truck"}
         Series whose races are read.
+    nicknames : Nicknames, optional
+        Table of other spellings, for drivers without an id; that of the package if None.
     """
 
     name = "nascar_feed"
@@ -119,9 +124,11 @@ class NascarFeedSource:
         cache_dir: Path | None = None,
         limits: WebLimits | None = None,
         series: Series = "cup",
+        nicknames: Nicknames | None = None,
     ) -> None:
         self.tracks = tracks
         self.series = series
+        self.nicknames = nicknames
         self._reader = FeedReader(base_url, cache_dir, limits)
         self._days_of: dict[int, list[date]] = {}
 
@@ -251,13 +258,13 @@ class NascarFeedSource:
             raise SourceError(f"Season {season} has rounds 1 to {len(rounds)}; got {number}.")
         self._invalidate(rounds[number - 1 : number])
 
-    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
-        """Return the entry list of the first race that has not run, in `after_season` or the next.
+    def next_race(self, after_season: int) -> AnnouncedRace | NoNextRace | None:
+        """Return the first race that has not run and has an entry list, in `after_season` or the next.
 
         Returns
         -------
-        polars.DataFrame, NoNextRace or None
-            Schema `EntryList`. Where no such race has an entry list yet: the reason if the first of them is
+        AnnouncedRace, NoNextRace or None
+            Where no such race has an entry list yet: the reason if the first of them is
             at a track that is unknown or fits no archetype, else None.
         """
         reason: NoNextRace | None = None
@@ -270,11 +277,12 @@ class NascarFeedSource:
             for scheduled in rounds:
                 if scheduled.race.has_run or is_overtaken(scheduled, max(days, default=None)):
                     continue
-                entries = self._entries(scheduled)
-                if isinstance(entries, NoNextRace):
-                    reason = reason or entries
-                elif entries is not None:
-                    return validate_frame(EntryList, entries, self._where(season))
+                found = self._entries(scheduled)
+                if isinstance(found, NoNextRace):
+                    reason = reason or found
+                elif found is not None:
+                    entries = validate_frame(EntryList, found.entries, self._where(season))
+                    return found._replace(entries=entries)
         return reason
 
     def _leave_out(self, scheduled: Round, rule: str, log: QuarantineLog) -> None:
@@ -395,7 +403,7 @@ class NascarFeedSource:
         race_laps = race.actual_laps or _most_laps(race.results or [])
         if not race.actual_laps and race_laps:
             note("value", "corrected", "its laps are those of the car with the most", subject="actual_laps")
-        results = result_frame(race.results or [], race_laps, note, own)
+        results = result_frame(race.results or [], race_laps, note, own, self.nicknames)
         parsed = self._laps(scheduled, results, race_laps, log)
         if scheduled.is_newest and season_has_laps:
             _await_laps(parsed and parsed[0], race_laps or 0, self._reader.url(scheduled.path(LAPS)))
@@ -475,7 +483,7 @@ class NascarFeedSource:
             note("laps", "kept", f"they end at lap {last} of {race_laps}")
         return laps, flags
 
-    def _entries(self, scheduled: Round) -> pl.DataFrame | NoNextRace | None:
+    def _entries(self, scheduled: Round) -> AnnouncedRace | NoNextRace | None:
         """Return the entry list of a race; None if there is none yet, the reason at an unknown track."""
         path = scheduled.path(RESULTS)
         where = self._reader.url(path)
@@ -492,13 +500,15 @@ class NascarFeedSource:
             if not isinstance(error, MissingDocumentError):
                 logger.warning("No entry list of %s: %s", scheduled.race.label, error)
             return None
-        entries = entry_frame((race.results if race else None) or [], self._note(scheduled, log, RESULTS))
+        note = self._note(scheduled, log, RESULTS)
+        entries = entry_frame((race.results if race else None) or [], note, self.nicknames)
         if text := describe_quarantine(log.frame()):
             logger.warning("Entry list: %s", text)
         if entries.is_empty():
             return None
         keys = _race_keys(scheduled, track, race.scheduled_laps if race else None)
-        return entries.drop("feed_driver_id", "name_id").with_columns(**keys)
+        entries = entries.drop("feed_driver_id", "name_id").with_columns(**keys)
+        return AnnouncedRace(entries, entry_defects(log.frame()))
 
     def _check_race(self, race_id: int | None, scheduled: Round, where: str) -> None:
         if race_id is not None and race_id != scheduled.race.race_id:

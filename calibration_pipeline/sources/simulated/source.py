@@ -8,10 +8,9 @@ This module is the source; the races are simulated in `season` and `race`.
 from collections.abc import Sequence
 from itertools import pairwise
 
-import polars as pl
 import xarray as xr
 
-from calibration_pipeline.sources.base import SeasonData, SourceError
+from calibration_pipeline.sources.base import AnnouncedRace, SeasonData, SourceError
 from calibration_pipeline.sources.simulated.calendar import CALENDAR
 from calibration_pipeline.sources.simulated.season import SimulatedSeason, track_of_round
 from calibration_pipeline.tracks import CompiledTracks
@@ -90,8 +89,8 @@ class SimulatedSource:
         """Refuse: nothing of this source is kept."""
         raise SourceError(f"Race {number} of {season} needs no refresh: it is simulated.")
 
-    def next_race(self, after_season: int) -> pl.DataFrame:
-        """Return the entry list, with grid, of the first race of the season after `after_season`.
+    def next_race(self, after_season: int) -> AnnouncedRace:
+        """Return the first race of the season after `after_season`, with its grid.
 
         Parameters
         ----------
@@ -100,8 +99,7 @@ class SimulatedSource:
 
         Returns
         -------
-        polars.DataFrame
-            Schema `EntryList`.
+        AnnouncedRace
 
         Raises
         ------
@@ -110,7 +108,7 @@ class SimulatedSource:
         """
         self._refuse_unknown(after_season)
         following = self._simulated(after_season + 1)
-        return following.entries(following.race(1)).sort("start_position")
+        return AnnouncedRace(following.entries(following.race(1)).sort("start_position"))
 
     def truth(self, season: int) -> xr.Dataset:
         """Return the true parameters and latent variables of the races of `season`.

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from calibration_pipeline.sources.base import NoNextRace
+from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace
 from calibration_pipeline.sources.tables.calendar import PLACEHOLDERS, SMALL_SHARE
 from calibration_pipeline.sources.tables.columns import ROW
 from calibration_pipeline.sources.tables.statuses import is_non_starter
@@ -15,13 +15,13 @@ from calibration_pipeline.sources.tables.statuses import is_non_starter
 logger = logging.getLogger(__name__)
 
 
-def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | NoNextRace:
+def clean_entries(rows: pl.DataFrame, usual_size: float) -> AnnouncedRace | NoNextRace:
     """Return the cars entered for one race that has not run, or why they are no field to be forecast.
 
     Of a driver's entries the one with a grid position counts, else the first. A car whose driver is not known
     yet is entered as a newcomer under its number, unless these are most of the field. Entries that name
     neither, and entries that do not start, are left out. Where only some cars have a grid position, those
-    without one did not qualify if most have one; otherwise the grid is not set. All are logged.
+    without one did not qualify if most have one; otherwise the grid is not set. All are logged and returned.
 
     Parameters
     ----------
@@ -31,6 +31,7 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | NoNex
         Median field of the races that have run; 0 where none has.
     """
     first = rows.row(0, named=True)
+    defects: list[str] = []
     cars: dict[str, dict[str, Any]] = {}
     taken: dict[str, set[object]] = {"car_number": set(), "start_position": set()}
     given = rows["start_position"].count()
@@ -42,17 +43,17 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | NoNex
     )
     for row in placed_first:
         if _is_unknown(row["driver"]) and row["car_number"] is not None:
-            _log(first, row, "has no known driver: it counts as a newcomer")
+            defects.append(_sentence(row, "has no known driver: it counts as a newcomer"))
             name = f"car {row['car_number']}"
             row |= {"driver": f"To be announced, {name}", "driver_id": f"to-be-announced-{name}"}
             n_unknown += 1
         reason = _reason_against(row, cars, has_grid=has_grid)
         if reason is not None:
-            _log(first, row, f"is left out: {reason}")
+            defects.append(_sentence(row, f"is left out: {reason}"))
             continue
         for column, values in taken.items():
             if row[column] in values:
-                _log(first, row, f"has the {column} {row[column]} of another entry")
+                defects.append(_sentence(row, f"has the {column} {row[column]} of another entry"))
                 if column == "car_number":
                     row[column] = None
                 else:
@@ -61,7 +62,9 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | NoNex
                 values.add(row[column])
         cars[row["driver_id"]] = row
     if not has_grid and given:
-        logger.warning("The grid of %s is not complete: it counts as not set.", first["label"])
+        defects.append("The grid is not complete: it counts as not set.")
+    for sentence in defects:
+        logger.warning("Next race %s: %s", first["label"], sentence)
     if len(cars) < 2 or len(cars) < SMALL_SHARE * usual_size or n_unknown * 2 > len(cars):
         named = f"names the drivers of {len(cars) - n_unknown} cars of about {max(usual_size, 2):.0f}"
         none = NoNextRace(f"No forecast of {first['label']}: its entry list {named}.")
@@ -69,7 +72,8 @@ def clean_entries(rows: pl.DataFrame, usual_size: float) -> pl.DataFrame | NoNex
         return none
     kept = pl.DataFrame(sorted(cars.values(), key=lambda row: row[ROW]), schema=rows.schema, orient="row")
     start = pl.col("start_position")
-    return kept.with_columns(start_position=start if has_grid else pl.lit(None, pl.Int64))
+    entries = kept.with_columns(start_position=start if has_grid else pl.lit(None, pl.Int64))
+    return AnnouncedRace(entries, tuple(defects))
 
 
 def _reason_against(row: Mapping[str, Any], cars: Mapping[str, object], *, has_grid: bool) -> str | None:
@@ -89,6 +93,6 @@ def _is_unknown(driver: str | None) -> bool:
     return driver is None or re.search(PLACEHOLDERS, driver) is not None
 
 
-def _log(race: Mapping[str, Any], entry: Mapping[str, Any], sentence: str) -> None:
+def _sentence(entry: Mapping[str, Any], consequence: str) -> str:
     car = f"car {entry['car_number']}" if entry["car_number"] else "a car without a number"
-    logger.warning("Next race %s: %s, %s, %s.", race["label"], entry["driver"], car, sentence)
+    return f"{entry['driver']}, {car}, {consequence}."

@@ -13,7 +13,13 @@ from statistics import median
 import polars as pl
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
-from calibration_pipeline.sources.base import NoNextRace, SeasonData, SourceError, validate_frame
+from calibration_pipeline.sources.base import (
+    AnnouncedRace,
+    NoNextRace,
+    SeasonData,
+    SourceError,
+    validate_frame,
+)
 from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out, refuse_sparse_season
 from calibration_pipeline.sources.tables.aliases import read_mapping
@@ -163,16 +169,16 @@ class TablesSource:
         """Refuse: nothing of this source is kept."""
         raise SourceError(f"Race {number} of {season} needs no refresh: tables are always read again.")
 
-    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:
-        """Return the entry list of the first race that has not run, in `after_season` or the one after.
+    def next_race(self, after_season: int) -> AnnouncedRace | NoNextRace | None:
+        """Return the first race that has not run, with its entry list, in `after_season` or the one after.
 
         A race that has not run is one whose cars all have no finish and no laps, and that no race that has
         run follows; most tables have none.
 
         Returns
         -------
-        polars.DataFrame, NoNextRace or None
-            Schema `EntryList`; the reason if every such race is at a track that is unknown or fits no
+        AnnouncedRace, NoNextRace or None
+            The reason if every such race is at a track that is unknown or fits no
             archetype, or its field cannot be forecast; None where the table has no such race.
         """
         reason: NoNextRace | None = None
@@ -194,10 +200,11 @@ class TablesSource:
                 reason = reason or none
             if not upcoming.is_empty():
                 first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
-                cars = clean_entries(first, usual_size)
-                if isinstance(cars, NoNextRace):
-                    return cars
-                return validate_frame(EntryList, cars, self._where(season))
+                found = clean_entries(first, usual_size)
+                if isinstance(found, NoNextRace):
+                    return found
+                entries = validate_frame(EntryList, found.entries, self._where(season))
+                return found._replace(entries=entries)
         return reason
 
     def _finished(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:

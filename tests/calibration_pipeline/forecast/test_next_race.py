@@ -40,27 +40,28 @@ from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.schemas.contracts import validate
-from calibration_pipeline.sources.base import NoNextRace, SeasonData
+from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace, SeasonData
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
 
 SEED, SCENARIOS, FOLD = 42, 100, 12
 KIND = "intermediate"
+DEFECTS = ("[/] Ann, car 9, is left out: it has no grid position, while most have one.",)
 QUICK = {"seed": SEED, "n_warmup": 200, "n_samples": 500, "n_chains": 2}
 TABLES = ("forecast_chances", "forecast_events", "forecast_scenarios")
 
 
 class Announces:
-    """A simulated source whose next race, with or without its grid, is the one given."""
+    """A simulated source whose next race is the one given."""
 
     name = "simulated"
 
-    def __init__(self, entries: pl.DataFrame | NoNextRace | None) -> None:
-        self.entries = entries
+    def __init__(self, announced: AnnouncedRace | NoNextRace | None) -> None:
+        self.announced = announced
 
-    def next_race(self, after_season: int) -> pl.DataFrame | NoNextRace | None:  # noqa: ARG002
-        return self.entries
+    def next_race(self, after_season: int) -> AnnouncedRace | NoNextRace | None:  # noqa: ARG002
+        return self.announced
 
 
 class World:
@@ -77,7 +78,7 @@ class World:
         late = self.results["2024"].filter((pl.col("archetype") == KIND) & (pl.col("round") > 24))
         self.race = int(late["race_id"].min())
         first = pl.col("round") < 25
-        self.entries = entry_list(late.filter(race_id=self.race))
+        self.announced = AnnouncedRace(entry_list(late.filter(race_id=self.race)), DEFECTS)
         every_result, every_lap = pl.concat(self.results.values()), pl.concat(self.laps.values())
         self.features = {
             year: build_driver_features(entry_list(frame), every_result, every_lap)
@@ -100,12 +101,12 @@ class World:
         self.features_before = {"2023": self.features["2023"], "2024": self.features["2024"].filter(first)}
 
     def forecast(
-        self, entries: pl.DataFrame | NoNextRace | None, fits: dict[str, xr.DataTree]
+        self, announced: AnnouncedRace | NoNextRace | None, fits: dict[str, xr.DataTree]
     ) -> dict[str, dg.Output]:
         """Make the assets of the next race from what was known before it."""
         settings = Settings(seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD)
         outputs = next_race(
-            source=Announces(entries),
+            source=Announces(announced),
             settings=settings,
             race_results=self.results_before,
             lap_aggregates=self.laps,
@@ -123,7 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def calibrated(world: World) -> dict[str, dg.Output]:
-    return world.forecast(world.entries, {KIND: world.fit_before})
+    return world.forecast(world.announced, {KIND: world.fit_before})
 
 
 def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
@@ -179,13 +180,19 @@ def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: 
 
 
 def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) -> None:
-    raw = world.forecast(world.entries, {})
+    raw = world.forecast(world.announced, {})
     chances = validate(raw["forecast_chances"].value, "forecast_chances")
     assert chances["win_lower"].null_count() == chances.height
     assert chances["win"].null_count() == 0
     assert forecast_notes(raw["race_forecast"].value)[0] == (
         "Not calibrated: too few earlier races of the archetype intermediate."
     )
+
+
+def test_defects_of_the_entry_list_are_notes_and_metadata(calibrated: dict[str, dg.Output]) -> None:
+    output = calibrated["race_forecast"]
+    assert f"Entry list: {DEFECTS[0]}" in forecast_notes(output.value)
+    assert output.metadata["entry_defects"].value == list(DEFECTS)
 
 
 def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
@@ -208,8 +215,8 @@ def test_a_race_that_the_source_cannot_place_is_named_in_the_note(world: World) 
 def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:
-    unset = world.entries.with_columns(start_position=pl.lit(None, pl.Int64))
-    drawn = world.forecast(unset, {KIND: world.fit_before})
+    unset = world.announced.entries.with_columns(start_position=pl.lit(None, pl.Int64))
+    drawn = world.forecast(AnnouncedRace(unset), {KIND: world.fit_before})
     forecast = validate(drawn["race_forecast"].value, "race_forecast")
     assert forecast.sizes["scenario"] == SCENARIOS
     assert "The grid is not set yet: 20 grids were drawn" in forecast_notes(forecast)[1]
@@ -352,6 +359,7 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     assert main(options) == 0
     printed = capsys.readouterr().out
     assert "Calibrated with" in printed
+    assert f"Entry list: {DEFECTS[0]}" in " ".join(printed.split())
     assert "count(dnf) >= 8" in printed
     assert max(len(line) for line in printed.splitlines() if "Files" not in line) <= 110
     keep(world.forecast(None, {}))

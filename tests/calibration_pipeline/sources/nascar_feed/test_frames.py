@@ -7,6 +7,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.sources import SeasonData
+from calibration_pipeline.sources.base import AnnouncedRace
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
@@ -29,7 +30,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, S
     folder = tmp_path_factory.mktemp("feed")
     seasons = {season: first_rounds(season) for season in ROUNDS}
     write_feed(folder, seasons)
-    write_entries(folder, SIMULATED.next_race(2022))
+    write_entries(folder, SIMULATED.next_race(2022).entries)
     return folder, seasons
 
 
@@ -56,6 +57,7 @@ def test_seasons_come_back(written: tuple[Path, dict[int, SeasonData]], season: 
 
 def test_the_next_race_comes_back(written: tuple[Path, dict[int, SeasonData]]) -> None:
     read = NascarFeedSource(str(written[0]), TRACKS).next_race(2022)
-    assert read is not None
-    expected = SIMULATED.next_race(2022)
-    assert_frame_equal(read.sort("start_position"), expected, check_column_order=False)
+    assert isinstance(read, AnnouncedRace)
+    assert read.defects == ()
+    expected = SIMULATED.next_race(2022).entries
+    assert_frame_equal(read.entries.sort("start_position"), expected, check_column_order=False)

@@ -17,7 +17,8 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
-from calibration_pipeline.sources.base import MissingDocumentError, NoNextRace
+from calibration_pipeline.sources.base import AnnouncedRace, MissingDocumentError, NoNextRace
+from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.sources.nascar_feed.source import COUNTS, NascarFeedSource
 from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
@@ -397,13 +398,37 @@ def test_next_race_is_the_first_with_an_entry_list(tmp_path: Path) -> None:
     documents = {"2022/race_list_basic.json": {"series_1": races}}
     documents["2022/1/22/weekend-feed.json"] = weekend(22, results=entries)
     write(tmp_path, documents)
-    entry_list = source.next_race(2021)
-    assert entry_list is not None
-    EntryList.validate(entry_list)
-    assert entry_list.select("race_order", "driver_id", "start_position").rows() == [
+    found = source.next_race(2021)
+    assert isinstance(found, AnnouncedRace)
+    EntryList.validate(found.entries)
+    assert found.entries.select("race_order", "driver_id", "start_position").rows() == [
         (202202, "5", None),
         (202202, "6", None),
     ]
+
+
+def test_entries_that_did_not_qualify_are_left_out_of_the_next_race_and_named(tmp_path: Path) -> None:
+    coming = scheduled(22, 8, race_season=2022, average_speed=0)
+    entries = [result(0, car_number=str(n), driver_id=n, starting_position=n % 4) for n in (1, 2, 3, 4)]
+    documents = {
+        "2022/race_list_basic.json": {"series_1": [coming]},
+        "2022/1/22/weekend-feed.json": weekend(22, results=entries),
+    }
+    found = NascarFeedSource(str(write(tmp_path, documents)), TRACKS).next_race(2021)
+    assert isinstance(found, AnnouncedRace)
+    assert found.entries["driver_id"].to_list() == ["1", "2", "3"]
+    assert found.defects == ("Driver 0: it has no grid position, most entries have one (entry left out).",)
+
+
+def test_nicknames_of_the_user_reach_drivers_without_an_id(tmp_path: Path) -> None:
+    documents = season_documents()
+    for race, name in ((1, "Rowdy Busch"), (3, "Kyle Busch")):
+        rows = documents[f"2021/1/{race}/weekend-feed.json"]["weekend_race"][0]["results"]
+        rows[0].update(driver_id=None, driver_fullname=name)
+    nicknames = Nicknames({}, {"rowdy-busch": "kyle-busch"})
+    source = NascarFeedSource(str(write(tmp_path, documents)), TRACKS, nicknames=nicknames)
+    winners = source.load_season(2021).race_results.filter(finish_position=1)
+    assert winners["driver_id"].to_list() == ["name:kyle-busch", "name:kyle-busch"]
 
 
 def test_a_next_race_at_an_unknown_track_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def test_frames_fulfil_their_contracts(data: SeasonData) -> None:
 
 
 def test_next_race_is_the_first_race_of_the_season_after() -> None:
-    entries = source().next_race(2021)
+    entries = source().next_race(2021).entries
     EntryList.validate(entries, lazy=True)
     first = season(2022).race_results.filter(pl.col("round") == 1)
     assert_frame_equal(entries, first.select(entries.columns).sort("start_position"))
-    assert source().next_race(2023)["race_order"].unique().to_list() == [202401]
+    assert source().next_race(2023).entries["race_order"].unique().to_list() == [202401]
 
 
 def test_same_seed_gives_the_same_frames_in_any_order() -> None:

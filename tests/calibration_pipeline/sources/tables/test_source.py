@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.schemas.frames import EntryList, LapTelemetry, RaceResults
 from calibration_pipeline.sources import SeasonData, SourceError
-from calibration_pipeline.sources.base import NoNextRace
+from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace
 from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables import reader as tables_reader
@@ -497,9 +497,10 @@ def test_a_race_without_finishes_is_the_next_race(tmp_path: Path) -> None:
     coming = pl.DataFrame(field(4)).with_columns(pl.lit(None, pl.Int64).alias("finish_position"))
     table = pl.concat([MINIMAL, coming.with_columns(laps_completed=pl.lit(None, pl.Int64))])
     source = TablesSource(write(tmp_path, table), None, TRACKS)
-    entries = source.next_race(2022)
-    assert entries is not None
-    EntryList.validate(entries)
+    found = source.next_race(2022)
+    assert isinstance(found, AnnouncedRace)
+    assert found.defects == ()
+    entries = EntryList.validate(found.entries)
     assert entries["race_order"].unique().to_list() == [202204]
     assert entries["start_position"].to_list() == [3, 2, 1]
     assert entries["scheduled_laps"].unique().to_list() == [312]
@@ -508,8 +509,8 @@ def test_a_race_without_finishes_is_the_next_race(tmp_path: Path) -> None:
     assert data.counts["races_not_run"] == 1
     no_grid = table.with_columns(start_position=pl.when(pl.col("round") < 4).then("start_position"))
     unset = TablesSource(write(tmp_path, no_grid), None, TRACKS).next_race(2022)
-    assert unset is not None
-    assert unset["start_position"].null_count() == 3
+    assert isinstance(unset, AnnouncedRace)
+    assert unset.entries["start_position"].null_count() == 3
 
 
 def entered_cars(n: int, **values: object) -> pl.DataFrame:
@@ -529,8 +530,8 @@ def next_race(folder: Path, *tables: pl.DataFrame) -> pl.DataFrame | None:
     if isinstance(entries, NoNextRace):
         assert entries.why.startswith("No forecast of 2022 race 4 (")
         return None
-    assert entries is not None
-    return EntryList.validate(entries)
+    assert isinstance(entries, AnnouncedRace)
+    return EntryList.validate(entries.entries)
 
 
 def test_doubled_entries_are_named_and_the_placed_one_counts(
@@ -574,6 +575,9 @@ def test_entries_that_did_not_qualify_are_left_out(tmp_path: Path, caplog: pytes
     assert entries is not None
     assert entries["driver"].to_list() == ["Driver A", "Driver B", "Driver C"]
     assert "Driver D, car 4, is left out: it has no grid position" in caplog.text
+    found = TablesSource(str(tmp_path / "results.csv"), None, TRACKS).next_race(2022)
+    assert isinstance(found, AnnouncedRace)
+    assert found.defects == ("Driver D, car 4, is left out: it has no grid position, while most have one.",)
 
 
 def test_a_field_of_one_is_no_forecast(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -619,9 +623,9 @@ def test_the_next_race_may_be_the_first_of_the_next_season(tmp_path: Path) -> No
         season=pl.lit(2023, pl.Int64), finish_position=pl.lit(0, pl.Int64), laps_completed=pl.lit(0, pl.Int64)
     )
     source = TablesSource(write(tmp_path, pl.concat([MINIMAL, coming])), None, TRACKS)
-    entries = source.next_race(2022)
-    assert entries is not None
-    assert entries["race_order"].unique().to_list() == [202301]
+    found = source.next_race(2022)
+    assert isinstance(found, AnnouncedRace)
+    assert found.entries["race_order"].unique().to_list() == [202301]
 
 
 def test_a_mapping_file_names_columns_of_both_tables(tmp_path: Path) -> None:
