@@ -1,4 +1,4 @@
-"""One random defect in one race of a real season: all else is stored as without it.
+"""Defects in real seasons: they cost their race at most, and the report names them.
 
 Each kind of defect changes one race. The rows of the other races must be equal to the bit, and the defect is
 in the quarantine, or what is stored of the race is right.
@@ -10,17 +10,19 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from assets.cli import main
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
+from calibration_pipeline.sources.quarantine import races_left_out
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
+from helpers.feed_defects import FEED_DEFECTS, LIST, damage_race
 from helpers.paths import REAL_DATA
 
 RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
@@ -174,119 +176,6 @@ def test_many_defects_in_tables(kind: str, number: int, car: int) -> None:
     check_table(kind, number, car)
 
 
-type Document = Any
-WEEKEND, LAPS, LIST = "weekend-feed.json", "lap-times.json", "race_list_basic.json"
-
-
-def in_result(**values: Any) -> Callable[[Document, int], None]:
-    """Return the defect of one row of the results."""
-
-    def change(document: Document, k: int) -> None:
-        rows = [row for row in document["weekend_race"][0]["results"] if row["finishing_position"]]
-        rows[k % len(rows)].update(values)
-
-    return change
-
-
-def as_next(field: str) -> Callable[[Document, int], None]:
-    """Return the defect of a value that stands in two rows of the results."""
-
-    def change(document: Document, k: int) -> None:
-        rows = [row for row in document["weekend_race"][0]["results"] if row["finishing_position"]]
-        rows[k % len(rows)][field] = rows[(k + 1) % len(rows)][field]
-
-    return change
-
-
-def in_race(**values: Any) -> Callable[[Document, int], None]:
-    return lambda document, _k: document["weekend_race"][0].update(values)
-
-
-def result_lost(document: Document, k: int) -> None:
-    rows = document["weekend_race"][0]["results"]
-    rows.pop(k % len(rows))
-
-
-def result_twice(document: Document, k: int) -> None:
-    rows = document["weekend_race"][0]["results"]
-    rows.append(dict(rows[k % len(rows)]))
-
-
-def numbers_as_text(document: Document, _k: int) -> None:
-    for row in document["weekend_race"][0]["results"]:
-        row.update(
-            {name: str(v) for name, v in row.items() if isinstance(v, int) and not isinstance(v, bool)}
-        )
-
-
-def unknown_fields(document: Document, _k: int) -> None:
-    for row in document["weekend_race"][0]["results"]:
-        row["a_new_field"] = {"of": ["any", "form"]}
-
-
-def laps_of_car(value: Any) -> Callable[[Document, int], None]:
-    def change(document: Document, k: int) -> None:
-        document["laps"][k % len(document["laps"])]["Laps"] = value
-
-    return change
-
-
-def in_lap(**values: Any) -> Callable[[Document, int], None]:
-    def change(document: Document, k: int) -> None:
-        laps = document["laps"][k % len(document["laps"])]["Laps"]
-        laps[len(laps) // 2].update(values)
-
-    return change
-
-
-def lap_time_as_text(document: Document, k: int) -> None:
-    laps = document["laps"][k % len(document["laps"])]["Laps"]
-    laps[len(laps) // 2]["LapTime"] = str(laps[len(laps) // 2]["LapTime"])
-
-
-def laps_cut(document: Document, _k: int) -> None:
-    for car in document["laps"]:
-        car["Laps"] = car["Laps"][: len(car["Laps"]) // 2]
-
-
-FEED_DEFECTS: dict[str, tuple[str, Callable[[Document, int], None] | bytes | None]] = {
-    "no document": (WEEKEND, None),
-    "null": (WEEKEND, b"null"),
-    "an empty list": (WEEKEND, b"[]"),
-    "no race": (WEEKEND, b'{"weekend_race": null}'),
-    "cut off": (WEEKEND, b'{"weekend_race": [{"race'),
-    "a web page": (WEEKEND, b"<html>Forbidden</html>"),
-    "of another race": (WEEKEND, in_race(race_id=4711)),
-    "start taken twice": (WEEKEND, as_next("starting_position")),
-    "finish taken twice": (WEEKEND, as_next("finishing_position")),
-    "car number taken twice": (WEEKEND, as_next("car_number")),
-    "driver twice": (WEEKEND, as_next("driver_id")),
-    "finish lost": (WEEKEND, result_lost),
-    "result twice": (WEEKEND, result_twice),
-    "no status": (WEEKEND, in_result(finishing_status=None)),
-    "no laps led": (WEEKEND, in_result(laps_led=None)),
-    "negative laps": (WEEKEND, in_result(laps_completed=-1)),
-    "neither id nor name": (WEEKEND, in_result(driver_id=0, driver_fullname=None)),
-    "a name as number": (WEEKEND, in_result(driver_fullname=17)),
-    "finish is text": (WEEKEND, in_result(finishing_position="first")),
-    "no race laps": (WEEKEND, in_race(actual_laps=0)),
-    "race laps null": (WEEKEND, in_race(actual_laps=None)),
-    "numbers as text": (WEEKEND, numbers_as_text),
-    "unknown fields": (WEEKEND, unknown_fields),
-    "no laps document": (LAPS, None),
-    "laps null": (LAPS, b'{"laps": null, "flags": null}'),
-    "laps body null": (LAPS, b"null"),
-    "laps cut off": (LAPS, b'{"laps": ['),
-    "laps of a car null": (LAPS, laps_of_car(None)),
-    "laps of a car empty": (LAPS, laps_of_car([])),
-    "laps too short": (LAPS, laps_cut),
-    "a lap without number": (LAPS, in_lap(Lap=None)),
-    "a negative lap time": (LAPS, in_lap(LapTime=-4.0)),
-    "a lap time as text": (LAPS, lap_time_as_text),
-    "a position 0": (LAPS, in_lap(RunningPos=0)),
-}
-
-
 @pytest.fixture(scope="module")
 def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the first points races of a real season, as if no more had run."""
@@ -308,21 +197,14 @@ def whole_feed(folder: Path) -> SeasonData:
 def check_feed(folder: Path, kind: str, number: int, k: int) -> None:
     whole = whole_feed(folder)
     victim = whole.race_results.filter(round=number)["race_id"][0]
-    document, change = FEED_DEFECTS[kind]
-    path = folder / str(FEED_SEASON) / "1" / str(victim) / document
-    good = path.read_bytes()
+    race = folder / str(FEED_SEASON) / "1" / str(victim)
+    document, _ = FEED_DEFECTS[kind]
+    good = (race / document).read_bytes()
     try:
-        if change is None:
-            path.unlink()
-        elif isinstance(change, bytes):
-            path.write_bytes(change)
-        else:
-            value = json.loads(good)
-            change(value, k)
-            path.write_text(json.dumps(value))
+        damage_race(race, kind, k)
         assert_only(NascarFeedSource(str(folder), TRACKS).load_season(FEED_SEASON), whole, victim)
     finally:
-        path.write_bytes(good)
+        (race / document).write_bytes(good)
 
 
 feeds = given(st.sampled_from(sorted(FEED_DEFECTS)), st.integers(1, 6), st.integers(0, 35))
@@ -341,3 +223,65 @@ def test_a_defect_in_the_feed_costs_its_race_at_most(feed: Path, kind: str, numb
 @feeds
 def test_many_defects_in_the_feed(feed: Path, kind: str, number: int, k: int) -> None:
     check_feed(feed, kind, number, k)
+
+
+TWENTY = (
+    "null",
+    "cut off",
+    "of another race",
+    "start taken twice",
+    "finish taken twice",
+    "finish lost",
+    "car number taken twice",
+    "driver twice",
+    "no status",
+    "no laps led",
+    "negative laps",
+    "neither id nor name",
+    "race laps null",
+    "laps null",
+    "laps of a car null",
+    "laps too short",
+    "a lap without number",
+    "a negative lap time",
+    "a position 0",
+    "laps cut off",
+)
+"""Defects that the quarantine names, one for each of the season's first races that are not on dirt."""
+
+
+@pytest.mark.soak
+@pytest.mark.real
+def test_twenty_defects_at_once_end_in_a_report_that_names_them(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project / "feed"
+    shutil.unpack_archive(FEED, folder)
+    path = folder / str(FEED_SEASON) / LIST
+    document = json.loads(path.read_text())
+    points = [
+        race
+        for race in document["series_1"]
+        if race["race_type_id"] == 1 and "Dirt" not in str(race["track_name"])
+    ]
+    victims = [race["race_id"] for race in sorted(points, key=lambda race: race["race_date"])]
+    for race_id, kind in zip(victims, TWENTY, strict=False):
+        damage_race(folder / str(FEED_SEASON) / "1" / str(race_id), kind, 7)
+    doubled = victims[len(TWENTY)]
+    rows = [race for race in document["series_1"] if race["race_id"] == doubled]
+    path.write_text(json.dumps({**document, "series_1": [*document["series_1"], *rows]}))
+
+    seasons = ("--seasons", f"{FEED_SEASON - 1},{FEED_SEASON}")
+    feed = ("--source", "nascar_feed", "--feed-url", str(folder))
+    assert main(["run", *feed, *seasons, "--scenarios", "100"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"quarantine [{FEED_SEASON}]" in output
+    store = project / "data" / "store" / "nascar_feed" / "cup"
+    quarantine = pl.read_parquet(store / "quarantine" / f"{FEED_SEASON}.parquet")
+    report = (store / "calibration_report.md").read_text()
+    section = report.split("## What was left out, and why")[1]
+    for race_id in (*victims[: len(TWENTY)], doubled):
+        assert race_id in quarantine["race_id"], race_id
+        assert f"{FEED_SEASON} race {race_id}" in section, race_id
+    for line in races_left_out(quarantine):
+        assert line.partition(" (")[0] in report
