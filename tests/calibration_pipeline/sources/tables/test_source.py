@@ -567,7 +567,7 @@ def test_an_incomplete_grid_counts_as_not_set(
     entries = next_race(tmp_path, entered_cars(3, start_position=pl.Series(start)))
     assert entries is not None
     assert entries["start_position"].null_count() == 3
-    assert "The grid of 2022 race 4 (Phoenix Raceway) is not complete" in caplog.text
+    assert "2022 race 4 (Phoenix Raceway): The grid is not complete: it counts as not set." in caplog.text
 
 
 def test_entries_that_did_not_qualify_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
