@@ -92,11 +92,13 @@ def keep_winner(rows: Rows) -> Rows:
 
 
 DEFECTS = {
-    "rounds against dates": SilentDefect(exchange_dates, ("date",)),
-    "status words": SilentDefect(rename_status, ("race 4",)),
-    "layout": SilentDefect(hide_layout, ("race 32",)),
+    "rounds against dates": SilentDefect(
+        exchange_dates, ("race 4", "race 5", "its number contradicts its date")
+    ),
+    "status words": SilentDefect(rename_status, ("race 4", "no car is running by its status")),
+    "layout": SilentDefect(hide_layout, ("race 32", "hides the layout")),
     "zero laps": SilentDefect(append_non_starter, ("Nobody Known", "did not start")),
-    "exhibition": SilentDefect(add_exhibition, ("Busch Light Clash",)),
+    "exhibition": SilentDefect(add_exhibition, ("Busch Light Clash", "it is an exhibition")),
     "another series": SilentDefect(mix_series, ("series Xfinity", "1 race is of another series")),
     "one car": SilentDefect(keep_winner, ("race 4", "it has one car")),
 }

@@ -144,6 +144,7 @@ def hostile_content() -> ReportContent:
         ),
         forecast_title=" ".join(HOSTILE),
         forecast_notes=HOSTILE,
+        warnings=HOSTILE,
         provenance={text: text for text in HOSTILE},
         title=" ".join(HOSTILE),
     )

@@ -33,6 +33,16 @@ def test_a_race_left_out_is_on_the_first_screen_and_in_its_section() -> None:
         assert "<b>Driver</b>" not in text
 
 
+def test_implausible_forecasts_are_on_the_first_screen() -> None:
+    warning = "Intermediate: the forecasts may be upside down."
+    for text in (
+        render_html(example_content(warnings=[warning])),
+        render_markdown(example_content(warnings=[warning])),
+    ):
+        assert text.index(warning) < text.index("What was left out, and why")
+    assert warning not in render_markdown(example_content())
+
+
 def test_entries_that_did_not_start_are_counted_and_listed_last() -> None:
     section = quarantine_section(example_content(quarantine=quarantine()))
     counts, defects = section.blocks[1:]
