@@ -82,7 +82,7 @@ def archetype_races(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
-    code_version="4",
+    code_version="5",
     metadata=depends_on("seed"),
 )
 def calibration_posterior(
@@ -211,7 +211,7 @@ def backtest(
 @dg.asset(
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
-    code_version="4",
+    code_version="5",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed", "seasons"),
 )

@@ -91,7 +91,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
 @dg.asset(
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
-    code_version="2",
+    code_version="3",
     metadata=depends_on("scenarios", "seed", "fold_races", "ensembles", "nicknames"),
 )
 def scenario_ensemble(

@@ -83,8 +83,9 @@ def tabulated_latent(likelihood: latent.Likelihood) -> pm.Model:
         by_noise = (patch * _spline_weights(y - j)[None, None, :]).sum(axis=2)
         pm.Potential("running_order", (by_noise * _spline_weights(x - i).T).sum())
         incident = np.asarray(likelihood.incident, float)
+        from_mode = intercept - float(likelihood.incident_mode)
         pm.Potential(
-            "incidents", (incident * _polynomials(intercept, curves.LOG_SLOPE_BOX, len(incident))).sum()
+            "incidents", (incident * _polynomials(from_mode, curves.LOG_SLOPE_BOX, len(incident))).sum()
         )
     return model
 

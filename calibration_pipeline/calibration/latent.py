@@ -17,21 +17,32 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import Array
+from numpy.polynomial.chebyshev import chebval
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
-from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
+from calibration_pipeline.calibration.race_curves import INCIDENT_SHIFT_BOX, LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces
-from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU, sample_parameter
+from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT, PRIOR_SLOPE_MU, sample_parameter
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.stats.chebyshev import evaluate
+from calibration_pipeline.stats.chebyshev import (
+    LOG_SLOPE_BOX,
+    centre,
+    chebyshev_nodes,
+    evaluate,
+    fit_coefficients,
+)
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
 TYPICAL_NOISE = 0.2
 NEWTON_STEPS = 10
 MASS_OUTSIDE_LIMIT = 1e-4
-"""Largest posterior mass outside the table that is not reported."""
+"""Largest posterior mass outside a table that is not reported."""
+INTERCEPT_REACH = LOG_SLOPE_BOX[1]
+"""Half-width of the sampler's table of incidents around the mode. The posterior is log-concave, with standard
+deviation of at most `PRIOR_INTERCEPT`, so that the table reaches at least 4.4 of them."""
 SMALLEST_NOISE = 1e-6
 
 
@@ -62,13 +73,15 @@ class Likelihood(NamedTuple):
     ----------
     order : (season, log sharpness, noise), sum of the races' surfaces; the last season is the one
         after the given seasons, without races
-    incident : (coefficient), sum of the races' curves
+    incident : (coefficient), sum of the races' curves within `INTERCEPT_REACH` of the mode, 0 at the mode
+    incident_mode : (), the intercept of largest posterior density
     reference : Reference of numbers
     weighted_estimate, information : (season), a rough normal likelihood of each log slope
     """
 
     order: AnyArray
     incident: AnyArray
+    incident_mode: AnyArray
     reference: Reference
     weighted_estimate: AnyArray
     information: AnyArray
@@ -90,26 +103,57 @@ def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int)
     order = np.tensordot(by_season.astype(np.float32), surfaces, axes=1)
     reference = Reference(*map(np.float32, evidence.reference))
     estimate, information = _normal_summary(order, reference)
-    incident = weight @ np.asarray(evidence.incident)
-    return Likelihood(order, incident, reference, np.asarray(estimate), np.asarray(information))
+    mode = find_incident_mode(evidence)
+    incident = fit_coefficients(_incidents(evidence, mode + chebyshev_nodes()))
+    return Likelihood(
+        order,
+        centre(incident)[0].astype(np.float32),
+        np.float32(mode),
+        reference,
+        np.asarray(estimate),
+        np.asarray(information),
+    )
 
 
-def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray) -> float:
-    """Return the posterior mass of the races' log sharpness outside the tabulated likelihood.
+def find_incident_mode(evidence: Evidence) -> float:
+    """Return the intercept of largest posterior density, at least `INTERCEPT_REACH` inside the races' curves.
 
-    Outside the table the likelihood is continued linearly or as a constant, and is not exact.
+    The Bernoulli likelihood is log-concave in shift and chaos together. Integrating chaos out keeps this
+    (Prékopa 1973, Acta Sci. Math. 34:335), so there is one mode.
+    """
+
+    def loss(intercept: float) -> float:
+        return float(0.5 * (intercept / PRIOR_INTERCEPT) ** 2 - _incidents(evidence, np.asarray(intercept)))
+
+    lower, upper = INCIDENT_SHIFT_BOX
+    found = minimize_scalar(loss, bounds=(lower + INTERCEPT_REACH, upper - INTERCEPT_REACH), method="bounded")
+    return float(found.x)
+
+
+def _incidents(evidence: Evidence, intercept: NDArray) -> NDArray[np.float64]:
+    """Log-likelihood of the incidents of all races, in double precision: the shape of `intercept`."""
+    lower, upper = INCIDENT_SHIFT_BOX
+    total = np.asarray(evidence.weight, np.float64) @ np.asarray(evidence.incident, np.float64)
+    return np.asarray(chebval((2 * intercept - lower - upper) / (upper - lower), total))
+
+
+def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray, intercept: NDArray) -> float:
+    """Return the posterior mass outside the tabulated likelihoods of running orders and incidents.
+
+    Outside its table a likelihood is continued linearly or as a constant, and is not exact.
 
     Parameters
     ----------
     evidence : Evidence
     log_slope : array, shape (..., season)
         Draws.
-    noise_sigma : array, shape (...)
+    noise_sigma, intercept : array, shape (...)
 
     Returns
     -------
     float
-        Mean share over draws and races; 0 without races.
+        The larger of two shares: that of the races' log sharpness, over draws and races, and that of the
+        intercept, over draws. 0 without races.
     """
     seen = np.asarray(evidence.season)[np.asarray(evidence.weight) > 0]
     if not seen.size:
@@ -120,13 +164,16 @@ def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray) -
     centre, scale = evidence.reference.log_slope + by_race, np.maximum(noise, SMALLEST_NOISE)
     beyond_curves = ndtr((lower - centre) / scale) + ndtr((centre - upper) / scale)
     beyond_grid = (centre < lower) | (centre > upper) | (noise > LARGEST_NOISE)
-    return float(np.where(beyond_grid, 1.0, beyond_curves).mean())
+    of_orders = np.where(beyond_grid, 1.0, beyond_curves).mean()
+    of_incidents = (np.abs(np.asarray(intercept) - find_incident_mode(evidence)) > INTERCEPT_REACH).mean()
+    return float(max(of_orders, of_incidents))
 
 
 def no_evidence(n_seasons: int) -> Likelihood:
     """Return the likelihood of one archetype without races: under it the posterior is the prior."""
     nothing = jnp.zeros(n_seasons)
-    return Likelihood(jnp.zeros((n_seasons, 4, 4)), jnp.zeros(1), Reference(0.0, 0.0), nothing, nothing)
+    order, incident = jnp.zeros((n_seasons, 4, 4)), jnp.zeros(1)
+    return Likelihood(order, incident, jnp.zeros(()), Reference(0.0, 0.0), nothing, nothing)
 
 
 @jax.jit
@@ -192,7 +239,8 @@ def _score(likelihood: Likelihood, log_slope: Array, noise_sigma: Array, interce
     reference = Reference(*(jnp.asarray(number)[..., None] for number in likelihood.reference))
     order = _running_orders(likelihood.order, reference, log_slope, noise_sigma[..., None])
     numpyro.factor("running_order", jnp.sum(order))
-    numpyro.factor("incidents", jnp.sum(evaluate(likelihood.incident, intercept)))
+    incidents = evaluate(likelihood.incident, intercept - jnp.asarray(likelihood.incident_mode))
+    numpyro.factor("incidents", jnp.sum(incidents))
 
 
 def _running_orders(
@@ -224,4 +272,4 @@ def log_likelihood_by_race(
     noise = jnp.hypot(reference.noise_sigma, noise_sigma)
     centre = reference.log_slope + log_slope[jnp.asarray(evidence.season)]
     order = integrated_log_likelihood(evidence.order, centre, noise, *LOG_SHARPNESS_BOX)
-    return order + evaluate(evidence.incident, intercept)
+    return order + evaluate(evidence.incident, intercept, *INCIDENT_SHIFT_BOX)

@@ -110,10 +110,11 @@ def fit_archetype(
     tree["walk_forward"] = xr.DataTree(_join_folds(folds, seasons, n_chains, n_samples))
     tree["convergence"] = xr.DataTree(_convergence(folds, tree))
     posterior = tree["posterior"].to_dataset()
-    outside = mass_outside(evidence, posterior["log_slope"].values, posterior["noise_sigma"].values)
+    drawn = (posterior[name].values for name in ("log_slope", "noise_sigma", "intercept"))
+    outside = mass_outside(evidence, *drawn)
     if outside > MASS_OUTSIDE_LIMIT:
         logger.warning(
-            "%s: %.2g of the races' log sharpness lies outside the likelihood's table, more than %.0e.",
+            "%s: %.2g of the posterior mass lies outside the likelihood's tables, more than %.0e.",
             archetype,
             outside,
             MASS_OUTSIDE_LIMIT,

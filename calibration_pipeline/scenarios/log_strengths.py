@@ -16,7 +16,7 @@ MAX_STEPS = 500
 TOLERANCE = 1e-4
 PHANTOM = 0.5
 LARGEST_CHAOS_SCALE = 3.0
-NO_INCIDENT_LOGIT = -30.0
+NO_INCIDENT_LOGIT = -60.0
 """Logit of retiring where retirements are unknown: no shift then changes an incident."""
 
 

@@ -12,7 +12,9 @@ from scipy.special import logsumexp
 
 from benchmarks.sbc import gather
 from calibration_pipeline.calibration.latent import (
+    INTERCEPT_REACH,
     MASS_OUTSIDE_LIMIT,
+    find_incident_mode,
     log_likelihood_by_race,
     mass_outside,
     summarise,
@@ -110,7 +112,8 @@ def test_plain_and_tabulated_likelihood_agree(fields, results, log_slope, noise_
     likelihood = summarise(evidence, tabulate_surfaces(evidence.order), N_SEASONS)
     noise = np.full(N_SEASONS, np.hypot(evidence.reference.noise_sigma, noise_sigma), np.float32)
     order = np.asarray(read_surfaces(likelihood.order, evidence.reference.log_slope + log_slope, noise))
-    incidents = float(evaluate(likelihood.incident, intercept))
+    shifts = np.array([intercept, 0.0]) - likelihood.incident_mode
+    incidents = -np.diff(np.asarray(evaluate(likelihood.incident, shifts))).item()
     assert order.sum() + incidents == pytest.approx(float(exact.sum()), abs=0.05)
     assert order[2] == pytest.approx(0.0, abs=1e-4)
 
@@ -157,18 +160,23 @@ def test_garbage_in_padding_changes_nothing(fields, results):
         np.testing.assert_array_equal(made, expected)
 
 
-def test_mass_outside_the_table_is_noticed(fields, results):
-    """Draws in the middle are inside; noise that leaves the curves and slopes that leave the grid are not."""
+def test_mass_outside_the_tables_is_noticed(fields, results):
+    """Draws in the middle are inside; draws beyond the curves, the grid or the incidents' table are not."""
     evidence = gather(fields, *results)
-    middle = np.zeros((2, 50, N_SEASONS))
-    assert mass_outside(evidence, middle, np.full((2, 50), 0.3)) < 1e-6
-    assert mass_outside(evidence, middle, np.full((2, 50), 1.5)) > MASS_OUTSIDE_LIMIT
-    assert mass_outside(evidence, middle, np.full((2, 50), LARGEST_NOISE + 0.1)) == 1.0
+    middle, calm = np.zeros((2, 50, N_SEASONS)), np.full((2, 50), 0.3)
+    mode = np.full((2, 50), find_incident_mode(evidence))
+    assert mass_outside(evidence, middle, calm, mode) < 1e-6
+    assert mass_outside(evidence, middle, np.full((2, 50), 1.5), mode) > MASS_OUTSIDE_LIMIT
+    assert mass_outside(evidence, middle, np.full((2, 50), LARGEST_NOISE + 0.1), mode) == 1.0
     for beyond in (LOG_SHARPNESS_BOX[0] - 0.1, LOG_SHARPNESS_BOX[1] + 0.1):
         outside = middle + beyond - evidence.reference.log_slope
-        assert mass_outside(evidence, outside, np.full((2, 50), 0.3)) == 1.0
+        assert mass_outside(evidence, outside, calm, mode) == 1.0
     coming = middle.copy()
     coming[..., 2] = 5.0
-    assert mass_outside(evidence, coming, np.full((2, 50), 0.3)) < 1e-6
+    assert mass_outside(evidence, coming, calm, mode) < 1e-6
+    few = mode.copy()
+    few[0, :5] += INTERCEPT_REACH + 0.1
+    assert mass_outside(evidence, middle, calm, few) == pytest.approx(0.05)
+    assert mass_outside(evidence, middle, calm, mode - INTERCEPT_REACH - 0.1) == 1.0
     nothing = evidence._replace(weight=np.zeros(N_RACES, np.float32))
-    assert mass_outside(nothing, middle, np.full((2, 50), 1.5)) == 0.0
+    assert mass_outside(nothing, middle, np.full((2, 50), 1.5), mode) == 0.0
