@@ -25,6 +25,7 @@ from calibration_pipeline.stats.quadrature import even_nodes
 
 RACES_MULTIPLE = 64
 REFERENCE_SCENARIOS = 32
+STREAM = 11
 LARGEST_REFERENCE_NOISE = 1.0
 LOG_SHARPNESS_BOX = (-4.4, 3.0)
 N_SHARPNESS_NODES = 64
@@ -106,15 +107,42 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     return Observed(*out)
 
 
-def scenario_running_order(ensemble: xr.Dataset, n_scenarios: int) -> NDArray[np.int16]:
-    """Rank the running cars of evenly spaced scenarios: (race, scenario, driver), 0 for the others."""
-    step = max(ensemble.sizes["scenario"] // n_scenarios, 1)
-    few = ensemble.isel(scenario=slice(0, step * n_scenarios, step))
+def choose_scenarios(ensemble: xr.Dataset, n_scenarios: int, seed: int) -> NDArray[np.intp]:
+    """Choose scenarios of each race at random, each at most once.
+
+    The network's scenario k has the parameter draw k mod 64. Evenly spaced scenarios see few of the draws:
+    one with 2,048 scenarios, eight with 10,000.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        `ScenarioEnsemble`.
+    n_scenarios : int
+        All are chosen where there are fewer.
+    seed : int
+        A race's choice depends on the seed, and not on the other races.
+
+    Returns
+    -------
+    array, shape (race, n_scenarios)
+        Indices of scenarios.
+    """
+    n_known = ensemble.sizes["scenario"]
+    chosen = np.empty((ensemble.sizes["race"], min(n_scenarios, n_known)), np.intp)
+    for r, race in enumerate(ensemble["race"].values.tolist()):
+        rng = np.random.default_rng([seed, race, STREAM])
+        chosen[r] = rng.choice(n_known, chosen.shape[1], replace=False)
+    return chosen
+
+
+def scenario_running_order(ensemble: xr.Dataset, chosen: NDArray[np.intp]) -> NDArray[np.int16]:
+    """Rank the running cars of chosen scenarios: (race, scenario, driver), 0 for the others."""
+    few = ensemble.isel(scenario=xr.DataArray(chosen, dims=("race", "scenario")))
     running = few["running"].values if "running" in few else None
     return running_order(few["finish_position"].values, running)
 
 
-def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
+def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> RaceCurves:
     """Tabulate the curves of an ensemble's races.
 
     Parameters
@@ -123,6 +151,8 @@ def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
         `ScenarioEnsemble`.
     observed : Observed
         Of the same races.
+    seed : int
+        Of the choice of `REFERENCE_SCENARIOS` scenarios of each race.
 
     Returns
     -------
@@ -130,7 +160,7 @@ def tabulate(ensemble: xr.Dataset, observed: Observed) -> RaceCurves:
         The race axis is padded to a multiple of `RACES_MULTIPLE`.
     """
     log_strength = pad_races(ensemble["utility"].values)
-    drawn = scenario_running_order(ensemble, REFERENCE_SCENARIOS)
+    drawn = scenario_running_order(ensemble, choose_scenarios(ensemble, REFERENCE_SCENARIOS, seed))
     return RaceCurves(
         order=tabulate_orders(log_strength, pad_races(observed.running_order)[:, None, :])[:, 0],
         incident=tabulate_incidents(

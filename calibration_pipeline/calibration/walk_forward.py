@@ -88,7 +88,7 @@ def fit_archetype(
     if n_samples < 500:
         raise ValueError(f"Argument n_samples must be at least 500 for a stored fit, got {n_samples}.")
     observed = observe(ensemble, race_results)
-    curves = tabulate(ensemble, observed)
+    curves = tabulate(ensemble, observed, seed)
     surfaces = tabulate_surfaces(curves.order)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
 

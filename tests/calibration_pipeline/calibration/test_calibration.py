@@ -120,10 +120,11 @@ def test_without_running_all_classified_cars_count() -> None:
     blind["chaos_scale"][:] = 0
     observed = observe(blind, simulated.results)
     np.testing.assert_array_equal(observed.running_order, observed.finish_position)
+    some = np.tile(np.arange(0, 64, 2), (24, 1))
     np.testing.assert_array_equal(
-        scenario_running_order(blind, 32), blind["finish_position"].values[:, : 31 * 32 : 31]
+        scenario_running_order(blind, some), blind["finish_position"].values[:, :64:2]
     )
-    assert np.abs(tabulate(blind, observed).incident).max() < 1e-6
+    assert np.abs(tabulate(blind, observed, seed=1).incident).max() < 1e-6
     fit = fit_archetype(blind, simulated.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
     new = rerank_races(blind, draw_recalibrations(fit, blind, N_SCENARIOS, 1), 1)
@@ -138,6 +139,6 @@ def test_without_running_all_classified_cars_count() -> None:
 def test_nearly_certain_ensembles_have_finite_curves() -> None:
     """A simulator ten times too sure: utilities far apart, and still no number is infinite."""
     simulated = world("reverse Plackett-Luce", 10.0, n_races=4)
-    curves = tabulate(simulated.ensemble, observe(simulated.ensemble, simulated.results))
+    curves = tabulate(simulated.ensemble, observe(simulated.ensemble, simulated.results), seed=1)
     for values in curves:
         assert np.isfinite(values).all()
