@@ -24,6 +24,7 @@ from calibration_pipeline.events.files import DEFAULT_EVENTS
 from calibration_pipeline.events.language import Event, Outcomes, at_least, favourites, top
 from calibration_pipeline.io.files import checked_target, write_atomically
 from calibration_pipeline.marginal import model as marginal
+from calibration_pipeline.marginal.checks import check_arrays
 from calibration_pipeline.marginal.predictive import (
     map_parameters,
     race_log_likelihoods,
@@ -35,8 +36,10 @@ from calibration_pipeline.metrics import compute_all_metrics
 from calibration_pipeline.models import track_archetype_calibration_model
 from calibration_pipeline.plots import charts, figures
 from calibration_pipeline.report.arrays import Judged, render_array_report
+from calibration_pipeline.stats.real_arrays import check_real
 from calibration_pipeline.verification.arrays import (
     FINISH,
+    EventErrors,
     Variables,
     compare_events,
     one_race_curves,
@@ -115,6 +118,7 @@ def posterior_predictive_check(
     >>> float(tree["log_likelihood/finish_position"].mean().round(3))  # log 1/4
     -1.386
     """
+    check_arrays(observed, predicted_probs)
     position, probability = np.asarray(observed), np.asarray(predicted_probs)
     labels = None if season is None else np.asarray(season)
     # The model checks its arguments; NumPyro's own validation would refuse padding.
@@ -208,10 +212,12 @@ def plot_calibration_curve(
     Raises
     ------
     ValueError
-        If the archetype is unknown, shapes differ or are empty, a probability lies outside [0, 1], an
-        observation is not 0 or 1, or `output_path` cannot be written there.
+        If the archetype is unknown, shapes differ or are empty, a value is masked or complex, a probability
+        lies outside [0, 1], an observation is not 0 or 1, or `output_path` cannot be written there.
     """
     archetype = parse_archetype(track_archetype)
+    check_real(predictions, "Argument predictions")
+    check_real(observations, "Argument observations")
     probability, happened = np.asarray(predictions, dtype=np.float64), np.asarray(observations)
     if probability.shape != happened.shape or not probability.size:
         raise ValueError(
@@ -243,12 +249,13 @@ def compute_joint_event_validation(
     predictions: Mapping[str, Variables],
     observations: Variables | Mapping[str, Variables],
     track_types: Sequence[str],
-) -> dict[tuple[str, str], float]:
+) -> EventErrors:
     """Return the absolute error of predicted against observed shares of joint events.
 
     Events are `EVENTS`, expressions such as `at_least(2, favourites(3), top(10))`. Events without their
     variables are skipped, by name, at log level info; errors beyond `EVENT_TOLERANCE` are logged as
-    warnings. A single race carries little information: for many races see
+    warnings. Events that every forecast predicts exactly, such as `top(5)`, are marked in `by_construction`
+    of the result. A single race carries little information: for many races see
     `verification.joint_events.validate_events`.
 
     Parameters
@@ -266,33 +273,40 @@ def compute_joint_event_validation(
 
     Returns
     -------
-    dict
-        (track_type, event) to |predicted - observed|, in [0, 1]; smaller is better.
+    EventErrors
+        A dict of (track_type, event) to |predicted - observed|, in [0, 1]; smaller is better. Its attribute
+        `by_construction` has the keys whose error is 0 for every forecast.
 
     Raises
     ------
     ValueError
-        If there is no archetype, one is unknown or lacks predictions, shapes do not match, or a value is not
-        finite or no position.
+        If there is no archetype, one is unknown or lacks predictions, shapes do not match, a value is masked,
+        complex, not finite or no position, or `running` and `incident` contradict each other.
 
     Examples
     --------
     >>> errors = compute_joint_event_validation({"short_track": [[1, 2], [2, 1]]}, [1, 2], ["short_track"])
     >>> errors["short_track", "at_least(1, favourites(1), top(5))"]
     0.0
+    >>> ("short_track", "top(5)") in errors.by_construction
+    True
     """
-    errors: dict[tuple[str, str], float] = {}
+    errors = EventErrors()
+    fixed = []
     for archetype, scenarios, result in _races(predictions, observations, track_types):
         compared, skipped = compare_events(EVENTS, scenarios, result)
         for event, reason in skipped.items():
             logger.info("Skipped %s at %s: %s.", event, archetype, reason)
         for event, found in compared.items():
             errors[archetype, event] = found.error
+            if found.by_construction:
+                fixed.append((archetype, event))
             if found.error > EVENT_TOLERANCE:
                 logger.warning(
                     "%s at %s was predicted %.3f and happened %.3f: off by more than %g.",
                     event, archetype, found.predicted, found.observed, EVENT_TOLERANCE,
                 )  # fmt: skip
+    errors.by_construction = frozenset(fixed)
     return errors
 
 

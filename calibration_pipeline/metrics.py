@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
+from calibration_pipeline.stats.real_arrays import check_real, check_size
+
 DEFAULT_LEVELS = (0.5, 0.8, 0.95)
 COVERAGE_TOLERANCE = 0.1
 """Coverage further than this from its level is logged as a warning."""
@@ -64,7 +66,8 @@ def compute_crps(
     Raises
     ------
     ValueError
-        If shapes do not match, a value is NaN or infinite, or `fair` is true for a single member.
+        If shapes do not match, a value is masked, complex, NaN, infinite or beyond ±1e100, or `fair` is true
+        for a single member.
 
     References
     ----------
@@ -131,7 +134,7 @@ def compute_log_score(
     Raises
     ------
     ValueError
-        If shapes do not match or a value is NaN or infinite.
+        If shapes do not match, or a value is masked, complex, NaN, infinite or beyond ±1e100.
 
     References
     ----------
@@ -187,7 +190,7 @@ def compute_coverage(
     observations : array_like
         Observed values, (n_predictions,), in the units of `predictions`.
     levels : sequence of float
-        Nominal levels, each between 0 and 1.
+        Nominal levels, each between 0 and 1; one level is a sequence too, as ``[0.9]``.
     reduce : bool
         Return the share of all observations; False returns each observation's probability to be inside.
 
@@ -199,7 +202,8 @@ def compute_coverage(
     Raises
     ------
     ValueError
-        If shapes do not match, a value is NaN or infinite, or a level is not between 0 and 1.
+        If shapes do not match, a value is masked, complex, NaN, infinite or beyond ±1e100, or levels are no
+        sequence of numbers between 0 and 1.
 
     References
     ----------
@@ -211,6 +215,11 @@ def compute_coverage(
     {0.6: 1.0}
     """
     x, y = _validated(predictions, observations)
+    if np.ndim(levels) == 0:
+        raise ValueError(
+            f"Argument levels must be a sequence of numbers between 0 and 1, got {levels!r}: pass one level "
+            "as a list."
+        )
     checked = [_level(level) for level in levels]
     n_slots = x.shape[0] + 1
     low = (x < y).sum(axis=0) / n_slots
@@ -248,7 +257,7 @@ def compute_all_metrics(predictions: ArrayLike, observations: ArrayLike) -> dict
     Raises
     ------
     ValueError
-        If shapes do not match or a value is NaN or infinite.
+        If shapes do not match, or a value is masked, complex, NaN, infinite or beyond ±1e100.
 
     Examples
     --------
@@ -341,6 +350,8 @@ def _level(level: float) -> float:
 def _validated(
     predictions: ArrayLike, observations: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    check_real(predictions, "Argument predictions")
+    check_real(observations, "Argument observations")
     x = np.asarray(predictions, dtype=np.float64)
     y = np.asarray(observations, dtype=np.float64)
     if x.ndim != 2 or x.size == 0:
@@ -363,4 +374,5 @@ def _validated(
                 f"Argument {name} must be finite, got {n_nan} NaN and {n_bad - n_nan} infinite "
                 f"of {values.size} values."
             )
+        check_size(values, f"Argument {name}")
     return x, y

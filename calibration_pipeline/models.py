@@ -24,8 +24,8 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.summaries import INFORMED
 from calibration_pipeline.marginal import model as marginal
 from calibration_pipeline.marginal.checks import (
+    check_arrays,
     check_parameters,
-    check_shapes,
     check_values,
     season_index,
 )
@@ -88,8 +88,8 @@ def track_archetype_calibration_model(
         If the archetype is unknown, shapes disagree, or values break the rules above.
     """
     parse_archetype(track_archetype)
+    check_arrays(observed_finish_positions, predicted_finish_probs)
     probabilities = jnp.asarray(predicted_finish_probs)
-    check_shapes(observed_finish_positions, probabilities)
     if observed_finish_positions is None:
         position = (probabilities > 0).any(axis=-1).astype(int)
     else:
@@ -167,8 +167,8 @@ def run_mcmc_calibration(
     ['archetype', 'intercept_contraction', 'intercept_lower']
     """
     parse_archetype(track_archetype)
+    check_arrays(observed_data, predicted_probs)
     position, probabilities = np.asarray(observed_data), np.asarray(predicted_probs)
-    check_shapes(position, probabilities)
     check_values(position, probabilities)
     _warn_of_input(position, n_samples)
     labels = np.zeros(len(position), dtype=int) if season is None else season
@@ -229,7 +229,8 @@ def predict_with_calibrated_model(
     Raises
     ------
     ValueError
-        If the archetype is unknown, a parameter is missing, or probabilities break the rules.
+        If the archetype is unknown, a parameter is missing, has no draws or one out of range (a slope is
+        above 0), or probabilities break the rules.
 
     Examples
     --------
@@ -240,8 +241,8 @@ def predict_with_calibrated_model(
     """
     parse_archetype(track_archetype)
     check_parameters(samples, ("slope", "intercept", "noise_sigma"))
+    check_arrays(None, predicted_probs)
     probabilities = np.asarray(predicted_probs)
-    check_shapes(None, probabilities)
     position = (probabilities != 0).any(axis=-1).astype(int)
     check_values(position, probabilities)
     races = marginal.as_races(position, probabilities)
@@ -276,7 +277,7 @@ def compute_calibration_summary(
     Raises
     ------
     ValueError
-        If the archetype is unknown or a parameter is missing.
+        If the archetype is unknown, or a parameter is missing, has no draws or one out of range.
 
     Examples
     --------

@@ -5,11 +5,22 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from calibration_pipeline.stats.real_arrays import check_real
+
 SUM_TOLERANCE = 1e-4
+RANGES = {
+    **dict.fromkeys(("slope", "slope_next"), (0.0, 1e6)),
+    "log_slope": (-14.0, 14.0),
+    "noise_sigma": (-20.0, 20.0),
+    **dict.fromkeys(("intercept", "slope_mu", "slope_sigma"), (-1e6, 1e6)),
+}
+"""Parameter -> the range of its draws, in which the map's probabilities are finite; a slope is above 0."""
 
 
-def check_shapes(position: ArrayLike | None, probabilities: ArrayLike) -> None:
-    """Check that tables are (n_races, n_drivers, n_positions), and that the positions' shape matches."""
+def check_arrays(position: ArrayLike | None, probabilities: ArrayLike) -> None:
+    """Check that tables are real, (n_races, n_drivers, n_positions), and that positions match them."""
+    check_real(probabilities, "Predicted probabilities")
+    check_real(position, "Observed positions")
     shape = np.shape(probabilities)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(
@@ -59,7 +70,32 @@ def season_index(season: ArrayLike, n_races: int) -> tuple[NDArray, NDArray[np.i
 
 
 def check_parameters(samples: Mapping[str, ArrayLike], names: Iterable[str]) -> None:
-    """Check that samples have all parameters."""
+    """Check that samples have all parameters, with draws in their `RANGES`."""
     missing = sorted(set(names) - set(samples))
     if missing:
         raise ValueError(f"Argument samples must have all parameters, got none for {', '.join(missing)}.")
+    for name in RANGES:
+        if name in samples:
+            check_draws(name, samples[name])
+
+
+def check_draws(name: str, draws: ArrayLike) -> None:
+    """Check that there are draws of a parameter of the map, all in its range of `RANGES`."""
+    check_real(draws, f"Draws of {name}")
+    values = np.asarray(draws)
+    if not values.size:
+        raise ValueError(
+            f"Argument samples must hold draws, got none of {name} (shape {values.shape}): pass the samples "
+            "of run_mcmc_calibration."
+        )
+    lower, upper = RANGES[name]
+    is_slope = name in ("slope", "slope_next")
+    bad = ~((values > lower if is_slope else values >= lower) & (values <= upper))
+    if bad.any():
+        rule = f"be above 0 and at most {upper:g}" if is_slope else f"lie in [{lower:g}, {upper:g}]"
+        negative = is_slope and bool((values < 0).any())
+        advice = ": a slope is never negative, take the exponential of a log slope" if negative else ""
+        raise ValueError(
+            f"Draws of {name} must {rule}, got {int(bad.sum())} of {values.size} that are not, the first is "
+            f"{values[bad][0]}{advice}."
+        )

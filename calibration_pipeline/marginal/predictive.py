@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from calibration_pipeline.marginal import model as marginal
-from calibration_pipeline.marginal.checks import season_index
+from calibration_pipeline.marginal.checks import check_draws, season_index
 from calibration_pipeline.mcmc.draws import Draws
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.race_noise import integrated_log_likelihood
@@ -37,7 +37,8 @@ def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict
     Raises
     ------
     ValueError
-        If a parameter is missing, or slopes and seasons do not match.
+        If a parameter is missing or has a draw out of range (a slope is above 0), or slopes and seasons do
+        not match.
     """
     posterior = draws.posterior
     missing = sorted({"intercept", "noise_sigma"} - set(posterior.data_vars))
@@ -47,6 +48,8 @@ def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict
         raise ValueError(
             f"Argument mcmc_samples must have all parameters, got none for {', '.join(missing)}."
         )
+    for name in {"slope", "log_slope", "intercept", "noise_sigma"} & set(posterior.data_vars):
+        check_draws(str(name), posterior[name].values)
     log_slope = (
         _flat(posterior["log_slope"]) if "log_slope" in posterior else np.log(_flat(posterior["slope"]))
     )

@@ -12,6 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from calibration_pipeline.stats.real_arrays import check_real, check_size
+
 if TYPE_CHECKING:
     from numpyro.infer import MCMC
 
@@ -56,8 +58,8 @@ def read_draws(mcmc_samples: Samples) -> Draws:
     Raises
     ------
     ValueError
-        If there are no draws, arrays disagree on chains or draws, a draw is not finite, or there are more
-        chains than draws, as in a flat dict without a scalar parameter.
+        If there are no draws, arrays disagree on chains or draws, a draw is masked, complex, not finite or
+        beyond ±1e100, or there are more chains than draws, as in a flat dict without a scalar parameter.
 
     Examples
     --------
@@ -127,6 +129,8 @@ def _from_tree(tree: xr.DataTree) -> Draws:
 
 
 def _from_mapping(samples: Mapping[str, ArrayLike]) -> Draws:
+    for name, values in samples.items():
+        check_real(values, f"Draws of {name}")
     arrays = {name: np.asarray(values) for name, values in samples.items()}
     diverging = arrays.pop(DIVERGING, None)
     if not arrays or any(values.ndim == 0 or values.size == 0 for values in arrays.values()):
@@ -156,9 +160,11 @@ def _from_mapping(samples: Mapping[str, ArrayLike]) -> Draws:
 
 def _checked(draws: Draws) -> Draws:
     for name, values in draws.posterior.data_vars.items():
+        check_real(values.values, f"Draws of {name}")
         n_bad = int((~np.isfinite(values.values)).sum())
         if n_bad:
             raise ValueError(f"Draws of {name} must be finite, got {n_bad} that are not of {values.size}.")
+        check_size(values.values, f"Draws of {name}")
     return draws
 
 

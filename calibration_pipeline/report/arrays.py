@@ -93,7 +93,12 @@ def _archetype_section(race: Judged, pictures: Sequence[Picture]) -> Section:
         f"One race of {cars}, {scenarios}. Cars of one race are dependent: one race gives no interval."
     )
     rows = [
-        [Cell(event), Cell(percent(e.predicted)), Cell(percent(e.observed)), Cell(number(e.error))]
+        [
+            Cell(event),
+            Cell(percent(e.predicted)),
+            Cell(percent(e.observed)),
+            Cell("0 by construction" if e.by_construction else number(e.error)),
+        ]
         for event, e in race.errors.items()
     ]
     table = Table("Joint events", ["Event", "Predicted", "Observed", "|Predicted − observed|"], rows)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration_pipeline.events.language import Event, Outcomes
 from calibration_pipeline.scenarios.probabilities import head_to_head
 from calibration_pipeline.stats.ranking import is_permutation, rank
+from calibration_pipeline.stats.real_arrays import check_real
 from calibration_pipeline.verification.reliability import reliability_bins
 
 Variables = ArrayLike | Mapping[str, ArrayLike]
@@ -24,14 +25,31 @@ FINISH = "finish_position"
 OUTCOMES = (FINISH, "running", "incident", "laps_led")
 CAR_VARIABLES = ("team", "make")
 
+RANDOM_ORDERS = 200
+"""Random orders of the field that decide whether an event is true in equally many cases of each order."""
+
 logger = logging.getLogger(__name__)
 
 
+class EventErrors(dict[tuple[str, str], float]):
+    """Errors of joint events by (archetype, event).
+
+    Attributes
+    ----------
+    by_construction : frozenset of (str, str)
+        Keys of events whose error is 0 for every forecast, as that of `top(5)`: five cars of each race are in
+        the top 5. They say nothing about a forecast.
+    """
+
+    by_construction: frozenset[tuple[str, str]] = frozenset()
+
+
 class EventError(NamedTuple):
-    """Predicted and observed share of an event's cases."""
+    """Predicted and observed share of an event's cases; whether both are equal for every forecast."""
 
     predicted: float
     observed: float
+    by_construction: bool = False
 
     @property
     def error(self) -> float:
@@ -61,7 +79,8 @@ def read_outcomes(predictions: Variables, observations: Variables, where: str) -
     Raises
     ------
     ValueError
-        If a name is unknown, shapes do not match, or a value is not finite or no position.
+        If a name is unknown, shapes do not match, a value is masked, complex, not finite or no position, or
+        `running` and `incident` contradict each other.
     """
     simulated = _named(predictions, f"predictions of {where}")
     happened = _named(observations, f"observations of {where}")
@@ -149,8 +168,33 @@ def compare_events(
         if not happens.size:
             skipped[str(event)] = "no two cars share a team"
             continue
-        errors[str(event)] = EventError(float(event.evaluate(scenarios).mean()), float(happens.mean()))
+        predicted, observed = float(event.evaluate(scenarios).mean()), float(happens.mean())
+        equal = np.isclose(predicted, observed, rtol=0, atol=1e-12)
+        fixed = bool(equal) and has_fixed_share(event, result.finish_position.size)
+        errors[str(event)] = EventError(predicted, observed, fixed)
     return errors, skipped
+
+
+def has_fixed_share(event: Event, n_cars: int) -> bool:
+    """Return whether an event is true in equally many cases of a race, whatever the finishing order.
+
+    Parameters
+    ----------
+    event : Event
+    n_cars : int
+
+    Examples
+    --------
+    >>> from calibration_pipeline.events.language import at_least, favourites, top
+    >>> has_fixed_share(top(5), 38), has_fixed_share(at_least(1, favourites(1), top(5)), 38)
+    (True, False)
+    """
+    if event.needs != {FINISH}:
+        return False
+    position = np.arange(1, n_cars + 1)
+    orders = np.random.default_rng(0).permuted(np.tile(position, (RANDOM_ORDERS, 1)), axis=1)
+    n_true = event.evaluate(Outcomes(orders, favourite_rank=position)).sum(axis=-1)
+    return bool((n_true == n_true[0]).all())
 
 
 def one_race_curves(archetype: str, scenarios: Outcomes, result: Outcomes) -> list[pl.DataFrame]:
@@ -186,7 +230,7 @@ def one_race_curves(archetype: str, scenarios: Outcomes, result: Outcomes) -> li
 
 
 def _named(values: Variables, source: str) -> dict[str, NDArray]:
-    """Return variables by name; `incident` becomes `running`."""
+    """Return variables by name; `incident` becomes `running`, and must not contradict it."""
     given: Mapping[str, ArrayLike] = values if isinstance(values, Mapping) else {FINISH: values}
     unknown = set(given) - {*OUTCOMES, *CAR_VARIABLES}
     if unknown or FINISH not in given:
@@ -194,10 +238,24 @@ def _named(values: Variables, source: str) -> dict[str, NDArray]:
         raise ValueError(
             f"Variables of {source} must include {FINISH} and be of {allowed}; got {', '.join(given)}."
         )
+    for name, array in given.items():
+        check_real(array, f"Variable {name} of {source}")
     arrays = {name: np.asarray(array) for name, array in given.items()}
     incident = arrays.pop("incident", None)
     if incident is not None:
-        arrays.setdefault("running", ~incident.astype(bool))
+        from_incident = ~incident.astype(bool)
+        running = arrays.setdefault("running", from_incident)
+        if running.shape != from_incident.shape:
+            raise ValueError(
+                f"Variables running and incident of {source} must have one shape, got {running.shape} and "
+                f"{from_incident.shape}: pass one of them."
+            )
+        n_wrong = int((running.astype(bool) != from_incident).sum())
+        if n_wrong:
+            raise ValueError(
+                f"Variable incident of {source} must be the opposite of running, got {n_wrong} of "
+                f"{running.size} values that are not: pass one of them."
+            )
     return arrays
 
 

@@ -155,6 +155,15 @@ def test_tree_and_mcmc_object_and_their_dict_agree():
         ({"slope": np.ones((0,))}, "at least one parameter"),
         ({"slope": np.ones((4, 10)), "mu": np.ones((4, 11))}, "must agree on chains and draws"),
         ({"slope": np.full((4, 10), np.nan)}, "Draws of slope must be finite, got 40 that are not of 40"),
+        ({"slope": np.full((4, 10), 1e308)}, r"Draws of slope must lie within ±1e\+100, got 40 of 40 values"),
+        ({"slope": np.ma.masked_less(np.ones((4, 10)), 2)}, "Draws of slope must be an array without a mask"),
+        ({"slope": np.ones((4, 10), complex)}, "Draws of slope must be real numbers, got complex"),
+        (
+            xr.DataTree.from_dict(
+                {"posterior": xr.Dataset({"mu": (("chain", "draw"), np.ones((1, 9), complex))})}
+            ),
+            "Draws of mu must be real numbers, got complex",
+        ),
         ({"slope": np.ones((1000, 4))}, r"\(chain, draw, ...\), got 1000 chains of 4 draws"),
         (xr.DataTree.from_dict({"prior": xr.Dataset()}), "must have a group posterior, got prior"),
         (
@@ -315,6 +324,28 @@ def test_results_of_the_fit_are_accepted(rng):
         ({"slope": [1.0]}, [[[0.5, 0.5]] * 2], [[1, 2]], "road_course", "none for intercept, noise_sigma"),
         (map_samples((5,), 1.0), [[[0.5, 0.6]] * 2], [[1, 2]], "road_course", "must sum to 1"),
         (map_samples((5,), 1.0), [[[0.5, 0.5]] * 2], [[1, 3]], "road_course", "whole numbers in 1..2"),
+        (map_samples((5,), -1.0), [[[0.5, 0.5]] * 2], [[1, 2]], "road_course", "a slope is never negative"),
+        (
+            map_samples((5,), 1e99),
+            [[[0.5, 0.5]] * 2],
+            [[1, 2]],
+            "road_course",
+            "slope must be above 0 and at most",
+        ),
+        (
+            map_samples((5,), 1.0),
+            np.full((1, 2, 2), 0.5 + 0j),
+            [[1, 2]],
+            "road_course",
+            "must be real numbers",
+        ),
+        (
+            map_samples((5,), 1.0),
+            [[[0.5, 0.5]] * 2],
+            np.ma.masked_equal([[1, 2]], 2),
+            "road_course",
+            "Observed positions must be an array without a mask",
+        ),
         (
             map_samples((5,), 1.0),
             [[[0.5, 0.5]] * 2],
@@ -410,6 +441,14 @@ def test_picture_is_stored_only_on_request_and_whole(tmp_path):
         ([0.1, 0.2], [0], "road_course", r"same shape, at least one case, got \(2,\) and \(1,\)"),
         ([], [], "road_course", "at least one case"),
         ([0.1], [0], "oval", "must be one of superspeedway"),
+        (
+            np.ma.masked_less([0.1, 0.9], 0.5),
+            [0, 1],
+            "road_course",
+            "predictions must be an array without a mask",
+        ),
+        ([0.1, 0.9 + 0j], [0, 1], "road_course", "predictions must be real numbers"),
+        ([0.1, 0.9], [0j, 1], "road_course", "observations must be real numbers"),
     ],
 )
 def test_curve_refuses_bad_input(probability, happened, archetype, message):
@@ -523,6 +562,33 @@ def test_incident_is_the_opposite_of_running(rng):
     assert by_running == by_incident
 
 
+def test_running_and_incident_that_agree_are_one_variable(rng):
+    predictions, observed = full_variables(rng, 50), full_variables(rng, None)
+    by_running = compute_joint_event_validation({"intermediate": predictions}, observed, ["intermediate"])
+    for side in (predictions, observed):
+        side["incident"] = (~side["running"]).astype(int)
+    both = compute_joint_event_validation({"intermediate": predictions}, observed, ["intermediate"])
+    assert both == by_running
+
+
+def test_events_that_are_true_by_construction_are_marked(rng):
+    """Five cars of each race are in the top 5; in a field of five, so is the favourite."""
+    errors = compute_joint_event_validation(
+        {"intermediate": full_variables(rng, 50)}, full_variables(rng, None), ["intermediate"]
+    )
+    fixed = {"top(5)", "at_least(3, favourites(5), top(10))"}  # two of the twelve cars are not in the top 10
+    assert errors.by_construction == {("intermediate", event) for event in fixed}
+    assert errors["intermediate", "top(5)"] == pytest.approx(0.0, abs=1e-12)
+    few = compute_joint_event_validation(
+        {"road_course": permutations(rng, 20, 5)}, permutations(rng, 1, 5)[0], ["road_course"]
+    )
+    assert few.by_construction == set(few)
+    tied = compute_joint_event_validation(
+        {"road_course": np.tile([1, 1, 2, 3, 4, 5, 6, 7], (9, 1))}, np.arange(1, 9), ["road_course"]
+    )
+    assert ("road_course", "top(5)") not in tied.by_construction
+
+
 def test_teams_of_one_car_have_no_teammates(rng):
     predictions, observed = full_variables(rng, 50), full_variables(rng, None)
     predictions["team"] = observed["team"] = np.array([f"team {car}" for car in range(12)])
@@ -603,6 +669,42 @@ GOOD = {"road_course": [[1, 2, 3], [2, 1, 3]]}
             ["road_course"],
             r"Variable running of road_course must have shape \(1, 2\), got \(2,\)",
         ),
+        (
+            {
+                "road_course": {
+                    "finish_position": [[1, 2]],
+                    "running": [[True, True]],
+                    "incident": [[False, True]],
+                }
+            },
+            [1, 2],
+            ["road_course"],
+            "incident of predictions of road_course must be the opposite of running, got 1 of 2 values",
+        ),
+        (
+            GOOD,
+            {"finish_position": [1, 2, 3], "running": [1, 1, 0], "incident": [1, 1, 0]},
+            ["road_course"],
+            "incident of observations of road_course must be the opposite of running, got 3 of 3 .*pass one",
+        ),
+        (
+            GOOD,
+            {"finish_position": [1, 2, 3], "running": [1, 1, 0], "incident": [False]},
+            ["road_course"],
+            r"running and incident of observations of road_course must have one shape, got \(3,\) and \(1,\)",
+        ),
+        (
+            {"road_course": np.ma.masked_equal([[1, 2, 3]], 3)},
+            [1, 2, 3],
+            ["road_course"],
+            "Variable finish_position of predictions of road_course must be an array without a mask",
+        ),
+        (
+            GOOD,
+            [1, 2, 3j],
+            ["road_course"],
+            "finish_position of observations of road_course must be real numbers",
+        ),
     ],
 )
 def test_joint_events_refuse_bad_input(predictions, observations, archetypes, message):
@@ -648,6 +750,8 @@ def test_report_has_every_part_and_links_pictures_that_exist(rng, tmp_path):
     assert "All archetypes: converged, divergences not recorded." in text
     assert re.search(r"\| All archetypes \| slope \| 1\.00\d \| [\d,]+ \| [\d,]+ \|", text)
     assert "Skipped led(1) & top(10)" in text.replace("\\", "")
+    fixed = [line.split(" | ")[0] for line in text.splitlines() if "0 by construction" in line]
+    assert fixed == ["| top(5)", "| top(5)", "| at_least(3, favourites(5), top(10))"]
 
 
 def test_report_shows_the_scores_of_metrics(tmp_path):
@@ -661,7 +765,7 @@ def test_report_shows_the_scores_of_metrics(tmp_path):
         tmp_path / "report.md",
     )
     assert re.search(r"\| Road course \| 0\.00 \| 11\.23 \|", text)
-    assert "| top(5) | 41.7 % | 41.7 % | 0.000 |" in text
+    assert "| top(5) | 41.7 % | 41.7 % | 0 by construction |" in text
     assert FLAT in text
     assert "| not computable |" in text
 

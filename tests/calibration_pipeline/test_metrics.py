@@ -146,11 +146,54 @@ def test_a_notebook_session(rng):
         (np.zeros((3, 3)), np.zeros((3, 1)), r"observations must have shape"),
         ([[np.nan, 0.0], [np.inf, np.nan]], [0.0, 0.0], r"predictions must be finite, got 2 NaN and 1 inf"),
         (np.zeros((3, 2)), [0.0, np.nan], r"observations must be finite, got 1 NaN and 0 infinite of 2"),
+        (
+            np.ma.masked_greater(np.eye(3), 0.5),
+            np.zeros(3),
+            "predictions must be an array without a mask.*leave",
+        ),
+        (np.eye(3), np.ma.masked_less(np.zeros(3), 1), "observations must be an array without a mask"),
+        (
+            [np.ma.masked_greater(np.eye(3)[0], 0.5)],
+            np.zeros(3),
+            "predictions must be an array without a mask",
+        ),
+        (
+            np.eye(3) + 1j,
+            np.zeros(3),
+            "predictions must be real numbers, got complex ones: pass their real part",
+        ),
+        (np.eye(3), [0.0, 1j, 0.0], "observations must be real numbers, got complex"),
+        (
+            [[1e308], [-1e308]],
+            [0.0],
+            r"predictions must lie within ±1e\+100, got 2 of 2 values.*largest is 1e\+308",
+        ),
+        (
+            np.eye(3),
+            [0.0, -1.7e308, 0.0],
+            r"observations must lie within .*got 1 of 3 values beyond.*-1.7e\+308",
+        ),
     ],
 )
 def test_bad_input_is_refused(metric, predictions, observations, message):
     with pytest.raises(ValueError, match=message):
         metric(predictions, observations)
+
+
+def test_numbers_up_to_the_limit_have_finite_scores():
+    """Squares and sums stay finite for ensembles as far apart as is allowed."""
+    for members in ([[1e100], [-1e100]], [[1e100], [1e100]], [[0.0], [1.1e-12]], [[-1e100], [1e-300]]):
+        for observed in ([1e100], [-1e100], [0.0]):
+            scores = compute_all_metrics(members, observed)
+            assert np.isfinite([scores["crps"], scores["log_score"], *scores["coverage"].values()]).all()
+
+
+@pytest.mark.parametrize("levels", [0.9, np.float64(0.9), np.array(0.9), "0.9", None])
+def test_levels_must_be_a_sequence(levels):
+    with pytest.raises(
+        ValueError, match=r"levels must be a sequence of numbers .*got .*pass one level as a list"
+    ):
+        compute_coverage([[1.0]], [1.0], levels=levels)
 
 
 def test_bad_options_are_refused():

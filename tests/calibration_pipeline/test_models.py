@@ -212,6 +212,19 @@ def test_same_seed_same_draws(padded):
         ({"probabilities": np.full((2, 3, 3), np.nan)}, "finite, got 18 that are NaN or infinite"),
         ({"probabilities": np.full((2, 3, 3), 0.5)}, "sum to 1 .* got 6 rows .*largest error 0.5"),
         ({"probabilities": np.tile([1.5, -0.5, 0.0], (2, 3, 1))}, "not be negative, got 6"),
+        (
+            {"probabilities": np.ma.masked_less(np.full((2, 3, 3), 0.2), 0.5)},
+            "probabilities must be an array without",
+        ),
+        (
+            {"probabilities": np.full((2, 3, 3), 1 / 3 + 0j)},
+            "probabilities must be real numbers, got complex",
+        ),
+        (
+            {"position": np.ma.masked_equal([[1, 2, 3], [3, 1, 2]], 3)},
+            "positions must be an array without a mask",
+        ),
+        ({"position": np.ones((2, 3), complex)}, "positions must be real numbers, got complex"),
     ],
 )
 def test_refusals(change, message):
@@ -293,6 +306,56 @@ def test_prediction_is_the_posterior_mean():
 def test_prediction_needs_its_parameters():
     with pytest.raises(ValueError, match="got none for intercept, noise_sigma"):
         predict_with_calibrated_model({"slope": [1.0]}, np.ones((1, 1, 1)), "short_track")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"slope": [1.0, -0.5]},
+            r"slope must be above 0 .* got 1 of 2 that are not, the first is -0.5: a slope is nev",
+        ),
+        (
+            {"slope": [0.0]},
+            r"slope must be above 0 and at most 1e\+06, got 1 of 1 that are not, the first is 0.0\.$",
+        ),
+        ({"slope_next": [-1.0]}, "slope_next must be above 0 .* take the exponential of a log slope"),
+        ({"slope": [1e308]}, r"slope must be above 0 and at most 1e\+06, .* the first is 1e\+308"),
+        ({"intercept": [1e308]}, r"intercept must lie in \[-1e\+06, 1e\+06\], got 1 of 1"),
+        ({"noise_sigma": [1e308]}, r"noise_sigma must lie in \[-20, 20\], got 1 of 1"),
+        ({"noise_sigma": [np.nan]}, "noise_sigma must lie in .* the first is nan"),
+        (
+            {"slope": []},
+            r"samples must hold draws, got none of slope \(shape \(0,\)\): pass the samples of run_mcmc",
+        ),
+        ({"intercept": np.zeros((0, 2))}, r"got none of intercept \(shape \(0, 2\)\)"),
+        (
+            {"intercept": np.ma.masked_equal([0.0, 1.0], 1.0)},
+            "Draws of intercept must be an array without a mask",
+        ),
+        ({"noise_sigma": [1j]}, "Draws of noise_sigma must be real numbers, got complex"),
+    ],
+)
+def test_draws_out_of_range_are_refused(change, message):
+    """By the prediction and by the summary alike."""
+    nothing = np.zeros(2)
+    good = {
+        "slope": nothing + 1,
+        **dict.fromkeys(("intercept", "noise_sigma", "slope_mu", "slope_sigma"), nothing),
+    }
+    with pytest.raises(ValueError, match=message):
+        predict_with_calibrated_model({**good, **change}, np.full((1, 2, 2), 0.5), "short_track")
+    with pytest.raises(ValueError, match=message):
+        compute_calibration_summary({**good, **change}, "short_track")
+
+
+def test_predictions_at_the_ends_of_the_ranges_are_finite():
+    sure = [[[0.999, 0.001], [0.001, 0.999]]]
+    for slope in (1e-6, 1e6):
+        for intercept in (-1e6, 1e6):
+            samples = {"slope": [slope] * 2, "intercept": [intercept] * 2, "noise_sigma": [0.0, 20.0]}
+            predicted = predict_with_calibrated_model(samples, sure, "short_track")
+            np.testing.assert_allclose(predicted.sum(axis=2), 1.0, atol=1e-6)
 
 
 def test_prediction_takes_more_places_than_cars():
