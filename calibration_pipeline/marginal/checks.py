@@ -20,7 +20,8 @@ RANGES = {
 def check_arrays(position: ArrayLike | None, probabilities: ArrayLike) -> None:
     """Check that tables are real, (n_races, n_drivers, n_positions), and that positions match them."""
     check_real(probabilities, "Predicted probabilities")
-    check_real(position, "Observed positions")
+    if position is not None:
+        check_real(position, "Observed positions")
     shape = np.shape(probabilities)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(

@@ -1,13 +1,13 @@
 """Argument checks of arrays: plain real numbers, of a size whose squares and sums stay finite."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 LARGEST_NUMBER = 1e100
 """Largest absolute value that scores and diagnostics take: squares of differences must not overflow."""
 
 
-def check_real(values: object, name: str) -> None:
+def check_real(values: ArrayLike, name: str) -> None:
     """Check that values are real numbers without a mask.
 
     Parameters
