@@ -175,9 +175,10 @@ class _Request:
                         f"{failure}; the server asks to come back in {failure.retry_after:.0f} s, "
                         f"longer than the {limits.longest_retry_after_s:g} s that are waited"
                     )
-                    raise _unreadable(url, reason) from failure
+                    raise _unreadable(url, reason) from safe_cause(failure, url)
                 if number == limits.tries:
-                    raise _unreadable(url, f"{failure} (try {number} of {limits.tries})") from failure
+                    reason = f"{failure} (try {number} of {limits.tries})"
+                    raise _unreadable(url, reason) from safe_cause(failure, url)
                 most = min(limits.first_delay_s * 2 ** (number - 1), limits.longest_delay_s)
                 delay = failure.retry_after + random.SystemRandom().uniform(0, most)
                 self.trouble = f"; before that: {failure}"
