@@ -10,6 +10,7 @@ from helpers.paths import ROOT
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+import hypothesis
 import pytest
 
 from benchmarks.interrupts import enable_interrupts
@@ -17,6 +18,9 @@ from calibration_pipeline.mcmc.nuts import use_host_devices
 
 use_host_devices()
 enable_interrupts()
+# Machines differ in speed: no test is about the time of an example.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import arviz as az
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ def forecasts(draw: st.DrawFn) -> tuple[NDArray, NDArray]:
 
 
 @given(forecasts(), st.floats(-50, 50), st.floats(0.1, 10), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_crps_properties(forecast, shift, scale, random):
     """CRPS is never negative, 0 for certainty about the truth, and equivariant."""
     predictions, observations = forecast
@@ -46,7 +45,6 @@ def test_crps_properties(forecast, shift, scale, random):
 
 
 @given(forecasts())
-@settings(deadline=None)
 def test_crps_is_its_definition(forecast):
     """The sorted form equals E|X - y| - E|X - X'| / 2 over all pairs."""
     predictions, observations = forecast
@@ -56,7 +54,6 @@ def test_crps_is_its_definition(forecast):
 
 
 @given(forecasts(), st.floats(0.05, 0.9))
-@settings(deadline=None)
 def test_coverage_properties(forecast, level):
     """Coverage is a share, and wider intervals cover no less."""
     predictions, observations = forecast
@@ -65,7 +62,6 @@ def test_coverage_properties(forecast, level):
 
 
 @given(forecasts())
-@settings(deadline=None)
 def test_log_score_is_finite(forecast):
     """No ensemble, constant or far off, makes the log score infinite."""
     assert np.isfinite(compute_log_score(*forecast))

@@ -65,7 +65,7 @@ def padded():
 
 
 @given(st.floats(-1.8, 1.8), st.floats(-2, 2))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_table_equals_the_plain_likelihood(log_slope, intercept):
     """Relative error of a race's log-likelihood at most 1e-4, anywhere in the box, padded or not."""
     position, probabilities = forecasts(np.random.default_rng(3), 6, 12, width=15)
@@ -391,7 +391,7 @@ def test_summary_of_the_prior_shows_no_contraction():
 
 
 @given(st.integers(1, 8), st.integers(0, 3), st.integers(0, 10**6))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_sinkhorn_makes_coherent_tables(n, padding, random_seed):
     """Rows and columns sum to 1, padding is 0 and never read, scaling a row changes nothing."""
     rng = np.random.default_rng(random_seed)

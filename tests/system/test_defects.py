@@ -30,7 +30,7 @@ FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
 SEASON = 2022
 FEED_SEASON = 2021
 FEED_RACES = 8  # of which the seventh is on dirt
-LESS = {"suppress_health_check": list(HealthCheck), "deadline": None, "derandomize": True}
+LESS = {"suppress_health_check": list(HealthCheck), "derandomize": True}
 TRACKS = compile_constraints()
 
 pytestmark = pytest.mark.skipif(

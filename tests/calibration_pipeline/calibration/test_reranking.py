@@ -23,7 +23,7 @@ def races(draw) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     return finish, running, utility, draw(st.integers(0, 2**32))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(races())
 def test_at_slope_one_the_scenarios_are_the_users_own(race) -> None:
     """Also where retired cars stand among the running ones, and utilities contradict the order."""
@@ -35,7 +35,7 @@ def test_at_slope_one_the_scenarios_are_the_users_own(race) -> None:
     np.testing.assert_array_equal(shift_incidents(running, logit, 0.7, np.zeros(len(finish)), rng), running)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(races(), st.floats(0.05, 20), st.floats(-3, 3))
 def test_at_any_slope_and_shift_a_scenario_is_a_race(race, slope: float, shift: float) -> None:
     """A permutation; cars that stay out keep their place; the newly out are behind all who run."""

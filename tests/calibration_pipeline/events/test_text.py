@@ -62,7 +62,6 @@ RACE_EVENTS = st.recursive(
 PAIR_EVENTS = st.recursive(CAR_EVENTS.map(both_teammates), combined, max_leaves=4)
 
 
-@settings(deadline=None)
 @given(st.one_of(CAR_EVENTS, RACE_EVENTS, PAIR_EVENTS).filter(lambda event: len(str(event)) <= LONGEST_TEXT))
 def test_written_events_are_parsed(event: Event) -> None:
     read = parse_event(str(event))
@@ -74,7 +73,7 @@ NAMES = ["top", "led", "count", "at_least", "favourites", "running", "dnf", "sam
 WORDS = st.one_of(st.sampled_from(NAMES), st.sampled_from("(),&|~>=-*.5"), st.just(">="))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.one_of(st.text(max_size=80), st.lists(WORDS, max_size=30).map(" ".join)))
 def test_any_text_is_an_event_or_is_refused(text: str) -> None:
     refusal = ""

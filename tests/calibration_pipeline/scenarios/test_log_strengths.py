@@ -67,7 +67,7 @@ def test_certain_orders_have_finite_utilities() -> None:
     assert recover_log_strengths(np.ones((100, 1), int)).tolist() == [0.0]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6))
 def test_the_order_of_cars_and_scenarios_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -112,7 +112,7 @@ def test_cars_that_do_not_take_part_change_nothing():
 
 
 @given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_both_forms_of_the_likelihood_agree(cars):
     utility, taking_part = (jnp.array(values) for values in zip(*cars, strict=True))
     slow = log_probability(utility, taking_part)

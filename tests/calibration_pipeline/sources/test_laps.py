@@ -1,7 +1,7 @@
 """Laps aligned to the leader's."""
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -51,7 +51,6 @@ def test_of_equal_times_at_equal_positions_the_lower_driver_id_counts() -> None:
 times = st.lists(st.floats(20, 200) | st.none(), min_size=6, max_size=6)
 
 
-@settings(deadline=None)
 @given(st.lists(times, min_size=1, max_size=4), st.integers(1, 6))
 def test_no_lap_is_lost_and_cars_on_the_lead_lap_keep_theirs(field: list[list[float | None]], n: int) -> None:
     laps = race({f"car {k}": own[: n if k else 6] for k, own in enumerate(field)}, ["green"] * 6)

@@ -33,7 +33,7 @@ def smooth_slope(x):
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.floats(-3, -0.1), st.floats(0.1, 3))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_polynomials_are_reproduced(polynomial, lower, upper):
     """Twelve nodes know every polynomial of degree five."""
     values = np.polyval(polynomial, chebyshev_nodes(lower, upper, 12))

@@ -248,7 +248,7 @@ def test_features_keep_the_contract() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), race=st.integers(0, 23))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nothing_of_the_race_or_later_is_known(seed: int, race: int) -> None:
     """Rewriting every result and lap of a race and of all later ones leaves its features as they are."""
     rng = np.random.default_rng(seed)
@@ -285,7 +285,7 @@ def test_nothing_of_the_race_or_later_is_known(seed: int, race: int) -> None:
 
 
 @given(n_known=st.integers(0, 23))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_adding_later_races_changes_nothing(n_known: int) -> None:
     order = sorted(RESULTS["race_order"].unique())[n_known]
     known = RESULTS.filter(pl.col("race_order") < order)
@@ -295,7 +295,7 @@ def test_adding_later_races_changes_nothing(n_known: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_row_order_does_not_matter(seed: int) -> None:
     shuffled = RESULTS.sample(fraction=1.0, shuffle=True, seed=seed)
     entries = entry_list(RESULTS).sample(fraction=1.0, shuffle=True, seed=seed + 1)

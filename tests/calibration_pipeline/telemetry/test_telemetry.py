@@ -137,7 +137,7 @@ def test_no_windows_and_no_laps(laps: pl.DataFrame) -> None:
 
 
 @given(seed=st.integers(0, 10_000), last_lap=st.integers(1, 19))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_later_lap_is_used(seed: int, last_lap: int) -> None:
     """Cutting the race after a lap, or rewriting what follows, changes nothing up to it."""
     laps = make_laps(n_races=2, n_cars=4, n_laps=20, seed=seed)
@@ -155,7 +155,7 @@ def test_no_later_lap_is_used(seed: int, last_lap: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_row_order_does_not_matter(seed: int) -> None:
     laps = make_laps(n_races=2, n_cars=4, n_laps=20, seed=3)
     shuffled = laps.sample(fraction=1.0, shuffle=True, seed=seed)

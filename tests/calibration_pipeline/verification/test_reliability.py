@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from model_diagnostics.scoring import SquaredError, decompose
@@ -93,7 +93,6 @@ def test_blocks_lose_no_case(forecast, seed):
     assert rows.select(pl.col("predicted").is_between("predicted_from", "predicted_to").all()).item()
 
 
-@settings(deadline=None)
 @given(ROUND.filter(lambda p: p.size > 1), st.integers(0, 2**32 - 1))
 def test_the_decomposition_agrees_with_model_diagnostics(forecast, seed):
     outcome = outcomes_of(forecast, seed)

@@ -188,7 +188,7 @@ def test_lap_times_are_those_of_a_race(data: SeasonData) -> None:
     laps=st.integers(50, 200),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_race_adds_up(archetype: Archetype, n_cars: int, laps: int, seed: int) -> None:
     """Permutations, led laps and fastest laps hold for every archetype, field, length and seed."""
     rng = np.random.default_rng(seed)
