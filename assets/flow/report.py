@@ -35,7 +35,7 @@ existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"matplotlib", "parquet"},
-    code_version="1",
+    code_version="2",
     metadata=depends_on("seed"),
 )
 def report_pictures(
@@ -44,10 +44,11 @@ def report_pictures(
     calibration_metrics: pl.DataFrame,
     joint_event_validation: pl.DataFrame,
     calibration_curves: pl.DataFrame,
+    calibration_monitoring: pl.DataFrame,
     backtest: xr.Dataset,
     calibration_posterior: xr.DataTree,
 ) -> dg.Output[pl.DataFrame]:
-    """Pictures of the archetype in the report: reliability, coverage, joint events and its fit."""
+    """Pictures of the archetype in the report: calibration, joint events, monitoring and its fit."""
     from calibration_pipeline.report import archetype_pictures
     from calibration_pipeline.verification.reliability import pit_ecdf
 
@@ -58,6 +59,7 @@ def report_pictures(
         joint_event_validation,
         calibration_curves,
         pit_ecdf(backtest, settings.seed),
+        calibration_monitoring,
         calibration_posterior,
     )
     frame = pl.DataFrame(
@@ -79,6 +81,7 @@ def report_pictures(
             "calibration_metrics",
             "joint_event_validation",
             "calibration_curves",
+            "calibration_monitoring",
             "verdict",
             "report_pictures",
             "backtest",
@@ -94,6 +97,7 @@ def calibration_report(
     calibration_metrics: dict[str, pl.DataFrame],
     joint_event_validation: dict[str, pl.DataFrame],
     calibration_curves: dict[str, pl.DataFrame],
+    calibration_monitoring: dict[str, pl.DataFrame],
     verdict: dict[str, pl.DataFrame],
     report_pictures: dict[str, pl.DataFrame],
     backtest: dict[str, xr.Dataset],
@@ -119,6 +123,7 @@ def calibration_report(
         by_archetype(calibration_metrics),
         by_archetype(joint_event_validation),
         by_archetype(calibration_curves),
+        by_archetype(calibration_monitoring),
         by_archetype(backtest),
     )
     content = assemble_content(

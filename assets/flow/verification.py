@@ -126,6 +126,35 @@ def joint_event_validation(
     )
 
 
+@dg.asset(
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"polars", "parquet"},
+    code_version="1",
+    ins=FORECASTS,
+    metadata=depends_on("seed"),
+)
+def calibration_monitoring(
+    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, recalibrated_forecast: xr.Dataset
+) -> dg.Output[pl.DataFrame]:
+    """Evidence against calibration after each race, by market, valid however often one looks."""
+    from calibration_pipeline.calibration.archetype_races import results_table
+    from calibration_pipeline.plots.monitoring import draw_evidence
+    from calibration_pipeline.verification.backtest import scored_forecasts
+    from calibration_pipeline.verification.monitoring import list_alarms, monitor_forecasts
+
+    forecasts = scored_forecasts(archetype_races, recalibrated_forecast)
+    monitoring = monitor_forecasts(forecasts, results_table(archetype_races), settings.seed)
+    return dg.Output(
+        monitoring,
+        metadata={
+            **rows(monitoring),
+            "seed": settings.seed,
+            "evidence": chart(draw_evidence, monitoring),
+            "alarms": table(list_alarms(monitoring), 40),
+        },
+    )
+
+
 @dg.asset(partitions_def=ARCHETYPE_PARTITIONS, kinds={"polars", "parquet"}, code_version="2")
 def verdict(
     context: dg.AssetExecutionContext,

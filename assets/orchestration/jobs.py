@@ -54,6 +54,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
                 "calibration_metrics",
                 "calibration_curves",
                 "joint_event_validation",
+                "calibration_monitoring",
                 "verdict",
                 "report_pictures",
             ),

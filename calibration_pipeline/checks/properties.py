@@ -18,7 +18,9 @@ from calibration_pipeline.checks.plausibility import (
     rank_correlation,
 )
 from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_FAILS
+from calibration_pipeline.schemas.monitoring import ALL_MARKETS
 from calibration_pipeline.sources.quarantine import describe_quarantine
+from calibration_pipeline.verification.monitoring import ALARM, list_alarms
 
 COVERAGE_TOLERANCE = 0.10
 JOINT_EVENT_TOLERANCE = 0.10
@@ -202,6 +204,28 @@ def joint_events_are_near_observed(joint_events: pl.DataFrame) -> Finding:
     return _near(gaps, JOINT_EVENT_TOLERANCE, "predicted - observed")
 
 
+def season_has_no_alarm(monitoring: pl.DataFrame) -> Finding:
+    """Whether no e-process of all markets has reached an alarm in the last season."""
+    season = monitoring.filter(pl.col("season") == pl.col("season").max(), market=ALL_MARKETS)
+    n = season["race_id"].n_unique()
+    if season.is_empty():
+        return Finding(True, "No race has been monitored yet.", {"threshold": ALARM, "n": n})
+    largest = season.sort("log10_e_season", descending=True).row(0, named=True)
+    alarms = list_alarms(monitoring.filter(season=largest["season"])).filter(span="season")
+    found = [
+        f"{row['market']} ({row['forecast']}, race {row['race']})" for row in alarms.iter_rows(named=True)
+    ]
+    value = 10 ** min(largest["log10_e_season"], 300)
+    sentence = (
+        f"The e-value of all markets must stay below {ALARM:g}; the largest of the {n} races of "
+        f"{largest['season']} is {value:.3g} ({largest['forecast']}). Markets at an alarm: "
+        f"{', '.join(found) or 'none'}."
+    )
+    return Finding(
+        value < ALARM, sentence, {"estimate": value, "threshold": ALARM, "n": n, "n_alarms": len(found)}
+    )
+
+
 def _near(gaps: pl.DataFrame, tolerance: float, name: str) -> Finding:
     """Return the finding that no gap's interval lies wholly outside ± tolerance.
 
@@ -346,6 +370,13 @@ PROPERTIES = (
         "calibration_error",
         "No 95 % interval of predicted - observed share of a joint event lies wholly outside ±0.1.",
         joint_events_are_near_observed,
+        blocks=False,
+    ),
+    Property(
+        ("calibration_monitoring",),
+        "no_alarm",
+        "The evidence against calibration, over all markets, has raised no alarm in the last season.",
+        season_has_no_alarm,
         blocks=False,
     ),
 )

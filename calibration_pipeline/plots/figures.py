@@ -88,6 +88,24 @@ def figure_pair(width: float = PHONE_WIDTH, height: float = 3.1) -> tuple[Figure
     return figure, (left, right)
 
 
+def figure_grid(n_rows: int, n_columns: int, width: float = PHONE_WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a new figure with a grid of small axes, row by row.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+        Size of the grid.
+    width : float
+        Width, inches.
+
+    Returns
+    -------
+    tuple of matplotlib.figure.Figure and list of matplotlib.axes.Axes
+    """
+    figure = Figure(figsize=(width, 0.6 + 1.35 * n_rows), layout="constrained")
+    return figure, list(figure.subplots(n_rows, n_columns).flat)
+
+
 def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:
     """Return the height of a figure with `n_rows` rows, inches.
 

@@ -33,6 +33,7 @@ class Evidence(NamedTuple):
     metrics: Mapping[Archetype, pl.DataFrame]
     joint_events: Mapping[Archetype, pl.DataFrame]
     curves: Mapping[Archetype, pl.DataFrame]
+    monitoring: Mapping[Archetype, pl.DataFrame]
     backtests: Mapping[Archetype, xr.Dataset]
 
 
@@ -89,6 +90,7 @@ def assemble_content(
         joint_events=events,
         skipped_events=_skipped(events, judged_events),
         curves=pl.concat(evidence.curves.values()),
+        monitoring=pl.concat(evidence.monitoring.values()),
         pit=pl.concat(pit_ecdf(backtest, seed) for backtest in backtests.values()),
         slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
         convergence=convergence,

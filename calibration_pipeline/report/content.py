@@ -63,6 +63,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "n_cases",
         "n_races",
     ),
+    "monitoring": (
+        "archetype",
+        "forecast",
+        "market",
+        "race_id",
+        "season",
+        "race_order",
+        "rank",
+        "log10_e_season",
+        "log10_e_start",
+    ),
     "pit": ("archetype", "forecast", "u", "ecdf", "lower", "upper"),
     "slopes": ("archetype", "season", "estimate", "lower", "upper"),
     "convergence": ("archetype", "fold", "parameter", "r_hat", "ess_bulk", "ess_tail", "divergences"),
@@ -112,6 +123,8 @@ class ReportContent:
         Joint events that could not be judged, with the reason.
     curves : polars.DataFrame
         `CalibrationCurves`.
+    monitoring : polars.DataFrame
+        `CalibrationMonitoring`.
     pit : polars.DataFrame
         archetype, forecast, u, ecdf, lower, upper: the distribution of the PIT, with a simultaneous band.
     slopes : polars.DataFrame
@@ -157,6 +170,7 @@ class ReportContent:
     metrics: pl.DataFrame
     joint_events: pl.DataFrame
     curves: pl.DataFrame
+    monitoring: pl.DataFrame
     pit: pl.DataFrame
     slopes: pl.DataFrame
     convergence: pl.DataFrame

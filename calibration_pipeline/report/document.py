@@ -17,6 +17,7 @@ from calibration_pipeline.report.sections.fits import (
     skipped_section,
     slope_section,
 )
+from calibration_pipeline.report.sections.monitoring import monitoring_note, monitoring_section
 from calibration_pipeline.report.sections.next_race import forecast_section
 from calibration_pipeline.report.sections.parameters import identification_section
 from calibration_pipeline.report.sections.quarantine import quarantine_note, quarantine_section
@@ -87,6 +88,7 @@ def build_document(content: ReportContent) -> Document:
         *track_sections,
         *skipped_section(content),
         slope_section(content),
+        monitoring_section(content),
         forecast_section(content),
         convergence_section(content),
         identification_section(content),
@@ -97,7 +99,7 @@ def build_document(content: ReportContent) -> Document:
     return Document(
         content.title,
         words.QUESTION,
-        [words.HOW_JUDGED, *notes, *content.warnings, *quarantine_note(content)],
+        [words.HOW_JUDGED, *notes, *content.warnings, *monitoring_note(content), *quarantine_note(content)],
         lines,
         _summary_table(content),
         sections,

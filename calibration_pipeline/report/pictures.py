@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.plots import charts, figures, posteriors
+from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
 from calibration_pipeline.report.blocks import Picture
 from calibration_pipeline.verification.cases import JUDGED
+from calibration_pipeline.verification.monitoring import rank_histograms
 
 EVENTS = {
     "win": "wins",
@@ -56,6 +58,7 @@ def archetype_pictures(
     joint_events: pl.DataFrame,
     curves: pl.DataFrame,
     pit: pl.DataFrame,
+    monitoring: pl.DataFrame,
     fit: xr.DataTree,
 ) -> dict[str, bytes]:
     """Return the report's figures of one archetype as PNG images by key.
@@ -64,7 +67,7 @@ def archetype_pictures(
     ----------
     archetype : Archetype
         Archetype of the figures.
-    metrics, joint_events, curves, pit : polars.DataFrame
+    metrics, joint_events, curves, pit, monitoring : polars.DataFrame
         As in `ReportContent`, rows of this archetype.
     fit : xarray.DataTree
         `CalibrationPosterior`.
@@ -73,6 +76,7 @@ def archetype_pictures(
         *reliability_pictures(curves),
         *track_pictures(archetype, metrics, pit),
         *([] if joint_events.is_empty() else [joint_event_picture(joint_events)]),
+        *([] if monitoring.is_empty() else [evidence_picture(monitoring), rank_picture(monitoring)]),
         *diagnostic_pictures(fit, archetype),
     ]
     return {picture.key: picture.draw() for picture in pictures}
@@ -130,6 +134,42 @@ def joint_event_picture(joint_events: pl.DataFrame) -> Picture:
             joint_events,
             figures.rows_height(joint_events["event"].n_unique()),
         ),
+    )
+
+
+def evidence_picture(monitoring: pl.DataFrame) -> Picture:
+    """Return the chart of the evidence against calibration over time.
+
+    Parameters
+    ----------
+    monitoring : polars.DataFrame
+        `CalibrationMonitoring` rows of one archetype, at least one.
+    """
+    archetype = parse_archetype(monitoring["archetype"][0])
+    return Picture(
+        f"{archetype}-evidence",
+        f"Evidence against calibration at {archetype.label}: e-values after each race.",
+        "Each season starts again at 1, dotted lines run since the first scored race. Above the grey line is "
+        "an alarm; a calibrated forecast stays below it in at least 95 of 100 seasons.",
+        partial(_png, draw_evidence, monitoring),
+    )
+
+
+def rank_picture(monitoring: pl.DataFrame) -> Picture:
+    """Return the rank histograms of all markets.
+
+    Parameters
+    ----------
+    monitoring : polars.DataFrame
+        `CalibrationMonitoring` rows of one archetype, at least one.
+    """
+    archetype = parse_archetype(monitoring["archetype"][0])
+    return Picture(
+        f"{archetype}-rank-histograms",
+        f"Rank histograms at {archetype.label}: each result's rank among the scenarios of its race.",
+        "All ranks are equally common if the forecast is calibrated. Many small ranks: too many upsets, the "
+        "forecast is too sure; at “how many retire”, fewer cars retire than forecast.",
+        partial(_rank_histograms_png, monitoring),
     )
 
 
@@ -276,6 +316,12 @@ def _reliability_png(curve: pl.DataFrame, event: str) -> bytes:
     figure, panels = figures.figure_pair()
     figure.suptitle(f"{parse_archetype(curve['archetype'][0]).label}: {event}")
     charts.draw_reliability(panels, curve)
+    return figures.figure_png(figure)
+
+
+def _rank_histograms_png(monitoring: pl.DataFrame) -> bytes:
+    figure, panels = figures.figure_grid(4, 2)
+    draw_rank_histograms(panels, rank_histograms(monitoring))
     return figures.figure_png(figure)
 
 

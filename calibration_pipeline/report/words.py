@@ -74,6 +74,13 @@ METHODS = (
         "shuffled separately, represent independent cars.",
     ),
     (
+        "Monitoring",
+        "After each race the result is ranked among its own scenarios, market by market. If the forecast is "
+        "calibrated, all ranks are equally common, and bets against that earn nothing on average. The "
+        "e-value is the capital of the bets: a calibrated forecast reaches 20 with a probability of at most "
+        "5 %, however often one looks.",
+    ),
+    (
         "Verdicts",
         "Fixed rules test the head-to-head slope, coverage, all joint events together, independence between "
         "cars, and the skill against every car equal. Each section lists the evidence for its verdict.",
@@ -130,6 +137,19 @@ REFERENCES = (
     (
         "Westfall and Young (1993), Resampling-based multiple testing, Wiley",
         "https://www.wiley.com/en-us/9780471557616",
+    ),
+    (
+        "Arnold, Henzi and Ziegel (2023), Sequentially valid tests for forecast calibration",
+        "https://doi.org/10.1214/22-AOAS1697",
+    ),
+    (
+        "Choe and Ramdas (2024), Comparing sequential forecasters",
+        "https://doi.org/10.1287/opre.2021.0792",
+    ),
+    (
+        "Allen, Ziegel and Ginsbourger (2024), Assessing the calibration of multivariate probabilistic "
+        "forecasts",
+        "https://doi.org/10.1002/qj.4647",
     ),
     ("Plackett (1975), The analysis of permutations", "https://doi.org/10.2307/2346567"),
     (
@@ -193,6 +213,11 @@ GLOSSARY = (
         "better.",
     ),
     ("Divergence", "A step in which the sampler became numerically unstable. There should be none."),
+    (
+        "E-value",
+        "Capital of bets against calibration that started at 1. The larger it is, the stronger is the "
+        "evidence; 20 is an alarm.",
+    ),
     (
         "Energy score, variogram score",
         "CRPS for the finishes of all cars of a race at once; the variogram score uses the gaps between "

@@ -10,7 +10,7 @@ import polars as pl
 import xarray as xr
 from pandera.errors import SchemaError, SchemaErrors
 
-from calibration_pipeline.schemas import datasets, forecasts, frames, histories, quarantine
+from calibration_pipeline.schemas import datasets, forecasts, frames, histories, monitoring, quarantine
 
 SHOWN_FAILURES = 3
 SHOWN_CASES = 3
@@ -35,6 +35,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "calibration_metrics": frames.MetricTable,
     "joint_event_validation": frames.JointEventTable,
     "calibration_curves": frames.CalibrationCurves,
+    "calibration_monitoring": monitoring.CalibrationMonitoring,
     "verdict": frames.VerdictTable,
     "report_pictures": frames.ReportPictures,
     "race_forecast": datasets.ScenarioEnsemble,

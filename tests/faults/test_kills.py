@@ -39,6 +39,7 @@ STEPS = {
             "joint_event_validation",
             "calibration_curves",
             "calibration_metrics",
+            "calibration_monitoring",
             "verdict",
             "report_pictures",
         )

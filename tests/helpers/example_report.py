@@ -13,6 +13,8 @@ from calibration_pipeline.schemas.frames import (
     MetricTable,
     ModelComparison,
 )
+from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS, CalibrationMonitoring
+from calibration_pipeline.stats.e_processes import log_e_process, log_mean
 from calibration_pipeline.verification.verdicts import Verdict
 
 RULINGS = list(VERDICTS)
@@ -157,6 +159,37 @@ def joint_event_table() -> pl.DataFrame:
     return JointEventTable.validate(pl.DataFrame(rows))
 
 
+def monitoring_table() -> pl.DataFrame:
+    """Two seasons of three races: the raw forecast of one archetype raises an alarm in the second."""
+    rng = np.random.default_rng(8)
+    seasons = np.repeat([2023, 2024], 3)
+    frames = []
+    for a, archetype in enumerate(JUDGED):
+        for forecast in ("raw", "recalibrated"):
+            low = a == 1 and forecast == "raw"
+            ranks = rng.uniform(0.001, 0.01 if low else 0.999, (len(MARKETS), seasons.size))
+            ranks[:, :3] = rng.uniform(0.4, 0.6, (len(MARKETS), 3))
+            spans = {}
+            for name, restart in (("season", seasons), ("start", np.zeros(seasons.size))):
+                log_e = log_e_process(ranks, restart)
+                spans[f"log10_e_{name}"] = np.vstack([log_e, log_mean(log_e)]).ravel() / np.log(10)
+            frames.append(
+                pl.DataFrame(
+                    {
+                        "archetype": str(archetype),
+                        "forecast": forecast,
+                        "market": np.repeat([*MARKETS, ALL_MARKETS], seasons.size),
+                        "race_id": np.tile(10 * np.arange(seasons.size) + a, len(MARKETS) + 1),
+                        "season": np.tile(seasons, len(MARKETS) + 1),
+                        "race_order": np.tile(100 * seasons + a + [1, 11, 21] * 2, len(MARKETS) + 1),
+                        "rank": [*ranks.ravel().tolist(), *[None] * seasons.size],
+                        **spans,
+                    }
+                )
+            )
+    return CalibrationMonitoring.validate(pl.concat(frames))
+
+
 def predictive_checks() -> pl.DataFrame:
     return pl.DataFrame(
         [
@@ -276,6 +309,7 @@ def example_content(**changes: object) -> ReportContent:
         "joint_events": joint_event_table(),
         "skipped_events": {"same_make(top(3))": "the source does not know the cars' makes"},
         "curves": curve_table(),
+        "monitoring": monitoring_table(),
         "pit": pit_table(),
         "slopes": pl.DataFrame(
             [
@@ -338,6 +372,7 @@ def empty_content(**changes: object) -> ReportContent:
         "metrics",
         "joint_events",
         "curves",
+        "monitoring",
         "pit",
         "slopes",
         "convergence",

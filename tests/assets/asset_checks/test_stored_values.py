@@ -247,6 +247,34 @@ def upside_down() -> xr.Dataset:
 
 
 R_HAT, ESS, DIVERGED = {"r_hat": 1.05}, {"ess": 400.0}, {"divergences": 3}
+
+
+def monitoring(alarm_season: int, log10_e: float) -> pl.DataFrame:
+    """Monitoring of two seasons: an alarm of the raw forecast in 2021, and `log10_e` at a season's end."""
+    rows = [
+        {
+            "archetype": "superspeedway",
+            "forecast": forecast,
+            "market": market,
+            "race_id": race_order,
+            "season": race_order // 100,
+            "race_order": race_order,
+            "rank": None if market == "all markets" else 0.01,
+            "log10_e_season": 0.5,
+            "log10_e_start": 3.0,
+        }
+        for forecast in ("raw", "recalibrated")
+        for market in ("win", "all markets")
+        for race_order in (202101, 202102, 202201, 202202)
+    ]
+    last = pl.col("race_order").eq(100 * alarm_season + 2) & pl.col("market").eq("all markets")
+    past = pl.col("race_order").eq(202102) & pl.col("forecast").eq("raw")
+    shown = pl.when(last & pl.col("forecast").eq("recalibrated")).then(log10_e)
+    return pl.DataFrame(rows).with_columns(
+        log10_e_season=shown.when(past).then(4.0).otherwise("log10_e_season")
+    )
+
+
 STORED = {
     ("quarantine", "nothing_is_quarantined"): (
         QuarantineLog(2021).frame(),
@@ -293,6 +321,11 @@ STORED = {
         events(0.3, 0.6, 0.35, 0.8),
         events(0.3, 0.6, 0.41, 0.8),
         "count(dnf) >= 8 (recalibrated)",
+    ),
+    ("calibration_monitoring", "no_alarm"): (
+        monitoring(2021, 1.29),
+        monitoring(2022, 1.31),
+        "the largest of the 2 races of 2022 is 20.4 (recalibrated). Markets at an alarm: all markets (",
     ),
 }
 

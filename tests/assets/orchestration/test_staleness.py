@@ -91,7 +91,7 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
             missing = wanted - declared - ({"seed"} if "source" in declared else set())
             assert not missing, f"{spec.key.to_user_string()} reads {missing}"
             checked += 1
-    assert checked == 27
+    assert checked == 28
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_page_needs_nothing_from_outside(html: str, page: Page) -> None:
 def test_every_picture_is_described(page: Page, pictures: dict[str, bytes]) -> None:
     """Test that each figure has its own alternative text."""
     alts = page.values("img", "alt")
-    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1) + 6 + 3
+    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1 + 2) + 6 + 3
     assert len(set(alts)) == len(alts)
     assert all(len(alt) > 20 for alt in alts)
 
@@ -364,7 +364,13 @@ def test_pictures_of_an_archetype_are_drawn_once(content: ReportContent) -> None
     for archetype, fit in content.fits.items():
         own = [
             frame.filter(archetype=archetype)
-            for frame in (content.metrics, content.joint_events, content.curves, content.pit)
+            for frame in (
+                content.metrics,
+                content.joint_events,
+                content.curves,
+                content.pit,
+                content.monitoring,
+            )
         ]
         drawn |= archetype_pictures(parse_archetype(archetype), *own, fit)
     every = [picture.key for picture in build_document(content).pictures]
