@@ -6,8 +6,7 @@ holds. It reaches c with a probability of at most 1/c, however often one looks (
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
-from scipy.stats import beta
+from scipy.special import betaln, logsumexp
 
 SHAPES = 2.0 ** np.array([-1, -0.5, 0, 0.5, 1])
 """Values of both parameters of the beta densities; the pair (1, 1) is the uniform density."""
@@ -57,8 +56,9 @@ def log_e_process(rank: ArrayLike, restart: ArrayLike) -> NDArray[np.float64]:
     _, first, block = np.unique(label, return_index=True, return_inverse=True)
     if (np.diff(first[block]) < 0).any():
         raise ValueError("Argument restart must have the races of each label one after another.")
-    a, b = np.meshgrid(SHAPES, SHAPES)
-    log_density = beta.logpdf(u[..., None], a.ravel(), b.ravel())
+    a, b = (shape.ravel() for shape in np.meshgrid(SHAPES, SHAPES))
+    log_u, log_rest = np.log(u)[..., None], np.log1p(-u)[..., None]
+    log_density = (a - 1) * log_u + (b - 1) * log_rest - betaln(a, b)
     total = np.cumsum(log_density, axis=-2)
     before = (total - log_density)[..., first[block], :]
     return logsumexp(total - before, axis=-1) - np.log(a.size)
