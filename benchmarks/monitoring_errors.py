@@ -22,7 +22,7 @@ from calibration_pipeline.schemas.monitoring import MARKETS
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
 from calibration_pipeline.verification.monitoring import ALARM, race_ranks
 
-N_TEMPLATES, N_RESULTS, N_SCENARIOS = 30, 50, 500
+N_TEMPLATES, N_RESULTS, N_SCENARIOS = 40, 100, 500
 """Races of a law, results of each race, and scenarios of each forecast."""
 N_RACES, RACES_A_SEASON = 200, 10
 SEASONS = np.arange(N_RACES) // RACES_A_SEASON
