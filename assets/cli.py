@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .cli_examples import EVENT_EXAMPLES, RUN_EXAMPLES, SQL_EXAMPLES, VERIFY_EXAMPLES, VERIFY_TEXT
+from calibration_pipeline.terminal.help import (
+    EVENT_EXAMPLES,
+    RUN_EXAMPLES,
+    SQL_EXAMPLES,
+    VERIFY_EXAMPLES,
+    VERIFY_TEXT,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console

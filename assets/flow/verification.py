@@ -148,7 +148,6 @@ def calibration_monitoring(
         monitoring,
         metadata={
             **rows(monitoring),
-            "seed": settings.seed,
             "evidence": chart(draw_evidence, monitoring),
             "alarms": table(list_alarms(monitoring), 40),
         },

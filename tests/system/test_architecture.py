@@ -64,7 +64,6 @@ ASSETS_LAYERS = tuple(
         "runner",
         "integrity",
         "webserver",
-        "cli_examples",
         "cli",
     )
 )
