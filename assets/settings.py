@@ -18,7 +18,7 @@ from upath import UPath
 
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
-from calibration_pipeline.seasons import Seasons, parse_seasons, span
+from calibration_pipeline.seasons import Seasons, parse_eras, parse_seasons, span
 
 ENV_PREFIX = "CALIBRATION_"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         ge=1,
         description="races per fold, at least 1; a season each where history is long enough, by default",
     )
+    eras: str = Field(
+        default="2022",
+        description="first seasons of eras with verdicts of their own, as in 2018,2022 (2022: a new car); "
+        "0 for none",
+    )
 
     automation: bool = Field(
         default=False,
@@ -178,6 +183,12 @@ class Settings(BaseSettings):
     def _check_seasons(cls, value: str | None) -> str | None:
         if value is not None:
             parse_seasons(value, datetime.date.today().year)
+        return value
+
+    @field_validator("eras")
+    @classmethod
+    def _check_eras(cls, value: str) -> str:
+        parse_eras(value)
         return value
 
     @field_validator("results", "laps", "columns", "tracks", "nicknames", "ensembles", "events")
@@ -245,6 +256,11 @@ class Settings(BaseSettings):
     def season_list(self) -> list[int]:
         """Every season, in order."""
         return list(self.seasons_in_force.years)
+
+    @property
+    def era_starts(self) -> tuple[int, ...]:
+        """First season of each declared era."""
+        return parse_eras(self.eras)
 
     @property
     def fold_length(self) -> int | None:

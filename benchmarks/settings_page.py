@@ -39,6 +39,7 @@ SHOWN = (
     "fold_races",
     "tracks",
     "events",
+    "eras",
     "ensembles",
     "nicknames",
     "seasons",
@@ -69,17 +70,7 @@ def dependents() -> dict[str, list[str]]:
     stands_for = {"seed": {"seed", "source"}}
     return {
         name: [asset for asset, names in declared.items() if stands_for.get(name, {name}) & set(names)]
-        for name in (
-            "seed",
-            "scenarios",
-            "network",
-            "fold_races",
-            "tracks",
-            "events",
-            "ensembles",
-            "nicknames",
-            "seasons",
-        )
+        for name in SHOWN
     }
 
 

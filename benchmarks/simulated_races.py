@@ -34,6 +34,7 @@ class Law:
     noise : standard deviation of a race's log sharpness
     sharpness : factor on log strengths and team effects
     together : whether the cars of a race share its chaos; otherwise they retire independently, as often
+    incident_spread : standard deviation of the cars' own deviations in the logit of retirement
     """
 
     skill: float
@@ -43,6 +44,7 @@ class Law:
     noise: float
     sharpness: float = 1.0
     together: bool = True
+    incident_spread: float = 0.0
 
 
 LAWS = {
@@ -53,9 +55,10 @@ LAWS = {
 
 @dataclass(frozen=True)
 class Field:
-    """Cars of a race: utility, team and make, each (car,)."""
+    """Cars of a race: utility, proneness to incidents (a standard score), team and make, each (car,)."""
 
     utility: NDArray[np.float64]
+    proneness: NDArray[np.float64]
     team: NDArray[np.int64]
     make: NDArray[np.str_]
 
@@ -98,7 +101,9 @@ def draw_fields(rng: np.random.Generator, law: Law, n_races: int) -> list[Field]
         team = np.arange(size) // CARS_A_TEAM
         strength = rng.normal(0, 0.6, team[-1] + 1)[team] + rng.normal(0, 0.8, size)
         make = np.array([f"make {k}" for k in rng.integers(N_MAKES, size=team[-1] + 1)])[team]
-        fields.append(Field(law.skill * rng.lognormal(0, 0.2) * strength, team, make))
+        utility = law.skill * rng.lognormal(0, 0.2) * strength
+        proneness = rng.normal(size=size) if law.incident_spread else np.zeros(size)
+        fields.append(Field(utility, proneness, team, make))
     return fields
 
 
@@ -107,7 +112,8 @@ def draw_scenarios(rng: np.random.Generator, law: Law, field: Field, n_scenarios
     n_cars = field.utility.size
     shape = (n_scenarios, n_cars)
     chaos = rng.normal(size=(n_scenarios, 1))
-    chance = expit(law.incident + law.chaos * chaos) if law.together else _mean_incident(law)
+    incident = law.incident + law.incident_spread * field.proneness
+    chance = expit(incident + law.chaos * chaos) if law.together else _mean_incident(incident, law.chaos)
     out = rng.random(shape) < chance
     team = law.team * rng.normal(size=(n_scenarios, field.team[-1] + 1))[:, field.team]
     sharpness = law.sharpness * np.exp(law.noise * rng.normal(size=(n_scenarios, 1)))
@@ -124,7 +130,7 @@ def draw_races(
     return [draw_scenarios(rng, changed, field, n_scenarios) for field in fields]
 
 
-def _mean_incident(law: Law) -> float:
-    """Return the probability that a car retires, averaged over chaos."""
+def _mean_incident(incident: NDArray, chaos: float) -> NDArray[np.float64]:
+    """Return the probability that each car retires, averaged over chaos, (car,)."""
     nodes, weights = gauss_hermite(31)
-    return float(weights @ expit(law.incident + law.chaos * nodes))
+    return weights @ expit(incident + chaos * nodes[:, None])

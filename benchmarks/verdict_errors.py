@@ -1,9 +1,11 @@
-"""Rates of wrong verdicts by number of races.
+"""Rates of wrong verdicts in a row of the matrix, by number of races.
 
-    python -m benchmarks.verdict_errors --replications 1000
+    python -m benchmarks.verdict_errors --replications 400
 
 Histories of 12, 36 and 108 races are drawn from known laws (`simulated_races`). Forecasts are right, wrong in
-one respect, or at the edge of a limit. The library computes intervals, joint tests and rulings.
+one respect, or at the edge of a limit. Each history has two rows: all races, and an era of its last third.
+The library computes estimates, joint tests and rulings. A verdict is wrong if it trusts a forecast whose true
+value lies outside a limit or within `MARGIN` of it, or does not trust one whose true values are all inside.
 """
 
 import argparse
@@ -20,25 +22,28 @@ from benchmarks.simulated_forecasts import (
     N_SCENARIOS,
     Forecast,
     World,
+    estimate_markets,
     event_rows,
     make_forecast,
     make_world,
-    metric_rows,
     select_dependence_events,
     true_values,
 )
 from benchmarks.simulated_races import LAWS, draw_races
 from calibration_pipeline.plots.figures import GREEN, SKY, VERMILION, figure_axes
 from calibration_pipeline.schemas.frames import RULINGS
-from calibration_pipeline.verification.verdicts import judge
+from calibration_pipeline.verification.verdicts.estimates import JOINT_EVENTS, MARKETS
+from calibration_pipeline.verification.verdicts.rules import LIMITS, Verdict, judge_markets
 
 RACES = (12, 36, 108)
-N_TEMPLATES = 120
+ERA_SHARE = 3
+"""The era is the last of this many parts of a history."""
+N_TEMPLATES = 60
 N_UNIFORMS = 500
-"""Number of replicate histories of the joint tests."""
+"""Number of replicate histories of the joint tests: p-values are at least 1 / 501, the library's 1 / 4001."""
 FIT_ERRORS, FIT_WEIGHTS = (-0.1, 0.0, 0.1), (1 / 6, 2 / 3, 1 / 6)
 """Errors of a recalibration's log slope and their probabilities: sd 0.06, as in fits to some fifty races."""
-ARCHETYPE = "short_track"
+MARGIN = 0.01
 RULING_STYLES = (
     {"color": GREEN},
     {"color": SKY, "hatch": "//"},
@@ -50,147 +55,185 @@ RULING_STYLES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A raw and a recalibrated forecast, and the wrong rulings for them.
+    """A raw and a recalibrated forecast.
 
     Attributes
     ----------
     name, law : name of the case, and law of the races
     raw : parameters of the law that the raw forecast changes
     repaired : whether recalibration finds the law up to `FIT_ERRORS`; otherwise it changes nothing
-    wrong : wrong rulings
     """
 
     name: str
     law: str
     raw: dict[str, float]
     repaired: bool
-    wrong: tuple[str, ...]
 
 
-TRUSTED = ("trust", "trust after recalibration")
-WORLDS = {**LAWS, "lottery": replace(LAWS["short track"], skill=2.5, noise=1.5)}
+WORLDS = {name: replace(law, incident_spread=0.6) for name, law in LAWS.items()}
+WORLDS["lottery"] = replace(WORLDS["short track"], skill=2.5, noise=1.5)
 INDEPENDENT = {"together": False, "team": 0.0}
 CASES = (
-    Case("calibrated, short track", "short track", {}, True, ("do not trust",)),
-    Case("calibrated, superspeedway", "superspeedway", {}, True, ("do not trust",)),
-    Case("over-confident, repaired", "short track", {"sharpness": 2.6}, True, ("trust", "do not trust")),
-    Case("over-confident", "short track", {"sharpness": 2.6}, False, TRUSTED),
-    Case("under-confident", "short track", {"sharpness": 0.535}, False, TRUSTED),
-    Case("race effects missing", "lottery", {"noise": 0.0, "sharpness": 0.6}, False, TRUSTED),
-    Case("cars independent, short track", "short track", INDEPENDENT, False, TRUSTED),
-    Case("cars independent, superspeedway", "superspeedway", INDEPENDENT, False, TRUSTED),
-    Case("slope at its limit of .8", "short track", {"sharpness": 1.41}, False, TRUSTED),
-    Case("slope at its limit of 1.25", "short track", {"sharpness": 0.72}, False, TRUSTED),
-    Case("coverage at its limit of .55", "lottery", {"noise": 0.0, "sharpness": 0.74}, False, TRUSTED),
-)  # fmt: skip
+    Case("calibrated, short track", "short track", {}, True),
+    Case("calibrated, superspeedway", "superspeedway", {}, True),
+    Case("over-confident, repaired", "short track", {"sharpness": 2.6}, True),
+    Case("over-confident", "short track", {"sharpness": 2.6}, False),
+    Case("under-confident", "short track", {"sharpness": 0.535}, False),
+    Case("race effects missing", "lottery", {"noise": 0.0, "sharpness": 0.6}, False),
+    Case("cars independent, short track", "short track", INDEPENDENT, False),
+    Case("cars independent, superspeedway", "superspeedway", INDEPENDENT, False),
+    Case("who retires too certain", "superspeedway", {"incident_spread": 1.4}, False),
+    Case("too many retirements", "superspeedway", {"incident": -0.75}, False),
+    Case("slope at its limit of .8", "short track", {"sharpness": 1.41}, False),
+    Case("slope at its limit of 1.25", "short track", {"sharpness": 0.72}, False),
+    Case("coverage at its limit of .55", "lottery", {"noise": 0.0, "sharpness": 0.74}, False),
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A forecast, and for each market whether trust in it and distrust of it would be wrong."""
+
+    forecast: Forecast
+    trust_is_wrong: dict[str, bool]
+    distrust_is_wrong: dict[str, bool]
 
 
 def simulate(
     case: Case, races: Sequence[int], n_replications: int, seed: int = 1, n_templates: int = N_TEMPLATES
-) -> tuple[pl.DataFrame, dict[str, float]]:
+) -> pl.DataFrame:
     """Rule on histories of one case.
 
     Returns
     -------
-    rulings : polars.DataFrame
-        case, n_races, ruling, share of histories with the ruling, and whether the ruling is wrong.
-    raw : dict
-        The raw forecast's slope, coverage and CRPS skill over all races and results.
+    polars.DataFrame
+        case, n_races, replication, era (whether the row is the era's), market, verdict, wrong.
     """
     rng = np.random.default_rng(seed)
     world = make_world(rng, WORLDS[case.law], n_templates)
     about = select_dependence_events(rng, world)
-    raw = _changed(rng, world, case.raw)
+    raw = _judged(rng, world, case.raw, right=not case.raw)
     errors = FIT_ERRORS if case.repaired else ()
-    repaired = [_changed(rng, world, {"sharpness": np.exp(error)} if error else {}) for error in errors]
-    shares = []
+    repaired = [
+        _judged(rng, world, {"sharpness": float(np.exp(error))} if error else {}, right=True)
+        for error in errors
+    ]
+    rows = []
     for n_races in races:
-        uniforms = rng.random((N_UNIFORMS, n_races))
-        rulings = [_rule(rng, world, raw, repaired, about, uniforms) for _ in range(n_replications)]
-        keys = {"case": case.name, "n_races": n_races}
-        shares += [
-            keys
-            | {
-                "ruling": ruling,
-                "share": rulings.count(ruling) / n_replications,
-                "wrong": ruling in case.wrong,
-            }
-            for ruling in RULINGS
-        ]
-    return pl.DataFrame(shares), true_values(world, raw)
+        for replication in range(n_replications):
+            chosen, result = (
+                rng.integers(len(world.size), size=n_races),
+                rng.integers(N_RESULTS, size=n_races),
+            )
+            uniforms = rng.random((N_UNIFORMS, n_races))
+            recalibrated = repaired[rng.choice(len(repaired), p=FIT_WEIGHTS)] if repaired else raw
+            for era in (False, True):
+                own = slice(-(n_races // ERA_SHARE) if era else None, None)
+                history = chosen[own], result[own], uniforms[:, own]
+                verdicts = _rule(world, raw.forecast, recalibrated.forecast, about, *history)
+                rows += [
+                    {
+                        "case": case.name,
+                        "n_races": n_races,
+                        "replication": replication,
+                        "era": era,
+                        "market": verdict.market,
+                        "verdict": verdict.verdict,
+                        "wrong": _is_wrong(verdict, raw, recalibrated),
+                    }
+                    for verdict in verdicts[1:]
+                ]
+    return pl.DataFrame(rows)
 
 
-def _changed(rng: np.random.Generator, world: World, changes: dict[str, float]) -> Forecast:
+def _judged(rng: np.random.Generator, world: World, changes: dict[str, float], *, right: bool) -> Judged:
     """Score a forecast that changes the law; without changes, the forecast is the true law."""
     drawn = draw_races(rng, world.law, world.fields, N_SCENARIOS, **changes) if changes else world.truth
-    return make_forecast(rng, world, drawn)
+    forecast = make_forecast(rng, world, drawn)
+    outside, near = {JOINT_EVENTS: not right}, {JOINT_EVENTS: not right}
+    for (market, quantity, level), value in true_values(world, forecast).items():
+        low, high = LIMITS[quantity, level]
+        outside[market] = outside.get(market, False) or not low <= value <= high
+        near[market] = near.get(market, False) or not low + MARGIN <= value <= high - MARGIN
+    return Judged(forecast, near, {market: not is_outside for market, is_outside in outside.items()})
+
+
+def _is_wrong(verdict: Verdict, raw: Judged, recalibrated: Judged) -> bool:
+    if verdict.verdict == "trust":
+        return raw.trust_is_wrong[verdict.market]
+    if verdict.verdict == "trust after recalibration":
+        return recalibrated.trust_is_wrong[verdict.market]
+    return verdict.verdict == "do not trust" and recalibrated.distrust_is_wrong[verdict.market]
 
 
 def _rule(
-    rng: np.random.Generator,
     world: World,
     raw: Forecast,
-    repaired: Sequence[Forecast],
+    recalibrated: Forecast,
     about: NDArray,
+    chosen: NDArray,
+    result: NDArray,
     uniforms: NDArray,
-) -> str:
-    """Draw a history and rule on it."""
-    n_races = uniforms.shape[1]
-    chosen, result = rng.integers(len(world.size), size=n_races), rng.integers(N_RESULTS, size=n_races)
-    forecasts = {"raw": raw}
-    if repaired:
-        forecasts["recalibrated"] = repaired[rng.choice(len(repaired), p=FIT_WEIGHTS)]
-    metrics = pl.DataFrame(
-        {"archetype": ARCHETYPE, "forecast": name, **row}
-        for name, forecast in forecasts.items()
-        for row in metric_rows(world, forecast, chosen, result)
-    )
-    events = pl.DataFrame(
-        {"archetype": ARCHETYPE, "forecast": name, **row}
-        for name, forecast in forecasts.items()
-        for row in event_rows(world, forecast, about, chosen, result, uniforms)
-    )
-    if not repaired:
-        same = pl.lit("recalibrated").alias("forecast")
-        metrics, events = (pl.concat([rows, rows.with_columns(same)]) for rows in (metrics, events))
-    return judge(ARCHETYPE, metrics, events, n_races).verdict
+) -> list[Verdict]:
+    """Rule on one history."""
+    estimates = list(estimate_markets(world, "raw", raw, chosen, result))
+    events = [{"forecast": "raw", **row} for row in event_rows(world, raw, about, chosen, result, uniforms)]
+    if recalibrated is raw:
+        estimates += [estimate._replace(forecast="recalibrated") for estimate in estimates]
+        events += [{**row, "forecast": "recalibrated"} for row in events]
+    else:
+        estimates += estimate_markets(world, "recalibrated", recalibrated, chosen, result)
+        rows = event_rows(world, recalibrated, about, chosen, result, uniforms)
+        events += [{"forecast": "recalibrated", **row} for row in rows]
+    return judge_markets(estimates, pl.DataFrame(events, infer_schema_length=None), chosen.size)
 
 
 HEADER = [
-    "| forecast | slope; coverage at 50, 80, 95 %; skill | races | " + " | ".join(RULINGS) + " | wrong |",
-    "|---|---|---|" + "---|" * (len(RULINGS) + 1),
+    "| forecast | races | wrong, row of all races | wrong, row of the era | wrong, either row | "
+    + " | ".join(MARKETS)
+    + " |",
+    "|---|---|---|---|---|" + "---|" * len(MARKETS),
 ]
 
 
-def markdown(rulings: pl.DataFrame, raw: dict[str, float]) -> list[str]:
-    """Return the Markdown rows of a case; wrong rulings are bold."""
-    coverage = ", ".join(f"{raw[level]:.3f}" for level in ("50 %", "80 %", "95 %"))
-    values = f"{raw['slope']:.2f}; {coverage}; {raw['skill']:.3f}"
+def markdown(rulings: pl.DataFrame) -> list[str]:
+    """Return the Markdown rows of a case: rates of wrong rows, and trust / distrust by market, all races."""
     lines = []
-    for (case, n_races), rows in rulings.group_by("case", "n_races", maintain_order=True):
-        shares = [f"{share:.1%}" for share in rows["share"]]
-        shown = [
-            f"**{share}**" if wrong else share for share, wrong in zip(shares, rows["wrong"], strict=True)
-        ]
-        wrong = rows.filter("wrong")["share"].sum()
-        lines.append(f"| {case} | {values} | {n_races} | {' | '.join(shown)} | {wrong:.1%} |")
+    keys = ["case", "n_races"]
+    for (case, n_races), rows in rulings.group_by(keys, maintain_order=True):
+        by_row = rows.group_by("replication", "era").agg(pl.col("wrong").any())
+        of_rows = [by_row.filter(era=era)["wrong"].mean() for era in (False, True)]
+        either = rows.group_by("replication").agg(pl.col("wrong").any())["wrong"].mean()
+        cells = []
+        for market in MARKETS:
+            own = rows.filter(market=market, era=False)["verdict"]
+            trusted, rejected = own.str.starts_with("trust").mean(), (own == "do not trust").mean()
+            cells.append(f"{trusted:.0%} / {rejected:.0%}")
+        rates = [f"{rate:.1%}" for rate in (*of_rows, either)]
+        lines.append(f"| {case} | {n_races} | {' | '.join(rates)} | {' | '.join(cells)} |")
     return lines
 
 
 def draw(rulings: pl.DataFrame, path: Path) -> None:
-    """Draw the shares of rulings as bars, a bar for each case and number of races."""
+    """Draw the shares of rulings over all markets as bars, a bar for each case and number of races."""
+    shares = (
+        rulings.filter(era=False)
+        .group_by("case", "n_races", "verdict", maintain_order=True)
+        .agg(n=pl.len())
+        .with_columns(share=pl.col("n") / pl.col("n").sum().over("case", "n_races"))
+    )
     rows = rulings.select("case", "n_races").unique(maintain_order=True).reverse()
     figure, ax = figure_axes(width=7.5, height=0.28 * rows.height + 1.2)
     left = np.zeros(rows.height)
     for ruling, style in zip(RULINGS, RULING_STYLES, strict=True):
-        share = rows.join(rulings.filter(ruling=ruling), on=["case", "n_races"], maintain_order="left")[
-            "share"
-        ]
+        own = shares.filter(verdict=ruling)
+        found = rows.join(own, on=["case", "n_races"], how="left", maintain_order="left")
+        share = found["share"].fill_null(0).to_numpy()
         ax.barh(np.arange(rows.height), share, left=left, label=ruling, **style)
-        left += share.to_numpy()
+        left += share
     ax.set_yticks(np.arange(rows.height), [f"{case}, {n}" for case, n in rows.iter_rows()])
     ax.margins(y=0.01)
-    ax.set(xlim=(0, 1), xlabel="share of histories", ylabel="forecast, races")
+    ax.set(xlim=(0, 1), xlabel="share of verdicts, eight markets", ylabel="forecast, races")
     ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.3, 1.0), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -202,7 +245,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--replications", type=int, default=1000, help="histories for each case and number of races, 1000"
+        "--replications", type=int, default=400, help="histories for each case and number of races, 400"
     )
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     parser.add_argument("--picture", type=Path, help="picture to draw, .png")
@@ -210,9 +253,9 @@ def main() -> None:
     lines, rulings = list(HEADER), []
     print("\n".join(lines))
     for case in CASES:
-        found, raw = simulate(case, RACES, options.replications)
+        found = simulate(case, RACES, options.replications)
         rulings.append(found)
-        lines += markdown(found, raw)
+        lines += markdown(found)
         print("\n".join(lines[-len(RACES) :]), flush=True)
     if options.output:
         options.output.write_text("\n".join([*lines, ""]))

@@ -1,11 +1,14 @@
 """Seasons as users write them: years and ranges, the last of which may be open."""
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 FIRST_SEASON = 1949
+ALL_RACES = "all races"
+"""Name of the era that holds every scored race."""
 
 
 class Seasons(NamedTuple):
@@ -74,3 +77,56 @@ def without_gaps(seasons: Sequence[int]) -> list[int]:
     [2016, 2017, 2018]
     """
     return list(range(seasons[0], seasons[-1] + 1))
+
+
+def parse_eras(text: str) -> tuple[int, ...]:
+    """Return the first seasons of eras, from a text such as '2022' or '2018,2022'; '0' declares none.
+
+    Raises
+    ------
+    ValueError
+        If `text` has another form, or the seasons do not ascend from 1949 on.
+
+    Examples
+    --------
+    >>> parse_eras("2018, 2022")
+    (2018, 2022)
+    """
+    text = re.sub(r"\s", "", text)
+    if text == "0":
+        return ()
+    if not re.fullmatch(r"\d{4}(,\d{4})*", text):
+        raise ValueError("not years, separated by commas")
+    starts = tuple(int(year) for year in text.split(","))
+    if any(later <= earlier for earlier, later in pairwise((FIRST_SEASON - 1, *starts))):
+        raise ValueError(f"not ascending from {FIRST_SEASON} on")
+    return starts
+
+
+def split_eras(starts: Sequence[int], seasons: Sequence[int]) -> dict[str, list[bool]]:
+    """Return which races belong to each era, the newest era first, all races last.
+
+    Parameters
+    ----------
+    starts : sequence of int
+        First season of each declared era, ascending; an era ends before the next one starts.
+    seasons : sequence of int
+        Season of each race.
+
+    Returns
+    -------
+    dict
+        Name of the era to whether each race belongs to it, (race,). Eras with no race or with all races are
+        left out; `ALL_RACES` is always there.
+
+    Examples
+    --------
+    >>> split_eras([2018, 2022], [2017, 2018, 2023])
+    {'from 2022': [False, False, True], '2018-2021': [False, True, False], 'all races': [True, True, True]}
+    """
+    eras = {}
+    for start, end in pairwise([*starts, math.inf]):
+        name = f"from {start:g}" if end == math.inf else span(range(int(start), int(end)))
+        eras[name] = [start <= season < end for season in seasons]
+    declared = {name: own for name, own in reversed(eras.items()) if any(own) and not all(own)}
+    return {**declared, ALL_RACES: [True] * len(seasons)}

@@ -17,7 +17,7 @@ from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source
-from calibration_pipeline.terminal.summary import summary_rows
+from calibration_pipeline.terminal.summary import score_rows, verdict_rows
 from calibration_pipeline.tracks import load_tracks
 
 from ..orchestration.source_news import REPORT
@@ -73,7 +73,16 @@ def report_pictures(
     kinds={"html", "markdown"},
     code_version="5",
     metadata=depends_on(
-        "source", "tracks", "seasons", "fold_races", "network", "ensembles", "events", "scenarios", "seed"
+        "source",
+        "tracks",
+        "seasons",
+        "fold_races",
+        "network",
+        "ensembles",
+        "events",
+        "eras",
+        "scenarios",
+        "seed",
     ),
     ins=dict.fromkeys(
         (
@@ -107,7 +116,7 @@ def calibration_report(
     forecast_chances: pl.DataFrame,
     forecast_events: pl.DataFrame,
 ) -> dg.Output[dict[str, bytes]]:
-    """Report with a verdict per archetype and the evidence, as one page and its Markdown twin."""
+    """Report with the matrix of verdicts and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
     from calibration_pipeline.report import render_html, render_markdown
     from calibration_pipeline.report.assembly import (
@@ -142,12 +151,13 @@ def calibration_report(
         for name, png in frame.select("picture", "png").iter_rows()
     }
     markdown = render_markdown(content)
-    rulings = [{"archetype": str(ruling.archetype), "verdict": ruling.verdict} for ruling in content.verdicts]
+    verdicts = verdict_rows(content.verdicts)
+    scores = score_rows(content.archetypes, content.metrics, content.convergence)
     return dg.Output(
         {".html": render_html(content, pictures).encode(), ".md": markdown.encode()},
         metadata={
-            SUMMARY: summary_rows(content.verdicts, content.metrics, content.convergence),
-            "verdicts": table(pl.DataFrame(rulings)),
+            SUMMARY: {"verdicts": verdicts, "scores": scores},
+            "verdicts": table(pl.DataFrame(verdicts), len(verdicts)),
             "summary_page": dg.MetadataValue.md(markdown),
         },
     )
@@ -163,8 +173,10 @@ def catalogue(
     return dg.Output({".duckdb": data}, metadata={"views": table(views, 40)})
 
 
-def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[list[dict[str, str]], str]:
-    """Return the rows of the last report's summary, and the report's path.
+def stored_summary(
+    instance: dg.DagsterInstance, settings: Settings
+) -> tuple[dict[str, list[dict[str, str]]], str]:
+    """Return the last report's summary, rows of verdicts and of scores, and the report's path.
 
     Raises
     ------
@@ -175,7 +187,7 @@ def stored_summary(instance: dg.DagsterInstance, settings: Settings) -> tuple[li
     if event is None or event.asset_materialization is None:
         raise LookupError(f"No run recorded {REPORT}.")
     metadata = event.asset_materialization.metadata
-    return cast("list[dict[str, str]]", metadata[SUMMARY].value), str(metadata[PATH].value)
+    return cast("dict[str, list[dict[str, str]]]", metadata[SUMMARY].value), str(metadata[PATH].value)
 
 
 def _provenance(settings: Settings, source: str) -> dict[str, str]:
@@ -189,6 +201,7 @@ def _provenance(settings: Settings, source: str) -> dict[str, str]:
         "Races per fold": str(settings.fold_length or "a season"),
         "Scenarios of": shown_address(settings.ensembles, f"the causal network ({settings.network})"),
         "Joint events of": shown_address(settings.events, "the default ones"),
+        "First seasons of eras": ", ".join(str(start) for start in settings.era_starts) or "none",
         "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
         "Seed": str(settings.seed),
         "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,

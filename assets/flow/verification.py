@@ -1,4 +1,4 @@
-"""Group `verification`: scores of the forecasts on races that no fit had seen, and the verdict.
+"""Group `verification`: scores of the forecasts on races that no fit had seen, and the verdicts.
 
 Modules that need JAX are imported inside the functions that compute.
 """
@@ -9,8 +9,9 @@ import xarray as xr
 
 from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.seasons import ALL_RACES
 
-from ..partitions import ARCHETYPE_PARTITIONS, archetype_of
+from ..partitions import ARCHETYPE_PARTITIONS
 from ..settings import Settings
 from ..storage.provenance import depends_on
 from .calibration import outcomes_alone
@@ -18,6 +19,7 @@ from .metadata import bullets, chart, numbers, plot, rows, table
 
 FORECASTS = {"recalibrated_forecast": outcomes_alone}
 SHOWN_COLUMNS = (
+    "era",
     "forecast",
     "event",
     "predicted",
@@ -28,6 +30,7 @@ SHOWN_COLUMNS = (
     "gain",
     "n_races",
 )
+SHOWN_VERDICTS = ("era", "market", "verdict", "recalibration", "races_needed", "n_races", "evidence")
 SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
 
 
@@ -95,9 +98,9 @@ def calibration_curves(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="3",
+    code_version="4",
     ins=FORECASTS,
-    metadata=depends_on("seed", "events"),
+    metadata=depends_on("seed", "events", "eras"),
 )
 def joint_event_validation(
     settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, recalibrated_forecast: xr.Dataset
@@ -113,14 +116,16 @@ def joint_event_validation(
         results_table(archetype_races),
         judged_events(settings.events),
         settings.seed,
+        settings.era_starts,
     )
+    shown = events.filter(era=ALL_RACES)
     return dg.Output(
         events,
         metadata={
             **rows(events),
             "skipped": bullets([f"{event}: {why}" for event, why in skipped.items()]),
             "events_of": without_credentials(settings.events or "the default ones"),
-            "joint_events": chart(charts.draw_joint_events, events, n_rows=events["event"].n_unique()),
+            "joint_events": chart(charts.draw_joint_events, shown, n_rows=shown["event"].n_unique()),
             "events": table(events.select(SHOWN_COLUMNS), 40),
         },
     )
@@ -154,20 +159,41 @@ def calibration_monitoring(
     )
 
 
-@dg.asset(partitions_def=ARCHETYPE_PARTITIONS, kinds={"polars", "parquet"}, code_version="2")
+@dg.asset(
+    partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"polars", "parquet"},
+    code_version="3",
+    ins=FORECASTS,
+    metadata=depends_on("eras"),
+)
 def verdict(
     context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    archetype_races: xr.DataTree,
+    recalibrated_forecast: xr.Dataset,
     backtest: xr.Dataset,
-    calibration_metrics: pl.DataFrame,
     joint_event_validation: pl.DataFrame,
 ) -> dg.Output[pl.DataFrame]:
-    """Ruling whether the archetype's forecasts can be trusted, with the lines of evidence that decide it."""
-    from calibration_pipeline.verification import verdicts
+    """Rulings whether the archetype's forecasts can be trusted, by era and market, with the evidence."""
+    from calibration_pipeline.calibration.archetype_races import results_table
+    from calibration_pipeline.verification.backtest import scored_forecasts
+    from calibration_pipeline.verification.verdicts import matrix
 
-    n_calibrated = int((backtest["n_calibration_races"] > 0).sum())
-    archetype = archetype_of(context.partition_key)
-    ruling = verdicts.judge(archetype, calibration_metrics, joint_event_validation, n_calibrated)
+    archetype, _, forecaster = context.partition_key.partition("|")
+    verdicts = matrix.judge_eras(
+        backtest,
+        scored_forecasts(archetype_races, recalibrated_forecast),
+        results_table(archetype_races),
+        joint_event_validation,
+        settings.era_starts,
+    )
+    frame = matrix.verdict_table(forecaster, archetype, verdicts)
+    cells = frame.filter(line=1)
     return dg.Output(
-        verdicts.verdict_table(ruling),
-        metadata={"verdict": ruling.verdict, "evidence": bullets(ruling.evidence)},
+        frame,
+        metadata={
+            **rows(frame),
+            "verdicts": table(cells.select(SHOWN_VERDICTS), cells.height),
+            "evidence": bullets(frame["evidence"]),
+        },
     )

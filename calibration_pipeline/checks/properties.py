@@ -19,6 +19,7 @@ from calibration_pipeline.checks.plausibility import (
 )
 from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_FAILS
 from calibration_pipeline.schemas.monitoring import ALL_MARKETS
+from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.sources.quarantine import describe_quarantine
 from calibration_pipeline.verification.monitoring import ALARM, list_alarms
 
@@ -191,7 +192,7 @@ def coverage_is_near_nominal(metrics: pl.DataFrame) -> Finding:
 
 def joint_events_are_near_observed(joint_events: pl.DataFrame) -> Finding:
     """Whether no interval of predicted - observed share of a joint event lies wholly outside ±0.1."""
-    gaps = joint_events.select(
+    gaps = joint_events.filter(era=ALL_RACES).select(
         "n_races",
         subject=pl.format("{} ({})", "event", "forecast"),
         values=pl.format(

@@ -21,8 +21,8 @@ from calibration_pipeline.events.language import Event
 from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import number
+from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.reliability import pit_ecdf
-from calibration_pipeline.verification.verdicts import read_verdict
 
 
 class Evidence(NamedTuple):
@@ -79,13 +79,13 @@ def assemble_content(
         convergence_by_fold(fit).select(pl.lit(name).alias("archetype"), pl.all())
         for name, fit in fits.items()
     )
-    events = pl.concat(evidence.joint_events.values())
+    events = pl.concat(evidence.joint_events.values()).filter(era=ALL_RACES)
     scored = [int(races["race_order"].max()) for races in backtests.values() if races.sizes["race"]]
     race = forecast.ensemble.isel(race=0) if forecast.ensemble.sizes["race"] else None
     return ReportContent(
         title="Can the simulated races be trusted?",
         source=provenance["Source"],
-        verdicts=[read_verdict(frame) for frame in evidence.verdicts.values()],
+        verdicts=pl.concat(evidence.verdicts.values()),
         metrics=pl.concat(evidence.metrics.values()),
         joint_events=events,
         skipped_events=_skipped(events, judged_events),

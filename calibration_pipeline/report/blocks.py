@@ -6,10 +6,15 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """One cell of a table: the value, and its interval in smaller print."""
+    """One cell of a table: the value, and its interval in smaller print.
+
+    `verdict` colours the cell as that verdict; `anchor` makes the value a link to that section.
+    """
 
     text: str
     small: str = ""
+    verdict: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,8 @@ Block = Text | Bullets | Definitions | References | Table | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its blocks; `anchor` is the link target, `verdict` appears beside the heading."""
+    """A heading and its blocks; `anchor` is the link target."""
 
     anchor: str
     heading: str
     blocks: Sequence[Block]
-    verdict: str = ""

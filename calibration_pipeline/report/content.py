@@ -8,9 +8,26 @@ import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.schemas.quarantine import Quarantine
-from calibration_pipeline.verification.verdicts import Verdict
 
 COLUMNS: dict[str, tuple[str, ...]] = {
+    "verdicts": (
+        "forecaster",
+        "archetype",
+        "era",
+        "market",
+        "verdict",
+        "recalibration",
+        "races_needed",
+        "line",
+        "forecast",
+        "quantity",
+        "level",
+        "estimate",
+        "lower",
+        "upper",
+        "n_races",
+        "evidence",
+    ),
     "metrics": (
         "archetype",
         "forecast",
@@ -113,8 +130,8 @@ class ReportContent:
         Heading of the page.
     source : str
         Source of the races, e.g. "simulated".
-    verdicts : sequence of Verdict
-        One an archetype; the report has a section for each, in this order.
+    verdicts : polars.DataFrame
+        `VerdictTable`; the report has a section for each archetype, in this order.
     metrics : polars.DataFrame
         `MetricTable`.
     joint_events : polars.DataFrame
@@ -161,12 +178,12 @@ class ReportContent:
     Raises
     ------
     ValueError
-        If a table lacks a column, or an archetype has two verdicts or is unknown.
+        If a table lacks a column.
     """
 
     title: str
     source: str
-    verdicts: Sequence[Verdict]
+    verdicts: pl.DataFrame
     metrics: pl.DataFrame
     joint_events: pl.DataFrame
     curves: pl.DataFrame
@@ -194,10 +211,8 @@ class ReportContent:
             missing = [] if table is None else [column for column in columns if column not in table.columns]
             if missing:
                 raise ValueError(f"Argument {name} lacks the columns {', '.join(missing)}.")
-        if len(set(self.archetypes)) < len(self.verdicts):
-            raise ValueError(f"Argument verdicts must have one entry an archetype, got {self.archetypes}.")
 
     @property
     def archetypes(self) -> list[Archetype]:
         """Archetypes of the report, in its order."""
-        return [parse_archetype(verdict.archetype) for verdict in self.verdicts]
+        return [parse_archetype(name) for name in self.verdicts["archetype"].unique(maintain_order=True)]

@@ -7,7 +7,7 @@ import polars as pl
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.report import words
-from calibration_pipeline.report.blocks import Cell, Gallery, Picture, Section, Table
+from calibration_pipeline.report.blocks import Cell, Definitions, Gallery, Picture, Section, Table
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, estimate, number
 from calibration_pipeline.report.sections.fits import (
@@ -22,18 +22,7 @@ from calibration_pipeline.report.sections.next_race import forecast_section
 from calibration_pipeline.report.sections.parameters import identification_section
 from calibration_pipeline.report.sections.quarantine import quarantine_note, quarantine_section
 from calibration_pipeline.report.sections.tracks import track_section
-from calibration_pipeline.verification.verdicts import Verdict
-
-
-@dataclass(frozen=True)
-class VerdictLine:
-    """One line of the first screen: archetype, badge, meaning and reason."""
-
-    anchor: str
-    label: str
-    verdict: str
-    meaning: str
-    reason: str
+from calibration_pipeline.report.sections.verdicts import LEGEND, verdict_matrix
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,8 @@ class Document:
     title: str
     question: str
     notes: Sequence[str]
-    verdicts: Sequence[VerdictLine]
+    matrix: Table
+    legend: Definitions
     summary: Table
     sections: Sequence[Section]
 
@@ -72,20 +62,9 @@ def build_document(content: ReportContent) -> Document:
     content : ReportContent
         Verdicts, tables and provenance.
     """
-    track_sections = [track_section(content, verdict) for verdict in content.verdicts]
-    lines = [
-        VerdictLine(
-            section.anchor,
-            section.heading,
-            verdict.verdict,
-            words.VERDICTS[verdict.verdict].meaning,
-            _reason(verdict),
-        )
-        for section, verdict in zip(track_sections, content.verdicts, strict=True)
-    ]
     notes = [words.SIMULATED_NOTE] if content.source == "simulated" else []
     sections = [
-        *track_sections,
+        *(track_section(content, archetype) for archetype in content.archetypes),
         *skipped_section(content),
         slope_section(content),
         monitoring_section(content),
@@ -100,23 +79,11 @@ def build_document(content: ReportContent) -> Document:
         content.title,
         words.QUESTION,
         [words.HOW_JUDGED, *notes, *content.warnings, *monitoring_note(content), *quarantine_note(content)],
-        lines,
+        verdict_matrix(content),
+        Definitions(LEGEND),
         _summary_table(content),
         sections,
     )
-
-
-def _reason(verdict: Verdict) -> str:
-    """Return the reason in one or two sentences: the deciding evidence, or the missing evidence."""
-    lines = verdict.evidence
-    if verdict.verdict == "cannot tell yet" and len(lines) > 1:
-        return f"{lines[1]} {lines[0]}"
-    if verdict.verdict == "trust":
-        return f"All {len(lines)} checks of the raw forecast hold."
-    if verdict.verdict == "trust after recalibration":
-        raw = [line for line in lines if line.startswith("Raw")]
-        return " ".join([f"All {len(lines) - len(raw)} checks of the recalibrated forecast hold.", *raw[:1]])
-    return next(iter(lines), "")
 
 
 def report_pictures(content: ReportContent, drawn: Mapping[str, bytes] | None = None) -> dict[str, bytes]:

@@ -15,8 +15,7 @@ from calibration_pipeline.report.blocks import (
     Text,
 )
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.document import VerdictLine, build_document
-from calibration_pipeline.report.words import VERDICTS
+from calibration_pipeline.report.document import build_document
 
 
 def render_markdown(content: ReportContent, figures: str | None = None) -> str:
@@ -36,20 +35,14 @@ def render_markdown(content: ReportContent, figures: str | None = None) -> str:
     """
     document = build_document(content)
     parts = [f"# {escape_text(document.title)}", escape_text(document.question)]
-    parts.append("\n".join(_verdict(line) for line in document.verdicts))
+    parts.append(_table(document.matrix))
+    parts += render_block(document.legend, figures)
     parts += [escape_text(note) for note in document.notes]
     parts.append(_table(document.summary))
     for section in document.sections:
-        badge = f" ({VERDICTS[section.verdict].badge.lower()})" if section.verdict else ""
-        parts.append(f"## {escape_text(section.heading)}{badge}")
+        parts.append(f"## {escape_text(section.heading)}")
         parts += [text for block in section.blocks for text in render_block(block, figures)]
     return "\n\n".join(parts) + "\n"
-
-
-def _verdict(line: VerdictLine) -> str:
-    reason = f" {escape_text(line.reason)}" if line.reason else ""
-    badge = VERDICTS[line.verdict].badge
-    return f"- **{escape_text(line.label)}: {badge.lower()}.** {escape_text(line.meaning)}{reason}"
 
 
 def render_block(block: Block, figures: str | None) -> Iterator[str]:

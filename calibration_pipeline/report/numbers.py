@@ -68,8 +68,8 @@ def estimate(
 
     Examples
     --------
-    >>> estimate(0.801, 0.75, 0.85, 1, as_percent=True)
-    Cell(text='80.1 %', small='75.0 to 85.0 %')
+    >>> estimate(0.801, 0.75, 0.85, 1, as_percent=True)[:2]
+    ('80.1 %', '75.0 to 85.0 %')
     """
     show = percent if as_percent else number
     if lower is None or upper is None or math.isnan(lower) or math.isnan(upper):

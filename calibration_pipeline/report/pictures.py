@@ -12,6 +12,7 @@ from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.plots import charts, figures, posteriors
 from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
 from calibration_pipeline.report.blocks import Picture
+from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.monitoring import rank_histograms
 
@@ -72,6 +73,7 @@ def archetype_pictures(
     fit : xarray.DataTree
         `CalibrationPosterior`.
     """
+    joint_events = joint_events.filter(era=ALL_RACES)
     pictures = [
         *reliability_pictures(curves),
         *track_pictures(archetype, metrics, pit),

@@ -18,6 +18,7 @@ FLAGS = ("green", "yellow", "red", "checkered", "warm_up")
 FORECASTS = ("raw", "recalibrated", "climatology", "start_order", "bradley_terry")
 ORIENTATIONS = ("smaller is better", "larger is better", "nominal is best", "for comparison")
 RULINGS = ("trust", "trust after recalibration", "do not trust", "cannot tell yet")
+EFFECTS = ("helps", "costs", "no difference")
 
 
 class Table(pa.DataFrameModel):
@@ -281,6 +282,7 @@ class JointEventTable(Table):
     """Predicted and observed joint events, and the gain from the dependence between cars."""
 
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
+    era: str = pa.Field(description="Seasons of the races verified, 'all races' for all")
     forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Verified forecast")
     event: str = pa.Field(description="The event, as an expression")
     predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability")
@@ -322,6 +324,15 @@ class JointEventTable(Table):
     gain_over_raw_upper: float = pa.Field(
         nullable=True, description="Upper end of that gain's 95 % interval, paired by race"
     )
+    gain_together: float = pa.Field(
+        nullable=True, description="Mean of gain_over_raw over the events; null for raw itself"
+    )
+    gain_together_lower: float = pa.Field(
+        nullable=True, description="Lower end of that mean's 95 % interval, paired by race"
+    )
+    gain_together_upper: float = pa.Field(
+        nullable=True, description="Upper end of that mean's 95 % interval, paired by race"
+    )
     n_races: int = pa.Field(ge=1, description="Races verified")
     n_cases: int = pa.Field(ge=1, description="Cases of the event")
 
@@ -357,20 +368,44 @@ class ReportPictures(Table):
 
 
 class VerdictTable(Table):
-    """Verdict on an archetype: one row a line of evidence, the deciding line first."""
+    """Verdicts by era and market: one row a line of evidence, the deciding line first.
 
+    The market `all markets` is the summary of an era.
+    """
+
+    forecaster: str = pa.Field(description="Issuer of the forecasts")
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
+    era: str = pa.Field(description="Seasons of the scored races, 'all races' for all")
+    market: str = pa.Field(description="Market, 'all markets' for the summary")
     verdict: str = pa.Field(isin=list(RULINGS), description="Verdict")
+    recalibration: str = pa.Field(
+        isin=list(EFFECTS),
+        nullable=True,
+        description="Effect of recalibration on the market's score, null without an interval",
+    )
     races_needed: int = pa.Field(
         ge=1, nullable=True, description="Races still needed where the verdict is open, null if not known"
     )
     line: int = pa.Field(ge=1, description="Number of the line of evidence, from 1")
+    forecast: str = pa.Field(isin=["", "raw", "recalibrated"], description="Forecast, empty for a note")
+    quantity: str = pa.Field(description="Estimated quantity or test, empty for a note")
+    level: str = pa.Field(description="Interval level, empty where there is none")
+    estimate: float = pa.Field(nullable=True, description="The estimate, or the p-value of a test")
+    lower: float = pa.Field(nullable=True, description="Lower end of the 95 % interval, null where none")
+    upper: float = pa.Field(nullable=True, description="Upper end of the 95 % interval")
+    n_races: int = pa.Field(ge=0, description="Races of the estimate, 0 for a note")
+    p_inside: float = pa.Field(
+        ge=0, le=1, description="p-value of a true value outside the limits: small shows that it is inside"
+    )
+    p_outside: float = pa.Field(
+        ge=0, le=1, description="p-value of a true value inside the limits: small shows that it is outside"
+    )
     evidence: str = pa.Field(description="The line of evidence")
 
     class Config:
         """Pandera options."""
 
-        unique = ["archetype", "line"]
+        unique = ["forecaster", "archetype", "era", "market", "line"]
 
 
 class ModelComparison(Table):

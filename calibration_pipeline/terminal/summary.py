@@ -1,4 +1,4 @@
-"""Terminal summary of a run: scores and verdict per archetype, and the path of the report."""
+"""Terminal summary of a run: matrix of verdicts, scores per archetype, and the path of the report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,21 +7,57 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.verification.cases import JUDGED
-from calibration_pipeline.verification.verdicts import Verdict
 
 LEVELS = ("50 %", "80 %", "95 %")
-COLUMNS = ("Archetype", "Forecast", "CRPS", "Log score", "50/80/95 %", "R-hat", "Verdict")
+MARKET_HEADS = {
+    "all markets": "All",
+    "win": "Win",
+    "top 5": "Top5",
+    "top 10": "Top10",
+    "head to head": "H2H",
+    "finish distribution": "Finish",
+    "who retires": "Who",
+    "how many retire": "Many",
+    "joint events": "Joint",
+}
+SHORT_RULINGS = {
+    "trust": "trust",
+    "trust after recalibration": "recal",
+    "do not trust": "no",
+    "cannot tell yet": "open",
+}
+LEGEND = (
+    "recal: trust after recalibration. no: do not trust. open: cannot tell yet.\n"
+    "Who, Many: who retires, and how many. The report has the evidence."
+)
 
 
-def summary_rows(
-    verdicts: Sequence[Verdict], metrics: pl.DataFrame, convergence: pl.DataFrame
-) -> list[dict[str, str]]:
-    """Return the table's rows: one for each archetype and forecast.
+def verdict_rows(verdicts: pl.DataFrame) -> list[dict[str, str]]:
+    """Return the rows of the matrix of verdicts: one for each archetype and era.
 
     Parameters
     ----------
-    verdicts : sequence of Verdict
+    verdicts : polars.DataFrame
+        `VerdictTable` of all archetypes.
+    """
+    rows = []
+    for (archetype, era), own in verdicts.filter(line=1).group_by("archetype", "era", maintain_order=True):
+        rulings = dict(own.select("market", "verdict").iter_rows())
+        cells = {head: SHORT_RULINGS[rulings[market]] for market, head in MARKET_HEADS.items()}
+        rows.append({"Archetype": parse_archetype(str(archetype)).label, "Era": str(era), **cells})
+    return rows
+
+
+def score_rows(
+    archetypes: Sequence[Archetype], metrics: pl.DataFrame, convergence: pl.DataFrame
+) -> list[dict[str, str]]:
+    """Return the rows of the scores: one for each archetype and forecast.
+
+    Parameters
+    ----------
+    archetypes : sequence of Archetype
     metrics : polars.DataFrame
         `MetricTable` of all archetypes.
     convergence : polars.DataFrame
@@ -38,45 +74,53 @@ def summary_rows(
 
     return [
         {
-            "Archetype": verdict.archetype.label,
+            "Archetype": archetype.label,
             "Forecast": forecast,
-            "CRPS": shown(estimates.get((verdict.archetype, forecast, "crps", "")), 2),
-            "Log score": shown(estimates.get((verdict.archetype, forecast, "log_score", "")), 3),
+            "CRPS": shown(estimates.get((archetype, forecast, "crps", "")), 2),
+            "Log score": shown(estimates.get((archetype, forecast, "log_score", "")), 3),
             "50/80/95 %": " ".join(
-                shown(estimates.get((verdict.archetype, forecast, "coverage", level)), 2).removeprefix("0")
+                shown(estimates.get((archetype, forecast, "coverage", level)), 2).removeprefix("0")
                 for level in LEVELS
             ),
-            "R-hat": shown(worst.get(verdict.archetype), 3) if forecast == "recalibrated" else "-",
-            "Verdict": verdict.verdict if forecast == JUDGED[0] else "",
+            "R-hat": shown(worst.get(archetype), 3) if forecast == "recalibrated" else "-",
         }
-        for verdict in verdicts
+        for archetype in archetypes
         for forecast in JUDGED
     ]
 
 
-def print_summary(console: Console, rows: Sequence[Mapping[str, str]], report: str) -> None:
-    """Print the scores and verdicts of a report, and its path.
+def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, str]]], report: str) -> None:
+    """Print the verdicts and scores of a report, and its path.
 
     Parameters
     ----------
     console : rich.console.Console
-    rows : sequence of mapping
-        As `summary_rows` returns them.
+    summary : mapping
+        'verdicts' and 'scores' to rows, as `verdict_rows` and `score_rows` return them.
     report : str
         Path or address.
     """
-    table = Table(
-        title="Races that no fit had seen: scores, share of finishes inside the intervals",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=column != "Verdict")
-    for row in rows:
-        table.add_row(*(row[column] for column in COLUMNS))
+    title = "Races that no fit had seen: scores, share of finishes inside the intervals"
     console.print()
-    console.print(table)
+    for era in dict.fromkeys(row["Era"] for row in summary["verdicts"]):
+        rows = [
+            {head: cell for head, cell in row.items() if head != "Era"}
+            for row in summary["verdicts"]
+            if row["Era"] == era
+        ]
+        console.print(_table(f"Can the forecasts be trusted? Verdicts, {era}", rows))
+        console.print()
+    console.print(LEGEND, highlight=False)
+    console.print()
+    console.print(_table(title, summary["scores"]))
     console.print()
     console.print(f"Report: {report}", highlight=False)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in rows[0] if rows else ():
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    return table

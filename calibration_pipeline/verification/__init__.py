@@ -1,1 +1,1 @@
-"""Backtest, scores, intervals, reliability, joint events, verdicts."""
+"""Backtest, scores, intervals, reliability, joint events; verdicts in a package of their own."""

@@ -32,6 +32,7 @@ from calibration_pipeline.events.independence import (
 )
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.schemas.frames import JointEventTable
+from calibration_pipeline.seasons import split_eras
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_share
 from calibration_pipeline.verification.cases import JUDGED, table
 
@@ -63,6 +64,7 @@ def validate_events(
     results: pl.DataFrame,
     events: Sequence[Event] = DEFAULT_EVENTS,
     seed: int = 0,
+    era_starts: Sequence[int] = (),
 ) -> tuple[pl.DataFrame, dict[str, str]]:
     """Compare predicted probabilities of joint events with observed shares.
 
@@ -81,6 +83,8 @@ def validate_events(
         Events to judge.
     seed : int
         Seed of replicate histories and of independent cars.
+    era_starts : sequence of int
+        First seasons of eras; each era has rows of its own beside those of all races.
 
     Returns
     -------
@@ -114,7 +118,8 @@ def validate_events(
         return table([], JointEventTable), skipped
     counts = {forecast: count_cases(races[forecast], judged) for forecast in JUDGED}
     archetype = str(raw["archetype"].values[0])
-    return table(list(_rows(archetype, races, counts, seed)), JointEventTable), skipped
+    eras = split_eras(era_starts, raw["season"].values.tolist())
+    return table(list(_rows(archetype, races, counts, eras, seed)), JointEventTable), skipped
 
 
 def joint_test(
@@ -195,7 +200,11 @@ def p_values(counts: Counts, uniforms: NDArray[np.float64]) -> tuple[NDArray[np.
 
 
 def _rows(
-    archetype: str, races: Mapping[str, Sequence[Race]], counts: Mapping[str, Counts], seed: int
+    archetype: str,
+    races: Mapping[str, Sequence[Race]],
+    counts: Mapping[str, Counts],
+    eras: Mapping[str, Sequence[bool]],
+    seed: int,
 ) -> Iterable[dict[str, object]]:
     """Yield the rows of `JointEventTable`."""
     raw = counts["raw"]
@@ -207,27 +216,45 @@ def _rows(
         for forecast, of in counts.items()
     }
     dependent = count_recoupled(races["raw"], raw.events, dependent_cars, 1, rng)
-    about = about_dependence(raw, independent["raw"], dependent)
     raw_scores = log_scores(raw)
-    for forecast in JUDGED:
-        uniforms = _uniforms(raw, seed)
-        alone, together = p_values(counts[forecast], uniforms)
-        independence = judge_independence(counts[forecast], independent[forecast], uniforms)
-        over_raw = log_scores(counts[forecast]) - raw_scores
-        for e, event in enumerate(raw.events):
-            yield {
-                "archetype": archetype,
-                "forecast": forecast,
-                "event": str(event),
-                **_frequency(counts[forecast], e),
-                "p_value": alone[e],
-                "p_together": together,
-                **_bounds("gain", _over_races(independence.gain[:, e])),
-                "about_dependence": bool(about[e]),
-                "p_independent": independence.p_value[e],
-                "power_independent": independence.power[e],
-                **(_bounds("gain_over_raw", _over_races(over_raw[:, e])) if forecast != "raw" else {}),
-            }
+    for era, of_era in eras.items():
+        own = np.array(of_era)
+        about = about_dependence(_of_races(raw, own), independent["raw"][own], dependent[own])
+        for forecast in JUDGED:
+            keys = {"archetype": archetype, "era": era, "forecast": forecast}
+            of_forecast = _of_races(counts[forecast], own)
+            over_raw = None if forecast == "raw" else log_scores(of_forecast) - raw_scores[own]
+            for row in _forecast_rows(of_forecast, independent[forecast][own], about, over_raw, seed):
+                yield keys | row
+
+
+def _of_races(counts: Counts, races: NDArray[np.bool_]) -> Counts:
+    return Counts(counts.predicted[races], counts.observed[races], counts.cases[races], counts.events)
+
+
+def _forecast_rows(
+    counts: Counts, independent: NDArray, about: NDArray, over_raw: NDArray | None, seed: int
+) -> Iterable[dict[str, object]]:
+    """Yield the columns of one forecast's rows, an event each; `over_raw` is (race, event), nats."""
+    uniforms = _uniforms(counts, seed)
+    alone, together = p_values(counts, uniforms)
+    independence = judge_independence(counts, independent, uniforms)
+    gain_together = {} if over_raw is None else _bounds("gain_together", _over_races(over_raw.mean(axis=1)))
+    for e, event in enumerate(counts.events):
+        if not counts.cases[:, e].any():
+            continue
+        yield {
+            "event": str(event),
+            **_frequency(counts, e),
+            "p_value": alone[e],
+            "p_together": together,
+            **_bounds("gain", _over_races(independence.gain[:, e])),
+            "about_dependence": bool(about[e]),
+            "p_independent": independence.p_value[e],
+            "power_independent": independence.power[e],
+            **({} if over_raw is None else _bounds("gain_over_raw", _over_races(over_raw[:, e]))),
+            **gain_together,
+        }
 
 
 def _frequency(counts: Counts, e: int) -> dict[str, object]:

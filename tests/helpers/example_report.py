@@ -8,16 +8,21 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.report import ReportContent
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.schemas.frames import (
+    EFFECTS,
     CalibrationCurves,
     JointEventTable,
     MetricTable,
     ModelComparison,
 )
 from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS, CalibrationMonitoring
+from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
-from calibration_pipeline.verification.verdicts import Verdict
+from calibration_pipeline.verification.verdicts import estimates, rules
+from calibration_pipeline.verification.verdicts.matrix import verdict_table
+from calibration_pipeline.verification.verdicts.rules import Evidence, Verdict
 
 RULINGS = list(VERDICTS)
+ERAS = ("from 2022", ALL_RACES)
 JUDGED = ARCHETYPES[:3]
 """The last archetype has no race yet."""
 EVENTS = ["top(5) & running", "led(1) & top(10)", "both_teammates(top(10))", "count(dnf) >= 8"]
@@ -48,6 +53,33 @@ GAINED = {
     ("crps_skill", "", "raw"): (0.024, "larger is better"),
     ("log_gain", "", "raw"): (0.029, "larger is better"),
 }
+
+
+def verdict_frame() -> pl.DataFrame:
+    """Verdicts of four archetypes in two eras: rulings follow one another along a row."""
+    return pl.concat(
+        verdict_table(
+            "network", archetype, {era: example_verdicts(shift + a) for shift, era in enumerate(ERAS)}
+        )
+        for a, archetype in enumerate(ARCHETYPES)
+    )
+
+
+def example_verdicts(shift: int) -> list[Verdict]:
+    verdicts = []
+    for m, market in enumerate((ALL_MARKETS, *MARKETS)):
+        ruling = RULINGS[(m + shift) % len(RULINGS)]
+        if market == ALL_MARKETS:
+            notes = [Evidence("", "", "", f"{ruling.capitalize()}: {', '.join(MARKETS)}.")]
+            verdicts.append(Verdict(market, ruling, None, notes))
+            continue
+        lines = [
+            Evidence(forecast, quantity, "", f"{forecast.capitalize()}: {market}.", 0.9, 0.8, 1.0, 36, 0.01)
+            for forecast, quantity in (("recalibrated", "slope"), ("raw", "slope"), ("recalibrated", "gain"))
+        ]
+        needed = 40 if ruling == "cannot tell yet" else None
+        verdicts.append(Verdict(market, ruling, EFFECTS[m % len(EFFECTS)], lines, needed))
+    return verdicts
 
 
 def metric_table() -> pl.DataFrame:
@@ -130,6 +162,7 @@ def joint_event_table() -> pl.DataFrame:
     rows = [
         {
             "archetype": archetype,
+            "era": ALL_RACES,
             "forecast": forecast,
             "event": event,
             "predicted": observed + error,
@@ -149,6 +182,9 @@ def joint_event_table() -> pl.DataFrame:
             "gain_over_raw": None if forecast == "raw" else 0.011,
             "gain_over_raw_lower": None if forecast == "raw" else -0.002,
             "gain_over_raw_upper": None if forecast == "raw" else 0.024,
+            "gain_together": None if forecast == "raw" else 0.004,
+            "gain_together_lower": None if forecast == "raw" else -0.001,
+            "gain_together_upper": None if forecast == "raw" else 0.009,
             "n_races": 36,
             "n_cases": 180,
         }
@@ -299,12 +335,7 @@ def example_content(**changes: object) -> ReportContent:
     content = {
         "title": "Can the simulated races be trusted?",
         "source": "simulated",
-        "verdicts": [
-            Verdict(
-                archetype, ruling, [f"Raw: head-to-head slope is 0.780 for {archetype}.", "A second line."]
-            )
-            for archetype, ruling in zip(ARCHETYPES, RULINGS, strict=True)
-        ],
+        "verdicts": verdict_frame(),
         "metrics": metric_table(),
         "joint_events": joint_event_table(),
         "skipped_events": {"same_make(top(3))": "the source does not know the cars' makes"},
@@ -381,7 +412,19 @@ def empty_content(**changes: object) -> ReportContent:
     )
     emptied = {
         **{name: getattr(full, name).clear() for name in tables},
-        "verdicts": [Verdict(archetype, "cannot tell yet", []) for archetype in ARCHETYPES],
+        "verdicts": pl.concat(
+            verdict_table(
+                "network",
+                archetype,
+                {
+                    ALL_RACES: [
+                        Verdict(market, "cannot tell yet", None, [Evidence("", "", "", "Nothing judged.")])
+                        for market in (ALL_MARKETS, *MARKETS)
+                    ]
+                },
+            )
+            for archetype in ARCHETYPES
+        ),
         "skipped_events": {},
         "fits": {},
         "comparison": None,

@@ -7,6 +7,8 @@ from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Se
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, percent
 from calibration_pipeline.report.pictures import forecast_picture
+from calibration_pipeline.report.sections.verdicts import era_label
+from calibration_pipeline.verification.verdicts.rules import ALL_MARKETS
 
 NOTHING = "No race is announced, so there is no forecast."
 CHANCES = {"win": "Win", "top5": "Top 5", "top10": "Top 10", "dnf": "Out before the end"}
@@ -32,9 +34,13 @@ def forecast_section(content: ReportContent) -> Section:
 
 
 def _ruling(content: ReportContent) -> list[str]:
-    """Return the verdict on the race's archetype, as a statement."""
-    own = [v for v in content.verdicts if str(v.archetype) == content.forecast_archetype]
-    return [f"Verdict on forecasts of this archetype ({_label(v.archetype)}): {v.verdict}." for v in own]
+    """Return the verdicts on the race's archetype in the newest era, as statements."""
+    own = content.verdicts.filter(archetype=content.forecast_archetype, market=ALL_MARKETS)
+    newest = own.filter(era=own["era"].first())
+    return [
+        f"{parse_archetype(content.forecast_archetype).label}, {era_label(era).lower()}: {evidence}"
+        for era, evidence in newest.select("era", "evidence").iter_rows()
+    ]
 
 
 def _car_table(forecast: pl.DataFrame) -> Table:
@@ -82,7 +88,3 @@ def _chance(estimate: float | None, lower: float | None, upper: float | None) ->
         return Cell(UNKNOWN)
     interval = "" if lower is None or upper is None else f"{percent(lower)} to {percent(upper)}"
     return Cell(percent(estimate), interval)
-
-
-def _label(archetype: str) -> str:
-    return parse_archetype(archetype).label.lower()

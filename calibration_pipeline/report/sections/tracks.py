@@ -1,28 +1,25 @@
-"""Report section on one archetype: verdict, reliability, scores, joint events."""
+"""Report section on one archetype: verdicts, reliability, scores, joint events."""
 
-from calibration_pipeline.archetypes import parse_archetype
-from calibration_pipeline.report.blocks import Block, Bullets, Gallery, Section, Text
+from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.report.blocks import Gallery, Section, Text
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.pictures import reliability_pictures, track_pictures
 from calibration_pipeline.report.sections.joint import joint_event_blocks
 from calibration_pipeline.report.sections.scores import metric_tables
-from calibration_pipeline.report.words import VERDICTS
-from calibration_pipeline.verification.verdicts import Verdict
+from calibration_pipeline.report.sections.verdicts import section_anchor, verdict_blocks
 
 
-def track_section(content: ReportContent, verdict: Verdict) -> Section:
+def track_section(content: ReportContent, archetype: Archetype) -> Section:
     """Return the section on one archetype.
 
     Parameters
     ----------
     content : ReportContent
         The whole report's content.
-    verdict : Verdict
-        Verdict on the archetype.
+    archetype : Archetype
+        Archetype of the section.
     """
-    archetype = parse_archetype(verdict.archetype)
-    words = VERDICTS[verdict.verdict]
-    blocks: list[Block] = [Text(words.meaning), Bullets(verdict.evidence)]
+    blocks = verdict_blocks(content.verdicts.filter(archetype=archetype))
     metrics = content.metrics.filter(archetype=archetype)
     if metrics.is_empty():
         blocks.append(Text("No race of this archetype has been judged yet."))
@@ -33,4 +30,4 @@ def track_section(content: ReportContent, verdict: Verdict) -> Section:
             *metric_tables(metrics),
         ]
     blocks += joint_event_blocks(content.joint_events.filter(archetype=archetype))
-    return Section(archetype.value.replace("_", "-"), archetype.label, blocks, verdict.verdict)
+    return Section(section_anchor(archetype), archetype.label, blocks)

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype, parse_archetype
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.report import (
     ReportContent,
     archetype_pictures,
@@ -24,8 +24,11 @@ from calibration_pipeline.report.numbers import estimate, number
 from calibration_pipeline.report.sections.joint import joint_event_blocks, joint_event_table
 from calibration_pipeline.report.sections.scores import GROUPS, metric_tables
 from calibration_pipeline.report.words import VERDICTS
-from calibration_pipeline.verification.verdicts import Verdict
-from helpers.example_report import RULINGS, empty_content, example_content
+from calibration_pipeline.schemas.frames import EFFECTS
+from calibration_pipeline.schemas.frames import RULINGS as FRAME_RULINGS
+from calibration_pipeline.seasons import ALL_RACES
+from calibration_pipeline.verification.verdicts.estimates import MARKETS
+from helpers.example_report import ERAS, RULINGS, empty_content, example_content
 from helpers.images import image_size
 from helpers.paths import ROOT
 from helpers.rendered import HOSTILE, RenderedMarkdown, on_one_line
@@ -105,26 +108,59 @@ def test_links_inside_the_page_lead_somewhere(page: Page) -> None:
     assert set(inner) == set(anchors)
 
 
-def test_first_screen_has_one_verdict_an_archetype(html: str) -> None:
-    """Test that name, badge, meaning and reason stand before any section."""
+def test_first_screen_is_the_matrix_of_verdicts(html: str) -> None:
+    """Test that each era has a row an archetype, whose coloured cells have words, before any section."""
     first_screen = html[html.index("<header>") : html.index("<section")]
-    for archetype, ruling in zip(ARCHETYPES, RULINGS, strict=True):
-        assert f"{archetype.label}</a>" in first_screen
-        assert f'{VERDICTS[ruling].style}">{VERDICTS[ruling].badge}</span>' in first_screen
-        assert VERDICTS[ruling].meaning in unescape(first_screen)
-    for reason in (
-        "All 2 checks of the raw forecast hold.",
-        "All 1 checks of the recalibrated forecast hold. Raw: head-to-head slope is 0.780 for intermediate.",
-        "Raw: head-to-head slope is 0.780 for short_track.",
-        "A second line. Raw: head-to-head slope is 0.780 for road_course.",
-    ):
-        assert reason in first_screen
+    matrix = first_screen[first_screen.index('<div class="matrix">') : first_screen.index('class="legend"')]
+    columns = re.findall(r'<th scope="col" class="text">(.*?)</th>', matrix)
+    assert columns == ["Archetype", "Summary", *(market.capitalize() for market in MARKETS)]
+    assert re.findall(r"colspan=\"10\">(.*?)</th>", matrix) == ["Races from 2022", "All scored races"]
+    rows = [row for row in matrix.split("<tr>") if "<td" in row]
+    assert len(rows) == len(ERAS) * len(ARCHETYPES)
+    for index, row in enumerate(rows):
+        era, a = divmod(index, len(ARCHETYPES))
+        anchor = ARCHETYPES[a].value.replace("_", "-")
+        assert f'<a href="#{anchor}">{ARCHETYPES[a].label}</a> <small>36 races</small>' in row
+        found = re.findall(r'<td class="text (\w+)">([\w ]+)(?: <small>(.*?)</small>)?</td>', row)
+        rulings = [RULINGS[(m + era + a) % len(RULINGS)] for m in range(len(columns) - 1)]
+        assert [cell[:2] for cell in found] == [(VERDICTS[r].style, VERDICTS[r].badge) for r in rulings]
+        effects = [small.partition(";")[0] for _, _, small in found]
+        assert effects == ["", *(EFFECTS[m % len(EFFECTS)] for m in range(1, len(columns) - 1))]
+        needed = ["40 more races needed" in small for _, _, small in found]
+        assert needed[1:] == [ruling == "cannot tell yet" for ruling in rulings[1:]]
+    for words_of_ruling in VERDICTS.values():
+        assert words_of_ruling.meaning in unescape(first_screen)
+
+
+def test_evidence_stands_in_the_section_of_the_archetype(content: ReportContent) -> None:
+    """Test the rows of one market: its ruling, then raw beside recalibrated."""
+    markdown = render_markdown(content)
+    section = markdown[markdown.index("## Intermediate") : markdown.index("## Short track")]
+    assert "- Trust after recalibration: win, top 5," in section
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    win = rows.index("| **Win: do not trust; recalibration: costs** |  |  |  |")
+    interval = "0.900 (0.800 to 1.000)"
+    assert rows[win + 1 : win + 3] == [
+        f"| Slope (inverse temperature) | 0.8 to 1.25 | {interval} | {interval} |",
+        "| Gain from recalibration, log score, nats a race | at least 0.00 |  | "
+        "0.90000 (0.80000 to 1.00000) |",
+    ]
+
+
+def test_eras_without_races_of_their_own_are_left_out(content: ReportContent) -> None:
+    verdicts = content.verdicts.filter((pl.col("archetype") != "short_track") | (pl.col("era") == ALL_RACES))
+    matrix = build_document(example_content(verdicts=verdicts)).matrix
+    assert [row[0].text for row in matrix.rows] == [
+        "Races from 2022",
+        *(archetype.label for archetype in ARCHETYPES if archetype != "short_track"),
+        "All scored races",
+        *(archetype.label for archetype in ARCHETYPES),
+    ]
 
 
 def test_verdicts_have_words_for_every_ruling() -> None:
-    """Test that the report knows all that can be ruled."""
-    ruling = Verdict.__annotations__["verdict"]
-    assert set(RULINGS) == set(ruling.__args__)
+    """Test that the report knows all rulings."""
+    assert tuple(VERDICTS) == FRAME_RULINGS
 
 
 def hostile_content() -> ReportContent:
@@ -135,7 +171,10 @@ def hostile_content() -> ReportContent:
     names = pl.Series((HOSTILE * 2)[: full.forecast.height])
     event = full.joint_events.filter(event="count(dnf) >= 8")
     return example_content(
-        verdicts=[Verdict(verdict.archetype, verdict.verdict, HOSTILE) for verdict in full.verdicts],
+        verdicts=full.verdicts.filter(line=1)
+        .with_columns(pl.lit(HOSTILE).alias("evidence"), quantity=pl.lit(""))
+        .explode("evidence")
+        .with_columns(line=pl.int_range(1, len(HOSTILE) + 1).over("archetype", "era", "market")),
         joint_events=pl.concat(event.with_columns(event=pl.lit(text)) for text in HOSTILE),
         skipped_events={text: text for text in HOSTILE},
         forecast=full.forecast.with_columns(driver=names, car_number=names),
@@ -318,7 +357,7 @@ def test_dependence_that_costs_is_named() -> None:
 def test_dependence_is_judged_with_its_power(content: ReportContent) -> None:
     """Test that an event without power has no ruling, and one not about dependence is marked."""
     rows = joint_event_table(content.joint_events.filter(archetype="superspeedway")).rows
-    assert {row[0].text: row[4] for row in rows} == {
+    assert {row[0].text: row[4][:2] for row in rows} == {
         "top(5) & running": ("not tested *", ""),
         "led(1) & top(10)": ("yes", "independent: p = 0.010, power 95 %"),
         "both_teammates(top(10))": ("yes", "independent: p = 0.010, power 95 %"),
@@ -405,7 +444,7 @@ def test_calibrations_are_compared(content: ReportContent, page: Page) -> None:
     assert "Model comparison" not in render_markdown(empty_content())
 
 
-@pytest.mark.parametrize("table", ["metrics", "joint_events", "pit", "forecast"])
+@pytest.mark.parametrize("table", ["verdicts", "metrics", "joint_events", "pit", "forecast"])
 def test_missing_column_is_named(table: str) -> None:
     """Test that a table which lacks a column is refused by name."""
     frame = getattr(example_content(), table)
@@ -414,17 +453,11 @@ def test_missing_column_is_named(table: str) -> None:
         example_content(**{table: frame.drop(column)})
 
 
-def test_two_verdicts_on_one_archetype_are_refused() -> None:
-    verdict = Verdict(Archetype.INTERMEDIATE, "trust", [])
-    with pytest.raises(ValueError, match="Argument verdicts must have one entry an archetype"):
-        example_content(verdicts=[verdict, verdict])
-
-
 def test_numbers_are_written_for_people() -> None:
     assert number(-1234.5678, 2) == "−1,234.57"
     assert number(float("nan")) == "n/a"
     assert estimate(0.5, None, None, 1, as_percent=True).text == "50.0 %"
-    assert estimate(-0.5, -0.75, 0.25, 2) == ("−0.50", "−0.75 to 0.25")
+    assert estimate(-0.5, -0.75, 0.25, 2)[:2] == ("−0.50", "−0.75 to 0.25")
 
 
 def test_sample_report_is_small_and_names_no_folder() -> None:

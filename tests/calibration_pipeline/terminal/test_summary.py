@@ -1,11 +1,13 @@
-"""The terminal's table: one row an archetype and forecast, and where the report lies."""
+"""The terminal's tables: verdicts by archetype and era, scores by forecast, and the path of the report."""
 
 import polars as pl
 from rich.console import Console
 
 from calibration_pipeline.archetypes import Archetype
-from calibration_pipeline.terminal.summary import print_summary, summary_rows
-from calibration_pipeline.verification.verdicts import Verdict
+from calibration_pipeline.terminal.summary import MARKET_HEADS, print_summary, score_rows, verdict_rows
+from calibration_pipeline.verification.verdicts.estimates import MARKETS
+from calibration_pipeline.verification.verdicts.rules import ALL_MARKETS
+from helpers.example_report import ERAS, verdict_frame
 
 METRICS = pl.DataFrame(
     {
@@ -19,20 +21,28 @@ METRICS = pl.DataFrame(
 CONVERGENCE = pl.DataFrame({"archetype": ["road_course", "road_course"], "r_hat": [1.001, 1.004]})
 
 
-def test_rows_hold_scores_worst_r_hat_and_verdict() -> None:
-    verdict = Verdict(Archetype.ROAD_COURSE, "cannot tell yet", ["Few races."])
-    raw, recalibrated = summary_rows([verdict], METRICS, CONVERGENCE)
-    assert list(raw.values()) == ["Road course", "raw", "4.94", "-", ".51 .81 -", "-", "cannot tell yet"]
+def test_rows_hold_scores_and_worst_r_hat() -> None:
+    raw, recalibrated = score_rows([Archetype.ROAD_COURSE], METRICS, CONVERGENCE)
+    assert list(raw.values()) == ["Road course", "raw", "4.94", "-", ".51 .81 -", "-"]
     assert (recalibrated["CRPS"], recalibrated["R-hat"]) == ("-", "1.004")
 
 
-def test_table_fits_a_terminal_and_names_the_report() -> None:
-    verdict = Verdict(Archetype.SUPERSPEEDWAY, "trust after recalibration", ["Within the limits."])
-    rows = summary_rows([verdict], METRICS, CONVERGENCE)
+def test_rows_hold_the_verdict_of_every_market() -> None:
+    rows = verdict_rows(verdict_frame())
+    assert len(rows) == 4 * len(ERAS)
+    cycle = ["trust", "recal", "no", "open"]
+    assert list(rows[0].values()) == ["Superspeedway", "from 2022", *cycle, *cycle, "trust"]
+    assert tuple(MARKET_HEADS) == (ALL_MARKETS, *MARKETS)
+
+
+def test_tables_fit_a_terminal_and_name_the_report() -> None:
+    scores = score_rows([Archetype.SUPERSPEEDWAY], METRICS, CONVERGENCE)
     console = Console(width=80, record=True, quiet=False)
-    print_summary(console, rows, "store/report.html")
+    print_summary(console, {"verdicts": verdict_rows(verdict_frame()), "scores": scores}, "store/report.html")
     text = console.export_text()
-    assert "Superspeedway" in text
+    assert "Superspeedway trust recal no open" in " ".join(text.split())
+    assert text.index("Verdicts, from 2022") < text.index("Verdicts, all races")
     assert "recalibrated" in text
     assert "Report: store/report.html" in text
     assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80

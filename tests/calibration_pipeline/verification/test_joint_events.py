@@ -34,6 +34,7 @@ from calibration_pipeline.scenarios.fit.by_fold import fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.schemas.frames import JointEventTable, LapAggregates
+from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
@@ -81,6 +82,7 @@ def make_ensemble(rng, sizes=(36, 40, 38), n_scenarios=400, chaos=1.0):
         {"finish_position": (outcome, place), "running": (outcome, runs), "laps_led": (outcome, led_laps)},
         coords={
             "race": 100 + np.arange(len(sizes)),
+            "season": ("race", 2021 + np.arange(len(sizes)) * 2 // len(sizes)),
             "archetype": ("race", ["superspeedway"] * len(sizes)),
             "field_size": ("race", np.array(sizes, np.int16)),
             "driver_id": (car, ids),
@@ -490,6 +492,31 @@ def test_recalibration_is_compared_with_raw_race_by_race(rng):
     assert recalibrated["gain_over_raw"] > recalibrated["gain_over_raw_lower"] > 0
     same, _ = validate_events({"raw": blind, "recalibrated": blind}, result, [count(dnf) >= 10])
     assert same["gain_over_raw"].to_list() == [None, 0.0]
+
+
+def test_eras_are_judged_by_their_own_races(rng):
+    """The rows of an era have the shares, z and gain of its races alone; those of all races do not change."""
+    blind, results = make_ensemble(rng, sizes=(36, 38, 40) * 8, n_scenarios=400, chaos=0.0)
+    seeing, _ = make_ensemble(rng, sizes=(36, 38, 40) * 8, n_scenarios=400, chaos=1.2)
+    ensembles, result, events = (
+        {"raw": blind, "recalibrated": seeing},
+        results(rng),
+        [count(dnf) >= 8, top(5)],
+    )
+    table, _ = validate_events(ensembles, result, events, era_starts=(2022,))
+    assert table["era"].unique(maintain_order=True).to_list() == ["from 2022", ALL_RACES]
+    everything, _ = validate_events(ensembles, result, events)
+    assert table.filter(era=ALL_RACES).equals(everything)
+    later = {
+        name: ensemble.isel(race=ensemble["season"].values >= 2022) for name, ensemble in ensembles.items()
+    }
+    alone, _ = validate_events(later, result, events)
+    columns = ["event", "forecast", "predicted", "observed", "lower", "upper", "z", "p_value", "p_together",
+               "gain_over_raw", "gain_together", "gain_together_lower", "n_races", "n_cases"]  # fmt: skip
+    own = table.filter(era="from 2022")
+    assert own.select(columns).equals(alone.select(columns))
+    mean = own.filter(forecast="recalibrated")["gain_over_raw"].mean()
+    assert own["gain_together"].to_list() == [None, None, pytest.approx(mean), pytest.approx(mean)]
 
 
 @pytest.mark.soak

@@ -1,0 +1,1 @@
+"""Verdicts: their estimates by market, and the rules."""

@@ -1,0 +1,342 @@
+"""Verdict rules: one ruling for each market of an archetype in an era, with the evidence.
+
+A *row* of the matrix holds the markets of one archetype and era. A forecast *meets* the rules of a market if
+every estimate is shown to lie within its limits (`LIMITS`), the joint-event test does not reject, and the
+results reject independent cars. That is an intersection-union test (Berger 1982, doi:10.2307/1267823): its
+p-value is the largest of its parts. The recalibrated forecast *fails* if an estimate is shown to lie outside,
+or joint events are rejected. Both kinds of claims are corrected for all markets of the row with Holm's method
+(1979, Scandinavian Journal of Statistics 6(2)), each at half of `ERROR_RATE`: the probability of any wrong
+claim in a row is then at most `ERROR_RATE`, whatever the dependence between markets.
+`benchmarks.verdict_errors` measures it.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+from scipy.special import ndtri, stdtr
+
+from calibration_pipeline.stats.intervals import student_t
+from calibration_pipeline.verification.cases import JUDGED
+from calibration_pipeline.verification.verdicts.estimates import JOINT_EVENTS, MARKETS, MarketEstimate
+
+ERROR_RATE = 0.05
+"""Largest probability of a wrong claim in a row of the matrix."""
+ALPHA = ERROR_RATE / 2
+"""Rate of each kind of claim: one side of a 95 % interval."""
+LIMITS: dict[tuple[str, str], tuple[float, float]] = {
+    ("slope", ""): (0.8, 1.25),
+    ("coverage", "50 %"): (0.45, 0.55),
+    ("coverage", "80 %"): (0.76, 0.84),
+    ("coverage", "95 %"): (0.93, 0.97),
+    ("number ratio", ""): (0.8, 1.25),
+    ("spread ratio", ""): (0.8, 1.25),
+    ("skill", ""): (-0.01, math.inf),
+}
+"""Quantity and level to the range in which the true value must lie."""
+TESTS = {quantity for quantity, _ in LIMITS} | {"p of joint events", "p of independent cars"}
+"""Quantities that decide a verdict."""
+LEAST_POWER = 0.2
+"""Least power against independent cars, if the forecast is right, of an event that counts for dependence."""
+LARGEST_EXTRAPOLATION = 3
+"""Races still needed are given up to this multiple of the races scored: an interval then halves."""
+ALL_MARKETS = "all markets"
+"""Market of the summary of a row."""
+
+Ruling = Literal["trust", "trust after recalibration", "do not trust", "cannot tell yet"]
+Effect = Literal["helps", "costs", "no difference"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One line of evidence: an estimate with its 95 % interval and limits, or a p-value.
+
+    Attributes
+    ----------
+    forecast : str
+        raw or recalibrated.
+    quantity, level : str
+        As in `LIMITS`; also 'gain', 'p of joint events' and 'p of independent cars', '' for a note.
+    text : str
+        The line in plain English.
+    estimate, lower, upper : float or None
+    n_races : int
+    p_inside, p_outside : float
+        One-sided p-values of the hypotheses that the true value lies outside and inside the limits: a small
+        `p_inside` shows that it is inside. Both are 1 where the line decides nothing.
+    """
+
+    forecast: str
+    quantity: str
+    level: str
+    text: str
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    n_races: int = 0
+    p_inside: float = 1.0
+    p_outside: float = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict on a market of an archetype in an era.
+
+    Attributes
+    ----------
+    market : str
+        One of `MARKETS`, or `ALL_MARKETS` for the summary.
+    verdict : str
+        'trust', 'trust after recalibration', 'do not trust' or 'cannot tell yet'.
+    recalibration : str or None
+        'helps', 'costs' or 'no difference': whether the paired 95 % interval of the gain lies above 0, below
+        0 or holds it; None where there is no interval, and for the summary.
+    evidence : sequence of Evidence
+        The deciding lines first.
+    races_needed : int or None
+        With 'cannot tell yet', about how many more races are needed for trust if estimates stay where they
+        are; None unless all estimates lie inside their limits and the number is a moderate extrapolation.
+    """
+
+    market: str
+    verdict: Ruling
+    recalibration: Effect | None
+    evidence: Sequence[Evidence]
+    races_needed: int | None = None
+
+
+def judge_markets(
+    estimates: Sequence[MarketEstimate], joint_events: pl.DataFrame, n_calibrated_races: int
+) -> list[Verdict]:
+    """Rule on every market of one archetype in one era.
+
+    Parameters
+    ----------
+    estimates : sequence of MarketEstimate
+        As `estimates.market_estimates` returns them.
+    joint_events : polars.DataFrame
+        `JointEventTable` of the archetype and era.
+    n_calibrated_races : int
+        Scored races whose recalibration was fitted on earlier ones. Where there are none, the recalibrated
+        forecast equals the raw one, and every verdict is 'cannot tell yet'.
+
+    Returns
+    -------
+    list of Verdict
+        The summary, then one a market, in the order of `MARKETS`.
+    """
+    evidence = {market: _market_evidence(market, estimates, joint_events) for market in MARKETS}
+    tests = {
+        (forecast, market): [line for line in lines if line.forecast == forecast and line.quantity in TESTS]
+        for market, lines in evidence.items()
+        for forecast in JUDGED
+    }
+    tests = {key: lines for key, lines in tests.items() if lines}
+    inside = {key: max(line.p_inside for line in lines) for key, lines in tests.items()}
+    met, level = reject_by_holm(inside, ALPHA)
+    outside = {
+        (market, number): line.p_outside
+        for (forecast, market), lines in tests.items()
+        if forecast == "recalibrated"
+        for number, line in enumerate(lines)
+    }
+    failed = {market for market, _ in reject_by_holm(outside, ALPHA)[0]}
+    if n_calibrated_races == 0:
+        met, failed = set(), set()
+    verdicts = []
+    for market in MARKETS:
+        needed = None
+        if ("raw", market) in met:
+            ruling: Ruling = "trust"
+        elif ("recalibrated", market) in met:
+            ruling = "trust after recalibration"
+        elif market in failed:
+            ruling = "do not trust"
+        else:
+            ruling = "cannot tell yet"
+            needed = _races_needed([(inside[key], tests[key]) for key in tests if key[1] == market], level)
+        lines = _ordered(evidence[market], ruling)
+        if n_calibrated_races == 0:
+            lines = [_note("No race was forecast after a calibration fit on earlier races."), *lines]
+            needed = None
+        verdicts.append(Verdict(market, ruling, _effect(lines), lines, needed))
+    judged = {market for _, market in tests}
+    return [_summary([verdict for verdict in verdicts if verdict.market in judged]), *verdicts]
+
+
+def reject_by_holm[Key: Hashable](p_values: Mapping[Key, float], rate: float) -> tuple[set[Key], float]:
+    """Reject hypotheses with Holm's step-down method.
+
+    Parameters
+    ----------
+    p_values : mapping
+        Hypothesis to p-value.
+    rate : float
+        Largest probability of rejecting any true hypothesis.
+
+    Returns
+    -------
+    rejected : set
+    level : float
+        The p-value at which the next hypothesis would be rejected.
+
+    References
+    ----------
+    Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics
+    6(2), 65-70.
+
+    Examples
+    --------
+    >>> reject_by_holm({"a": 0.01, "b": 0.04, "c": 0.03}, 0.05)
+    ({'a'}, 0.025)
+    """
+    rejected: set[Key] = set()
+    for key in sorted(p_values, key=lambda key: p_values[key]):
+        if p_values[key] > rate / (len(p_values) - len(rejected)):
+            break
+        rejected.add(key)
+    return rejected, rate / max(1, len(p_values) - len(rejected))
+
+
+def _market_evidence(
+    market: str, estimates: Sequence[MarketEstimate], joint_events: pl.DataFrame
+) -> list[Evidence]:
+    if market == JOINT_EVENTS:
+        return _joint_evidence(joint_events) or [_note("No joint event can be judged.")]
+    own = [_estimate_evidence(estimate) for estimate in estimates if estimate.market == market]
+    return own or [_note("The forecast has no probabilities of this market, or no race has an outcome.")]
+
+
+def _note(text: str) -> Evidence:
+    return Evidence("", "", "", text)
+
+
+def _estimate_evidence(found: MarketEstimate) -> Evidence:
+    market, forecast, quantity, level, (estimate, lower, upper, n) = (
+        *found[:4],
+        (found.estimate.estimate, found.estimate.lower, found.estimate.upper, found.estimate.n_races),
+    )
+    name = f"{forecast.capitalize()}: {market}, {quantity}{f' of {level} intervals' if level else ''}"
+    keys = (forecast, quantity, level)
+    if lower is None or upper is None:
+        return Evidence(*keys, f"{name} has no interval; it needs at least two races.", estimate, n_races=n)
+    interval = f"{name} is {estimate:.3f} [{lower:.3f}, {upper:.3f}] over {n} races"
+    if quantity == "gain":
+        return Evidence(*keys, f"{interval}.", estimate, lower, upper, n)
+    low, high = LIMITS[quantity, level]
+    below = _tail(estimate - low, estimate - lower, n), _tail(low - estimate, upper - estimate, n)
+    above = _tail(high - estimate, upper - estimate, n), _tail(estimate - high, estimate - lower, n)
+    where = "inside" if low <= lower and upper <= high else "partly outside"
+    if upper < low or lower > high:
+        where = "wholly outside"
+    limits = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+    negative = " The slope is negative: the cars forecast as likely are the unlikely ones." * (
+        quantity == "slope" and estimate < 0
+    )
+    p_inside, p_outside = max(below[0], above[0]), min(below[1], above[1])
+    text = f"{interval}, {where} the limits ({limits}).{negative}"
+    return Evidence(*keys, text, estimate, lower, upper, n, p_inside, p_outside)
+
+
+def _tail(room: float, half: float, n_races: int) -> float:
+    """Return P(T > t) for the t at which an interval of half width `half` would reach `room`."""
+    if math.isinf(room) or half <= 0:
+        return 0.0 if room > 0 else 1.0
+    return float(stdtr(max(n_races - 2, 1), -room / half * student_t(n_races)))
+
+
+def _joint_evidence(events: pl.DataFrame) -> list[Evidence]:
+    """Return the joint test, the test of independent cars and the gain of each forecast."""
+    lines = []
+    for forecast in JUDGED:
+        own = events.filter(forecast=forecast).sort("p_value", pl.col("z").abs(), descending=[False, True])
+        if own.is_empty():
+            continue
+        worst, name = own.row(0, named=True), forecast.capitalize()
+        p, n = worst["p_together"], worst["n_races"]
+        size = "" if worst["z"] is None else f", |z| {abs(worst['z']):.1f}"
+        agreement = "agree with" if p > ERROR_RATE else "contradict"
+        text = (
+            f"{name}: the results {agreement} joint events together, p = {p:.3f} (smallest p-value: "
+            f"{worst['event']}{size})."
+        )
+        met = 0.0 if p > ERROR_RATE else 1.0
+        lines.append(
+            Evidence(forecast, "p of joint events", "", text, p, n_races=n, p_inside=met, p_outside=p)
+        )
+        lines.append(_dependence_evidence(forecast, own, n))
+        if worst["gain_together"] is not None and worst["gain_together_lower"] is not None:
+            gain, lower, upper = (worst[f"gain_together{end}"] for end in ("", "_lower", "_upper"))
+            text = f"{name}: {JOINT_EVENTS}, gain is {gain:.3f} [{lower:.3f}, {upper:.3f}] over {n} races."
+            lines.append(Evidence(forecast, "gain", "", text, gain, lower, upper, n))
+    return lines
+
+
+def _dependence_evidence(forecast: str, events: pl.DataFrame, n_races: int) -> Evidence:
+    """Return the test of independent cars: the smallest p-value over informative events, Bonferroni."""
+    name = f"{forecast.capitalize()}: dependence between cars"
+    keys = (forecast, "p of independent cars", "")
+    informative = events.filter(pl.col("about_dependence") & (pl.col("power_independent") >= LEAST_POWER))
+    if informative.is_empty():
+        return Evidence(*keys, f"{name} cannot show in any joint event yet.", n_races=n_races)
+    best = informative.sort("p_independent").row(0, named=True)
+    p = min(1.0, best["p_independent"] * informative.height)
+    shows = "shows in the results" if p <= ALPHA else "does not show in the results yet"
+    text = f"{name} {shows}: independent cars have p = {p:.3f} (smallest p-value: {best['event']})."
+    return Evidence(*keys, text, p, n_races=n_races, p_inside=p)
+
+
+def _races_needed(cells: Sequence[tuple[float, Sequence[Evidence]]], level: float) -> int | None:
+    """Return the least number of further races, if a test statistic grows as the root of the races."""
+    found = []
+    for p, lines in cells:
+        n, now = max(line.n_races for line in lines), float(ndtri(1 - p))
+        if now > 0:
+            more = n * (float(ndtri(1 - level)) / now) ** 2 - n
+            if more <= LARGEST_EXTRAPOLATION * n:
+                found.append(max(1, math.ceil(more)))
+    return min(found, default=None)
+
+
+def _ordered(lines: Sequence[Evidence], ruling: Ruling) -> list[Evidence]:
+    """Return the lines, those that decide the ruling first."""
+    deciding = "raw" if ruling == "trust" else "recalibrated"
+
+    def key(line: Evidence) -> tuple[bool, bool, float]:
+        strength = line.p_outside if ruling == "do not trust" else -line.p_inside
+        return line.quantity == "gain", line.forecast != deciding, strength
+
+    return sorted(lines, key=key)
+
+
+def _effect(lines: Sequence[Evidence]) -> Effect | None:
+    gain = next((line for line in lines if line.quantity == "gain"), None)
+    if gain is None or gain.lower is None or gain.upper is None:
+        return None
+    return "helps" if gain.lower > 0 else "costs" if gain.upper < 0 else "no difference"
+
+
+def _summary(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the summary of a row over the markets that can be judged."""
+    by_ruling: dict[Ruling, list[str]] = {}
+    for verdict in verdicts:
+        by_ruling.setdefault(verdict.verdict, []).append(verdict.market)
+    rulings = set(by_ruling)
+    ruling: Ruling = "cannot tell yet"
+    if "do not trust" in rulings:
+        ruling = "do not trust"
+    elif rulings == {"trust"}:
+        ruling = "trust"
+    elif rulings and rulings <= {"trust", "trust after recalibration"}:
+        ruling = "trust after recalibration"
+    first = sorted(by_ruling, key=lambda found: found != ruling)
+    texts = [f"{found.capitalize()}: {', '.join(by_ruling[found])}." for found in first]
+    for effect in ("helps", "costs"):
+        markets = [verdict.market for verdict in verdicts if verdict.recalibration == effect]
+        if markets:
+            texts.append(f"Recalibration {effect}: {', '.join(markets)}.")
+    return Verdict(
+        ALL_MARKETS, ruling, None, [_note(text) for text in texts or ["No market can be judged yet."]]
+    )
