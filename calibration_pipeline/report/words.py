@@ -82,8 +82,9 @@ METHODS = (
     ),
     (
         "Verdicts",
-        "Fixed rules test the head-to-head slope, coverage, all joint events together, independence between "
-        "cars, and the skill against every car equal. Each section lists the evidence for its verdict.",
+        "Fixed rules test each market: the slope of its probabilities or the coverage of its intervals, its "
+        "skill over a forecast without information, and for joint events the joint test and independence "
+        "between cars. Holm's method corrects for the markets of a row. Each section lists the evidence.",
     ),
 )
 
@@ -135,6 +136,14 @@ REFERENCES = (
         "https://doi.org/10.2307/2334029",
     ),
     (
+        "Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks (temperature)",
+        "https://arxiv.org/abs/1706.04599",
+    ),
+    (
+        "Holm (1979), A simple sequentially rejective multiple test procedure",
+        "https://www.jstor.org/stable/4615733",
+    ),
+    (
         "Westfall and Young (1993), Resampling-based multiple testing, Wiley",
         "https://www.wiley.com/en-us/9780471557616",
     ),
@@ -173,7 +182,7 @@ GLOSSARY = (
     (
         "Archetype",
         "A kind of track: superspeedway, intermediate, short track or road course. Each archetype has its "
-        "own calibration and its own verdict.",
+        "own calibration and its own verdicts.",
     ),
     (
         "Brier score",
@@ -223,6 +232,7 @@ GLOSSARY = (
         "CRPS for the finishes of all cars of a race at once; the variogram score uses the gaps between "
         "cars, and so their dependence. Smaller is better.",
     ),
+    ("Era", "Seasons that are judged together, for example those since a new car."),
     ("ESS", "Effective sample size: number of independent draws with the same information as a fit's draws."),
     (
         "Every car equal",
@@ -249,6 +259,7 @@ GLOSSARY = (
         "The part of a Brier score that vanishes if every forecast probability is replaced by the observed "
         "share. Chance alone makes it a little more than 0.",
     ),
+    ("Market", "A question to a forecast: who wins, who finishes in the top 5, how many cars retire."),
     ("Nat", "Unit of the log score: one nat less is a probability of the outcome 2.7 times smaller."),
     (
         "p (p-value)",
@@ -276,6 +287,11 @@ GLOSSARY = (
     (
         "Sharpness",
         "Width of the forecast's intervals. Narrower is better, but only among calibrated forecasts.",
+    ),
+    (
+        "Slope of a market",
+        "Factor on the log odds of its probabilities that fits the results best. 1 is calibrated, below 1 "
+        "too sure, above 1 too cautious. For wins it is the inverse of the temperature.",
     ),
     ("Start order", "A forecast that uses only the start position of each car."),
 )

@@ -28,9 +28,12 @@ SHORT_RULINGS = {
     "do not trust": "no",
     "cannot tell yet": "open",
 }
+EFFECT_SIGNS = {"helps": "+", "costs": "-"}
+SHOWN = ("market", "verdict", "recalibration")
 LEGEND = (
     "recal: trust after recalibration. no: do not trust. open: cannot tell yet.\n"
-    "Who, Many: who retires, and how many. The report has the evidence."
+    "+ recalibration helps, - it costs. Who, Many: who retires, and how many.\n"
+    "The report has the evidence."
 )
 
 
@@ -44,10 +47,14 @@ def verdict_rows(verdicts: pl.DataFrame) -> list[dict[str, str]]:
     """
     rows = []
     for (archetype, era), own in verdicts.filter(line=1).group_by("archetype", "era", maintain_order=True):
-        rulings = dict(own.select("market", "verdict").iter_rows())
-        cells = {head: SHORT_RULINGS[rulings[market]] for market, head in MARKET_HEADS.items()}
+        rulings = {market: (ruling, effect) for market, ruling, effect in own.select(SHOWN).iter_rows()}
+        cells = {head: _short(*rulings[market]) for market, head in MARKET_HEADS.items()}
         rows.append({"Archetype": parse_archetype(str(archetype)).label, "Era": str(era), **cells})
     return rows
+
+
+def _short(ruling: str, effect: str | None) -> str:
+    return SHORT_RULINGS[ruling] + EFFECT_SIGNS.get(effect or "", "")
 
 
 def score_rows(
@@ -108,7 +115,7 @@ def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, 
             for row in summary["verdicts"]
             if row["Era"] == era
         ]
-        console.print(_table(f"Can the forecasts be trusted? Verdicts, {era}", rows))
+        console.print(_table(f"Can the forecasts be trusted? Verdicts, {era}", rows, gap=0))
         console.print()
     console.print(LEGEND, highlight=False)
     console.print()
@@ -117,8 +124,9 @@ def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, 
     console.print(f"Report: {report}", highlight=False)
 
 
-def _table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+def _table(title: str, rows: Sequence[Mapping[str, str]], gap: int = 1) -> Table:
+    """Return a table whose columns are `gap` + 1 spaces apart."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
     for column in rows[0] if rows else ():
         table.add_column(column, no_wrap=True)
     for row in rows:

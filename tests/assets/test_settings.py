@@ -24,6 +24,7 @@ def test_defaults_need_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -
     assert settings.source == "simulated"
     assert (settings.scenarios, settings.seed, settings.fold_races) == (2000, 42, None)
     assert settings.season_list == [2022, 2023, 2024, 2025]
+    assert settings.era_starts == (2022,)
     assert str(settings.store_path) == str(project / "data" / "store" / "simulated" / "cup")
     assert set(origins().values()) == {"default"}
 
@@ -137,6 +138,8 @@ def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
         ("seasons", "next", "not years and ranges of years"),
         ("seasons", "2020-,2022", "not years and ranges of years"),
         ("seasons", "2020-9999", "up to this year"),
+        ("eras", "2022-", "not years, separated by commas"),
+        ("eras", "2022,2018", "not ascending"),
     ],
 )
 def test_wrong_value_gets_one_line_that_names_it(project: Path, name: str, value: str, allowed: str) -> None:  # noqa: ARG001

@@ -118,7 +118,9 @@ def _test_label(market: str, quantity: str, level: str) -> str:
 def _wanted(quantity: str, level: str) -> str:
     if quantity in P_VALUES:
         return "above 0.05" if quantity == P_VALUES[0] else "at most 0.025"
-    low, high = LIMITS.get((quantity, level), (0.0, math.inf))
+    if quantity == "gain":
+        return "above 0"
+    low, high = LIMITS[quantity, level]
     return f"at least {number(low, 2)}" if math.isinf(high) else f"{low:g} to {high:g}"
 
 

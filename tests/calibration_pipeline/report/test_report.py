@@ -142,8 +142,7 @@ def test_evidence_stands_in_the_section_of_the_archetype(content: ReportContent)
     interval = "0.900 (0.800 to 1.000)"
     assert rows[win + 1 : win + 3] == [
         f"| Slope (inverse temperature) | 0.8 to 1.25 | {interval} | {interval} |",
-        "| Gain from recalibration, log score, nats a race | at least 0.00 |  | "
-        "0.90000 (0.80000 to 1.00000) |",
+        "| Gain from recalibration, log score, nats a race | above 0 |  | 0.90000 (0.80000 to 1.00000) |",
     ]
 
 

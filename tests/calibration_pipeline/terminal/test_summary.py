@@ -30,8 +30,8 @@ def test_rows_hold_scores_and_worst_r_hat() -> None:
 def test_rows_hold_the_verdict_of_every_market() -> None:
     rows = verdict_rows(verdict_frame())
     assert len(rows) == 4 * len(ERAS)
-    cycle = ["trust", "recal", "no", "open"]
-    assert list(rows[0].values()) == ["Superspeedway", "from 2022", *cycle, *cycle, "trust"]
+    cells = ["trust", "recal-", "no", "open+", "trust-", "recal", "no+", "open-", "trust"]
+    assert list(rows[0].values()) == ["Superspeedway", "from 2022", *cells]
     assert tuple(MARKET_HEADS) == (ALL_MARKETS, *MARKETS)
 
 
@@ -40,7 +40,7 @@ def test_tables_fit_a_terminal_and_name_the_report() -> None:
     console = Console(width=80, record=True, quiet=False)
     print_summary(console, {"verdicts": verdict_rows(verdict_frame()), "scores": scores}, "store/report.html")
     text = console.export_text()
-    assert "Superspeedway trust recal no open" in " ".join(text.split())
+    assert "Superspeedway trust recal- no open+" in " ".join(text.split())
     assert text.index("Verdicts, from 2022") < text.index("Verdicts, all races")
     assert "recalibrated" in text
     assert "Report: store/report.html" in text
