@@ -22,6 +22,8 @@ MARKET_HEADS = {
     "how many retire": "Many",
     "joint events": "Joint",
 }
+VERDICT_COLUMNS = ("Archetype", *MARKET_HEADS.values())
+SCORE_COLUMNS = ("Archetype", "Forecast", "CRPS", "Log score", "50/80/95 %", "R-hat")
 SHORT_RULINGS = {
     "trust": "trust",
     "trust after recalibration": "recal",
@@ -110,25 +112,22 @@ def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, 
     title = "Races that no fit had seen: scores, share of finishes inside the intervals"
     console.print()
     for era in dict.fromkeys(row["Era"] for row in summary["verdicts"]):
-        rows = [
-            {head: cell for head, cell in row.items() if head != "Era"}
-            for row in summary["verdicts"]
-            if row["Era"] == era
-        ]
-        console.print(_table(f"Can the forecasts be trusted? Verdicts, {era}", rows, gap=0))
+        rows = [row for row in summary["verdicts"] if row["Era"] == era]
+        verdicts = f"Can the forecasts be trusted? Verdicts, {era}"
+        console.print(_table(verdicts, VERDICT_COLUMNS, rows, gap=0))
         console.print()
     console.print(LEGEND, highlight=False)
     console.print()
-    console.print(_table(title, summary["scores"]))
+    console.print(_table(title, SCORE_COLUMNS, summary["scores"]))
     console.print()
     console.print(f"Report: {report}", highlight=False)
 
 
-def _table(title: str, rows: Sequence[Mapping[str, str]], gap: int = 1) -> Table:
+def _table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, str]], gap: int = 1) -> Table:
     """Return a table whose columns are `gap` + 1 spaces apart."""
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
-    for column in rows[0] if rows else ():
+    for column in columns:
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(row[column] for column in columns))
     return table

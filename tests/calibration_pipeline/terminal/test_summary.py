@@ -1,5 +1,7 @@
 """The terminal's tables: verdicts by archetype and era, scores by forecast, and the path of the report."""
 
+import json
+
 import polars as pl
 from rich.console import Console
 
@@ -38,11 +40,12 @@ def test_rows_hold_the_verdict_of_every_market() -> None:
 def test_tables_fit_a_terminal_and_name_the_report() -> None:
     scores = score_rows([Archetype.SUPERSPEEDWAY], METRICS, CONVERGENCE)
     console = Console(width=80, record=True, quiet=False)
-    print_summary(console, {"verdicts": verdict_rows(verdict_frame()), "scores": scores}, "store/report.html")
+    summary = json.dumps({"verdicts": verdict_rows(verdict_frame()), "scores": scores}, sort_keys=True)
+    print_summary(console, json.loads(summary), "store/report.html")
     text = console.export_text()
     assert "Superspeedway trust recal- no open+" in " ".join(text.split())
     assert text.index("Verdicts, from 2022") < text.index("Verdicts, all races")
-    assert "recalibrated" in text
+    assert "Archetype Forecast CRPS Log score 50/80/95 % R-hat" in " ".join(text.split())
     assert "Report: store/report.html" in text
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
