@@ -20,7 +20,13 @@ from scipy.special import ndtri, stdtr
 
 from calibration_pipeline.stats.intervals import student_t
 from calibration_pipeline.verification.cases import JUDGED
-from calibration_pipeline.verification.verdicts.estimates import JOINT_EVENTS, MARKETS, MarketEstimate
+from calibration_pipeline.verification.verdicts.estimates import (
+    FINISH,
+    HOW_MANY_RETIRE,
+    JOINT_EVENTS,
+    MARKETS,
+    MarketEstimate,
+)
 
 ERROR_RATE = 0.05
 """Largest probability of a wrong claim in a row of the matrix."""
@@ -36,6 +42,12 @@ LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("skill", ""): (-0.01, math.inf),
 }
 """Quantity and level to the range in which the true value must lie."""
+DEFAULT_TESTS = (("slope", ""), ("skill", ""))
+TESTED = {
+    FINISH: tuple(key for key in LIMITS if key[0] in ("coverage", "skill")),
+    HOW_MANY_RETIRE: (("number ratio", ""), ("spread ratio", ""), ("skill", "")),
+}
+"""Market to the quantities and levels that decide it, `DEFAULT_TESTS` elsewhere."""
 TESTS = {quantity for quantity, _ in LIMITS} | {"p of joint events", "p of independent cars"}
 """Quantities that decide a verdict."""
 LEAST_POWER = 0.2
@@ -205,8 +217,16 @@ def _market_evidence(
 ) -> list[Evidence]:
     if market == JOINT_EVENTS:
         return _joint_evidence(joint_events) or [_note("No joint event can be judged.")]
-    own = [_estimate_evidence(estimate) for estimate in estimates if estimate.market == market]
-    return own or [_note("The forecast has no probabilities of this market, or no race has an outcome.")]
+    own = [estimate for estimate in estimates if estimate.market == market]
+    if not own:
+        return [_note("The forecast has no probabilities of this market, or no race has an outcome.")]
+    found = {estimate[1:4] for estimate in own}
+    needed = [(forecast, *key) for forecast in JUDGED for key in TESTED.get(market, DEFAULT_TESTS)]
+    return [_estimate_evidence(estimate) for estimate in own] + [
+        Evidence(*keys, f"{_name(market, *keys)} cannot be estimated yet.")
+        for keys in needed
+        if keys not in found
+    ]
 
 
 def _note(text: str) -> Evidence:
@@ -214,30 +234,30 @@ def _note(text: str) -> Evidence:
 
 
 def _estimate_evidence(found: MarketEstimate) -> Evidence:
-    market, forecast, quantity, level, (estimate, lower, upper, n) = (
-        *found[:4],
-        (found.estimate.estimate, found.estimate.lower, found.estimate.upper, found.estimate.n_races),
+    estimate, lower, upper, n = (
+        getattr(found.estimate, name) for name in ("estimate", "lower", "upper", "n_races")
     )
-    name = f"{forecast.capitalize()}: {market}, {quantity}{f' of {level} intervals' if level else ''}"
-    keys = (forecast, quantity, level)
+    name, keys = _name(*found[:4]), found[1:4]
     if lower is None or upper is None:
         return Evidence(*keys, f"{name} has no interval; it needs at least two races.", estimate, n_races=n)
     interval = f"{name} is {estimate:.3f} [{lower:.3f}, {upper:.3f}] over {n} races"
-    if quantity == "gain":
+    if found.quantity == "gain":
         return Evidence(*keys, f"{interval}.", estimate, lower, upper, n)
-    low, high = LIMITS[quantity, level]
-    below = _tail(estimate - low, estimate - lower, n), _tail(low - estimate, upper - estimate, n)
-    above = _tail(high - estimate, upper - estimate, n), _tail(estimate - high, estimate - lower, n)
+    low, high = LIMITS[found.quantity, found.level]
+    p_inside = max(_tail(estimate - low, estimate - lower, n), _tail(high - estimate, upper - estimate, n))
+    p_outside = min(_tail(low - estimate, upper - estimate, n), _tail(estimate - high, estimate - lower, n))
     where = "inside" if low <= lower and upper <= high else "partly outside"
     if upper < low or lower > high:
         where = "wholly outside"
     limits = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
-    negative = " The slope is negative: the cars forecast as likely are the unlikely ones." * (
-        quantity == "slope" and estimate < 0
-    )
-    p_inside, p_outside = max(below[0], above[0]), min(below[1], above[1])
-    text = f"{interval}, {where} the limits ({limits}).{negative}"
+    text = f"{interval}, {where} the limits ({limits})."
+    if found.quantity == "slope" and estimate < 0:
+        text += " The slope is negative: the cars forecast as likely are the unlikely ones."
     return Evidence(*keys, text, estimate, lower, upper, n, p_inside, p_outside)
+
+
+def _name(market: str, forecast: str, quantity: str, level: str) -> str:
+    return f"{forecast.capitalize()}: {market}, {quantity}{f' of {level} intervals' if level else ''}"
 
 
 def _tail(room: float, half: float, n_races: int) -> float:
@@ -292,9 +312,9 @@ def _races_needed(cells: Sequence[tuple[float, Sequence[Evidence]]], level: floa
     """Return the least number of further races, if a test statistic grows as the root of the races."""
     found = []
     for p, lines in cells:
-        n, now = max(line.n_races for line in lines), float(ndtri(1 - p))
+        n, now = max(line.n_races for line in lines), -float(ndtri(p))
         if now > 0:
-            more = n * (float(ndtri(1 - level)) / now) ** 2 - n
+            more = n * (float(ndtri(level)) / now) ** 2 - n
             if more <= LARGEST_EXTRAPOLATION * n:
                 found.append(max(1, math.ceil(more)))
     return min(found, default=None)

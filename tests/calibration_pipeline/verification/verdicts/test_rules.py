@@ -21,18 +21,15 @@ from calibration_pipeline.verification.verdicts.matrix import verdict_table
 from calibration_pipeline.verification.verdicts.rules import (
     ALL_MARKETS,
     ALPHA,
+    DEFAULT_TESTS,
     LARGEST_EXTRAPOLATION,
-    LIMITS,
+    TESTED,
     Effect,
     Ruling,
     judge_markets,
     reject_by_holm,
 )
 
-QUANTITIES = {
-    FINISH: [key for key in LIMITS if key[0] in ("coverage", "skill")],
-    HOW_MANY_RETIRE: [("number ratio", ""), ("spread ratio", ""), ("skill", "")],
-}
 GOOD = {"slope": 1.0, "number ratio": 1.0, "spread ratio": 1.0, "skill": 0.2}
 NOMINAL = {"50 %": 0.5, "80 %": 0.8, "95 %": 0.95}
 
@@ -47,7 +44,7 @@ def estimates(changes=None, gain=(0.0, 0.1), n_races=60):
     found = []
     for market in MARKETS[:-1]:
         for forecast in ("raw", "recalibrated"):
-            for quantity, level in QUANTITIES.get(market, [("slope", ""), ("skill", "")]):
+            for quantity, level in TESTED.get(market, DEFAULT_TESTS):
                 good = (GOOD.get(quantity) or NOMINAL[level], 0.005)
                 value, half = changes.get((market, forecast, quantity), good)
                 found.append(
@@ -253,6 +250,15 @@ def test_estimates_without_interval_decide_nothing() -> None:
             None,
             None,
         )
+
+
+def test_a_missing_estimate_leaves_its_market_undecided() -> None:
+    """Where no slope fits, as when each favourite won, the skill alone earns no trust."""
+    found = [each for each in estimates() if (each.market, each.quantity) != ("win", "slope")]
+    verdicts = {verdict.market: verdict for verdict in judge_markets(found, events(), 20)}
+    assert (verdicts["win"].verdict, verdicts["win"].races_needed) == ("cannot tell yet", None)
+    assert verdicts["win"].evidence[0].text == "Recalibrated: win, slope cannot be estimated yet."
+    assert verdicts["top 5"].verdict == "trust"
 
 
 def test_markets_without_forecast_are_left_out_of_the_summary() -> None:
