@@ -18,7 +18,7 @@ from benchmarks.result_files import markdown_table
 from benchmarks.simulated_races import LAWS, Law, draw_fields, draw_races
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.events.counts import Race
-from calibration_pipeline.schemas.monitoring import MARKETS
+from calibration_pipeline.markets import RACE_MARKETS
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
 from calibration_pipeline.verification.monitoring import ALARM, race_ranks
 
@@ -49,7 +49,7 @@ def draw_ranks(rng: np.random.Generator, law: Law, **changes: float) -> NDArray[
     fields = draw_fields(rng, law, N_TEMPLATES)
     truths = draw_races(rng, law, fields, N_RESULTS)
     forecasts = draw_races(rng, law, fields, N_SCENARIOS, **changes)
-    ranks = np.empty((N_TEMPLATES, N_RESULTS, len(MARKETS)))
+    ranks = np.empty((N_TEMPLATES, N_RESULTS, len(RACE_MARKETS)))
     for template, (field, truth, forecast) in enumerate(zip(fields, truths, forecasts, strict=True)):
         favourites = forecast.favourite_rank
         scenarios, results = forecast.outcomes(field, favourites), truth.outcomes(field, favourites)
@@ -66,7 +66,7 @@ def draw_histories(
     shape = (n_histories, N_RACES)
     drawn = ranks[rng.integers(len(ranks), size=shape), rng.integers(ranks.shape[1], size=shape)]
     return {
-        span: np.stack([log_e_process(drawn[..., m], restart) for m in range(len(MARKETS))], axis=1)
+        span: np.stack([log_e_process(drawn[..., m], restart) for m in range(len(RACE_MARKETS))], axis=1)
         for span, restart in (("season", SEASONS), ("start", ONE_BLOCK))
     }
 
@@ -102,7 +102,7 @@ def false_alarms(by_law: Mapping[str, dict[str, NDArray[np.float64]]]) -> list[d
         rng = np.random.default_rng(2)
         reports = rng.permutation(len(log_e))[: len(log_e) // 4 * 4].reshape(-1, len(ARCHETYPES))
         of_archetypes = log_mean(log_e, axis=1)
-        found = {f"one market: {name}": alarm_share(log_e[:, m], span) for m, name in enumerate(MARKETS)}
+        found = {f"one market: {name}": alarm_share(log_e[:, m], span) for m, name in enumerate(RACE_MARKETS)}
         found["any of the 7 markets of an archetype"] = alarm_share(log_e.max(axis=1), span)
         found["all markets of an archetype (mean)"] = alarm_share(of_archetypes, span)
         found["any of the 28 processes of a report"] = alarm_share(log_e[reports].max(axis=(1, 2)), span)
@@ -124,13 +124,13 @@ def false_alarms(by_law: Mapping[str, dict[str, NDArray[np.float64]]]) -> list[d
 def true_alarms(name: str, log_e: dict[str, NDArray[np.float64]]) -> dict[str, str]:
     """Return a row of the second table: alarms of a wrong forecast, and its best market."""
     mean = {span: log_mean(values, axis=1) for span, values in log_e.items()}
-    single = [alarm_share(log_e["start"][:, m, :36], "start") for m in range(len(MARKETS))]
+    single = [alarm_share(log_e["start"][:, m, :36], "start") for m in range(len(RACE_MARKETS))]
     best = int(np.argmax(single))
     return {
         "forecast": name,
         "a season of 10 races": f"{100 * alarm_share(mean['season'], 'season'):.0f} %",
         **{f"{n} races": f"{100 * alarm_share(mean['start'][:, :n], 'start'):.0f} %" for n in (36, 108)},
-        "best market alone, 36 races": f"{MARKETS[best]}: {100 * single[best]:.0f} %",
+        "best market alone, 36 races": f"{RACE_MARKETS[best]}: {100 * single[best]:.0f} %",
     }
 
 

@@ -20,25 +20,19 @@ from calibration_pipeline.events.independence import (
     independent_cars,
     judge_independence,
 )
+from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, HOW_MANY_RETIRE, WHO_RETIRES
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.stats.intervals import Estimate, clustered_ratio, jackknife_interval
 from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.joint_events import p_values
-from calibration_pipeline.verification.reliability import HEAD_TO_HEAD
 from calibration_pipeline.verification.scores import (
     LOGIT_CLIP,
     TOP_EVENTS,
     coverage_probability,
     discrete_crps,
 )
-from calibration_pipeline.verification.verdicts.estimates import (
-    FINISH,
-    HOW_MANY_RETIRE,
-    WHO_RETIRES,
-    MarketEstimate,
-    spread_ratio,
-)
+from calibration_pipeline.verification.verdicts.estimates import MarketEstimate, spread_ratio
 from calibration_pipeline.verification.verdicts.slopes import retirement_slope
 
 N_RESULTS, N_SCENARIOS = 200, 1000

@@ -30,9 +30,9 @@ from benchmarks.simulated_forecasts import (
     true_values,
 )
 from benchmarks.simulated_races import LAWS, draw_races
+from calibration_pipeline.markets import JOINT_EVENTS, MARKETS
 from calibration_pipeline.plots.figures import GREEN, SKY, VERMILION, figure_axes
 from calibration_pipeline.schemas.frames import RULINGS
-from calibration_pipeline.verification.verdicts.estimates import JOINT_EVENTS, MARKETS
 from calibration_pipeline.verification.verdicts.rules import LIMITS, Verdict, judge_markets
 
 RACES = (12, 36, 108)

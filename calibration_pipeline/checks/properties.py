@@ -17,8 +17,8 @@ from calibration_pipeline.checks.plausibility import (
     implausible_results,
     rank_correlation,
 )
+from calibration_pipeline.markets import ALL_MARKETS
 from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_FAILS
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS
 from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.sources.quarantine import describe_quarantine
 from calibration_pipeline.verification.monitoring import ALARM, list_alarms

@@ -7,9 +7,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.plots.figures import GREY
 from calibration_pipeline.plots.series import archetype_label, by_forecast, legend_below, write_no_races
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS
 from calibration_pipeline.verification.monitoring import ALARM, LOG10_ALARM
 
 
@@ -83,7 +83,7 @@ def draw_rank_histograms(panels: Sequence[Axes], histograms: pl.DataFrame) -> Se
         return panels
     of_markets[0].figure.suptitle(f"{archetype_label(histograms)}: ranks of results among their scenarios")
     edges = np.linspace(0, 1, histograms["bin"].n_unique() + 1)
-    for ax, market in zip(of_markets, MARKETS, strict=True):
+    for ax, market in zip(of_markets, RACE_MARKETS, strict=True):
         ax.set_title(market.capitalize(), fontsize="small")
         own = histograms.filter(market=market).sort("bin")
         for lower, upper in own.select("lower", "upper").unique().iter_rows():

@@ -3,18 +3,8 @@
 import pandera.polars as pa
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.schemas.frames import Table
-
-MARKETS = (
-    "win",
-    "top 5",
-    "top 10",
-    "head to head",
-    "finish distribution",
-    "who retires",
-    "how many retire",
-)
-ALL_MARKETS = "all markets"
 
 
 class CalibrationMonitoring(Table):
@@ -25,7 +15,7 @@ class CalibrationMonitoring(Table):
 
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
     forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Monitored forecast")
-    market: str = pa.Field(isin=[*MARKETS, ALL_MARKETS], description="Market")
+    market: str = pa.Field(isin=[*RACE_MARKETS, ALL_MARKETS], description="Market")
     race_id: int = pa.Field(ge=0, description="Race, unique over seasons")
     season: int = pa.Field(ge=1949, le=2200, description="Season, year")
     race_order: int = pa.Field(description="100 * season + round: the order of races in time")

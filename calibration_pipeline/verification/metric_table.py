@@ -12,6 +12,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.markets import HEAD_TO_HEAD
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.schemas.frames import FORECASTS, MetricTable
 from calibration_pipeline.stats.intervals import CONFIDENCE, Estimate, clustered_mean, clustered_ratio
@@ -26,12 +27,7 @@ from calibration_pipeline.verification.cases import (
 from calibration_pipeline.verification.corp import corp_terms, fit_corp, refit_corp, refitted_miscalibration
 from calibration_pipeline.verification.finite import N_GROUPS, jackknife_error, leave_groups_out, with_counts
 from calibration_pipeline.verification.multivariate import energy_score, variogram_score
-from calibration_pipeline.verification.reliability import (
-    HEAD_TO_HEAD,
-    binary_events,
-    consistent_successes,
-    draw_outcomes,
-)
+from calibration_pipeline.verification.reliability import binary_events, consistent_successes, draw_outcomes
 
 SMALLER, LARGER, NOMINAL, NEITHER = (
     "smaller is better",

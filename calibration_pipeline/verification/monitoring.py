@@ -21,8 +21,9 @@ from scipy.stats import binom
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.events.counts import Race, read_races
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, smoothed_wins
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS, CalibrationMonitoring
+from calibration_pipeline.schemas.monitoring import CalibrationMonitoring
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
 from calibration_pipeline.verification.cases import JUDGED, table
 from calibration_pipeline.verification.scores import TOP_EVENTS, discrete_crps
@@ -76,7 +77,7 @@ def race_ranks(race: Race, rng: np.random.Generator) -> dict[str, float]:
         Chooses a place among ties.
     """
     statistics = race_statistics(race)
-    uniform = dict(zip(MARKETS, rng.random(len(MARKETS)), strict=True))
+    uniform = dict(zip(RACE_MARKETS, rng.random(len(RACE_MARKETS)), strict=True))
     return {market: _randomised_rank(values, uniform[market]) for market, values in statistics.items()}
 
 

@@ -5,6 +5,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.markets import ALL_MARKETS, MARKETS, RACE_MARKETS
 from calibration_pipeline.report import ReportContent
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.schemas.frames import (
@@ -14,10 +15,9 @@ from calibration_pipeline.schemas.frames import (
     MetricTable,
     ModelComparison,
 )
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS, CalibrationMonitoring
+from calibration_pipeline.schemas.monitoring import CalibrationMonitoring
 from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
-from calibration_pipeline.verification.verdicts import estimates, rules
 from calibration_pipeline.verification.verdicts.matrix import verdict_table
 from calibration_pipeline.verification.verdicts.rules import Evidence, Verdict
 
@@ -203,8 +203,8 @@ def monitoring_table() -> pl.DataFrame:
     for a, archetype in enumerate(JUDGED):
         for forecast in ("raw", "recalibrated"):
             low = a == 1 and forecast == "raw"
-            ranks = rng.uniform(0.001, 0.01 if low else 0.999, (len(MARKETS), seasons.size))
-            ranks[:, :3] = rng.uniform(0.4, 0.6, (len(MARKETS), 3))
+            ranks = rng.uniform(0.001, 0.01 if low else 0.999, (len(RACE_MARKETS), seasons.size))
+            ranks[:, :3] = rng.uniform(0.4, 0.6, (len(RACE_MARKETS), 3))
             spans = {}
             for name, restart in (("season", seasons), ("start", np.zeros(seasons.size))):
                 log_e = log_e_process(ranks, restart)
@@ -214,10 +214,10 @@ def monitoring_table() -> pl.DataFrame:
                     {
                         "archetype": str(archetype),
                         "forecast": forecast,
-                        "market": np.repeat([*MARKETS, ALL_MARKETS], seasons.size),
-                        "race_id": np.tile(10 * np.arange(seasons.size) + a, len(MARKETS) + 1),
-                        "season": np.tile(seasons, len(MARKETS) + 1),
-                        "race_order": np.tile(100 * seasons + a + [1, 11, 21] * 2, len(MARKETS) + 1),
+                        "market": np.repeat([*RACE_MARKETS, ALL_MARKETS], seasons.size),
+                        "race_id": np.tile(10 * np.arange(seasons.size) + a, len(RACE_MARKETS) + 1),
+                        "season": np.tile(seasons, len(RACE_MARKETS) + 1),
+                        "race_order": np.tile(100 * seasons + a + [1, 11, 21] * 2, len(RACE_MARKETS) + 1),
                         "rank": [*ranks.ravel().tolist(), *[None] * seasons.size],
                         **spans,
                     }

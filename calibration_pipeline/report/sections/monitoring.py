@@ -3,12 +3,12 @@
 import polars as pl
 
 from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.report.blocks import Block, Cell, Gallery, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, number
 from calibration_pipeline.report.pictures import evidence_picture, rank_picture
 from calibration_pipeline.report.sections.scores import FORECAST_LABELS
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS
 from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.monitoring import ALARM, LOG10_ALARM, list_alarms, pool_archetypes
 
@@ -33,7 +33,7 @@ def monitoring_section(content: ReportContent) -> Section:
         by_market.append([Cell(_label(rows))])
         by_market += [
             _row(market.capitalize(), of_market, season)
-            for market in MARKETS
+            for market in RACE_MARKETS
             if not (of_market := rows.filter(market=market)).is_empty()
         ]
     together = [_row(_label(rows), rows.filter(market=ALL_MARKETS), season) for rows in present]

@@ -3,12 +3,12 @@
 import polars as pl
 
 from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.markets import ALL_MARKETS
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, percent
 from calibration_pipeline.report.pictures import forecast_picture
 from calibration_pipeline.report.sections.verdicts import era_label
-from calibration_pipeline.verification.verdicts.rules import ALL_MARKETS
 
 NOTHING = "No race is announced, so there is no forecast."
 CHANCES = {"win": "Win", "top5": "Top 5", "top10": "Top 10", "dnf": "Out before the end"}

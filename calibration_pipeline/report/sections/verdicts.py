@@ -5,14 +5,15 @@ import math
 import polars as pl
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.markets import ALL_MARKETS, MARKETS
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Table, Text
 from calibration_pipeline.report.content import ReportContent
 from calibration_pipeline.report.numbers import UNKNOWN, estimate, number, p_value
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.seasons import ALL_RACES
-from calibration_pipeline.verification.verdicts.estimates import GAIN_SCORES, MARKETS
-from calibration_pipeline.verification.verdicts.rules import ALL_MARKETS, ERROR_RATE, LIMITS
+from calibration_pipeline.verification.verdicts.estimates import GAIN_SCORES
+from calibration_pipeline.verification.verdicts.rules import ERROR_RATE, LIMITS
 
 CAPTION = (
     "Verdict on each market, in each era. Below a verdict: whether recalibration helps, costs or makes no "

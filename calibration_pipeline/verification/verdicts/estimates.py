@@ -13,17 +13,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.events.independence import log_probabilities
+from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, HOW_MANY_RETIRE, JOINT_EVENTS, WHO_RETIRES
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification import scores
 from calibration_pipeline.verification.cases import JUDGED, Cases, backtest_cases
-from calibration_pipeline.verification.reliability import HEAD_TO_HEAD
 from calibration_pipeline.verification.verdicts.retirements import Retirements, read_retirements
 from calibration_pipeline.verification.verdicts.slopes import retirement_slope, top_slope, win_slope
 
-FINISH, WHO_RETIRES, HOW_MANY_RETIRE = "finish distribution", "who retires", "how many retire"
-JOINT_EVENTS = "joint events"
-MARKETS = (*scores.TOP_EVENTS, HEAD_TO_HEAD, FINISH, WHO_RETIRES, HOW_MANY_RETIRE, JOINT_EVENTS)
 GAIN_SCORES = {
     "win": "log score, nats a race",
     "top 5": "Brier score",

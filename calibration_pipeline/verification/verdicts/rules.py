@@ -18,15 +18,10 @@ from typing import Literal
 import polars as pl
 from scipy.special import ndtri, stdtr
 
+from calibration_pipeline.markets import ALL_MARKETS, FINISH, HOW_MANY_RETIRE, JOINT_EVENTS, MARKETS
 from calibration_pipeline.stats.intervals import student_t
 from calibration_pipeline.verification.cases import JUDGED
-from calibration_pipeline.verification.verdicts.estimates import (
-    FINISH,
-    HOW_MANY_RETIRE,
-    JOINT_EVENTS,
-    MARKETS,
-    MarketEstimate,
-)
+from calibration_pipeline.verification.verdicts.estimates import MarketEstimate
 
 ERROR_RATE = 0.05
 """Largest probability of a wrong claim in a row of the matrix."""
@@ -54,8 +49,6 @@ LEAST_POWER = 0.2
 """Least power against independent cars, if the forecast is right, of an event that counts for dependence."""
 LARGEST_EXTRAPOLATION = 3
 """Races still needed are given up to this multiple of the races scored: an interval then halves."""
-ALL_MARKETS = "all markets"
-"""Market of the summary of a row."""
 
 Ruling = Literal["trust", "trust after recalibration", "do not trust", "cannot tell yet"]
 Effect = Literal["helps", "costs", "no difference"]

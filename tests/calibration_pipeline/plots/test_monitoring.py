@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.plots.figures import figure_axes, figure_grid
 from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS
 from calibration_pipeline.verification.monitoring import LOG10_ALARM, rank_histograms
 from helpers.example_report import monitoring_table
 
@@ -40,7 +40,7 @@ def test_histograms_show_each_market_once(monitoring: pl.DataFrame) -> None:
     _, panels = figure_grid(4, 2)
     histograms = rank_histograms(monitoring)
     *of_markets, legend = draw_rank_histograms(panels, histograms)
-    assert [ax.get_title() for ax in of_markets] == [market.capitalize() for market in MARKETS]
+    assert [ax.get_title() for ax in of_markets] == [market.capitalize() for market in RACE_MARKETS]
     raw, recalibrated = (patch for patch in of_markets[0].patches if hasattr(patch, "get_data"))
     for stairs, forecast in ((raw, "raw"), (recalibrated, "recalibrated")):
         own = histograms.filter(market="win", forecast=forecast).sort("bin")

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.markets import MARKETS
 from calibration_pipeline.report import (
     ReportContent,
     archetype_pictures,
@@ -27,7 +28,6 @@ from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.schemas.frames import EFFECTS
 from calibration_pipeline.schemas.frames import RULINGS as FRAME_RULINGS
 from calibration_pipeline.seasons import ALL_RACES
-from calibration_pipeline.verification.verdicts.estimates import MARKETS
 from helpers.example_report import ERAS, RULINGS, empty_content, example_content
 from helpers.images import image_size
 from helpers.paths import ROOT

@@ -6,9 +6,8 @@ import polars as pl
 from rich.console import Console
 
 from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.markets import ALL_MARKETS, MARKETS
 from calibration_pipeline.terminal.summary import MARKET_HEADS, print_summary, score_rows, verdict_rows
-from calibration_pipeline.verification.verdicts.estimates import MARKETS
-from calibration_pipeline.verification.verdicts.rules import ALL_MARKETS
 from helpers.example_report import ERAS, verdict_frame
 
 METRICS = pl.DataFrame(

@@ -8,12 +8,13 @@ from scipy.stats import kstest
 
 from calibration_pipeline.events.counts import Race, read_races
 from calibration_pipeline.events.language import Outcomes
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
 from calibration_pipeline.scenarios.fit.by_fold import fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.schemas.frames import LapAggregates
-from calibration_pipeline.schemas.monitoring import ALL_MARKETS, MARKETS, CalibrationMonitoring
+from calibration_pipeline.schemas.monitoring import CalibrationMonitoring
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
 from calibration_pipeline.telemetry.features import build_driver_features, entry_list
@@ -102,7 +103,7 @@ def test_statistics_of_a_small_race_are_those_computed_by_hand():
     )
     result = Outcomes(np.array([2, 1]), np.array([1, 2]), running=np.array([False, True]))
     statistics = race_statistics(Race(scenarios, result))
-    assert list(statistics) == list(MARKETS)
+    assert list(statistics) == list(RACE_MARKETS)
     even = np.log(2.5 / 2.5)
     np.testing.assert_allclose(statistics["win"], [even] * 4, atol=1e-9)
     np.testing.assert_allclose(statistics["top 5"], [2 * np.log(4.5 / 0.5)] * 4)
@@ -135,8 +136,8 @@ def test_ranks_are_uniform_if_the_result_is_one_more_scenario(n_scenarios):
         race = Race(Outcomes(finish[1:], rank, running[1:]), Outcomes(finish[0], rank, running[0]))
         found.append(list(race_ranks(race, rng).values()))
     p_values = [kstest(ranks, "uniform").pvalue for ranks in np.array(found).T]
-    assert len(p_values) == len(MARKETS)
-    assert min(p_values) > 0.05 / len(MARKETS) / 10
+    assert len(p_values) == len(RACE_MARKETS)
+    assert min(p_values) > 0.05 / len(RACE_MARKETS) / 10
 
 
 def test_who_retires_does_not_depend_on_how_many_retire():
@@ -157,11 +158,11 @@ def test_who_retires_does_not_depend_on_how_many_retire():
 
 def test_e_values_are_those_of_the_ranks_and_their_mean(monitoring):
     raw = monitoring.filter(forecast="raw")
-    ranks = np.array([raw.filter(market=market)["rank"].to_list() for market in MARKETS])
+    ranks = np.array([raw.filter(market=market)["rank"].to_list() for market in RACE_MARKETS])
     season = raw.filter(market="win")["season"].to_numpy()
     for column, restart in (("log10_e_season", season), ("log10_e_start", np.zeros(season.size))):
         log_e = log_e_process(ranks, restart)
-        stored = [raw.filter(market=market)[column].to_list() for market in (*MARKETS, ALL_MARKETS)]
+        stored = [raw.filter(market=market)[column].to_list() for market in (*RACE_MARKETS, ALL_MARKETS)]
         np.testing.assert_allclose(stored, np.vstack([log_e, log_mean(log_e)]) / np.log(10), atol=1e-12)
     assert raw.filter(market=ALL_MARKETS)["rank"].null_count() == season.size
 
@@ -190,7 +191,7 @@ def test_order_of_results_does_not_matter_and_the_seed_does(calibrated, monitori
 def test_scenarios_without_retirements_have_no_market_of_retirements(calibrated):
     ensemble, results = calibrated
     table = monitor(ensemble.drop_vars("running"), results)
-    assert set(table["market"]) == {*MARKETS[:5], ALL_MARKETS}
+    assert set(table["market"]) == {*RACE_MARKETS[:5], ALL_MARKETS}
 
 
 def test_no_races_give_an_empty_table(calibrated):
@@ -274,7 +275,7 @@ def test_pooled_e_values_of_hopeless_forecasts_stay_finite(monitoring):
 
 def test_rank_histograms_count_every_race_once(monitoring):
     histograms = rank_histograms(monitoring)
-    assert set(histograms["market"]) == set(MARKETS)
+    assert set(histograms["market"]) == set(RACE_MARKETS)
     total = histograms.group_by("forecast", "market").agg(pl.sum("share"), pl.len())
     np.testing.assert_allclose(total["share"], 1.0)
     assert total["len"].unique().to_list() == [8]

@@ -2,10 +2,10 @@
 
 import polars as pl
 
+from calibration_pipeline.markets import RACE_MARKETS
 from calibration_pipeline.report import render_html, render_markdown
 from calibration_pipeline.report.blocks import Gallery, Table
 from calibration_pipeline.report.sections.monitoring import HEADING, monitoring_note, monitoring_section
-from calibration_pipeline.schemas.monitoring import MARKETS
 from helpers.example_report import JUDGED, empty_content, example_content
 
 
@@ -51,7 +51,7 @@ def test_largest_e_values_stand_beside_the_newest() -> None:
     assert float(raw_alarm.text.replace(",", "")) > 20
     assert recalibrated.small.startswith("now ")
     assert float(recalibrated.text) < 20
-    assert len(by_market.rows) == len(JUDGED) * (1 + len(MARKETS))
+    assert len(by_market.rows) == len(JUDGED) * (1 + len(RACE_MARKETS))
 
 
 def test_every_archetype_has_its_pictures() -> None:

@@ -8,8 +8,9 @@ from scipy.stats import binom
 
 from benchmarks.simulated_forecasts import estimate_markets, make_forecast, make_world
 from benchmarks.verdict_errors import CASES, HEADER, RACES, WORLDS, draw, markdown, simulate
+from calibration_pipeline.markets import MARKETS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.verification.verdicts.estimates import MARKETS, market_estimates
+from calibration_pipeline.verification.verdicts.estimates import market_estimates
 
 
 def test_the_benchmark_scores_as_the_library_does() -> None:

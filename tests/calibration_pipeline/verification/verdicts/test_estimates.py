@@ -6,18 +6,12 @@ import pytest
 import scoringrules
 import xarray as xr
 
+from calibration_pipeline.markets import HOW_MANY_RETIRE, JOINT_EVENTS, MARKETS, WHO_RETIRES
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.stats.intervals import clustered_mean
 from calibration_pipeline.verification.joint_events import validate_events
 from calibration_pipeline.verification.scores import discrete_crps
-from calibration_pipeline.verification.verdicts.estimates import (
-    HOW_MANY_RETIRE,
-    JOINT_EVENTS,
-    MARKETS,
-    WHO_RETIRES,
-    market_estimates,
-    spread_ratio,
-)
+from calibration_pipeline.verification.verdicts.estimates import market_estimates, spread_ratio
 from calibration_pipeline.verification.verdicts.matrix import judge_eras
 from calibration_pipeline.verification.verdicts.retirements import read_retirements
 from calibration_pipeline.verification.verdicts.slopes import win_slope

@@ -7,19 +7,19 @@ import polars as pl
 import pytest
 from scipy.stats import norm, t
 
-from calibration_pipeline.schemas.frames import EFFECTS, RULINGS, VerdictTable
-from calibration_pipeline.stats.intervals import Estimate
-from calibration_pipeline.verification.verdicts.estimates import (
+from calibration_pipeline.markets import (
+    ALL_MARKETS,
     FINISH,
     HOW_MANY_RETIRE,
     JOINT_EVENTS,
     MARKETS,
     WHO_RETIRES,
-    MarketEstimate,
 )
+from calibration_pipeline.schemas.frames import EFFECTS, RULINGS, VerdictTable
+from calibration_pipeline.stats.intervals import Estimate
+from calibration_pipeline.verification.verdicts.estimates import MarketEstimate
 from calibration_pipeline.verification.verdicts.matrix import verdict_table
 from calibration_pipeline.verification.verdicts.rules import (
-    ALL_MARKETS,
     ALPHA,
     DEFAULT_TESTS,
     LARGEST_EXTRAPOLATION,
