@@ -164,9 +164,9 @@ def _console() -> "Console":
 def _run(settings: "Settings", options: argparse.Namespace) -> None:
     archetypes = [name for name in (options.archetypes or "").split(",") if name]
     from calibration_pipeline.archetypes import parse_archetype
+    from calibration_pipeline.terminal.log import LOG_FILE, log_to
 
     from .instance import RecordsError, prepare_home
-    from .log import LOG_FILE, log_to
     from .runner.executors import ExecutorError
     from .runner.worker import start_fork_server
     from .settings import export_credentials

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from multiprocessing import active_children
 from typing import Any
 
+from calibration_pipeline.terminal.log import LOG_FILE
+
 from ..instance import home_folder
-from ..log import LOG_FILE
 from ..settings import Settings, export_credentials
 from .worker import initialize_worker, start_fork_server
 

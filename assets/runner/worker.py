@@ -15,9 +15,10 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from calibration_pipeline.terminal.log import file_handler, hand_to
+
 from ..instance import COMMAND_TAG, open_instance
 from ..jax_environment import prepare_jax
-from ..log import file_handler, hand_to
 from ..settings import from_public_json
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import xarray as xr
 
 from assets.cli import main
 from assets.definitions import build_defs
-from assets.log import log_to
 from assets.orchestration.jobs import WAVES
 from assets.orchestration.staleness import Lineage
 from assets.orchestration.tasks import all_tasks, without_missing_inputs
@@ -24,6 +23,7 @@ from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.schemas.contracts import place
+from calibration_pipeline.terminal.log import log_to
 from helpers.clusters import start
 from helpers.example_tables import write_results
 from helpers.paths import REAL_DATA, ROOT

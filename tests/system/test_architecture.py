@@ -51,7 +51,6 @@ ASSETS_LAYERS = tuple(
     f"assets.{name}"
     for name in (
         "settings",
-        "log",
         "instance",
         "jax_environment",
         "partitions",

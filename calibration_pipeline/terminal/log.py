@@ -11,6 +11,7 @@ from calibration_pipeline.io.addresses import without_credentials
 LOG_FILE = "calibration.log"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 OWN_LOGGERS = ("assets", "calibration_pipeline")
+"""Packages of the project, whose loggers have level INFO."""
 
 
 class _Discreet(logging.Formatter):
