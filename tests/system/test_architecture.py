@@ -22,6 +22,7 @@ LIBRARY_LAYERS = tuple(
     f"calibration_pipeline.{name}"
     for name in (
         "archetypes",
+        "markets",
         "seasons",
         "stats",
         "schemas",
