@@ -22,7 +22,13 @@ from helpers.paths import ROOT
 from helpers.stored_runs import SMALL, copied, make
 
 ASSETS = ROOT / "assets"
-NAMES = {"fold_length": "fold_races", "season_list": "seasons", "feed_url": "source", "results": "source"}
+NAMES = {
+    "fold_length": "fold_races",
+    "season_list": "seasons",
+    "era_starts": "eras",
+    "feed_url": "source",
+    "results": "source",
+}
 """Attributes of the settings → the names that assets declare."""
 NOT_IN_VALUES = {"store_path", "key_prefix", "series"}
 
@@ -121,6 +127,7 @@ def test_every_setting_has_assets_that_depend_on_it() -> None:
     assert found["network"] == ["causal_network", *FORECAST, "calibration_report"]
     assert "fold_history" in found["fold_races"]
     assert set(found["events"]) == {"joint_event_validation", *FORECAST, "calibration_report"}
+    assert found["eras"] == ["joint_event_validation", "verdict", "calibration_report"]
     assert {"race_results", "calibration_posterior", "pooled_posterior"} <= set(found["seed"])
     assert "archetype_races" not in {asset for assets in found.values() for asset in assets}
 
