@@ -5,7 +5,7 @@
 Histories of 12, 36 and 108 races are drawn from known laws (`simulated_races`). Forecasts are right, wrong in
 one respect, or at the edge of a limit. Each history has two rows: all races, and an era of its last third.
 The library computes estimates, joint tests and rulings. A verdict is wrong if it trusts a forecast whose true
-value lies outside a limit or within `MARGIN` of it, or does not trust one whose true values are all inside.
+value lies outside a limit or within `MARGIN` of it, or rejects (do not trust) one whose true values are all inside.
 """
 
 import argparse
@@ -92,11 +92,11 @@ CASES = (
 
 @dataclass(frozen=True)
 class Judged:
-    """A forecast, and for each market whether trust in it and distrust of it would be wrong."""
+    """A forecast, and for each market whether to trust or to reject it would be wrong."""
 
     forecast: Forecast
     trust_is_wrong: dict[str, bool]
-    distrust_is_wrong: dict[str, bool]
+    rejection_is_wrong: dict[str, bool]
 
 
 def simulate(
@@ -163,7 +163,7 @@ def _is_wrong(verdict: Verdict, raw: Judged, recalibrated: Judged) -> bool:
         return raw.trust_is_wrong[verdict.market]
     if verdict.verdict == "trust after recalibration":
         return recalibrated.trust_is_wrong[verdict.market]
-    return verdict.verdict == "do not trust" and recalibrated.distrust_is_wrong[verdict.market]
+    return verdict.verdict == "do not trust" and recalibrated.rejection_is_wrong[verdict.market]
 
 
 def _rule(
@@ -197,7 +197,7 @@ HEADER = [
 
 
 def markdown(rulings: pl.DataFrame) -> list[str]:
-    """Return the Markdown rows of a case: rates of wrong rows, and trust / distrust by market, all races."""
+    """Return the Markdown rows of a case: rates of wrong rows, and trusted / rejected by market, all races."""
     lines = []
     keys = ["case", "n_races"]
     for (case, n_races), rows in rulings.group_by(keys, maintain_order=True):

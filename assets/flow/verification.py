@@ -188,12 +188,5 @@ def verdict(
         settings.era_starts,
     )
     frame = matrix.verdict_table(forecaster, archetype, verdicts)
-    cells = frame.filter(line=1)
-    return dg.Output(
-        frame,
-        metadata={
-            **rows(frame),
-            "verdicts": table(cells.select(SHOWN_VERDICTS), cells.height),
-            "evidence": bullets(frame["evidence"]),
-        },
-    )
+    cells = frame.filter(line=1).select(SHOWN_VERDICTS)
+    return dg.Output(frame, metadata={**rows(frame), "verdicts": table(cells, cells.height)})

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-QUESTION = "Do events happen as often as forecast? Judged for each archetype of NASCAR track."
+QUESTION = "Do events happen as often as forecast? Judged for each archetype of NASCAR track, market and era."
 SIMULATED_NOTE = (
     "These races are simulated from a known truth: the verdicts are about the method, not about real racing."
 )
