@@ -1,11 +1,11 @@
 """Rates of wrong verdicts in a row of the matrix, by number of races.
 
-    python -m benchmarks.verdict_errors --replications 400
+    python -m benchmarks.verdict_errors --replications 150
 
 Histories of 12, 36 and 108 races are drawn from known laws (`simulated_races`). Forecasts are right, wrong in
 one respect, or at the edge of a limit. Each history has two rows: all races, and an era of its last third.
-The library computes estimates, joint tests and rulings. A verdict is wrong if it trusts a forecast whose true
-value lies outside a limit or within `MARGIN` of it, or rejects (do not trust) one whose true values are all inside.
+The library computes estimates, joint tests and rulings. A verdict is wrong if it trusts a forecast with a
+true value outside a limit or within `MARGIN` of it, or rejects (do not trust) one with all of them inside.
 """
 
 import argparse
@@ -197,7 +197,7 @@ HEADER = [
 
 
 def markdown(rulings: pl.DataFrame) -> list[str]:
-    """Return the Markdown rows of a case: rates of wrong rows, and trusted / rejected by market, all races."""
+    """Return the Markdown rows of a case: rates of wrong rows, trusted / rejected by market in all races."""
     lines = []
     keys = ["case", "n_races"]
     for (case, n_races), rows in rulings.group_by(keys, maintain_order=True):
@@ -245,7 +245,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--replications", type=int, default=400, help="histories for each case and number of races, 400"
+        "--replications", type=int, default=150, help="histories for each case and number of races, 150"
     )
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     parser.add_argument("--picture", type=Path, help="picture to draw, .png")
