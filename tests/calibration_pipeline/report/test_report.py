@@ -314,7 +314,10 @@ def test_small_print_of_scores_is_folded(content: ReportContent, html: str) -> N
     assert groups == list(GROUPS)
     (crps,) = [row for row in tables[2].rows if row[0].text == "CRPS, positions"]
     assert [cell.text for cell in crps[1:]] == ["made up crps", "0.0040", "0.0040", "1.40", "1.40"]
-    assert '<tr class="group"><th scope="rowgroup" class="text" colspan="3"><span>Calibration</span></th></tr>' in html
+    assert (
+        '<tr class="group"><th scope="rowgroup" class="text" colspan="3"><span>Calibration</span></th></tr>'
+        in html
+    )
 
 
 def test_joint_events_are_described_in_words(content: ReportContent) -> None:
