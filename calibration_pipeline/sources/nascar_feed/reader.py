@@ -192,7 +192,7 @@ def _reason(error: Exception) -> str:
 
 
 def _parse(content: bytes, where: str, content_type: str = "") -> Any:
-    """Parse strict JSON: NaN and infinities are refused."""
+    """Parse strict JSON: NaN and infinities are refused, halves of a surrogate pair become U+FFFD."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not a JSON number")
@@ -204,7 +204,12 @@ def _parse(content: bytes, where: str, content_type: str = "") -> Any:
     try:
         if content[:2] == GZIP:  # without its header Content-Encoding
             content = gzip.decompress(content)
-        return json.loads(content.removeprefix(BYTE_ORDER_MARK), parse_constant=refuse, parse_float=finite)
+        content = content.removeprefix(BYTE_ORDER_MARK)
+        document = json.loads(content, parse_constant=refuse, parse_float=finite)
+        if b"\\ud" in content or b"\\uD" in content:
+            text = json.dumps(document, ensure_ascii=False).encode("utf-16", "surrogatepass")
+            document = json.loads(text.decode("utf-16", "replace"))
+        return document
     except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
         declared_type = f", content type {content_type!r}" if content_type else ""
         size = f"{len(content):,} bytes{declared_type}"

@@ -148,7 +148,7 @@ def test_the_asset_holds_views_with_described_columns(
     made = catalogue(Settings(store=str(store.parents[1])), calibration_report=store)
     views = {record.data["view"]: record.data["rows"] for record in made.metadata["views"].records}
     assert views["race_results"] == 2 * results.height
-    (tmp_path / "catalogue.duckdb").write_bytes(made.value)
+    (tmp_path / "catalogue.duckdb").write_bytes(made.value[".duckdb"])
     with duckdb.connect(tmp_path / "catalogue.duckdb", read_only=True) as connection:
         views = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
         about = connection.execute(

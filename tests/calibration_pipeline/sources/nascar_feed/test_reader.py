@@ -725,3 +725,9 @@ def test_it_reads_from_within_an_event_loop(feed: Feed) -> None:
         return read(feed)
 
     assert len(asyncio.run(run())["series_1"]) == 2
+
+
+def test_half_of_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"lone": "\\ud800", "pair": "\\ud83c\\udfc1", "text": "\\\\ud800"}')
+    document = FeedReader(str(tmp_path)).read_json("a.json")
+    assert document == {"lone": "\ufffd", "pair": "\U0001f3c1", "text": "\\ud800"}
