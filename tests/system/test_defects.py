@@ -251,7 +251,6 @@ TWENTY = (
 
 
 @pytest.mark.soak
-@pytest.mark.real
 def test_twenty_defects_at_once_end_in_a_report_that_names_them(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

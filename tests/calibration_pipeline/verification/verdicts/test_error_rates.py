@@ -83,8 +83,10 @@ def test_the_benchmark_shows_every_market(tmp_path) -> None:
     assert (tmp_path / "verdicts.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_races", RACES)
+@pytest.mark.parametrize(
+    "n_races",
+    [pytest.param(n, marks=pytest.mark.slow if n == RACES[1] else pytest.mark.soak) for n in RACES],
+)
 @pytest.mark.parametrize(
     "case",
     [case for case in CASES if case.name.startswith(("calibrated", "over-confident, rep", "slope", "cars"))],
