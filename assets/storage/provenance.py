@@ -48,7 +48,7 @@ def setting_values(settings: Settings) -> dict[str, Any]:
         "ensembles": without_credentials(settings.ensembles or ""),
         "nicknames": read_nicknames(settings.nicknames).content_hash if settings.ensembles else "",
         "events": [str(event) for event in judged_events(settings.events)],
-        "eras": settings.era_starts,
+        "eras": list(settings.era_starts),
     }
 
 
