@@ -20,6 +20,7 @@ from assets.orchestration.staleness import Lineage, data_version
 from assets.runner.selection import select_assets
 from assets.settings import Settings
 from calibration_pipeline.io.stored_files import content_version
+from calibration_pipeline.io.stored_values import files_of, read_value
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.simulated.source import SimulatedSource
@@ -165,7 +166,7 @@ class Bench:
                 stored = lineage.path(asset, partition)
                 if path.suffix != ".md":
                     assert str(stored) == str(path), f"{path} is no asset's file"
-                    lineage.manager(asset).read(stored, asset, partition)
+                    read_value(stored, asset, partition)
                 if path.suffix == ".duckdb":
                     assert views(path)
                 self.seen[path] = stamp
@@ -177,7 +178,7 @@ class Bench:
             for asset, partition in self._partitions(lineage):
                 record, path = lineage.record(asset, partition), lineage.path(asset, partition)
                 if record and path.exists():
-                    files = lineage.manager(asset).files_of(path)
+                    files = files_of(path, asset)
                     stored = content_version(b"".join(file.read_bytes() for file in files))
                     if data_version(record) != stored:
                         found.add(place(asset, partition))
