@@ -220,8 +220,12 @@ class Settings(BaseSettings):
         from calibration_pipeline.sources.names import read_nicknames  # it loads polars, as tracks do: late
         from calibration_pipeline.tracks import load_tracks
 
-        readers = {"events": read_events, "tracks": lambda path: load_tracks(address=path)}
-        readers.get(str(info.field_name), read_nicknames)(value)
+        readers = {
+            "events": read_events,
+            "tracks": lambda path: load_tracks(address=path),
+            "nicknames": read_nicknames,
+        }
+        readers[str(info.field_name)](value)
         return value
 
     @field_validator("results")

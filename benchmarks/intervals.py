@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.simulated_races import EVENTS, LAWS, Field, Law, Scenarios, draw_fields, draw_races
+from calibration_pipeline.markets import TOP_EVENTS
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.stats.intervals import (
@@ -26,7 +27,6 @@ from calibration_pipeline.stats.intervals import (
     clustered_share,
 )
 from calibration_pipeline.verification.scores import (
-    TOP_EVENTS,
     coverage_probability,
     discrete_crps,
     discrete_log_score,

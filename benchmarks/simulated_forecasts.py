@@ -20,7 +20,7 @@ from calibration_pipeline.events.independence import (
     independent_cars,
     judge_independence,
 )
-from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, HOW_MANY_RETIRE, WHO_RETIRES
+from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, HOW_MANY_RETIRE, TOP_EVENTS, WHO_RETIRES
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.stats.intervals import Estimate, clustered_ratio, jackknife_interval
@@ -28,7 +28,6 @@ from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.joint_events import p_values
 from calibration_pipeline.verification.scores import (
     LOGIT_CLIP,
-    TOP_EVENTS,
     coverage_probability,
     discrete_crps,
 )

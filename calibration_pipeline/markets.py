@@ -1,10 +1,12 @@
 """Markets: the questions about a race that forecasts are judged on, in the order of tables and plots."""
 
+TOP_EVENTS = {"win": 1, "top 5": 5, "top 10": 10}
+"""Market to the last position that counts."""
 HEAD_TO_HEAD = "head to head"
 FINISH = "finish distribution"
 WHO_RETIRES, HOW_MANY_RETIRE = "who retires", "how many retire"
 JOINT_EVENTS = "joint events"
-RACE_MARKETS = ("win", "top 5", "top 10", HEAD_TO_HEAD, FINISH, WHO_RETIRES, HOW_MANY_RETIRE)
+RACE_MARKETS = (*TOP_EVENTS, HEAD_TO_HEAD, FINISH, WHO_RETIRES, HOW_MANY_RETIRE)
 """Markets in which each race has a rank of its own: those of sequential monitoring."""
 MARKETS = (*RACE_MARKETS, JOINT_EVENTS)
 ALL_MARKETS = "all markets"

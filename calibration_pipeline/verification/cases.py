@@ -147,8 +147,7 @@ def backtest_scenarios(
     ValueError
         If the forecasts differ from these two, or an ensemble has other races or cars.
     """
-    if set(ensembles) != set(JUDGED):
-        raise ValueError(f"Argument ensembles must hold {' and '.join(JUDGED)}, got {', '.join(ensembles)}.")
+    check_forecasts(ensembles)
     for forecast, ensemble in ensembles.items():
         for name, noun in (("race", "races"), ("field_size", "fields"), ("driver_id", "cars")):
             if not np.array_equal(ensemble[name].values, backtest[name].values):
@@ -286,3 +285,9 @@ def _refuse_improbable(name: str, probability: NDArray) -> None:
     n_wrong = int((~((probability >= 0) & (probability <= 1))).sum())
     if n_wrong:
         raise ValueError(f"{name} must be probabilities in [0, 1], got {n_wrong} values that are not.")
+
+
+def check_forecasts(ensembles: Mapping[str, xr.Dataset]) -> None:
+    """Raise ValueError unless the forecasts are `JUDGED`, raw and recalibrated."""
+    if set(ensembles) != set(JUDGED):
+        raise ValueError(f"Argument ensembles must hold {' and '.join(JUDGED)}, got {', '.join(ensembles)}.")

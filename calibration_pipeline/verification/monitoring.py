@@ -21,12 +21,12 @@ from scipy.stats import binom
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.events.counts import Race, read_races
-from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
+from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS, TOP_EVENTS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, smoothed_wins
 from calibration_pipeline.schemas.monitoring import CalibrationMonitoring
 from calibration_pipeline.stats.e_processes import log_e_process, log_mean
-from calibration_pipeline.verification.cases import JUDGED, table
-from calibration_pipeline.verification.scores import TOP_EVENTS, discrete_crps
+from calibration_pipeline.verification.cases import JUDGED, check_forecasts, table
+from calibration_pipeline.verification.scores import discrete_crps
 
 ALARM = 20.0
 """E-value of an alarm; the e-process of a calibrated forecast reaches it with probability at most 1/20."""
@@ -61,8 +61,7 @@ def monitor_forecasts(ensembles: Mapping[str, xr.Dataset], results: pl.DataFrame
         If the forecasts differ from these two, a car lacks a result, or the finishes of a race are no
         permutation.
     """
-    if set(ensembles) != set(JUDGED):
-        raise ValueError(f"Argument ensembles must hold {' and '.join(JUDGED)}, got {', '.join(ensembles)}.")
+    check_forecasts(ensembles)
     empty = table([], CalibrationMonitoring)
     return pl.concat([empty, *(_monitor(name, ensembles[name], results, seed) for name in JUDGED)])
 

@@ -11,7 +11,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.markets import HEAD_TO_HEAD
+from calibration_pipeline.markets import HEAD_TO_HEAD, TOP_EVENTS
 from calibration_pipeline.schemas.frames import CalibrationCurves
 from calibration_pipeline.stats.intervals import CONFIDENCE, clustered_share
 from calibration_pipeline.verification.cases import (
@@ -23,7 +23,7 @@ from calibration_pipeline.verification.cases import (
     table,
 )
 from calibration_pipeline.verification.corp import Corp, count_successes, curve_rows, fit_corp, refit_corp
-from calibration_pipeline.verification.scores import TOP_EVENTS, pit_bounds
+from calibration_pipeline.verification.scores import pit_bounds
 
 N_BINS = 10
 N_CONSISTENT = 200

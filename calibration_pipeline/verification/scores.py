@@ -18,7 +18,6 @@ from calibration_pipeline.stats.intervals import (
     race_totals,
 )
 
-TOP_EVENTS = {"win": 1, "top 5": 5, "top 10": 10}
 LOGIT_CLIP = 1e-3
 """Head-to-head probabilities are clipped to [LOGIT_CLIP, 1 - LOGIT_CLIP] before their logit is taken."""
 SLOPE_RANGE = (-20.0, 20.0)

@@ -13,7 +13,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.events.independence import log_probabilities
-from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, HOW_MANY_RETIRE, JOINT_EVENTS, WHO_RETIRES
+from calibration_pipeline.markets import (
+    FINISH,
+    HEAD_TO_HEAD,
+    HOW_MANY_RETIRE,
+    JOINT_EVENTS,
+    TOP_EVENTS,
+    WHO_RETIRES,
+)
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification import scores
@@ -75,7 +82,7 @@ def market_estimates(
 
 
 def _top_estimates(cases: Cases) -> Iterator[MarketEstimate]:
-    for market, top in scores.TOP_EVENTS.items():
+    for market, top in TOP_EVENTS.items():
         used = cases.field_size > top
         race, inside = cases.race[used], cases.position[used] <= top
         if not race.size:

@@ -1,6 +1,7 @@
 """Staleness: recorded inputs of a partition, settings that it depends on, and reasons."""
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from assets.flow import telemetry
 from assets.instance import open_instance, prepare_home
 from assets.orchestration.staleness import Lineage
 from assets.settings import Settings, load_settings
-from assets.storage.provenance import DEPENDS_ON
+from assets.storage.provenance import DEPENDS_ON, setting_values
 from benchmarks.settings_page import dependents
 from calibration_pipeline.io.value_cache import ValueCache
 from helpers.example_tables import write_table
@@ -98,6 +99,12 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
             assert not missing, f"{spec.key.to_user_string()} reads {missing}"
             checked += 1
     assert checked == 28
+
+
+def test_setting_values_come_back_from_a_record_as_they_are() -> None:
+    """Records hold JSON: a value of another type would differ from its record for ever."""
+    values = setting_values(Settings())
+    assert json.loads(json.dumps(values)) == values
 
 
 @pytest.mark.parametrize(
