@@ -57,7 +57,7 @@ def fold_history(
 @dg.asset(
     partitions_def=ALL_SEASONS,
     kinds={"numpyro", "netcdf"},
-    code_version="2",
+    code_version="3",
     metadata=depends_on("network", "fold_races", "seed"),
 )
 def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFrame) -> dg.Output[xr.Dataset]:

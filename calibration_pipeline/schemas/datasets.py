@@ -254,7 +254,8 @@ class CausalNetwork(pa.DatasetModel):
         dims=("fold", "draw", "archetype"), description="Logit of retiring, at chaos 0 and form 0"
     )
     incident_weight: np.float32 = pa.Field(
-        dims=("fold", "draw", "incident_covariate"), description="Weights of the incident logit"
+        dims=("fold", "draw", "archetype", "incident_covariate"),
+        description="Weights of the incident logit",
     )
     chaos_scale: np.float32 = pa.Field(
         dims=("fold", "draw", "archetype"), ge=0, description="Weight of chaos in the incident logit"

@@ -14,6 +14,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 RETIRED = 1e9
+# Weights that underflow have a finite logarithm, and a gradient.
+SMALLEST = 1e-37
 
 
 def log_probability(log_strength_in_order: ArrayLike, taking_part: ArrayLike) -> Array:
@@ -81,7 +83,7 @@ def log_probability_narrow(log_strength_in_order: ArrayLike, taking_part: ArrayL
     Parameters
     ----------
     log_strength_in_order : array, shape (..., n)
-        Log-strengths less than 80 apart: beyond, exponentials underflow.
+        Log-strengths less than 80 apart: beyond, exponentials underflow, and the value is too small.
     taking_part : array of bool, shape (..., n)
 
     Returns
@@ -93,7 +95,7 @@ def log_probability_narrow(log_strength_in_order: ArrayLike, taking_part: ArrayL
     slowness -= jax.lax.stop_gradient(jnp.max(slowness, axis=-1, keepdims=True))
     weight = jnp.where(taking_part, jnp.exp(jnp.where(taking_part, slowness, 0.0)), 0.0)
     n = weight.shape[-1]
-    still_racing = weight @ jnp.triu(jnp.ones((n, n), weight.dtype))
+    still_racing = jnp.maximum(weight @ jnp.triu(jnp.ones((n, n), weight.dtype)), SMALLEST)
     each = jnp.where(taking_part, slowness, 0.0) - jnp.log(jnp.where(taking_part, still_racing, 1.0))
     return jnp.sum(each, axis=-1)
 

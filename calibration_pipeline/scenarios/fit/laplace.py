@@ -1,6 +1,6 @@
 """Laplace approximation of the causal network's posterior: its mode, and the curvature there.
 
-The posterior of the 105 parameters of `posterior.prior` is approximated by a normal distribution around its
+The posterior of the 113 parameters of `posterior.prior` is approximated by a normal distribution around its
 mode (Tierney & Kadane 1986, doi:10.1080/01621459.1986.10478240). Older races have less weight.
 """
 
@@ -19,7 +19,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from scipy.optimize import minimize
 
 from calibration_pipeline.scenarios.fit.history import History
-from calibration_pipeline.scenarios.fit.posterior import log_likelihood, prior
+from calibration_pipeline.scenarios.fit.posterior import TERMS, Term, prior
 from calibration_pipeline.scenarios.network.structure import FULL, Structure
 
 HALF_LIFE_RACES = 80.0
@@ -63,22 +63,30 @@ def forgetting(race_order: NDArray, before: int, half_life: float = HALF_LIFE_RA
 def _potential_and_gradient(
     flat: Array, history: History, weight: Array, n_races: int, structure: Structure
 ) -> tuple[Array, Array]:
-    total: tuple[Array, Array] = _sum_up(jax.value_and_grad, flat, history, weight, n_races, structure)
+    def derive(part: Part, _read: NDArray) -> Callable[[Array], tuple[Array, Array]]:
+        return jax.value_and_grad(part)
+
+    total: tuple[Array, Array] = _sum_up(derive, flat, history, weight, n_races, structure)
     return total
 
 
 @functools.partial(jax.jit, static_argnames="structure")
 def _curvature(flat: Array, history: History, weight: Array, n_races: int, structure: Structure) -> Array:
-    def hessian(part: Part) -> Callable[[Array], Array]:
-        gradient, columns = jax.grad(part), jnp.eye(flat.shape[0])
-        return lambda at: jax.lax.map(lambda column: jax.jvp(gradient, (at,), (column,))[1], columns)
+    def hessian(part: Part, read: NDArray) -> Callable[[Array], Array]:
+        gradient, directions = jax.grad(part), jnp.eye(flat.shape[0])
+
+        def rows(at: Array) -> Array:
+            found = jax.lax.map(lambda to: jax.jvp(gradient, (at,), (to,))[1], directions[read])
+            return jnp.zeros(directions.shape).at[read].set(found)
+
+        return rows
 
     total: Array = _sum_up(hessian, flat, history, weight, n_races, structure)
     return total
 
 
 def _sum_up(
-    derive: Callable[[Part], Callable[[Array], Any]],
+    derive: Callable[[Part, NDArray], Callable[[Array], Any]],
     flat: Array,
     history: History,
     weight: Array,
@@ -87,7 +95,8 @@ def _sum_up(
 ) -> Any:
     """Sum derivatives of the potential at `flat`: of the prior, and of the first `n_races` races in blocks.
 
-    A block fits the cache of a core, and one compiled function serves every number of races.
+    `derive` takes a part and the parameters (flat) that it reads: the curvature of the others is 0. A block
+    fits the cache of a core, and one compiled function serves every number of races.
     """
 
     def add(block: Array, total: Any) -> Any:
@@ -96,13 +105,16 @@ def _sum_up(
 
         races = jax.tree.map(of_block, history)
 
-        def part(at: Array) -> Array:
-            return -log_likelihood(races, of_block(weight), _parameters(at, structure), structure)
+        for term, sites in TERMS.items():
 
-        return jax.tree.map(jnp.add, total, derive(part)(flat))
+            def part(at: Array, term: Term = term) -> Array:
+                return -jnp.sum(of_block(weight) * term(races, _parameters(at, structure), structure))
+
+            total = jax.tree.map(jnp.add, total, derive(part, _places(sites))(flat))
+        return total
 
     n_blocks = (n_races + BLOCK_RACES - 1) // BLOCK_RACES
-    return jax.lax.fori_loop(0, n_blocks, add, derive(_prior_potential)(flat))
+    return jax.lax.fori_loop(0, n_blocks, add, derive(_prior_potential, np.arange(flat.shape[0]))(flat))
 
 
 def _prior_potential(flat: Array) -> Array:
@@ -126,6 +138,15 @@ def _parameter_layout() -> tuple[int, Callable[[Array], dict[str, Array]]]:
     shapes = jax.eval_shape(draw)
     flat, unravel = ravel_pytree({name: np.zeros(value.shape, np.float32) for name, value in shapes.items()})
     return len(flat), unravel
+
+
+@functools.cache
+def _places(sites: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return where the parameters of these sites stand in the flat vector."""
+    n_parameters, unravel = _parameter_layout()
+    with jax.ensure_compile_time_eval():
+        places = unravel(jnp.arange(n_parameters, dtype=np.float32))
+        return np.concatenate([np.ravel(places[name]) for name in sites]).astype(np.int64)
 
 
 def fit_posterior(
@@ -161,7 +182,7 @@ def fit_posterior(
 
     mode = minimize(objective, np.zeros(_parameter_layout()[0]), jac=True, method="L-BFGS-B").x
     for _ in range(MAX_NEWTON_STEPS):
-        gradient = objective(mode)[1]
+        value, gradient = objective(mode)
         curvature = _curvature(np.float32(mode), *data, structure)
         values, vectors = np.linalg.eigh(np.asarray(curvature))
         values = np.maximum(values, LEAST_CURVATURE)
@@ -169,6 +190,9 @@ def fit_posterior(
         decrement = float(gradient @ step)
         if decrement < NEWTON_DECREMENT:
             break
+        # Far from the mode, where the curvature is not positive, a whole step may go uphill.
+        while objective(mode - step)[0] > value + NEWTON_DECREMENT and decrement > NEWTON_DECREMENT:
+            step, decrement = step / 2, decrement / 2
         mode = mode - step
     else:
         raise RuntimeError(

@@ -1,10 +1,11 @@
 """Likelihood of earlier races under the causal network, and the prior of its parameters as a NumPyro model.
 
 Race-level chaos is integrated out by Gauss-Hermite quadrature and the race x team effects by common random
-draws. 105 parameters remain.
+draws. 113 parameters remain.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,12 @@ from calibration_pipeline.stats.quadrature import gauss_hermite
 TEAM_DRAWS = 32
 # How far an archetype's pace weights lie from the common ones, before its sharpness.
 DEVIATION_SCALE = 0.1
+# How far an archetype's weights of incidents and of damage lie from the common ones, as a share of these.
+INCIDENT_DEVIATION_SCALE = 0.5
+DAMAGE_DEVIATION_SCALE = 0.25
 N_ARCHETYPES = len(ARCHETYPES)
+# Cautions at the outer nodes of chaos: a larger rate has no finite exponential, and its gradient is NaN.
+MAX_LOG_RATE = 60.0
 
 
 @functools.cache
@@ -77,8 +83,7 @@ def log_likelihood(
     structure : Structure
         Fitted edges, and the law of the running order.
     """
-    order = _order_by_race(history, parameters, ordinary=structure.ordinary)
-    return jnp.sum(weight * (order + _regime_by_race(history, parameters)))
+    return jnp.sum(weight * sum(term(history, parameters, structure) for term in TERMS))
 
 
 def prior() -> dict[str, Array]:
@@ -91,14 +96,20 @@ def prior() -> dict[str, Array]:
     common = each("pace_weight_common", dist.Normal(0.0, 0.3), n_pace)
     deviation = each("pace_weight_deviation", dist.Normal(0.0, DEVIATION_SCALE), N_ARCHETYPES, n_pace)
     sharpness = each("log_sharpness", dist.Normal(0.0, 0.5), N_ARCHETYPES)
+
+    def weight_by_archetype(name: str, common_scale: float, deviation_scale: float) -> Array:
+        shared = each(f"{name}_common", dist.Normal(0.0, common_scale), n_incident)
+        deviation = each(f"{name}_deviation", dist.Normal(0.0, deviation_scale), N_ARCHETYPES)
+        return (1.0 + deviation)[:, None] * shared
+
     return {
         "pace_weight": jnp.exp(sharpness)[:, None] * (common + deviation),
         "team_scale": each("team_scale", dist.HalfNormal(0.3)),
         "incident_intercept": each("incident_intercept", dist.Normal(-2.0, 1.0), N_ARCHETYPES),
-        "incident_weight": each("incident_weight", dist.Normal(0.0, 0.3), n_incident),
+        "incident_weight": weight_by_archetype("incident_weight", 0.3, INCIDENT_DEVIATION_SCALE),
         "chaos_scale": each("chaos_scale", dist.HalfNormal(1.0), N_ARCHETYPES),
         "damage_intercept": each("damage_intercept", dist.Normal(-2.0, 1.0), N_ARCHETYPES),
-        "damage_weight": each("damage_weight", dist.Normal(0.0, 0.5), n_incident),
+        "damage_weight": weight_by_archetype("damage_weight", 0.5, DAMAGE_DEVIATION_SCALE),
         "damage_chaos_weight": each("damage_chaos_weight", dist.HalfNormal(0.5), N_ARCHETYPES),
         "caution_intercept": each("caution_intercept", dist.Normal(1.8, 0.5), N_ARCHETYPES),
         "caution_track_weight": each("caution_track_weight", dist.Normal(0.5, 0.5)),
@@ -106,7 +117,7 @@ def prior() -> dict[str, Array]:
     }
 
 
-def _order_by_race(history: History, parameters: dict[str, Array], *, ordinary: bool) -> Array:
+def order_by_race(history: History, parameters: dict[str, Array], structure: Structure) -> Array:
     """Log-likelihood of the running orders: (race)."""
     field = history.field
     weight = parameters["pace_weight"][jnp.asarray(field.archetype)]
@@ -114,11 +125,11 @@ def _order_by_race(history: History, parameters: dict[str, Array], *, ordinary: 
     team, order, damage = (jnp.asarray(v) for v in (field.team, history.running_order, history.damage))
     in_axes = (0, 0, 0, 0, None, None)
     return jax.vmap(order_log_likelihood, in_axes)(
-        strength, team, order, damage, parameters["team_scale"], ordinary
+        strength, team, order, damage, parameters["team_scale"], structure.ordinary
     )
 
 
-def _regime_by_race(history: History, parameters: dict[str, Array]) -> Array:
+def regime_by_race(history: History, parameters: dict[str, Array], _structure: Structure) -> Array:
     """Log-likelihood of incidents, damage and cautions, chaos integrated out: (race)."""
     field: Field = history.field
     archetype = jnp.asarray(field.archetype)
@@ -126,7 +137,8 @@ def _regime_by_race(history: History, parameters: dict[str, Array]) -> Array:
 
     def car_level(intercept: str, slope: str, scale: str, happened: Array, able: Array) -> Array:
         """Log-likelihood of a node that each car has, at each chaos: (race, chaos)."""
-        logit = parameters[intercept][archetype][:, None] + jnp.asarray(field.incident) @ parameters[slope]
+        logit = jnp.einsum("rdc,rc->rd", field.incident, parameters[slope][archetype])
+        logit = logit + parameters[intercept][archetype][:, None]
         logit = logit[:, None, :] + (parameters[scale][archetype][:, None] * chaos)[:, :, None]
         each = happened[:, None, :] * logit - jax.nn.softplus(logit)
         return jnp.sum(jnp.where(able[:, None, :], each, 0.0), axis=-1)
@@ -138,8 +150,31 @@ def _regime_by_race(history: History, parameters: dict[str, Array]) -> Array:
     log_rate = parameters["caution_track_weight"] * jnp.asarray(field.caution)
     log_rate = (parameters["caution_intercept"][archetype] + log_rate)[:, None]
     log_rate = log_rate + parameters["caution_chaos_weight"][archetype][:, None] * chaos
+    log_rate = jnp.minimum(log_rate, MAX_LOG_RATE)
     count = jnp.asarray(history.n_cautions)[:, None]
     cautions = jnp.where(
         jnp.asarray(history.has_cautions)[:, None], count * log_rate - jnp.exp(log_rate), 0.0
     )
     return jax.nn.logsumexp(incidents + damages + cautions + np.log(weight), axis=-1)
+
+
+type Term = Callable[[History, dict[str, Array], Structure], Array]
+"""Log-likelihood by race, (race), by parameters and structure."""
+
+TERMS: dict[Term, tuple[str, ...]] = {
+    order_by_race: ("pace_weight_common", "pace_weight_deviation", "log_sharpness", "team_scale"),
+    regime_by_race: (
+        "incident_intercept",
+        "incident_weight_common",
+        "incident_weight_deviation",
+        "chaos_scale",
+        "damage_intercept",
+        "damage_weight_common",
+        "damage_weight_deviation",
+        "damage_chaos_weight",
+        "caution_intercept",
+        "caution_track_weight",
+        "caution_chaos_weight",
+    ),
+}
+"""Term of a race's log-likelihood -> the sites of `prior` that it reads; the terms share none."""

@@ -59,10 +59,10 @@ class Parameters(NamedTuple):
     pace_weight: AnyArray  # (archetype, pace covariate)
     team_scale: AnyArray  # ()
     incident_intercept: AnyArray  # (archetype)
-    incident_weight: AnyArray  # (incident covariate)
+    incident_weight: AnyArray  # (archetype, incident covariate)
     chaos_scale: AnyArray  # (archetype)
     damage_intercept: AnyArray  # (archetype)
-    damage_weight: AnyArray  # (incident covariate)
+    damage_weight: AnyArray  # (archetype, incident covariate)
     damage_chaos_weight: AnyArray  # (archetype)
     caution_intercept: AnyArray  # (archetype)
     caution_track_weight: AnyArray  # ()
@@ -126,13 +126,15 @@ def log_strength(field: Field, parameters: Parameters) -> Array:
 def incident_logit(field: Field, parameters: Parameters) -> Array:
     """Logit of every car's incident at chaos 0: (driver, draw)."""
     intercept = jnp.asarray(parameters.incident_intercept)[..., field.archetype]
-    return intercept + jnp.asarray(field.incident) @ jnp.asarray(parameters.incident_weight).T
+    weight = jnp.asarray(parameters.incident_weight)[..., field.archetype, :]
+    return intercept + jnp.asarray(field.incident) @ weight.T
 
 
 def damage_logit(field: Field, parameters: Parameters) -> Array:
     """Logit of the damage of every car that runs to the end, at chaos 0: (driver, draw)."""
     intercept = jnp.asarray(parameters.damage_intercept)[..., field.archetype]
-    return intercept + jnp.asarray(field.incident) @ jnp.asarray(parameters.damage_weight).T
+    weight = jnp.asarray(parameters.damage_weight)[..., field.archetype, :]
+    return intercept + jnp.asarray(field.incident) @ weight.T
 
 
 def caution_log_rate(field: Field, parameters: Parameters) -> Array:

@@ -51,10 +51,11 @@ ZEROED = {
 }
 AVERAGED = {
     ("archetype", "running_order"): ("pace_weight",),
-    ("archetype", "incident"): ("incident_intercept", "chaos_scale"),
-    ("archetype", "damage"): ("damage_intercept", "damage_chaos_weight"),
+    ("archetype", "incident"): ("incident_intercept", "incident_weight", "chaos_scale"),
+    ("archetype", "damage"): ("damage_intercept", "damage_weight", "damage_chaos_weight"),
     ("archetype", "n_cautions"): ("caution_intercept", "caution_chaos_weight"),
 }
+WEIGHTS = frozenset(name for name, _ in COVARIATE_NODES.values())
 NO_INCIDENT: Edge = ("incident", "running_order")
 NO_DAMAGE: Edge = ("damage", "running_order")
 NEVER = -30.0
@@ -113,7 +114,7 @@ class Structure:
                 changed[ZEROED[edge]] = 0.0 * changed[ZEROED[edge]]
             elif edge in AVERAGED:
                 for name in AVERAGED[edge]:
-                    axis = -2 if name == "pace_weight" else -1
+                    axis = -2 if name in WEIGHTS else -1
                     mean = changed[name].mean(axis=axis, keepdims=True)
                     changed[name] = jnp.broadcast_to(mean, changed[name].shape)
             elif edge in COVARIATE_EDGES:

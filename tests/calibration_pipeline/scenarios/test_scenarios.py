@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.util import potential_energy
 from scipy.stats import chisquare
@@ -245,6 +246,21 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
     along = jax.jit(lambda at: jax.jvp(jax.grad(potential), (at,), (direction,))[1])(flat)
     curvature = _curvature(flat, history, weight, 48, FULL)
     np.testing.assert_allclose(curvature @ direction, along, rtol=2e-4, atol=2e-2)
+
+
+def test_the_gradient_is_finite_far_from_the_mode(season):
+    """A search step to absurd rates of cautions or log-strengths does not end the search."""
+    history = build_history(join_history(*season), 40)
+    history = history._replace(has_cautions=np.asarray(history.race_order) > 0)
+    n_parameters, unravel = _parameter_layout()
+    far = {name: np.zeros_like(value) for name, value in unravel(jnp.zeros(n_parameters)).items()}
+    far["caution_chaos_weight"] += 4.0
+    far["pace_weight_common"] += 4.0
+    far["log_sharpness"] += 4.0
+    weight = forgetting(np.asarray(history.race_order), 202313)
+    value, gradient = _potential_and_gradient(ravel_pytree(far)[0], history, weight, 48, FULL)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
 
 
 def test_the_first_season_has_no_network_for_its_first_fold(season):
