@@ -23,6 +23,7 @@ from calibration_pipeline.scenarios.fit.history import History
 from calibration_pipeline.scenarios.fit.laplace import PARAMETER_DRAWS, fit_posterior
 from calibration_pipeline.scenarios.fit.posterior import prior
 from calibration_pipeline.scenarios.network.model import Parameters, race_model
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 from calibration_pipeline.stats.normal_scores import normal_score
 
 CARS_A_TEAM = 3
@@ -62,7 +63,7 @@ def draw_history(fields: Field, truth: Mapping[str, NDArray], seed: int) -> Hist
         if name not in DRAWN
     }
     fitted = {name: np.asarray(value)[None] for name, value in truth.items()}
-    parameters = Parameters(**{**tables, "luck_sign": -1.0, **fitted})
+    parameters = Parameters(**{**tables, "luck_sign": -1.0, "front_cars": FRONT_CARS, **fitted})
     drawn = _draw_sites(fields, parameters, jax.random.split(jax.random.key(seed), len(fields.archetype)))
     running_order, damage, n_cautions = (np.asarray(values) for values in drawn)
     return History(

@@ -2,6 +2,7 @@
 
     python -m benchmarks.proof sbc-latent --simulations 1000
     python -m benchmarks.proof sbc-marginal --simulations 300
+    python -m benchmarks.proof sbc-network --simulations 100
     python -m benchmarks.proof recovery --simulations 4
     python -m benchmarks.proof permutations --simulations 60
 
@@ -20,6 +21,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from benchmarks.network_sbc import draw_fields, fit_simulated
 from benchmarks.sbc import judge_ranks, latent_ranks, marginal_ranks, recover
 from calibration_pipeline.calibration.latent_plain import Fields
 from calibration_pipeline.calibration.race_curves import Reference
@@ -43,6 +45,8 @@ SLOPES, NOISES, INTERCEPTS, RACES = (
     (12, 36, 108),
 )
 LEVELS = (0.5, 0.8, 0.95)
+BY_ARCHETYPE = ("incident_weight", "damage_weight", "front_sharpness")
+"""Parameters of the network whose ranks are judged."""
 
 
 def fields(n_races: int, n_cars: int, n_seasons: int, seed: int = 0) -> Fields:
@@ -91,9 +95,14 @@ def draw_bands(judged: pl.DataFrame) -> Figure:
 
 
 def report_ranks(ranks: pl.DataFrame, path: Path) -> None:
-    """Draw the bands, and print each quantity's largest departure and whether it stays inside its band."""
+    """Draw the bands, and print the departures."""
     judged = judge(ranks)
     draw_bands(judged).savefig(path, dpi=110)
+    print_departures(judged)
+
+
+def print_departures(judged: pl.DataFrame) -> None:
+    """Print each quantity's largest departure and whether it stays inside its band."""
     for part in judged.partition_by("quantity", maintain_order=True):
         worst = part["difference"].abs().max()
         inside = "inside" if part["inside"].all() else "OUTSIDE"
@@ -206,7 +215,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["sbc-latent", "sbc-marginal", "recovery", "permutations"])
+    parser.add_argument(
+        "part", choices=["sbc-latent", "sbc-marginal", "sbc-network", "recovery", "permutations"]
+    )
     parser.add_argument(
         "--simulations", type=int, required=True, help="number of simulations, or of replicates of a cell"
     )
@@ -226,6 +237,10 @@ def main() -> None:
         season = np.repeat([0, 1], 3)
         ranks = marginal_ranks(bell_forecasts(6, 10), season, options.simulations, options.seed)
         report_ranks(ranks, options.images / "sbc_marginal.png")
+    elif options.part == "sbc-network":
+        print_departures(
+            judge(fit_simulated(draw_fields(80, 24), BY_ARCHETYPE, options.simulations, options.seed))
+        )
     elif options.part == "recovery":
         found = recovery(options.simulations)
         draw_recovery(found).savefig(options.images / "recovery.png", dpi=110)

@@ -57,7 +57,7 @@ def fold_history(
 @dg.asset(
     partitions_def=ALL_SEASONS,
     kinds={"numpyro", "netcdf"},
-    code_version="3",
+    code_version="4",
     metadata=depends_on("network", "fold_races", "seed"),
 )
 def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFrame) -> dg.Output[xr.Dataset]:
@@ -91,7 +91,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
 @dg.asset(
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
-    code_version="3",
+    code_version="4",
     metadata=depends_on("scenarios", "seed", "fold_races", "ensembles", "nicknames"),
 )
 def scenario_ensemble(

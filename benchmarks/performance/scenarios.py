@@ -45,6 +45,7 @@ def example_race(n_cars: int) -> tuple[Field, Parameters]:
         "incident_intercept": -2.0, "damage_intercept": -3.0, "chaos_scale": 0.6, "caution_intercept": 1.9,
         "caution_chaos_weight": 0.2, "team_scale": 0.2, "laps_per_caution": 5.5, "lead_dispersion": 1.5,
         "fastest_dispersion": 1.5, "luck_sign": -1.0, "damage_chaos_weight": 0.3, "caution_track_weight": 0.5,
+        "front_cars": 12, "front_sharpness": 0.8,
     }  # fmt: skip
     parameters = {}
     for name, dims in PARAMETER_DIMS.items():

@@ -250,6 +250,9 @@ class CausalNetwork(pa.DatasetModel):
         dims=("fold", "draw", "archetype", "pace_covariate"), description="Weights of the log-strength"
     )
     team_scale: np.float32 = pa.Field(dims=("fold", "draw"), ge=0, description="Sd of race x team effects")
+    front_sharpness: np.float32 = pa.Field(
+        dims=("fold", "draw", "archetype"), gt=0, description="Factor on log-strengths in the front group"
+    )
     incident_intercept: np.float32 = pa.Field(
         dims=("fold", "draw", "archetype"), description="Logit of retiring, at chaos 0 and form 0"
     )

@@ -21,6 +21,7 @@ from calibration_pipeline.scenarios.network.structure import FULL, Structure
 PARAMETER_DIMS: dict[str, tuple[str, ...]] = {
     "pace_weight": ("draw", "archetype", "pace_covariate"),
     "team_scale": ("draw",),
+    "front_sharpness": ("draw", "archetype"),
     "incident_intercept": ("draw", "archetype"),
     "incident_weight": ("draw", "archetype", "incident_covariate"),
     "chaos_scale": ("draw", "archetype"),
@@ -31,6 +32,7 @@ PARAMETER_DIMS: dict[str, tuple[str, ...]] = {
     "caution_track_weight": ("draw",),
     "caution_chaos_weight": ("draw", "archetype"),
     "luck_sign": (),
+    "front_cars": (),
     "retirement_share": ("archetype", "quantile"),
     "laps_lost": ("archetype", "quantile"),
     "damage_laps_lost": ("archetype", "quantile"),
@@ -111,6 +113,7 @@ def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) 
     fitted: Mapping[str, Any] = {
         **fit_posterior(history, weight, seed, structure),
         "luck_sign": 1.0 if structure.ordinary else -1.0,
+        "front_cars": structure.front_cars,
         **outcome_tables(seen, weight[:n_races]),
     }
     per_fold = {"network_as_of": history.race_order.max(), "n_races": n_races}

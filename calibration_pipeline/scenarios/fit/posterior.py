@@ -1,7 +1,7 @@
 """Likelihood of earlier races under the causal network, and the prior of its parameters as a NumPyro model.
 
 Race-level chaos is integrated out by Gauss-Hermite quadrature and the race x team effects by common random
-draws. 113 parameters remain.
+draws. 118 parameters remain.
 """
 
 import functools
@@ -19,12 +19,14 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.fit.history import History
 from calibration_pipeline.scenarios.network.structure import Structure
-from calibration_pipeline.stats.plackett_luce import log_probability_narrow, slots_in_order
+from calibration_pipeline.stats.plackett_luce import slots_in_order, stages_narrow
 from calibration_pipeline.stats.quadrature import gauss_hermite
 
 TEAM_DRAWS = 32
 # How far an archetype's pace weights lie from the common ones, before its sharpness.
 DEVIATION_SCALE = 0.1
+# How far an archetype's log sharpness of the front group lies from the common one.
+FRONT_DEVIATION_SCALE = 0.25
 # How far an archetype's weights of incidents and of damage lie from the common ones, as a share of these.
 INCIDENT_DEVIATION_SCALE = 0.5
 DAMAGE_DEVIATION_SCALE = 0.25
@@ -40,9 +42,17 @@ def _team_draws(width: int) -> NDArray[np.float32]:
 
 
 def order_log_likelihood(
-    strength: Array, team: Array, running_order: Array, damage: Array, team_scale: Array, ordinary: bool
+    strength: Array,
+    team: Array,
+    running_order: Array,
+    damage: Array,
+    team_scale: Array,
+    front_sharpness: Array,
+    structure: Structure,
 ) -> Array:
     """Log probability of one race's running order, race x team effects integrated out: ().
+
+    In the stages of the front group the log-strengths before team effects are times `front_sharpness`.
 
     Parameters
     ----------
@@ -52,19 +62,26 @@ def order_log_likelihood(
         0 for cars that do not take part.
     damage : array of bool, shape (driver)
         Cars that are ranked behind all undamaged ones.
-    team_scale : array, shape ()
-    ordinary : bool
-        Whether the winner is drawn first, and not the last car.
+    team_scale, front_sharpness : array, shape ()
+    structure : Structure
+        Its law of the running order, and its number of cars in the front group.
     """
     width = strength.shape[-1]
     order = slots_in_order(running_order)
-    effect = jnp.asarray(_team_draws(width))[:, team[order]]
-    log_strength = strength[order] + team_scale * effect
-    running, damaged = (running_order > 0)[order], damage[order]
-    if ordinary:
-        log_strength, running, damaged = -log_strength[:, ::-1], running[::-1], damaged[::-1]
-    front = log_probability_narrow(log_strength, running & ~damaged)
-    each = front + log_probability_narrow(log_strength, running & damaged)
+    strength, running, damaged = strength[order], (running_order > 0)[order], damage[order]
+    effect = team_scale * jnp.asarray(_team_draws(width))[:, team[order]]
+    if structure.ordinary:
+        strength, effect, running, damaged = -strength[::-1], -effect[:, ::-1], running[::-1], damaged[::-1]
+
+    def stages(of: Array) -> Array:
+        """Log probability of the stages of the first cars, undamaged and damaged: (team draw, car)."""
+        n = of.shape[-1]
+        return stages_narrow(of, (running & ~damaged)[:n]) + stages_narrow(of, (running & damaged)[:n])
+
+    n_front = structure.front_cars
+    each = jnp.sum(stages(strength + effect)[:, n_front:], axis=-1)
+    if n_front:
+        each += jnp.sum(stages(front_sharpness * strength[:n_front] + effect[:, :n_front]), axis=-1)
     return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
 
 
@@ -96,6 +113,10 @@ def prior() -> dict[str, Array]:
     common = each("pace_weight_common", dist.Normal(0.0, 0.3), n_pace)
     deviation = each("pace_weight_deviation", dist.Normal(0.0, DEVIATION_SCALE), N_ARCHETYPES, n_pace)
     sharpness = each("log_sharpness", dist.Normal(0.0, 0.5), N_ARCHETYPES)
+    front = each("front_log_sharpness_common", dist.Normal(0.0, 0.5))
+    front_deviation = each(
+        "front_log_sharpness_deviation", dist.Normal(0.0, FRONT_DEVIATION_SCALE), N_ARCHETYPES
+    )
 
     def weight_by_archetype(name: str, common_scale: float, deviation_scale: float) -> Array:
         shared = each(f"{name}_common", dist.Normal(0.0, common_scale), n_incident)
@@ -105,6 +126,7 @@ def prior() -> dict[str, Array]:
     return {
         "pace_weight": jnp.exp(sharpness)[:, None] * (common + deviation),
         "team_scale": each("team_scale", dist.HalfNormal(0.3)),
+        "front_sharpness": jnp.exp(front + front_deviation),
         "incident_intercept": each("incident_intercept", dist.Normal(-2.0, 1.0), N_ARCHETYPES),
         "incident_weight": weight_by_archetype("incident_weight", 0.3, INCIDENT_DEVIATION_SCALE),
         "chaos_scale": each("chaos_scale", dist.HalfNormal(1.0), N_ARCHETYPES),
@@ -123,9 +145,10 @@ def order_by_race(history: History, parameters: dict[str, Array], structure: Str
     weight = parameters["pace_weight"][jnp.asarray(field.archetype)]
     strength = jnp.einsum("rdc,rc->rd", field.pace, weight)
     team, order, damage = (jnp.asarray(v) for v in (field.team, history.running_order, history.damage))
-    in_axes = (0, 0, 0, 0, None, None)
+    front_sharpness = parameters["front_sharpness"][jnp.asarray(field.archetype)]
+    in_axes = (0, 0, 0, 0, None, 0, None)
     return jax.vmap(order_log_likelihood, in_axes)(
-        strength, team, order, damage, parameters["team_scale"], structure.ordinary
+        strength, team, order, damage, parameters["team_scale"], front_sharpness, structure
     )
 
 
@@ -162,7 +185,14 @@ type Term = Callable[[History, dict[str, Array], Structure], Array]
 """Log-likelihood by race, (race), by parameters and structure."""
 
 TERMS: dict[Term, tuple[str, ...]] = {
-    order_by_race: ("pace_weight_common", "pace_weight_deviation", "log_sharpness", "team_scale"),
+    order_by_race: (
+        "pace_weight_common",
+        "pace_weight_deviation",
+        "log_sharpness",
+        "team_scale",
+        "front_log_sharpness_common",
+        "front_log_sharpness_deviation",
+    ),
     regime_by_race: (
         "incident_intercept",
         "incident_weight_common",

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from calibration_pipeline.scenarios.covariates import AnyArray, Field
 from calibration_pipeline.scenarios.network.stints import share_out
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 from calibration_pipeline.stats.plackett_luce import rank_columns
 
 MAX_GREEN_SHARE_LOST = 0.6
@@ -58,6 +59,9 @@ class Parameters(NamedTuple):
 
     pace_weight: AnyArray  # (archetype, pace covariate)
     team_scale: AnyArray  # ()
+    front_sharpness: (
+        AnyArray  # (archetype) factor on the log-strengths before team effects, in the front group
+    )
     incident_intercept: AnyArray  # (archetype)
     incident_weight: AnyArray  # (archetype, incident covariate)
     chaos_scale: AnyArray  # (archetype)
@@ -68,6 +72,7 @@ class Parameters(NamedTuple):
     caution_track_weight: AnyArray  # ()
     caution_chaos_weight: AnyArray  # (archetype)
     luck_sign: AnyArray  # (), -1: the last car is drawn first; 1: the winner is drawn first
+    front_cars: AnyArray  # (), cars in the front group, 0 to `structure.FRONT_CARS`
     retirement_share: AnyArray  # (archetype, quantile) of the race's laps that a retired car completed
     laps_lost: AnyArray  # (archetype, quantile) share of the race's laps that an undamaged running car lost
     damage_laps_lost: AnyArray  # (archetype, quantile) share that a damaged running car lost
@@ -203,16 +208,21 @@ def race_model(
     with scenario, numpyro.plate("team", width, dim=-2):
         team_effect = numpyro.sample("team_effect", dist.Normal(0.0, 1.0))
     strength = jnp.exp(recalibration.log_sharpness) * log_strength(field, parameters)[:, draw]
-    strength = strength + jnp.asarray(parameters.team_scale)[draw] * team_effect[jnp.asarray(field.team)]
+    effect = jnp.asarray(parameters.team_scale)[draw] * team_effect[jnp.asarray(field.team)]
     with scenario, cars:
         luck = numpyro.sample("luck", dist.Gumbel(0.0, 1.0))
         fate = numpyro.sample("fate", dist.Uniform())
+    with scenario, numpyro.plate("front", FRONT_CARS, dim=-2):
+        front_luck = numpyro.sample("front_luck", dist.Gumbel(0.0, 1.0))
     with scenario, numpyro.plate("place", width + 2, dim=-2):
         gap = numpyro.sample("gap", dist.Exponential(1.0))
-    pace = jnp.where(car, strength + parameters.luck_sign * luck - jnp.where(damage, SET_BACK, 0.0), -jnp.inf)
+    set_back = jnp.where(damage, SET_BACK, 0.0)
+    pace = jnp.where(car, strength + effect + parameters.luck_sign * luck - set_back, -jnp.inf)
     best = jnp.arange(width)[:, None] == jnp.argmax(pace, axis=0)
     running = car & (~incident | (best & jnp.all(incident | ~car, axis=0)))
-    running_order = numpyro.deterministic("running_order", rank_columns(pace, running))
+    front_strength = drawn(parameters.front_sharpness) * strength + effect - set_back
+    order = reorder_front(rank_columns(pace, running), front_strength, front_luck, parameters.front_cars)
+    running_order = numpyro.deterministic("running_order", order)
 
     stopped = quantile(jnp.asarray(parameters.retirement_share)[archetype], fate)
     share = in_order(gap, running_order, running, damage)
@@ -260,6 +270,36 @@ def race_model(
         green_laps=green_laps,
         n_cautions=n_cautions.astype(jnp.int32),
     )
+
+
+def reorder_front(running_order: Array, log_strength: Array, luck: Array, front_cars: AnyArray) -> Array:
+    """Draw the order of the front group again, given which cars are in it: (driver, scenario) int32.
+
+    Under the reverse Plackett-Luce law the order of the first cars depends on the others only through which
+    cars these are (L-decomposability: Critchlow, Fligner & Verducci 1991, doi:10.1016/0022-2496(91)90050-4).
+    The second draw therefore gives the law whose last stages have these log-strengths.
+
+    Parameters
+    ----------
+    running_order : array of int, shape (driver, scenario)
+        0 for cars that do not run.
+    log_strength : array, shape (driver, scenario)
+        Log-strengths in the front group.
+    luck : array, shape (position, scenario)
+        Standard Gumbel.
+    front_cars : array of int, shape ()
+        Cars in the group, at most as many as positions in `luck`. The others keep their positions.
+    """
+    position = jnp.arange(1, len(luck) + 1)
+
+    def find(_: None, at: Array) -> tuple[None, Array]:
+        return None, jnp.max(jnp.where(running_order == at, log_strength, -jnp.inf), axis=0)
+
+    _, strength = jax.lax.scan(find, None, position)
+    in_group = (position[:, None] <= front_cars) & jnp.isfinite(strength)
+    new_position = rank_columns(strength - luck, in_group)
+    moved = jnp.take_along_axis(new_position, jnp.clip(running_order - 1, 0, len(luck) - 1), axis=0)
+    return jnp.where((running_order > 0) & (running_order <= front_cars), moved, running_order)
 
 
 def in_order(gap: Array, running_order: Array, running: Array, damage: Array) -> Array:

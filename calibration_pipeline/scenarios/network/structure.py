@@ -50,7 +50,7 @@ ZEROED = {
     ("track", "n_cautions"): "caution_track_weight",
 }
 AVERAGED = {
-    ("archetype", "running_order"): ("pace_weight",),
+    ("archetype", "running_order"): ("pace_weight", "front_sharpness"),
     ("archetype", "incident"): ("incident_intercept", "incident_weight", "chaos_scale"),
     ("archetype", "damage"): ("damage_intercept", "damage_weight", "damage_chaos_weight"),
     ("archetype", "n_cautions"): ("caution_intercept", "caution_chaos_weight"),
@@ -58,6 +58,8 @@ AVERAGED = {
 WEIGHTS = frozenset(name for name, _ in COVARIATE_NODES.values())
 NO_INCIDENT: Edge = ("incident", "running_order")
 NO_DAMAGE: Edge = ("damage", "running_order")
+FRONT_CARS = 12
+"""Cars in the front group, whose order has a sharpness of its own."""
 NEVER = -30.0
 """Logit of an event that does not happen."""
 
@@ -100,6 +102,11 @@ class Structure:
     def __post_init__(self) -> None:
         if unknown := sorted(self.removed - set(EDGES)):
             raise ValueError(f"Argument removed must name edges of {EDGES}, got {unknown}.")
+
+    @property
+    def front_cars(self) -> int:
+        """Cars in the front group; 0 under the ordinary law, which draws the first cars among all."""
+        return 0 if self.ordinary else FRONT_CARS
 
     def apply(self, parameters: Mapping[str, Any]) -> dict[str, Array]:
         """Remove the edges from parameters, which may have leading axes of draws."""

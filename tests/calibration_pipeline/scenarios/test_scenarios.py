@@ -33,7 +33,7 @@ from calibration_pipeline.scenarios.fit.posterior import log_likelihood, order_l
 from calibration_pipeline.scenarios.folds import fold_name, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
 from calibration_pipeline.scenarios.network.stints import STINTS, share_out
-from calibration_pipeline.scenarios.network.structure import FULL, Structure
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS, FULL, Structure
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
@@ -44,6 +44,8 @@ FOLD_RACES = 12
 # The chance that a goodness-of-fit test here fails although the code is right.
 TEST_FAILURE_RATE = 2e-5
 NONE_DAMAGED = jnp.zeros(3, bool)
+NO_EFFECT, SAME = jnp.array(0.0), jnp.array(1.0)
+"""Scale of the team effects, and sharpness of the front group."""
 
 
 def damaged(first: xr.Dataset) -> np.ndarray:
@@ -143,7 +145,7 @@ def test_rank_breaks_ties_by_slot():
 def test_team_effects_of_scale_zero_leave_the_plain_likelihood():
     utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 0, 1])
     plain = log_probability(utility[jnp.array([2, 0, 1])], jnp.array([True, True, False]))
-    got = order_log_likelihood(utility, jnp.zeros(3, int), order, NONE_DAMAGED, jnp.array(0.0), False)
+    got = order_log_likelihood(utility, jnp.zeros(3, int), order, NONE_DAMAGED, NO_EFFECT, SAME, FULL)
     assert float(got) == pytest.approx(float(plain), rel=1e-5)
 
 
@@ -151,8 +153,34 @@ def test_a_shared_effect_of_one_team_cancels():
     """If all cars share a team, its effect moves all alike and the order's probability is the plain one."""
     utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 3, 1])
     plain = log_probability(utility[jnp.array([2, 0, 1])], jnp.ones(3, bool))
-    got = order_log_likelihood(utility, jnp.zeros(3, int), order, NONE_DAMAGED, jnp.array(0.7), False)
+    got = order_log_likelihood(utility, jnp.zeros(3, int), order, NONE_DAMAGED, jnp.array(0.7), SAME, FULL)
     assert float(got) == pytest.approx(float(plain), rel=1e-4)
+
+
+def test_the_last_stages_have_the_sharpness_of_the_front_group():
+    """Against the definition, stage by stage: 30 cars of which 25 run, 15 of them damaged."""
+    rng = np.random.default_rng(2)
+    utility, sharpness, n_running, n_damaged = rng.normal(size=30), 0.6, 25, 15
+    running_order = np.maximum(rng.permutation(30) - 4, 0)
+    damage = running_order > n_running - n_damaged  # some of them in the front group
+    in_order = utility[np.argsort(np.where(running_order > 0, running_order, 99))][:n_running]
+    expected = 0.0
+    for left in range(n_running, 0, -1):
+        first = 0 if left <= n_running - n_damaged else n_running - n_damaged
+        u = (sharpness if left <= FRONT_CARS else 1.0) * in_order[first:left]
+        expected += -u[-1] - np.log(np.exp(-u).sum())
+    arguments = (jnp.asarray(utility), jnp.arange(30), jnp.asarray(running_order), jnp.asarray(damage))
+    got = order_log_likelihood(*arguments, NO_EFFECT, jnp.array(sharpness), FULL)
+    assert n_running - n_damaged < FRONT_CARS
+    assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_ordinary_law_has_no_front_group():
+    utility, order = jnp.array([0.5, -1.0, 0.2]), jnp.array([2, 3, 1])
+    ordinary = Structure(ordinary=True)
+    arguments = (utility, jnp.arange(3), order, NONE_DAMAGED, NO_EFFECT)
+    one, other = (order_log_likelihood(*arguments, jnp.array(f), ordinary) for f in (1.0, 0.5))
+    assert float(one) == float(other)
 
 
 def test_folds_are_named_in_order_and_the_open_fold_is_that_of_the_next_race():
@@ -447,7 +475,7 @@ def test_parameters_of_the_network_are_recovered(season, network):
     fitted = fit_posterior(history, weight, seed=4)
     z = []
     recovered = ("pace_weight", "incident_intercept", "incident_weight", "damage_intercept", "damage_weight")
-    for name in (*recovered, "caution_intercept", "team_scale"):
+    for name in (*recovered, "caution_intercept", "team_scale", "front_sharpness"):
         draws = fitted[name].reshape(len(fitted[name]), -1)
         true = point[name].isel(fold=0, draw=0).values.ravel()
         z.append((draws.mean(axis=0) - true) / draws.std(axis=0))

@@ -16,9 +16,10 @@ from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_
 from calibration_pipeline.scenarios.draw.ensemble import draw_race, simulate_races
 from calibration_pipeline.scenarios.fit.by_fold import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
-from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED, Parameters
+from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED, Parameters, reorder_front
 from calibration_pipeline.scenarios.network.structure import (
     EDGES,
+    FRONT_CARS,
     NEVER,
     NO_DAMAGE,
     NO_INCIDENT,
@@ -32,6 +33,7 @@ TEST_FAILURE_RATE = 2e-5
 N = 40_000
 STRENGTH = np.array([1.2, 0.1, -0.5, 0.6])
 INCIDENT_LOGIT = np.array([-1.0, -0.4, -2.0, -1.5])
+FRONT_SHARPNESS = 0.3
 DAMAGE_LOGIT = np.array([-1.2, -0.2, -1.0, -0.7])
 
 
@@ -41,7 +43,7 @@ def season() -> tuple[pl.DataFrame, pl.DataFrame]:
     return without_laps([2022])
 
 
-def small_race(*, ordinary: bool) -> tuple[Field, Parameters]:
+def small_race(*, ordinary: bool, front_cars: int) -> tuple[Field, Parameters]:
     """Four cars of known strengths, incident and damage logits, without chaos and team effects."""
     sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()} | {"draw": 1}
     values = {
@@ -52,6 +54,7 @@ def small_race(*, ordinary: bool) -> tuple[Field, Parameters]:
     values["damage_laps_lost"][:] = np.linspace(0.3, 0.5, sizes["quantile"])
     values["retirement_share"][:] = np.linspace(0.0, 0.2, sizes["quantile"])
     values["luck_sign"] = np.float32(1.0 if ordinary else -1.0)
+    values["front_cars"], values["front_sharpness"][:] = np.float32(front_cars), FRONT_SHARPNESS
     pace = np.zeros((4, len(PACE_COVARIATES)), np.float32)
     incident = np.zeros((4, len(INCIDENT_COVARIATES)), np.float32)
     pace[:, 0], incident[:, 0], incident[:, 1] = STRENGTH, INCIDENT_LOGIT, DAMAGE_LOGIT
@@ -69,15 +72,22 @@ def small_race(*, ordinary: bool) -> tuple[Field, Parameters]:
 
 
 @functools.cache
-def order_probability(cars: tuple[int, ...], *, ordinary: bool) -> float:
+def order_probability(cars: tuple[int, ...], ahead: int, *, ordinary: bool, front_cars: int) -> float:
+    """Probability of the order of cars that have `ahead` others ahead of them."""
     if not cars:
         return 1.0
     utility = STRENGTH[list(cars)]
-    utility = -utility[::-1] if ordinary else utility
-    return float(np.exp(log_probability(jnp.array(utility), jnp.ones(len(cars), bool))))
+    if ordinary:
+        return float(np.exp(log_probability(jnp.array(-utility[::-1]), jnp.ones(len(cars), bool))))
+    probability = 1.0
+    for left in range(len(cars), 0, -1):  # draw the last car among those left
+        sharpness = FRONT_SHARPNESS if ahead + left <= front_cars else 1.0
+        weight = np.exp(-sharpness * utility[:left])
+        probability *= weight[-1] / weight.sum()
+    return probability
 
 
-def exact_law(*, ordinary: bool) -> dict[tuple[int, ...], float]:
+def exact_law(**law_of: int) -> dict[tuple[int, ...], float]:
     """Order of the cars that run to the end -> probability, by enumeration of incidents, damage, orders."""
     out, damaged = (1 / (1 + np.exp(-logit)) for logit in (INCIDENT_LOGIT, DAMAGE_LOGIT))
     law: dict[tuple[int, ...], float] = {}
@@ -93,17 +103,23 @@ def exact_law(*, ordinary: bool) -> dict[tuple[int, ...], float]:
             hurt = [car for car in running if car not in well]
             for front in itertools.permutations(well):
                 for back in itertools.permutations(hurt):
-                    p = order_probability(front, ordinary=ordinary) * order_probability(
-                        back, ordinary=ordinary
-                    )
+                    p = order_probability(front, 0, **law_of) * order_probability(back, len(front), **law_of)
                     law[front + back] = law.get(front + back, 0.0) + p_incident * p_damage * p
     return law
 
 
-@pytest.mark.parametrize("ordinary", [False, True])
-def test_scenarios_of_four_cars_agree_with_enumeration(ordinary):
+@pytest.mark.parametrize(
+    "law_of",
+    [
+        {"ordinary": False, "front_cars": 0},
+        {"ordinary": False, "front_cars": 2},
+        {"ordinary": False, "front_cars": 3},
+        {"ordinary": True, "front_cars": 0},
+    ],
+)
+def test_scenarios_of_four_cars_agree_with_enumeration(law_of):
     """Which cars run to the end and in which order, against all incidents, damages and orders."""
-    field, parameters = small_race(ordinary=ordinary)
+    field, parameters = small_race(**law_of)
     outcome, _ = draw_race(field, parameters, NOTHING_CHANGED, N, jax.random.key(3))
     by_finish = np.argsort(np.asarray(outcome.finish_position), axis=1)
     runs = np.take_along_axis(np.asarray(outcome.running), by_finish, axis=1)
@@ -113,7 +129,7 @@ def test_scenarios_of_four_cars_agree_with_enumeration(ordinary):
         for order, n in zip(drawn.tolist(), times.tolist(), strict=True)
     }
     assert sum(orders.values()) == N
-    law = exact_law(ordinary=ordinary)
+    law = exact_law(**law_of)
     everybody_out = np.prod(1 / (1 + np.exp(-INCIDENT_LOGIT)))
     assert sum(law.values()) == pytest.approx(1 - everybody_out, abs=1e-4)
     common = [order for order in law if len(order) > 1 and law[order] * N > 10]
@@ -122,6 +138,20 @@ def test_scenarios_of_four_cars_agree_with_enumeration(ordinary):
     rest = [N - counts.sum(), N - expected.sum()]
     assert len(common) > 40
     assert chisquare([*counts, rest[0]], [*expected, rest[1]]).pvalue > TEST_FAILURE_RATE
+
+
+def test_luck_at_the_front_keeps_the_front_group():
+    """With other sharpness there, the same cars are in the group, and the others keep their positions."""
+    rng = np.random.default_rng(0)
+    running_order = np.maximum(rng.permuted(np.tile(np.arange(20) - 2, (500, 1)), axis=1).T, 0)
+    strength, luck = jnp.asarray(rng.normal(size=(20, 500))), jnp.asarray(rng.gumbel(size=(12, 500)))
+    moved = np.asarray(reorder_front(jnp.asarray(running_order), strength, luck, 5))
+    assert (np.sort(moved, axis=0) == np.sort(running_order, axis=0)).all()
+    front = (running_order > 0) & (running_order <= 5)
+    assert (moved[~front] == running_order[~front]).all()
+    assert (moved[front] != running_order[front]).mean() > 0.5
+    none = reorder_front(jnp.asarray(running_order), strength, luck, 0)
+    assert (np.asarray(none) == running_order).all()
 
 
 def check_races(ensemble: xr.Dataset) -> None:
@@ -167,6 +197,7 @@ def test_every_variant_draws_races(season, name):
     out = (~ensemble["running"].values & (ensemble["start_position"].values > 0)[:, None]).mean()
     assert (out == 0) == (NO_INCIDENT in VARIANTS[name].removed)
     assert float(network["luck_sign"][0]) == (1.0 if VARIANTS[name].ordinary else -1.0)
+    assert float(network["front_cars"][0]) == (0 if VARIANTS[name].ordinary else FRONT_CARS)
 
 
 def test_cut_edges_carry_nothing(season):
@@ -182,10 +213,12 @@ def test_cut_edges_carry_nothing(season):
 
 def test_archetypes_share_the_parameters_of_removed_edges(season):
     features, results = season
-    structure = Structure(frozenset({("archetype", "incident"), NO_DAMAGE}))
+    edges = frozenset({("archetype", "incident"), ("archetype", "running_order"), NO_DAMAGE})
+    structure = Structure(edges)
     network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=structure)
-    intercept = network["incident_intercept"]
-    np.testing.assert_allclose(intercept, intercept.mean("archetype").broadcast_like(intercept), rtol=1e-5)
+    for name in ("incident_intercept", "incident_weight", "pace_weight", "front_sharpness"):
+        mean = network[name].mean("archetype")
+        np.testing.assert_allclose(network[name], mean.broadcast_like(network[name]), rtol=1e-4, atol=1e-6)
     assert (network["damage_intercept"] == NEVER).all()
 
 
