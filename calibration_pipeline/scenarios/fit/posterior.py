@@ -73,15 +73,11 @@ def order_log_likelihood(
     if structure.ordinary:
         strength, effect, running, damaged = -strength[::-1], -effect[:, ::-1], running[::-1], damaged[::-1]
 
-    def stages(of: Array) -> Array:
-        """Log probability of the stages of the first cars, undamaged and damaged: (team draw, car)."""
-        n = of.shape[-1]
-        return stages_narrow(of, (running & ~damaged)[:n]) + stages_narrow(of, (running & damaged)[:n])
-
     n_front = structure.front_cars
-    each = jnp.sum(stages(strength + effect)[:, n_front:], axis=-1)
+    each = jnp.sum(stages_narrow(strength + effect, running, damaged)[:, n_front:], axis=-1)
     if n_front:
-        each += jnp.sum(stages(front_sharpness * strength[:n_front] + effect[:, :n_front]), axis=-1)
+        front = front_sharpness * strength[:n_front] + effect[:, :n_front]
+        each += jnp.sum(stages_narrow(front, running[:n_front], damaged[:n_front]), axis=-1)
     return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
 
 
