@@ -256,7 +256,9 @@ class Columns:
                 raise SourceError(f"{where} must hold {column.kind.value}; it holds {raw.dtype}.") from None
             defects.append(Defect(None, ours, rule, str(raw.dtype)))
             return pl.Series(ours, [None] * len(raw), dtype=DTYPES[column.kind])
-        bad = values.is_null() & ~is_empty(raw)
+        bad = values.is_null()
+        if bad.any():
+            bad &= ~is_empty(raw)
         if column.kind in (Kind.WHOLE, Kind.NUMBER):
             outside = (~values.is_between(column.low, column.high)).fill_null(value=False)
             values = values.set(outside, None)
