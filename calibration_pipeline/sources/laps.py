@@ -20,31 +20,33 @@ def attach_laps(
     Returns
     -------
     polars.DataFrame
-        driver_id, car_number, lap, position, lap_time_s (null where not timed), flag.
+        driver_id, car_number, lap, position, lap_time_s (null where not timed), flag; ordered by driver and
+        lap.
     """
     cars = results.select("feed_driver_id", "driver_id", "car_number")
     feed_id = "feed_driver_id"
-    by_id = laps.drop("car_number").join(cars.drop_nulls(feed_id), on=feed_id).drop(feed_id)
-    by_number = (
-        laps.join(cars, on=feed_id, how="anti")
-        .drop(feed_id)
-        .join(cars.join(laps, on=feed_id, how="anti").drop(feed_id), on="car_number")
-    )
-    found = pl.concat([by_id, by_number.select(by_id.columns)])
-    with_position = found.filter(pl.col("position") > 0)
-    once = with_position.unique(["driver_id", "lap"], keep="first", maintain_order=True)
+    found = laps.drop("car_number").join(cars.drop_nulls(feed_id), on=feed_id).drop(feed_id)
+    unknown = laps.join(cars, on=feed_id, how="anti")
+    if not unknown.is_empty():
+        without_laps = cars.join(laps, on=feed_id, how="anti").drop(feed_id)
+        by_number = unknown.drop(feed_id).join(without_laps, on="car_number")
+        found = pl.concat([found, by_number.select(found.columns)])
+    keys = pl.col("driver_id", "lap")
+    with_position = found.filter(pl.col("position") > 0).sort(keys, maintain_order=True)
+    once = with_position.filter(~pl.all_horizontal(keys.eq_missing(keys.shift())))
     timed = once.with_columns(
         pl.when(pl.col("lap_time_s") > 0).then(pl.col("lap_time_s")).alias("lap_time_s")
     )
     telemetry = timed.join(flags, on="lap", how="left", maintain_order="left")
     gaps = telemetry.group_by("driver_id").agg(
-        missing=pl.col("lap").max() - pl.col("lap").min() + 1 - pl.col("lap").n_unique()
+        missing=pl.col("lap").max() - pl.col("lap").min() + 1 - pl.len()
     )
     counts["laps"] += telemetry.height
     counts["laps_without_result"] += laps.height - found.height
     counts["laps_without_position"] += found.height - with_position.height
     counts["laps_repeated"] += with_position.height - once.height
-    counts["laps_without_time"] += telemetry.filter(pl.col("lap") > 0)["lap_time_s"].null_count()
+    untimed = (pl.col("lap") > 0) & pl.col("lap_time_s").is_null()
+    counts["laps_without_time"] += telemetry.select(untimed.sum()).item()
     counts["laps_in_gaps"] += int(gaps["missing"].sum())
     counts["cars_with_lap_gaps"] += gaps.filter(pl.col("missing") > 0).height
     counts["cars_without_laps"] += results.height - gaps.height
@@ -61,14 +63,14 @@ def align_to_leader(laps: pl.DataFrame) -> pl.DataFrame:
     Parameters
     ----------
     laps : polars.DataFrame
-        driver_id, lap, lap_time_s, flag, and other columns, of one race.
+        driver_id, lap, lap_time_s, flag, and other columns, of one race, ordered by driver and lap.
 
     Returns
     -------
     polars.DataFrame
         The same columns, from lap 1 on; lap is the leader's lap, and flag its flag.
     """
-    run = laps.filter(pl.col("lap") >= 1).sort("driver_id", "lap")
+    run = laps.filter(pl.col("lap") >= 1)
     n_missing = run.group_by("driver_id").agg(pl.col("lap").max() - pl.len())["lap"].sum()
     if n_missing > MOST_GAPS * run.height:
         return run
@@ -79,8 +81,10 @@ def align_to_leader(laps: pl.DataFrame) -> pl.DataFrame:
         .with_columns(until_s=pl.col("typical_s").cum_sum())
     )
     deviation = (pl.col("lap_time_s") - pl.col("typical_s")).fill_null(0.0)
-    elapsed = run.join(typical, on="lap", maintain_order="left").with_columns(
-        elapsed_s=pl.col("until_s") + deviation.cum_sum().over("driver_id")
+    elapsed = (
+        run.select("driver_id", "lap", "lap_time_s", "flag")
+        .join(typical, on="lap", maintain_order="left")
+        .with_columns(elapsed_s=pl.col("until_s") + deviation.cum_sum().over("driver_id"))
     )
     leader = (
         elapsed.group_by("lap")

@@ -427,7 +427,7 @@ class NascarFeedSource:
         lap_keys = {key: race_keys[key] for key in ("race_id", "season", "track_id")}
         return (
             results.drop("feed_driver_id").with_columns(**race_keys).sort("finish_position"),
-            telemetry.with_columns(**lap_keys).sort("driver_id", "lap"),
+            telemetry.with_columns(**lap_keys),
         )
 
     def _finished(self, scheduled: Round, note: Note) -> Race:
