@@ -135,43 +135,58 @@ def _columns(
 
 def _named(cars: pl.DataFrame, note: Note, nicknames: Nicknames | None) -> pl.DataFrame:
     """Clean names and add driver_id: the feed's id, else `name:` and the key of the name, else the car's."""
-    no_name = ~pl.col("driver_fullname").str.contains(r"\p{L}")
-    for number, found in cars.filter(no_name).select("car_number", "driver_fullname").rows():
-        note("value", "nulled", "a driver's name must have letters", subject=f"car {number}", value=found)
-    cars = cars.with_columns(driver_fullname=pl.when(~no_name).then("driver_fullname"))
+    no_name = ~cars["driver_fullname"].str.contains(r"\p{L}")
+    if no_name.any():
+        for number, found in cars.filter(no_name).select("car_number", "driver_fullname").rows():
+            note("value", "nulled", "a driver's name must have letters", subject=f"car {number}", value=found)
+        cars = cars.with_columns(driver_fullname=pl.when(~no_name).then("driver_fullname"))
     name = pl.col("driver_fullname").str.replace_all(NAME_MARKS, "").str.replace_all(r"\s+", " ")
-    key = driver_keys(cars["driver_fullname"], pl.repeat(0, cars.height, eager=True), nicknames)
     known = pl.when(pl.col("driver_id") > 0).then(pl.col("driver_id"))
-    named = cars.with_columns(
-        feed_driver_id=known,
-        driver=name.str.strip_chars().fill_null(""),
-        name_id=pl.when(key != "").then(pl.lit("name:") + key),
-        car_number=_text_or_null("car_number"),
-        team=_text_or_null("team_name"),
-        make=_text_or_null("car_make"),
-    ).with_columns(
-        driver_id=pl.coalesce(known.cast(pl.String), "name_id", pl.format("unknown:car {}", "car_number"))
+    named = (
+        cars.lazy()
+        .with_columns(
+            feed_driver_id=known,
+            driver=name.str.strip_chars().fill_null(""),
+            name_id=_name_ids(cars, nicknames),
+            car_number=_text_or_null("car_number"),
+            team=_text_or_null("team_name"),
+            make=_text_or_null("car_make"),
+        )
+        .with_columns(
+            driver_id=pl.coalesce(known.cast(pl.String), "name_id", pl.format("unknown:car {}", "car_number"))
+        )
+        .drop("driver_fullname", "team_name", "car_make")
+        .collect()
     )
-    for number in named.filter(pl.col("driver_id").str.starts_with("unknown:"))["car_number"]:
-        note("value", "nulled", "it has neither driver id nor name", subject=f"car {number}")
+    if named["feed_driver_id"].null_count():
+        for number in named.filter(pl.col("driver_id").str.starts_with("unknown:"))["car_number"]:
+            note("value", "nulled", "it has neither driver id nor name", subject=f"car {number}")
     if named["driver_id"].null_count():
         raise DefectError("a car has neither driver nor number")
-    return named.drop("driver_fullname", "team_name", "car_make")
+    return named
+
+
+def _name_ids(cars: pl.DataFrame, nicknames: Nicknames | None) -> pl.Series:
+    """Return `name:` and the key of each driver's name; null where every car has an id of its own."""
+    ids = cars["driver_id"]
+    if (ids > 0).all(ignore_nulls=False) and ids.n_unique() == len(ids):
+        return pl.Series("name_id", [None] * len(ids), dtype=pl.String)
+    key = driver_keys(cars["driver_fullname"], pl.repeat(0, cars.height, eager=True), nicknames)
+    return ("name:" + key).set(key == "", None)
 
 
 def _starters(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
     """Return the cars that started, with finishes 1..n; a single missing one is known from the others."""
     finish = pl.col("finishing_position")
-    cars = cars.with_columns(who=pl.coalesce("driver_fullname", pl.format("car {}", "car_number")))
-    for driver in cars.filter(finish == 0)["who"]:
+    for driver in _labels(cars.filter(finish == 0)):
         note("entry", "left out", DID_NOT_START, subject=driver)
     started = cars.filter(finish.fill_null(-1) != 0)
     known = started["finishing_position"].drop_nulls()
-    lacking = started.filter(finish.is_null())["who"].to_list()
-    if not known.is_duplicated().any() and known.max() == known.len():
+    lacking = _labels(started.filter(finish.is_null())) if len(known) < started.height else []
+    if known.n_unique() == known.max() == known.len():
         for driver in lacking:
             note("entry", "left out", "it has no finish", subject=driver)
-        return _as_finish(started.drop_nulls("finishing_position"))
+        return _as_finish(started.drop_nulls("finishing_position") if lacking else started)
     n = started.height
     absent = sorted(set(range(1, n + 1)) - set(known))
     if len(lacking) == len(absent) == 1:
@@ -185,28 +200,40 @@ def _starters(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
     return _as_finish(started)
 
 
+def _labels(cars: pl.DataFrame) -> list[str]:
+    """Return the driver of each car, else its number, for messages."""
+    number = pl.format("car {}", "car_number")
+    return cars.select(pl.coalesce("driver_fullname", number)).to_series().to_list()
+
+
 def _as_finish(cars: pl.DataFrame) -> pl.DataFrame:
-    return cars.drop("who").rename({"finishing_position": "finish_position"})
+    return cars.rename({"finishing_position": "finish_position"})
 
 
 def _once(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
     """Return the cars with every driver and car number once: later ones are nulled, or known by name."""
-    repeated = pl.col("driver_id").is_first_distinct().not_()
-    for driver, number in cars.filter(repeated).select("driver", "car_number").rows():
-        note("value", "nulled", "its driver id is another car's too", subject=driver, value=f"car {number}")
-    by_name = pl.when(pl.col("name_id").is_in(cars["driver_id"].implode())).then(None).otherwise("name_id")
-    cars = cars.with_columns(
-        driver_id=pl.when(repeated)
-        .then(pl.coalesce(by_name, pl.format("unknown:car {}", "car_number")))
-        .otherwise("driver_id"),
-        feed_driver_id=pl.when(~repeated).then("feed_driver_id"),
-    )
-    if cars["driver_id"].is_duplicated().any() or cars["driver_id"].null_count():
-        raise DefectError("a driver must have one car; several share driver, name and car number")
-    again = pl.col("car_number").is_first_distinct().not_() & pl.col("car_number").is_not_null()
-    for driver, number in cars.filter(again).select("driver", "car_number").rows():
-        note("value", "nulled", "its car number is another car's too", subject=driver, value=number)
-    return cars.with_columns(car_number=pl.when(~again).then("car_number")).drop("name_id")
+    repeated = ~cars["driver_id"].is_first_distinct()
+    if repeated.any():
+        for driver, number in cars.filter(repeated).select("driver", "car_number").rows():
+            note(
+                "value", "nulled", "its driver id is another car's too", subject=driver, value=f"car {number}"
+            )
+        taken = pl.col("name_id").is_in(cars["driver_id"].implode())
+        by_name = pl.when(taken).then(None).otherwise("name_id")
+        cars = cars.with_columns(
+            driver_id=pl.when(repeated)
+            .then(pl.coalesce(by_name, pl.format("unknown:car {}", "car_number")))
+            .otherwise("driver_id"),
+            feed_driver_id=pl.when(~repeated).then("feed_driver_id"),
+        )
+        if cars["driver_id"].is_duplicated().any() or cars["driver_id"].null_count():
+            raise DefectError("a driver must have one car; several share driver, name and car number")
+    again = ~cars["car_number"].is_first_distinct() & cars["car_number"].is_not_null()
+    if again.any():
+        for driver, number in cars.filter(again).select("driver", "car_number").rows():
+            note("value", "nulled", "its car number is another car's too", subject=driver, value=number)
+        cars = cars.with_columns(car_number=pl.when(~again).then("car_number"))
+    return cars.drop("name_id")
 
 
 def _with_starts(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
@@ -216,8 +243,10 @@ def _with_starts(cars: pl.DataFrame, note: Note) -> pl.DataFrame:
     """
     start = pl.col("starting_position")
     usable = (start > 0) & start.is_first_distinct()
-    cars = cars.sort(pl.col("car_number").cast(pl.Int64, strict=False), "car_number", "driver_id")
-    cars = cars.with_columns(start_position=pl.when(usable).then(start))
+    by_number = (pl.col("car_number").cast(pl.Int64, strict=False), "car_number", "driver_id")
+    cars = cars.sort(by_number).with_columns(start_position=pl.when(usable).then(start))
+    if not cars["start_position"].null_count():
+        return cars.drop("starting_position")
     lacking = cars.filter(pl.col("start_position").is_null())
     if lacking.height > max(1, MOST_GIVEN_STARTS * cars.height):
         raise DefectError(f"its grid is not known; {lacking.height} of {cars.height} cars have no position")
@@ -234,13 +263,16 @@ def _with_laps(cars: pl.DataFrame, race_laps: int | None, note: Note) -> pl.Data
     """Return the cars with their laps; one that lacks them gets those of the car behind it, else ahead."""
     usable = pl.col("laps_completed") <= (race_laps or 2**31)
     cars = cars.sort("finish_position").with_columns(known=pl.when(usable).then("laps_completed"))
-    if cars["known"].null_count() == cars.height:
+    n_unknown = cars["known"].null_count()
+    if n_unknown == cars.height:
         raise DefectError("no car has a number of laps")
-    for driver, found in cars.filter(pl.col("known").is_null()).select("driver", "laps_completed").rows():
-        note("value", "corrected", "its laps are those of the next car", subject=driver, value=found)
-    unknown = cars.filter(pl.col("laps_led").is_null())["driver"].to_list()
-    for driver in unknown if len(unknown) < cars.height else ["every car"]:
-        note("value", "nulled", "its laps led are not known", subject=driver)
+    if n_unknown:
+        for driver, found in cars.filter(pl.col("known").is_null()).select("driver", "laps_completed").rows():
+            note("value", "corrected", "its laps are those of the next car", subject=driver, value=found)
+    if cars["laps_led"].null_count():
+        unknown = cars.filter(pl.col("laps_led").is_null())["driver"].to_list()
+        for driver in unknown if len(unknown) < cars.height else ["every car"]:
+            note("value", "nulled", "its laps led are not known", subject=driver)
     filled = pl.col("known").fill_null(strategy="backward").fill_null(strategy="forward")
     return cars.with_columns(laps_completed=filled).drop("known")
 
