@@ -6,7 +6,8 @@ import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.markets import ALL_MARKETS, MARKETS, RACE_MARKETS
-from calibration_pipeline.report import ReportContent
+from calibration_pipeline.report import ReportContent, render_html
+from calibration_pipeline.report.document import build_document
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.schemas.frames import (
     EFFECTS,
@@ -394,6 +395,12 @@ def example_content(**changes: object) -> ReportContent:
         "provenance": {"source": "simulated", "seasons": "2021-2024", "seed": "42", "constraints": "9f" * 32},
     }
     return ReportContent(**(content | changes))
+
+
+def page_with_empty_pictures(content: ReportContent) -> str:
+    """HTML page of a report whose pictures are empty images: tests of its text need not draw them."""
+    keys = [picture.key for picture in build_document(content).pictures]
+    return render_html(content, dict.fromkeys(keys, b""))
 
 
 def empty_content(**changes: object) -> ReportContent:

@@ -3,10 +3,10 @@
 import polars as pl
 
 from calibration_pipeline.markets import RACE_MARKETS
-from calibration_pipeline.report import render_html, render_markdown
+from calibration_pipeline.report import render_markdown
 from calibration_pipeline.report.blocks import Gallery, Table
 from calibration_pipeline.report.sections.monitoring import HEADING, monitoring_note, monitoring_section
-from helpers.example_report import JUDGED, empty_content, example_content
+from helpers.example_report import JUDGED, empty_content, example_content, page_with_empty_pictures
 
 
 def tables(**changes: object) -> list[Table]:
@@ -19,7 +19,7 @@ def test_an_alarm_of_the_season_is_on_the_first_screen() -> None:
     assert note == (
         f"Sequential monitoring of season 2024: alarms at Intermediate (raw, race 3); see “{HEADING}”."
     )
-    for text in (render_html(example_content()), render_markdown(example_content())):
+    for text in (page_with_empty_pictures(example_content()), render_markdown(example_content())):
         assert "Sequential monitoring of season 2024: alarms at Intermediate" in text
         assert HEADING in text
 

@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from calibration_pipeline.report import render_html, render_markdown
+from calibration_pipeline.report import render_markdown
 from calibration_pipeline.report.sections.quarantine import MOST_ROWS, quarantine_section
 from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
-from helpers.example_report import example_content
+from helpers.example_report import example_content, page_with_empty_pictures
 
 
 def quarantine() -> pl.DataFrame:
@@ -23,7 +23,7 @@ def quarantine() -> pl.DataFrame:
 
 def test_a_race_left_out_is_on_the_first_screen_and_in_its_section() -> None:
     for text in (
-        render_html(example_content(quarantine=quarantine())),
+        page_with_empty_pictures(example_content(quarantine=quarantine())),
         render_markdown(example_content(quarantine=quarantine())),
     ):
         assert "1 race left out of the data" in text
@@ -36,7 +36,7 @@ def test_a_race_left_out_is_on_the_first_screen_and_in_its_section() -> None:
 def test_implausible_forecasts_are_on_the_first_screen() -> None:
     warning = "Intermediate: the forecasts may be upside down."
     for text in (
-        render_html(example_content(warnings=[warning])),
+        page_with_empty_pictures(example_content(warnings=[warning])),
         render_markdown(example_content(warnings=[warning])),
     ):
         assert text.index(warning) < text.index("What was left out, and why")
