@@ -1,6 +1,8 @@
 """Fixtures that several test modules share. A fixture for a single module stays in that module."""
 
+import gc
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import hypothesis
 import pytest
+import sqlalchemy
+import sqlalchemy.event
+from filelock import FileLock
 
 from benchmarks.interrupts import enable_interrupts
 from calibration_pipeline.mcmc.nuts import use_host_devices
+from helpers.stored_runs import SMALL, make
 
 use_host_devices()
 enable_interrupts()
@@ -23,12 +29,38 @@ hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
 
 
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def _do_not_wait_for_the_disk(connection: object, _record: object) -> None:
+    """No test is about a power failure: Dagster's records need not reach the disk at each commit."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting all imported modules again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests independent of the environment that they run in."""
     for name in [name for name in os.environ if name.startswith("CALIBRATION_")]:
         monkeypatch.delenv(name)
     os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # of a run in this process
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the store and the instance of `SMALL`; tests work on copies of it."""
+    # Test processes share it: the parent of their folders is that of the whole test run.
+    in_process = tmp_path_factory.getbasetemp()
+    folder = (in_process.parent if "PYTEST_XDIST_WORKER" in os.environ else in_process) / "small_run"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "whole").exists():
+            make(folder, SMALL)
+            (folder / "whole").touch()
+    return folder
 
 
 @pytest.fixture

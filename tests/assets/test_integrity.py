@@ -12,21 +12,15 @@ from upath import UPath
 from assets.cli import main
 from helpers.clusters import BUCKET, command, object_store, start
 from helpers.stored import content
-from helpers.stored_runs import SMALL, copied, make
+from helpers.stored_runs import SMALL, copied
 
 VERIFY = ["verify", "--seasons", "2024,2025"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a store and an instance."""
-    return make(tmp_path_factory.mktemp("made"), SMALL)
-
-
 @pytest.fixture
-def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the store of a copy of it all, at which settings and instance point."""
-    return copied(made, tmp_path, monkeypatch)
+    return copied(small_run, tmp_path, monkeypatch)
 
 
 def verified(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:

@@ -20,7 +20,7 @@ from benchmarks.settings_page import dependents
 from calibration_pipeline.io.value_cache import ValueCache
 from helpers.example_tables import write_table
 from helpers.paths import ROOT
-from helpers.stored_runs import SMALL, copied, make
+from helpers.stored_runs import SMALL, copied
 
 ASSETS = ROOT / "assets"
 NAMES = {
@@ -34,15 +34,11 @@ NAMES = {
 NOT_IN_VALUES = {"store_path", "key_prefix", "series"}
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a store and an instance: two seasons, their features and their truth."""
-    return make(tmp_path_factory.mktemp("small"), SMALL)
-
-
 @pytest.fixture
-def instance(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    copied(small, tmp_path, monkeypatch)
+def instance(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    copied(small_run, tmp_path, monkeypatch)
     prepare_home()
     with open_instance() as one:
         yield one

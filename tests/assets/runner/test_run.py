@@ -18,16 +18,10 @@ from helpers.stored_runs import SMALL, copied, make
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a store and an instance: seasons, their features and their truth."""
-    return make(tmp_path_factory.mktemp("made"), SMALL)
-
-
 @pytest.fixture
-def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the store of a copy of it all, at which settings and instance point."""
-    return copied(made, tmp_path, monkeypatch)
+    return copied(small_run, tmp_path, monkeypatch)
 
 
 def remade(capsys: pytest.CaptureFixture[str], command: list[str]) -> set[str]:
@@ -108,12 +102,32 @@ def test_another_schema_version_is_named_and_materialized_again(
     assert lost.read_bytes() == before
 
 
-def test_readers_of_a_changed_value_are_updated(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def of_table(table: Path) -> list[str]:
+    """Return the command that materializes the features of a table."""
+    return ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
+
+
+@pytest.fixture(scope="module")
+def table_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a table of two seasons, and the store and the instance of its run."""
+    folder = tmp_path_factory.mktemp("table_run")
+    write_table(folder / "mine.csv", {2022: 2, 2023: 1})
+    return make(folder, of_table(folder / "mine.csv"))
+
+
+@pytest.fixture
+def table(table_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return that table as it was, with settings and instance pointing at a copy of what its run stored."""
+    copied(table_run, tmp_path, monkeypatch)
+    write_table(table_run / "mine.csv", {2022: 2, 2023: 1})  # its path is a setting, and must not change
+    return table_run / "mine.csv"
+
+
+def test_readers_of_a_changed_value_are_updated(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The source has corrected a season: its readers follow, others do not."""
-    table, store = project / "mine.csv", project / "data" / "store" / "tables" / "cup"
-    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
-    write_table(table, {2022: 2, 2023: 2})
-    assert main(command) == 0
+    store, command = tmp_path / "data" / "store" / "tables" / "cup", of_table(table)
     earlier = content(store)
     table.write_text(table.read_text().replace("2023,1,daytona,Ann,1,1", "2023,1,daytona,Cy,1,1"))
     assert main([*command[:-1], "race_results"]) == 0
@@ -134,13 +148,10 @@ def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
 
 
 def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = project / "mine.csv"
-    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
+    command = of_table(table)
     season_2023 = {"lap_telemetry [2023]", "race_results [2023]", "quarantine [2023]"}
-    write_table(table, {2022: 2, 2023: 1})
-    assert main(command) == 0
     assert remade(capsys, command) == set()
     write_table(table, {2022: 2, 2023: 3})
     assert remade(capsys, command) == {*season_2023, "driver_features [2023]"}
@@ -150,13 +161,11 @@ def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice
     assert remade(capsys, command) == set()
 
 
-def test_a_corrected_result_is_read_by_the_update(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrected_result_is_read_by_the_update(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Results change after the race, as by a disqualification; other seasons are left alone."""
-    table = project / "mine.csv"
-    command = ["run", "--source", "tables", "--results", str(table), "--select", "+driver_features"]
-    write_table(table, {2022: 2, 2023: 1})
-    assert main(command) == 0
-    capsys.readouterr()
+    command = of_table(table)
     rows = table.read_text()
     table.write_text(
         rows.replace("2022,1,daytona,Ann,1,1", "2022,1,daytona,Ann,1,2").replace(
@@ -167,21 +176,17 @@ def test_a_corrected_result_is_read_by_the_update(project: Path, capsys: pytest.
     out = capsys.readouterr().out
     assert "race_results [2022] was read before the source changed" in out
     assert "race_results [2023] was read" not in out
-    stored = pl.read_parquet(project / "data/store/tables/cup/race_results/2022.parquet")
+    stored = pl.read_parquet(tmp_path / "data/store/tables/cup/race_results/2022.parquet")
     assert stored.filter(round=1, finish_position=1)["driver"].to_list() == ["Bo"]
     assert remade(capsys, command) == set()
 
 
 def test_a_source_without_an_answer_does_not_stop_the_update(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = project / "mine.csv"
-    command = ["run", "--source", "tables", "--results", str(table), "--seasons", "2022"]
-    command += ["--select", "+driver_features"]
-    write_table(table, {2022: 2})
-    assert main(command) == 0
+    command = [*of_table(table), "--seasons", "2022"]
     table.write_text("nothing that a table holds")
-    (project / "data" / "store" / "tables" / "cup" / "driver_features" / "2022.parquet").unlink()
+    (tmp_path / "data" / "store" / "tables" / "cup" / "driver_features" / "2022.parquet").unlink()
     assert main([*command, "--update"]) == 0
     out = capsys.readouterr().out
     assert "Not known whether the source has changed: " in out
