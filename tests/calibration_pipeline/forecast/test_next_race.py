@@ -45,7 +45,7 @@ from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
 
-SEED, SCENARIOS, FOLD = 42, 100, 12
+SEED, SCENARIOS, FOLD = 42, 100, 24
 KIND = "intermediate"
 DEFECTS = ("[/] Ann, car 9, is left out: it has no grid position, while most have one.",)
 QUICK = {"seed": SEED, "n_warmup": 200, "n_samples": 500, "n_chains": 2}
