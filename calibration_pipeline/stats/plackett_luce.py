@@ -45,13 +45,14 @@ def log_probability(log_strength_in_order: ArrayLike, taking_part: ArrayLike) ->
     """
     slowness = jnp.where(taking_part, -jnp.asarray(log_strength_in_order), -RETIRED)
     by_car = jnp.moveaxis(slowness, -1, 0)
-
-    def add(total: Array, car: Array) -> tuple[Array, Array]:
-        total = jnp.logaddexp(total, car)  # no weight is summed as such: nothing underflows
-        return total, total
-
-    _, still_racing = jax.lax.scan(add, jnp.full_like(by_car[0], -RETIRED), by_car)
+    _, still_racing = jax.lax.scan(_add_car, jnp.full_like(by_car[0], -RETIRED), by_car)
     return jnp.sum(jnp.where(taking_part, slowness - jnp.moveaxis(still_racing, 0, -1), 0.0), axis=-1)
+
+
+def _add_car(total: Array, car: Array) -> tuple[Array, Array]:
+    """Add a car to log sums of weights; no weight is summed as such, so nothing underflows."""
+    total = jnp.logaddexp(total, car)
+    return total, total
 
 
 def slots_in_order(running_order: ArrayLike) -> Array:

@@ -114,7 +114,12 @@ def test_cars_that_do_not_take_part_change_nothing():
     assert np.isfinite(np.asarray(gradient)).all()
 
 
-@given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=1, max_size=12))
+def cars(n: int) -> st.SearchStrategy[list[tuple[float, bool]]]:
+    """Log-strengths, and whether the cars take part."""
+    return st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=n, max_size=n)
+
+
+@given(st.sampled_from((1, 2, 5, 12)).flatmap(cars))  # each number of cars is compiled
 @settings(max_examples=50)
 def test_both_forms_of_the_likelihood_agree(cars):
     utility, taking_part = (jnp.array(values) for values in zip(*cars, strict=True))

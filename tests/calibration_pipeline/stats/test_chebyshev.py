@@ -63,7 +63,7 @@ def test_linear_outside_the_box(x):
     table, at_zero = centre(fit_coefficients(smooth(chebyshev_nodes(), 0.0)))
     end = np.sign(x) * 2.2
     expected = smooth(end, 0.0) + smooth_slope(end) * (x - end)
-    value, slope = jax.value_and_grad(lambda at: evaluate(table, at))(x)
+    value, slope = jax.jit(jax.value_and_grad(evaluate, argnums=1))(table, x)
     assert value + at_zero == pytest.approx(expected, rel=1e-5)
     assert slope == pytest.approx(smooth_slope(end), rel=1e-4)
 
@@ -71,11 +71,11 @@ def test_linear_outside_the_box(x):
 def test_gradients_are_the_derivatives():
     """In x the derivative of the function, in the coefficients the Chebyshev basis."""
     table, _ = centre(fit_coefficients(smooth(chebyshev_nodes(), 0.0)))
-    slopes = jax.vmap(jax.grad(lambda at: evaluate(table, at)))(jnp.asarray(X[1:-1]))
+    slopes = jax.jit(jax.vmap(jax.grad(lambda at: evaluate(table, at))))(jnp.asarray(X[1:-1]))
     np.testing.assert_allclose(slopes, smooth_slope(X[1:-1]), atol=2e-3)
-    basis = jax.grad(lambda c: evaluate(c, 1.1))(jnp.asarray(table, dtype=float))
+    basis = jax.jit(jax.grad(lambda c: evaluate(c, 1.1)))(jnp.asarray(table, dtype=float))
     np.testing.assert_allclose(basis, np.cos(np.arange(40) * np.arccos(0.5)), atol=1e-5)
-    weighted = jax.grad(lambda c, at: (evaluate(c, at) ** 2).sum(), argnums=(0, 1))
+    weighted = jax.jit(jax.grad(lambda c, at: (evaluate(c, at) ** 2).sum(), argnums=(0, 1)))
     by_table, by_point = weighted(jnp.asarray(table, dtype=float), jnp.array([0.5, 1.0]))
     assert np.isfinite(by_table).all()
     assert np.isfinite(by_point).all()
@@ -103,11 +103,12 @@ def test_surfaces():
         np.testing.assert_allclose(table + at_zero, f(X, at_y), atol=2e-5)
     beyond = f(0.3, 2.5) + (-np.exp(0.15) * 0.3 - 2.5) * (4.0 - 2.5)
 
+    @jax.jit
     def at_point(y):
         return evaluate(section(centred, y, BOX_Y), jnp.array([0.3]), *BOX)[0]
 
     assert at_point(4.0) + at_zero[0] == pytest.approx(beyond, rel=1e-5)
-    assert jax.grad(at_point)(0.4) == pytest.approx(-np.exp(0.15) * 0.3 - 0.4, rel=1e-4)
+    assert jax.jit(jax.grad(at_point))(0.4) == pytest.approx(-np.exp(0.15) * 0.3 - 0.4, rel=1e-4)
 
 
 @pytest.mark.parametrize("noise_sigma", [0.0, 0.1, 0.3])
