@@ -144,7 +144,7 @@ def test_an_ensemble_without_retirements_is_recalibrated_to_sensible_fields():
             "running": ~retired.ravel(),
         }
     )
-    fit = fit_archetype(ensemble, results, Archetype.SUPERSPEEDWAY, [2021], seed=1)
+    fit = fit_archetype(ensemble, results, Archetype.SUPERSPEEDWAY, [2021, 2022], seed=1)
     intercept = fit["posterior"]["intercept"].values
     mode = exact_mode(logit, 0.0, retired)
     assert intercept.mean() == pytest.approx(mode, abs=0.05)
