@@ -161,6 +161,7 @@ class NascarFeedSource:
         counts = Counter(dict.fromkeys(COUNTS, 0))
         log = QuarantineLog(season)
         results, laps = [RaceResults.empty()], [LapTelemetry.empty()]
+        without_laps: list[Round] = []
         n_run = 0
         for scheduled in map(self._settled, self._rounds(season, log)):
             if not scheduled.race.has_run:
@@ -192,6 +193,11 @@ class NascarFeedSource:
             log.rows += own.rows
             results.append(race_results)
             laps.append(race_laps)
+            if race_laps.is_empty() and not any(row["entity"] == "laps" for row in own.rows):
+                without_laps.append(scheduled)
+        if len(without_laps) < len(results) - 1:  # early seasons have no laps at all
+            for scheduled in without_laps:
+                self._note(scheduled, log, LAPS)("laps", "left out", "the feed has none, but of other races")
         quarantine = log.frame()
         left_out = races_left_out(quarantine)
         counts.update(races=len(results) - 1, races_left_out=len(left_out) - counts["races_awaited"])

@@ -55,16 +55,25 @@ def clean_fields(rows: pl.DataFrame, where: str, log: QuarantineLog, counts: Cou
     """
     rows = rows.with_columns(non_starter=is_non_starter(pl.col("status")))
     _log_gaps(rows.filter(pl.col("finish_position") > 0), where, log)
-    defective = set(rows.group_by("race_order").agg(_is_defective().alias("bad")).filter("bad")["race_order"])
+    judged = rows.group_by("race_order").agg(bad=_is_defective(), free=_free_starts())
+    defective = set(judged.filter("bad")["race_order"])
+    free_starts = dict(
+        judged.filter(~pl.col("bad"), pl.col("free") != "").select("race_order", "free").rows()
+    )
     usual = Counter[tuple[Any, ...]]()
     for names in (["driver_id", "team"], ["driver_id", "car_number"], ["driver_id"]):
         usual.update({tuple(key): n for *key, n in rows.group_by(names).len().iter_rows()})
     cleaned: list[pl.DataFrame] = []
     for (order,), race in rows.group_by("race_order", maintain_order=True):
+        first = race.row(0, named=True)
+        if order in free_starts:
+            log.add(
+                "race", "kept", "its grid has positions without a car: withdrawn, or a lost row", place=where,
+                race_id=first["race_id"], race=first["label"], value=free_starts[order],
+            )  # fmt: skip
         if order not in defective:
             cleaned.append(race)
             continue
-        first = race.row(0, named=True)
 
         def report(
             entity: Entity,
@@ -130,6 +139,14 @@ def _is_defective() -> pl.Expr:
         | (pl.col("start_position").max() > pl.len() + MOST_GAPS)
     )
     return empty | repeated | impossible.fill_null(value=True) | pl.col("non_starter").any()
+
+
+def _free_starts() -> pl.Expr:
+    """Return the aggregation of the grid positions up to the last one that no car of the race has."""
+    start = pl.col("start_position")
+    last = start.max().fill_null(0).clip(upper_bound=pl.len() + MOST_GAPS)
+    positions = pl.int_range(1, last + 1)
+    return positions.filter(~positions.is_in(start.drop_nulls().implode())).cast(pl.String).str.join(", ")
 
 
 def _repair(cars: list[Car], usual: Counter[tuple[Any, ...]], report: Report) -> list[Car]:

@@ -225,6 +225,17 @@ def test_seasons_without_laps_have_results(tmp_path: Path) -> None:
     assert data.race_results["fastest_laps"].null_count() == 6
     assert data.race_results["green_laps"].to_list() == [3] * 6
     assert data.counts["races_without_laps"] == 2
+    assert data.quarantine.is_empty()
+
+
+def test_a_race_without_laps_is_named_where_others_have_them(tmp_path: Path) -> None:
+    documents = season_documents()
+    del documents["2021/1/1/lap-times.json"]
+    data = load(tmp_path, documents)
+    assert data.race_results["race_id"].n_unique() == 2
+    assert data.lap_telemetry["race_id"].unique().to_list() == [3]
+    named = data.quarantine.select("race_id", "entity", "rule", "consequence").rows()
+    assert named == [(1, "laps", "the feed has none, but of other races", "left out")]
 
 
 def truncate(path: str) -> Callable[[Documents], None]:

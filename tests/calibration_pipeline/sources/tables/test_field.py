@@ -168,6 +168,15 @@ def test_a_missing_value_is_null_and_named(tmp_path: Path, clean: pl.DataFrame, 
     assert_frame_equal(data.race_results.drop(column), clean.drop(column))
 
 
+def test_a_grid_position_without_a_car_is_named(tmp_path: Path) -> None:
+    """Without the last finisher, the finishes are complete; only the grid shows that a row is lost."""
+    last = FIELD.height
+    data = load(tmp_path, drop(last))
+    assert data.race_results.filter(round=RACE).height == last - 1
+    named = data.quarantine.select("entity", "consequence", "value").rows()
+    assert named == [("race", "kept", str(value_of("start_position", last)))]
+
+
 def test_doubled_car_numbers_and_impossible_laps_led_are_null(tmp_path: Path, clean: pl.DataFrame) -> None:
     def change(rows: list[Row]) -> None:
         car(5, rows)["car_number"] = car(9, rows)["car_number"]
