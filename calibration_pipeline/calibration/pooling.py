@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
+from numpyro.infer import MCMC
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.latent import (
@@ -69,10 +70,9 @@ def fit_pooled(
         `PooledPosterior`, and the group log_likelihood.
     """
     evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
-    likelihoods = [summarise(races, tabulate_surfaces(races.order), len(seasons) + 1) for races in evidence]
-    likelihood = jax.tree.map(lambda *arrays: np.stack(arrays), *likelihoods)
+    surfaces = [tabulate_surfaces(races.order) for races in evidence]
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
-    mcmc = run_nuts(pooled_calibration_model, (likelihood,), **settings)
+    mcmc = sample_pooled(evidence, surfaces, len(seasons) + 1, **settings)
     coords: dict[str, Sequence[object]] = {
         "archetype": [str(a) for a in ARCHETYPES],
         "season": season_labels(seasons),
@@ -95,6 +95,27 @@ def fit_pooled(
     tree["convergence"] = xr.DataTree(convergence_group({LATEST: (tree, n_divergences(tree))}))
     tree.attrs = {"n_races": len(races), **settings}
     return tree
+
+
+def sample_pooled(
+    evidence: Sequence[Evidence], surfaces: Sequence[NDArray[np.float32]], n_seasons: int, **settings: int
+) -> MCMC:
+    """Sample the posterior of the pooled map.
+
+    Parameters
+    ----------
+    evidence : sequence of Evidence
+        Of each archetype.
+    surfaces : sequence of array
+        `surfaces.tabulate_surfaces` of each archetype's curves.
+    n_seasons : int
+        Seasons of the walk.
+    **settings
+        n_warmup, n_samples, n_chains and seed, as for `run_nuts`.
+    """
+    likelihoods = [summarise(*races, n_seasons) for races in zip(evidence, surfaces, strict=True)]
+    likelihood = jax.tree.map(lambda *arrays: np.stack(arrays), *likelihoods)
+    return run_nuts(pooled_calibration_model, (likelihood,), **settings)
 
 
 def evidence_of(fit: xr.DataTree) -> Evidence:
