@@ -15,11 +15,13 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT, PRIOR_SLOPE_MU
 from calibration_pipeline.scenarios.covariates import AnyArray
+from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.stats.chebyshev import LOG_SLOPE_BOX, chebyshev_basis
 from calibration_pipeline.stats.state_filter import (
     POINTS,
     Dynamics,
     Filtered,
+    draw_values,
     filter_races,
     smooth_likelihood,
 )
@@ -133,6 +135,37 @@ def filter_folds(calendar: Calendar, folds: Sequence[Fold]) -> Iterator[Filtered
         shifts = filter_races(shift[seen], archetype, starts_season[seen], shift_dynamics(), len(ARCHETYPES))
         noise_sigma = np.asarray(slow.noise_sigma)[archetype[races.start :]]
         yield FilteredFold(_of_races(slopes, races), _of_races(shifts, races), noise_sigma)
+
+
+def draw_changes(
+    fold: FilteredFold, race: int, archetype: int, n_scenarios: int, rng: np.random.Generator
+) -> Recalibration:
+    """Draw the recalibration of every scenario of one race from the state before it.
+
+    Parameters
+    ----------
+    fold : FilteredFold
+    race : int
+        Index of the race in the fold.
+    archetype : int
+        Index into `ARCHETYPES`.
+    n_scenarios : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Recalibration
+        Arrays (scenario). Scenarios take the draws of the slow parameters in random order: in the network,
+        the number of a scenario selects its parameters.
+    """
+    noise = fold.noise_sigma[race]
+    by_draw = draw_values(fold.slope.before[race], archetype, -(-n_scenarios // len(noise)), rng)
+    by_draw = by_draw + noise[:, None] * rng.standard_normal(by_draw.shape)
+    shift = draw_values(fold.shift.before[race], archetype, n_scenarios, rng)
+    return Recalibration(
+        log_sharpness=rng.permutation(by_draw.ravel())[:n_scenarios].astype(np.float32),
+        incident_shift=rng.permutation(shift.ravel()).astype(np.float32),
+    )
 
 
 def _of_races(filtered: Filtered, races: range) -> Filtered:

@@ -12,6 +12,7 @@ from calibration_pipeline.calibration.state import (
     Calendar,
     Fold,
     SlowParameters,
+    draw_changes,
     filter_folds,
     thin_slow_parameters,
 )
@@ -114,3 +115,21 @@ def test_evidence_is_the_integrated_likelihood():
     curve = np.asarray(evaluate(calendar.order, x[None], *LOG_SHARPNESS_BOX))[0]
     expected = np.log((prior * np.exp(curve)).sum() / prior.sum())
     np.testing.assert_allclose(fold.slope.log_evidence[0, 0], expected, atol=2e-3)
+
+
+def test_changes_have_the_law_of_the_state():
+    """Mean and spread are those of the state with race noise; slow parameters stand in random order."""
+    calendar = races(np.full(40, -0.3), np.full(40, 0.4), seed=8)
+    (fold,) = filter_folds(calendar, [Fold(range(38, 40), slow())])
+    own = int(calendar.archetype[39])
+    changes = draw_changes(fold, 1, own, 4001, np.random.default_rng(1))
+    assert changes.log_sharpness.shape == changes.incident_shift.shape == (4001,)
+    slope, (lower, upper) = summarise_state(fold.slope.before[1], own, ENDS)
+    assert abs(changes.log_sharpness.mean() - slope) < 0.01
+    spread = np.sqrt(((upper - lower) / 3.92) ** 2 + (fold.noise_sigma[1] ** 2).mean())
+    np.testing.assert_allclose(changes.log_sharpness.std(), spread, rtol=0.1)
+    shift, ends = summarise_state(fold.shift.before[1], own, ENDS)
+    np.testing.assert_allclose(np.quantile(changes.incident_shift, ENDS), ends, atol=0.05)
+    assert abs(changes.incident_shift.mean() - shift) < 0.01
+    by_draw = [changes.log_sharpness[k::16].mean() for k in range(16)]
+    assert np.std(by_draw) < 3 * spread / np.sqrt(4001 / 16)

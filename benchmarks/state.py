@@ -1,0 +1,286 @@
+"""Calibration's state, filtered race by race, beside the map that moves once a season.
+
+    python -m benchmarks.state --results cup_results.parquet --choose --seasons 2015-2020
+    python -m benchmarks.state --results cup_results.parquet --seasons 2021-2023
+
+With `--choose`, only the filter runs, also with other constants than those of `calibration.state`. The file
+benchmarks/results/state_choices.csv holds the mean log predictive likelihood of running orders and of
+incidents, nats a car, minus that of the frozen constants. Without it, the seasons are drawn again with the
+state before each race, and with the map fitted on earlier seasons. benchmarks/results/state.csv holds
+the gains in log score, paired by race, and the mean number of retirements of a race.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from benchmarks.evaluation import (
+    by_archetype,
+    car_log_score,
+    draw_seasons,
+    groups,
+    load_races,
+    options_parser,
+    season_text,
+    walk_networks,
+)
+from benchmarks.recalibration import recalibrate_seasons
+from benchmarks.result_files import Row, estimated, markdown_table, write_results
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.calibration.pooling import sample_pooled
+from calibration_pipeline.calibration.race_curves import RaceCurves, observe, tabulate
+from calibration_pipeline.calibration.state import (
+    Calendar,
+    Fold,
+    draw_changes,
+    filter_folds,
+    incident_log_likelihood,
+    order_log_likelihood,
+    shift_dynamics,
+    slope_dynamics,
+    thin_slow_parameters,
+)
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.calibration.walk_forward import gather_evidence
+from calibration_pipeline.mcmc.nuts import use_host_devices
+from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.schemas.datasets import car_mask
+from calibration_pipeline.stats.intervals import clustered_mean
+from calibration_pipeline.stats.state_filter import Dynamics, filter_races
+
+NUTS = {"n_warmup": 500, "n_samples": 500, "n_chains": 4}
+EVERY = 4
+"""The choice of constants uses every fourth draw of the slow parameters."""
+NO_JUMP = {"jump_probability": 0.0, "season_jump_probability": 0.0}
+CHOICES: dict[str, dict[str, float]] = {
+    "frozen": {},
+    "no jump": NO_JUMP,
+    "no jump, walk x 2": NO_JUMP | {"walk_factor": 2.0},
+    "no jump, walk x 4": NO_JUMP | {"walk_factor": 4.0},
+    "jump between seasons alone": {"jump_probability": 0.0},
+    "jump probability within a season .02": {"jump_probability": 0.02},
+    "jump probability between seasons .1": {"season_jump_probability": 0.1},
+    "jump probability between seasons .4": {"season_jump_probability": 0.4},
+    "jump .2": {"jump_sigma": 0.2},
+    "jump .45": {"jump_sigma": 0.45},
+    "half-life 20": {"deviation_half_life": 20.0},
+    "half-life 320": {"deviation_half_life": 320.0},
+    "deviation x 2": {"deviation_factor": 2.0},
+    "deviation x .5": {"deviation_factor": 0.5},
+}
+"""Name -> constants that differ from those of `calibration.state`."""
+
+
+class Races(NamedTuple):
+    """Races of all archetypes in order of time, and the folds of the evaluated seasons."""
+
+    calendar: Calendar
+    race_id: NDArray[np.int64]
+    folds: list[Fold]
+
+
+def join_races(raw: Sequence[xr.Dataset], results: pl.DataFrame, seasons: Sequence[int], seed: int) -> Races:
+    """Tabulate all races, and fit the slow parameters of every season to the races before it."""
+    parts = by_archetype(raw)
+    curves = {name: tabulate(part, observe(part, results)) for name, part in parts.items()}
+    joined = {
+        name: np.concatenate([part[name].values for part in parts.values()])
+        for name in ("race", "season", "race_order")
+    }
+    kinds = {str(kind): k for k, kind in enumerate(ARCHETYPES)}
+    archetype = np.concatenate([np.full(part.sizes["race"], kinds[name]) for name, part in parts.items()])
+    by_time = np.argsort(joined["race_order"], kind="stable")
+    season = joined["season"][by_time]
+
+    def rows(field: str) -> NDArray:
+        tables = [getattr(curves[name], field)[: part.sizes["race"]] for name, part in parts.items()]
+        return np.concatenate(tables)[by_time]
+
+    calendar = Calendar(archetype[by_time], season, rows("order"), rows("incident"))
+    return Races(calendar, joined["race"][by_time], _fit_folds(parts, curves, season, seasons, seed))
+
+
+def _fit_folds(
+    parts: Mapping[str, xr.Dataset],
+    curves: Mapping[str, RaceCurves],
+    season: NDArray,
+    seasons: Sequence[int],
+    seed: int,
+) -> list[Fold]:
+    surfaces = [tabulate_surfaces(curves[name].order) for name in parts]
+    labels = np.unique(season)
+    folds = []
+    for now in seasons:
+        evidence = [
+            gather_evidence(curves[name], np.searchsorted(labels, own), own < now)
+            for name, own in ((name, part["season"].values) for name, part in parts.items())
+        ]
+        mcmc = sample_pooled(evidence, surfaces, len(labels) + 1, **NUTS, seed=seed)
+        slow = thin_slow_parameters(mcmc.get_samples(), [races.reference for races in evidence])
+        first, last = np.flatnonzero(season == now)[[0, -1]]
+        folds.append(Fold(range(int(first), int(last) + 1), slow))
+    return folds
+
+
+def draw_state_changes(races: Races, n_scenarios: int, seed: int) -> dict[int, Recalibration]:
+    """Draw the recalibration of every race of the folds from the state before it."""
+    changes = {}
+    for fold, states in zip(races.folds, filter_folds(races.calendar, races.folds), strict=True):
+        for k, race in enumerate(fold.races):
+            race_id, kind = int(races.race_id[race]), int(races.calendar.archetype[race])
+            rng = np.random.default_rng([seed, race_id])
+            changes[race_id] = draw_changes(states, k, kind, n_scenarios, rng)
+    return changes
+
+
+def choice_rows(races: Races, seasons: range, n_cars: NDArray) -> list[Row]:
+    """Return the log predictive likelihood of each choice of constants, minus the frozen one's."""
+    scores = {name: _predictive(races, changes) / n_cars for name, changes in CHOICES.items()}
+    rows: list[Row] = []
+    for name, score in scores.items():
+        difference = score - scores["frozen"]
+        means = {
+            quantity: clustered_mean(values, np.arange(values.size))
+            for quantity, values in zip(("orders", "incidents"), difference, strict=True)
+        }
+        cells = {
+            key: cell for quantity, e in means.items() for key, cell in estimated(quantity, e, 5).items()
+        }
+        rows.append({"seasons": season_text(seasons), "choice": name, **cells})
+    return rows
+
+
+def _predictive(races: Races, changes: Mapping[str, float]) -> NDArray[np.float64]:
+    """Return log predictive likelihoods of running orders and incidents: (2, race)."""
+    calendar = races.calendar
+    starts_season = np.diff(calendar.season, prepend=calendar.season[:1]) != 0
+    incident = incident_log_likelihood(calendar.incident)
+    parts = []
+    for chosen, slow in races.folds:
+        few = slow._replace(
+            slope_sigma=slow.slope_sigma[::EVERY],
+            archetype_sigma=slow.archetype_sigma[::EVERY],
+            noise_sigma=slow.noise_sigma[:, ::EVERY],
+        )
+        seen = slice(chosen.stop)
+        kind, starts = calendar.archetype[seen], starts_season[seen]
+        order = order_log_likelihood(kind, calendar.order[seen], few)
+        evidence = [
+            filter_races(values, kind, starts, _changed(law, changes), len(ARCHETYPES)).log_evidence
+            for values, law in ((order, slope_dynamics(few)), (incident[seen], shift_dynamics()))
+        ]
+        means = [logsumexp(values, axis=1) - np.log(values.shape[1]) for values in evidence]
+        parts.append(np.stack(means)[:, chosen.start :])
+    return np.concatenate(parts, axis=1)
+
+
+def _changed(law: Dynamics, changes: Mapping[str, float]) -> Dynamics:
+    rest = dict(changes)
+    walk, deviation = rest.pop("walk_factor", 1.0), rest.pop("deviation_factor", 1.0)
+    return law._replace(
+        walk_sigma=walk * law.walk_sigma, deviation_sigma=deviation * law.deviation_sigma, **rest
+    )
+
+
+def score_rows(
+    forecasts: Mapping[str, Sequence[xr.Dataset]], results: pl.DataFrame, seasons: Sequence[int]
+) -> list[Row]:
+    """Return gains in log score, nats a car, and the mean number of retirements, by archetype."""
+    scored = {name: [car_log_score(season, results) for season in drawn] for name, drawn in forecasts.items()}
+    score = {name: np.concatenate([values for values, _ in parts]) for name, parts in scored.items()}
+    race = np.concatenate([race for _, race in scored["raw"]])
+    kind = {
+        int(r): str(a)
+        for season in forecasts["raw"]
+        for r, a in zip(season["race"].values, season["archetype"].values, strict=True)
+    }
+    retired = {name: _retirements(drawn) for name, drawn in forecasts.items()}
+    observed = np.concatenate([_observed_retirements(season, results) for season in forecasts["raw"]])
+    by_race = np.array([kind[int(r)] for season in forecasts["raw"] for r in season["race"].values])
+    of_cars = groups(np.array([kind[int(r)] for r in race]))
+    rows: list[Row] = []
+    for name, chosen in groups(by_race).items():
+        cars = of_cars[name]
+        if not cars.any():
+            continue
+        gains = {
+            "state_over_raw": score["state"] - score["raw"],
+            "map_over_raw": score["map"] - score["raw"],
+            "state_over_map": score["state"] - score["map"],
+        }
+        cells = {
+            key: cell
+            for label, values in gains.items()
+            for key, cell in estimated(label, clustered_mean(values[cars], race[cars])).items()
+        }
+        counts = {f"retired_{label}": f"{values[chosen].mean():.2f}" for label, values in retired.items()}
+        rows.append(
+            {
+                "seasons": season_text(range(seasons[0], seasons[-1] + 1)),
+                "races": name,
+                "n_races": int(chosen.sum()),
+                **cells,
+                **counts,
+                "retired_observed": f"{observed[chosen].mean():.2f}",
+            }
+        )
+    return rows
+
+
+def _retirements(drawn: Sequence[xr.Dataset]) -> NDArray[np.float64]:
+    """Return the mean number of retired cars of each race."""
+    means = [
+        (~season["running"] & car_mask(season)).sum("driver").mean("scenario").values for season in drawn
+    ]
+    return np.concatenate(means)
+
+
+def _observed_retirements(season: xr.Dataset, results: pl.DataFrame) -> NDArray[np.int64]:
+    observed = observe(season, results)
+    return ((observed.finish_position > 0) & (observed.running_order == 0)).sum(axis=1)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = options_parser(__doc__, "2021-2023", 2000)
+    parser.add_argument("--choose", action="store_true", help="compare constants of the filter")
+    options = parser.parse_args()
+    use_host_devices()
+    started = time.monotonic()
+    seasons: range = options.seasons
+    features, results = load_races(options.results, seasons[-1])
+    walk = features["season"].unique().sort().to_list()[1:]
+    networks = walk_networks(features, results, walk, cache=options.cache)
+    raw = draw_seasons(features, networks, options.scenarios)
+    races = join_races(raw, results, seasons, seed=1)
+    if options.choose:
+        n_cars = np.concatenate([season["field_size"].values for season in raw])
+        size = dict(
+            zip(np.concatenate([s["race"].values for s in raw]).tolist(), n_cars.tolist(), strict=True)
+        )
+        evaluated = [races.race_id[race] for fold in races.folds for race in fold.races]
+        rows = choice_rows(races, seasons, np.array([size[int(race)] for race in evaluated]))
+        print(markdown_table(rows), f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
+        write_results("state_choices", rows, options.output, key=("seasons",))
+        return
+    scored = {season: networks[season] for season in seasons}
+    forecasts = {
+        "raw": [season for season in raw if int(season["season"].values[0]) in seasons],
+        "map": recalibrate_seasons(features, networks, raw, results, seasons),
+        "state": draw_seasons(
+            features, scored, options.scenarios, draw_state_changes(races, options.scenarios, seed=1)
+        ),
+    }
+    rows = score_rows(forecasts, results, seasons)
+    print(markdown_table(rows), f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
+    write_results("state", rows, options.output, key=("seasons",))
+
+
+if __name__ == "__main__":
+    main()
