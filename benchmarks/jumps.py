@@ -1,0 +1,171 @@
+"""Planted jumps of the sharpness, followed race by race and season by season: benchmarks/results/jumps.csv.
+
+    python -m benchmarks.jumps
+
+Histories have four seasons of 36 races of 36 cars. Results are drawn from the reverse Plackett-Luce law with
+the planted log slope. Forecasts have slope 1. The state is filtered with the slow parameters of `SLOW`. The
+map that moves once a season is fitted to the earlier seasons of each archetype, for the first
+`MAP_HISTORIES`. `lost` compares the state with the planted slope, nats a car.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.result_files import RESULTS, Row, markdown_table, write_results
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.calibration.latent import Evidence, latent_calibration_model, summarise
+from calibration_pipeline.calibration.race_curves import Reference, pad_races, tabulate_orders
+from calibration_pipeline.calibration.state import (
+    RACES_A_SEASON,
+    SlowParameters,
+    order_log_likelihood,
+    slope_dynamics,
+)
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
+from calibration_pipeline.stats.state_filter import (
+    LEVELS,
+    POINTS,
+    Dynamics,
+    State,
+    cumulative_probability,
+    filter_races,
+)
+
+N_HISTORIES, MAP_HISTORIES, N_SEASONS, N_CARS, JUMP = 60, 4, 4, 36, -0.4
+N_RACES = N_SEASONS * RACES_A_SEASON
+SLOW = {"slope_sigma": 0.08, "archetype_sigma": 0.07}
+"""As fitted to real seasons; the simulated races have no noise."""
+PLANTED = {"no jump": N_RACES, "at a season's start": 2 * RACES_A_SEASON, "in mid-season": 90}
+"""Name -> first race of the lower slope."""
+ARCHETYPE = np.arange(N_RACES) % len(ARCHETYPES)
+SEASON = np.arange(N_RACES) // RACES_A_SEASON
+NUTS = {"n_warmup": 300, "n_samples": 500, "n_chains": 2, "seed": 1}
+
+
+def draw_curves(rng: np.random.Generator, log_slope: NDArray) -> NDArray[np.float32]:
+    """Draw results of races, and tabulate their orders: (race, coefficient)."""
+    log_strength = rng.normal(size=(len(log_slope), N_CARS))
+    score = np.exp(log_slope)[:, None] * log_strength - rng.gumbel(size=log_strength.shape)
+    order = 1 + np.argsort(np.argsort(-score, axis=1), axis=1)
+    return tabulate_orders(log_strength.astype(np.float32), order[:, None].astype(np.int16))[:, 0]
+
+
+def draw_truth(rng: np.random.Generator, law: Dynamics) -> NDArray[np.float64]:
+    """Draw the log slope of each race of a history from the law itself: (race)."""
+    starts = np.diff(SEASON, prepend=0) > 0
+    jumps = rng.random(N_RACES) < np.where(starts, law.season_jump_probability, law.jump_probability)
+    steps = np.where(jumps, law.jump_sigma, law.walk_sigma[0]) * rng.normal(size=N_RACES)
+    steps[0] = law.initial_sigma * rng.normal()
+    deviation = law.deviation_sigma[0] * rng.normal(size=len(ARCHETYPES))
+    kept, truth = 0.5 ** (1 / law.deviation_half_life), np.cumsum(steps)
+    for race in range(N_RACES):
+        new = np.sqrt(1 - kept**2) * law.deviation_sigma[0] * rng.normal(size=len(ARCHETYPES))
+        deviation = kept * deviation + new if race else deviation
+        truth[race] += deviation[ARCHETYPE[race]]
+    return truth
+
+
+def slow_parameters(n_draws: int) -> SlowParameters:
+    """Return the slow parameters, the same in every draw."""
+    constant = {name: np.full(n_draws, value) for name, value in SLOW.items()}
+    noise = np.zeros((len(ARCHETYPES), n_draws))
+    return SlowParameters(**constant, noise_sigma=noise, references=[Reference(0.0, 0.0)] * len(ARCHETYPES))
+
+
+def filter_histories(curves: list[NDArray]) -> tuple[list[State], NDArray, NDArray]:
+    """Filter histories side by side: states, log evidence and log-likelihoods, (race, history, ...)."""
+    single = slow_parameters(1)
+    likelihood = np.concatenate([order_log_likelihood(ARCHETYPE, c, single) for c in curves], axis=1)
+    law = slope_dynamics(slow_parameters(len(curves)))
+    filtered = filter_races(likelihood, ARCHETYPE, np.diff(SEASON, prepend=0) > 0, law, len(ARCHETYPES))
+    return filtered.before, filtered.log_evidence, likelihood
+
+
+def state_means(states: list[State]) -> NDArray[np.float64]:
+    """Return the mean log slope before each race: (race, history)."""
+    return np.array(
+        [(s.probability * (LEVELS + s.mean[a])).sum(axis=1) for s, a in zip(states, ARCHETYPE, strict=True)]
+    )
+
+
+def map_means(curves: NDArray) -> NDArray[np.float64]:
+    """Return the mean log slope of the map fitted to earlier seasons, for each race: (race)."""
+    means = np.zeros(N_RACES)
+    for archetype in range(len(ARCHETYPES)):
+        own = archetype == ARCHETYPE
+        order = pad_races(curves[own])
+        surfaces = tabulate_surfaces(order)
+        for season in range(1, N_SEASONS):
+            weight = pad_races((SEASON[own] < season).astype(np.float32))
+            evidence = Evidence(
+                order, np.zeros((len(order), 2)), pad_races(SEASON[own]), weight, Reference(0.0, 0.0)
+            )
+            fit = run_nuts(latent_calibration_model, (summarise(evidence, surfaces, N_SEASONS + 1),), **NUTS)
+            means[own & (season == SEASON)] = fit.get_samples()["log_slope"][:, season].mean()
+    return means
+
+
+def races_until_half(means: NDArray, first: int) -> NDArray[np.float64]:
+    """Return the races from the jump until half of it is found; infinite if it is not found: (history)."""
+    found = means[first:] < JUMP / 2
+    return np.where(found.any(axis=0), found.argmax(axis=0), np.inf)
+
+
+def jump_row(name: str, first: int) -> Row:
+    """Return the row of one planted jump."""
+    truth = np.where(np.arange(N_RACES) < first, 0.0, JUMP)
+    curves = [draw_curves(np.random.default_rng([first, k]), truth) for k in range(N_HISTORIES)]
+    states, evidence, likelihood = filter_histories(curves)
+    nearest = np.abs(POINTS - truth[:, None]).argmin(axis=1)
+    known = likelihood[np.arange(N_RACES), :, nearest]
+    lost = (known - evidence) / N_CARS
+    row = {"planted": name, "lost": f"{lost.mean():.4f}", "coverage": "", "state_races": "", "map_races": ""}
+    if first < N_RACES:
+        by_map = np.stack([map_means(c) for c in curves[:MAP_HISTORIES]], axis=1)
+        row["state_races"] = f"{np.median(races_until_half(state_means(states), first)):.0f}"
+        row["map_races"] = f"{np.median(races_until_half(by_map, first)):.0f}"
+    return row
+
+
+def law_row() -> Row:
+    """Return the coverage of 95 % intervals over histories drawn from the law itself."""
+    law = slope_dynamics(slow_parameters(1))
+    truth = np.stack([draw_truth(np.random.default_rng([7, k]), law) for k in range(N_HISTORIES)], axis=1)
+    curves = [draw_curves(np.random.default_rng([8, k]), truth[:, k]) for k in range(N_HISTORIES)]
+    states, _, _ = filter_histories(curves)
+    below = np.array(
+        [
+            cumulative_probability(s, int(a), x[:, None])[:, 0]
+            for s, a, x in zip(states, ARCHETYPE, truth, strict=True)
+        ]
+    )
+    covered = ((below > 0.025) & (below < 0.975)).mean()
+    return {
+        "planted": "from the law",
+        "lost": "",
+        "coverage": f"{covered:.3f}",
+        "state_races": "",
+        "map_races": "",
+    }
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
+    options = parser.parse_args()
+    use_host_devices()
+    rows: list[Row] = [jump_row(name, first) for name, first in PLANTED.items()]
+    rows.append(law_row())
+    print(markdown_table(rows), flush=True)
+    write_results("jumps", rows, options.output)
+
+
+if __name__ == "__main__":
+    main()
