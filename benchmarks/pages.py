@@ -207,10 +207,49 @@ def simulators_table() -> str:
     return markdown_table(rows)
 
 
+def state_table() -> str:
+    """Return the table of the state on real seasons of docs/state.md."""
+    rows = [
+        {
+            "seasons": row["seasons"],
+            "races": row["races"],
+            "n": row["n_races"],
+            **{
+                label: shown_estimate(row, name)
+                for name, label in (
+                    ("state_over_map", "state over map"),
+                    ("state_over_raw", "state over raw"),
+                    ("map_over_raw", "map over raw"),
+                )
+            },
+            "retired: observed": row["retired_observed"],
+            **{name: row[f"retired_{name}"] for name in ("raw", "map", "state")},
+        }
+        for row in read_results("state")
+    ]
+    return markdown_table(rows)
+
+
+def jumps_table() -> str:
+    """Return the table of planted jumps of docs/state.md."""
+    rows = [
+        {
+            "log slope": row["planted"],
+            "lost": row["lost"],
+            "coverage": row["coverage"],
+            "races until half is found: state": row["state_races"],
+            "map": row["map_races"],
+        }
+        for row in read_results("jumps")
+    ]
+    return markdown_table(rows)
+
+
 TABLES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "performance.md": {"results": performance_table},
     "forecasts.md": {"scores": forecasts_table},
     "repair.md": {"networks": repair_table, "simulators": simulators_table},
+    "state.md": {"seasons": state_table, "jumps": jumps_table},
 }
 PICTURES: Mapping[str, tuple[str, Callable[[list[Cells]], Figure]]] = {
     "performance_samplers": ("samplers", samplers.draw),
