@@ -4,7 +4,7 @@
 
 Each map and number of races runs in a separate process, with four host devices and without a persistent
 compilation cache. The fit of the first archetype includes compilation; the second reuses the compiled
-programs. The fit of the latent map is `fit_archetype` for one fold: curves, NUTS, log-likelihoods, prior and
+programs. The fit of the latent map is `fit_archetype`: curves, NUTS, log-likelihoods, prior and
 predictive groups. The fit of the marginal map is `run_mcmc_calibration`. On a busy machine, `cpu_s` (the CPU
 time of all cores) is the reliable column.
 """
@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks.result_files import RESULTS, Row, write_results
 from benchmarks.simulators import SEASONS, World, finish_table, world
 from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.race_curves import observe
-from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.models import run_mcmc_calibration
 

@@ -1,4 +1,4 @@
-"""Walk-forward recalibration of every season with fits on earlier races, for `repair` and `forecasts`."""
+"""Walk-forward recalibration of every season by the state before its races, for `repair` and `forecasts`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,16 +9,50 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks.evaluation import by_archetype, draw_seasons
-from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
+from calibration_pipeline.calibration.pooling import fit_pooled
 from calibration_pipeline.calibration.race_curves import RACES_MULTIPLE, observe, pad_races
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
-from calibration_pipeline.calibration.walk_forward import MIN_CALIBRATION_RACES, fit_archetype
+from calibration_pipeline.calibration.state import MIN_CALIBRATION_RACES, filter_state
 from calibration_pipeline.models import predict_with_calibrated_model, run_mcmc_calibration
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 
 SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 2}
 """NUTS settings of the marginal map; only posterior means are used."""
+
+
+def fit_state(
+    ensembles: Mapping[str, xr.Dataset], results: pl.DataFrame, seasons: Sequence[int], seed: int = 1
+) -> tuple[dict[Archetype, xr.DataTree], xr.DataTree, xr.DataTree]:
+    """Fit every archetype and all together, and filter the state before every race, as the pipeline does.
+
+    Parameters
+    ----------
+    ensembles : mapping
+        Archetype -> `ScenarioEnsemble`; archetypes may be missing.
+    results : polars.DataFrame
+    seasons : sequence of int
+        Seasons of the walk.
+    seed : int
+
+    Returns
+    -------
+    fits : dict
+        Archetype -> `CalibrationPosterior`.
+    pooled, state : xarray.DataTree
+        `PooledPosterior` and `CalibrationState`.
+    """
+    none = next(iter(ensembles.values())).isel(race=[])
+    fits = {
+        archetype: fit_archetype(
+            ensembles.get(str(archetype), none), results, archetype, list(seasons), seed=seed
+        )
+        for archetype in ARCHETYPES
+    }
+    pooled = fit_pooled(fits, list(seasons), seed=seed)
+    return fits, pooled, filter_state(fits, pooled, seed)
 
 
 def recalibrate_seasons(
@@ -29,7 +63,7 @@ def recalibrate_seasons(
     seasons: Sequence[int],
     seed: int = 1,
 ) -> list[xr.Dataset]:
-    """Recalibrate seasons by the latent map: draw new scenarios from the networks of the raw scenarios.
+    """Recalibrate seasons by the state: draw new scenarios from the networks of the raw scenarios.
 
     Parameters
     ----------
@@ -48,11 +82,11 @@ def recalibrate_seasons(
         `ScenarioEnsemble` of each of `seasons`.
     """
     n_scenarios = raw[0].sizes["scenario"]
+    state = fit_state(by_archetype(raw), results, list(networks), seed)[2]
     changes: dict[int, Recalibration] = {}
-    for archetype, ensemble in by_archetype(raw).items():
-        fit = fit_archetype(ensemble, results, Archetype(archetype), list(networks), seed=seed)
+    for ensemble in raw:
         ahead = ensemble.isel(race=np.isin(ensemble["season"].values, seasons))
-        changes |= draw_recalibrations(fit, ahead, n_scenarios, seed)
+        changes |= draw_recalibrations(state, ahead, n_scenarios, seed)
     return draw_seasons(features, {s: networks[s] for s in seasons}, n_scenarios, changes, seed)
 
 

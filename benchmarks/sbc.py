@@ -17,11 +17,11 @@ from arviz_stats.ecdf_utils import compute_ecdf, get_pointwise_confidence_band, 
 from numpy.typing import ArrayLike, NDArray
 from numpyro.infer import Predictive
 
+from calibration_pipeline.calibration.archetype_fit import PARAMETERS, log_likelihood, thin
 from calibration_pipeline.calibration.latent import Evidence, latent_calibration_model, summarise
 from calibration_pipeline.calibration.latent_plain import Fields, plain_latent_model
 from calibration_pipeline.calibration.race_curves import tabulate_incidents, tabulate_orders
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import PARAMETERS, log_likelihood, thin
 from calibration_pipeline.marginal import model as marginal
 from calibration_pipeline.marginal.predictive import race_log_likelihoods
 from calibration_pipeline.mcmc.nuts import run_nuts

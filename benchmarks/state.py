@@ -30,24 +30,23 @@ from benchmarks.evaluation import (
     season_text,
     walk_networks,
 )
-from benchmarks.recalibration import recalibrate_seasons
+from benchmarks.recalibration import fit_state
 from benchmarks.result_files import Row, estimated, markdown_table, write_results
-from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.calibration.pooling import sample_pooled
-from calibration_pipeline.calibration.race_curves import RaceCurves, observe, tabulate
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
+from calibration_pipeline.calibration.race_curves import observe
+from calibration_pipeline.calibration.recalibration import draw_recalibration, draw_recalibrations
 from calibration_pipeline.calibration.state import (
     Calendar,
-    Fold,
-    draw_changes,
-    filter_folds,
+    SlowParameters,
+    fold_ranges,
     incident_log_likelihood,
+    join_calendar,
     order_log_likelihood,
+    read_slow_parameters,
     shift_dynamics,
     slope_dynamics,
-    thin_slow_parameters,
 )
-from calibration_pipeline.calibration.surfaces import tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import gather_evidence
 from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.schemas.datasets import car_mask
@@ -55,6 +54,7 @@ from calibration_pipeline.stats.intervals import clustered_mean
 from calibration_pipeline.stats.state_filter import Dynamics, filter_races
 
 NUTS = {"n_warmup": 500, "n_samples": 500, "n_chains": 4}
+"""Settings of the fits of the map that moves once a season."""
 EVERY = 4
 """The choice of constants uses every fourth draw of the slow parameters."""
 NO_JUMP = {"jump_probability": 0.0, "season_jump_probability": 0.0}
@@ -77,71 +77,33 @@ CHOICES: dict[str, dict[str, float]] = {
 """Name -> constants that differ from those of `calibration.state`."""
 
 
-class Races(NamedTuple):
-    """Races of all archetypes in order of time, and the folds of the evaluated seasons."""
+class Fold(NamedTuple):
+    """Races of a season of the calendar, and the slow parameters fitted to the races before them."""
 
-    calendar: Calendar
-    race_id: NDArray[np.int64]
-    folds: list[Fold]
-
-
-def join_races(raw: Sequence[xr.Dataset], results: pl.DataFrame, seasons: Sequence[int], seed: int) -> Races:
-    """Tabulate all races, and fit the slow parameters of every season to the races before it."""
-    parts = by_archetype(raw)
-    curves = {name: tabulate(part, observe(part, results)) for name, part in parts.items()}
-    joined = {
-        name: np.concatenate([part[name].values for part in parts.values()])
-        for name in ("race", "season", "race_order")
-    }
-    kinds = {str(kind): k for k, kind in enumerate(ARCHETYPES)}
-    archetype = np.concatenate([np.full(part.sizes["race"], kinds[name]) for name, part in parts.items()])
-    by_time = np.argsort(joined["race_order"], kind="stable")
-    season = joined["season"][by_time]
-
-    def rows(field: str) -> NDArray:
-        tables = [getattr(curves[name], field)[: part.sizes["race"]] for name, part in parts.items()]
-        return np.concatenate(tables)[by_time]
-
-    calendar = Calendar(archetype[by_time], season, rows("order"), rows("incident"))
-    return Races(calendar, joined["race"][by_time], _fit_folds(parts, curves, season, seasons, seed))
+    races: range
+    slow: SlowParameters
 
 
-def _fit_folds(
-    parts: Mapping[str, xr.Dataset],
-    curves: Mapping[str, RaceCurves],
-    season: NDArray,
-    seasons: Sequence[int],
-    seed: int,
-) -> list[Fold]:
-    surfaces = [tabulate_surfaces(curves[name].order) for name in parts]
-    labels = np.unique(season)
-    folds = []
-    for now in seasons:
-        evidence = [
-            gather_evidence(curves[name], np.searchsorted(labels, own), own < now)
-            for name, own in ((name, part["season"].values) for name, part in parts.items())
-        ]
-        mcmc = sample_pooled(evidence, surfaces, len(labels) + 1, **NUTS, seed=seed)
-        slow = thin_slow_parameters(mcmc.get_samples(), [races.reference for races in evidence])
-        first, last = np.flatnonzero(season == now)[[0, -1]]
-        folds.append(Fold(range(int(first), int(last) + 1), slow))
-    return folds
-
-
-def draw_state_changes(races: Races, n_scenarios: int, seed: int) -> dict[int, Recalibration]:
-    """Draw the recalibration of every race of the folds from the state before it."""
+def draw_map_changes(
+    raw: Sequence[xr.Dataset], results: pl.DataFrame, seasons: Sequence[int], seed: int = 1
+) -> dict[int, Recalibration]:
+    """Draw the recalibration of every race by the map of its archetype, fitted to the seasons before."""
     changes = {}
-    for fold, states in zip(races.folds, filter_folds(races.calendar, races.folds), strict=True):
-        for k, race in enumerate(fold.races):
-            race_id, kind = int(races.race_id[race]), int(races.calendar.archetype[race])
-            rng = np.random.default_rng([seed, race_id])
-            changes[race_id] = draw_changes(states, k, kind, n_scenarios, rng)
+    for archetype, races in by_archetype(raw).items():
+        season = races["season"].values
+        labels = np.unique(season).tolist()
+        for now in (year for year in seasons if (season == year).any() and (season < year).any()):
+            seen = races.isel(race=season < now)
+            fit = fit_archetype(seen, results, Archetype(archetype), labels, **NUTS, seed=seed)
+            posterior = fit["posterior"].to_dataset().sel(season=now).stack(sample=("chain", "draw"))
+            for race in races["race"].values[season == now].tolist():
+                changes[race] = draw_recalibration(posterior, race, raw[0].sizes["scenario"], seed)
     return changes
 
 
-def choice_rows(races: Races, seasons: range, n_cars: NDArray) -> list[Row]:
+def choice_rows(calendar: Calendar, folds: Sequence[Fold], seasons: range, n_cars: NDArray) -> list[Row]:
     """Return the log predictive likelihood of each choice of constants, minus the frozen one's."""
-    scores = {name: _predictive(races, changes) / n_cars for name, changes in CHOICES.items()}
+    scores = {name: _predictive(calendar, folds, changes) / n_cars for name, changes in CHOICES.items()}
     rows: list[Row] = []
     for name, score in scores.items():
         difference = score - scores["frozen"]
@@ -156,20 +118,20 @@ def choice_rows(races: Races, seasons: range, n_cars: NDArray) -> list[Row]:
     return rows
 
 
-def _predictive(races: Races, changes: Mapping[str, float]) -> NDArray[np.float64]:
+def _predictive(
+    calendar: Calendar, folds: Sequence[Fold], changes: Mapping[str, float]
+) -> NDArray[np.float64]:
     """Return log predictive likelihoods of running orders and incidents: (2, race)."""
-    calendar = races.calendar
-    starts_season = np.diff(calendar.season, prepend=calendar.season[:1]) != 0
     incident = incident_log_likelihood(calendar.incident)
     parts = []
-    for chosen, slow in races.folds:
+    for chosen, slow in folds:
         few = slow._replace(
             slope_sigma=slow.slope_sigma[::EVERY],
             archetype_sigma=slow.archetype_sigma[::EVERY],
             noise_sigma=slow.noise_sigma[:, ::EVERY],
         )
         seen = slice(chosen.stop)
-        kind, starts = calendar.archetype[seen], starts_season[seen]
+        kind, starts = calendar.archetype[seen], calendar.starts_season[seen]
         order = order_log_likelihood(kind, calendar.order[seen], few)
         evidence = [
             filter_races(values, kind, starts, _changed(law, changes), len(ARCHETYPES)).log_evidence
@@ -258,24 +220,30 @@ def main() -> None:
     walk = features["season"].unique().sort().to_list()[1:]
     networks = walk_networks(features, results, walk, cache=options.cache)
     raw = draw_seasons(features, networks, options.scenarios)
-    races = join_races(raw, results, seasons, seed=1)
+    fits, pooled, state = fit_state(by_archetype(raw), results, walk)
     if options.choose:
-        n_cars = np.concatenate([season["field_size"].values for season in raw])
-        size = dict(
-            zip(np.concatenate([s["race"].values for s in raw]).tolist(), n_cars.tolist(), strict=True)
-        )
-        evaluated = [races.race_id[race] for fold in races.folds for race in fold.races]
-        rows = choice_rows(races, seasons, np.array([size[int(race)] for race in evaluated]))
+        calendar = join_calendar(fits)
+        own = [
+            (fold, races) for fold, races in fold_ranges(calendar) if calendar.season[races.start] in seasons
+        ]
+        folds = [Fold(races, read_slow_parameters(pooled, fold)) for fold, races in own]
+        sizes = xr.concat([season["field_size"] for season in raw], dim="race")
+        evaluated = np.concatenate([calendar.race[races.start : races.stop] for races, _ in folds])
+        n_cars = sizes.sel(race=evaluated).values
+        rows = choice_rows(calendar, folds, seasons, n_cars)
         print(markdown_table(rows), f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
         write_results("state_choices", rows, options.output, key=("seasons",))
         return
     scored = {season: networks[season] for season in seasons}
+    ahead = [season for season in raw if int(season["season"].values[0]) in seasons]
+    of_state: dict[int, Recalibration] = {}
+    for season in ahead:
+        of_state |= draw_recalibrations(state, season, options.scenarios, seed=1)
+    of_map = draw_map_changes(raw, results, seasons)
     forecasts = {
-        "raw": [season for season in raw if int(season["season"].values[0]) in seasons],
-        "map": recalibrate_seasons(features, networks, raw, results, seasons),
-        "state": draw_seasons(
-            features, scored, options.scenarios, draw_state_changes(races, options.scenarios, seed=1)
-        ),
+        "raw": ahead,
+        "map": draw_seasons(features, scored, options.scenarios, of_map),
+        "state": draw_seasons(features, scored, options.scenarios, of_state),
     }
     rows = score_rows(forecasts, results, seasons)
     print(markdown_table(rows), f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)

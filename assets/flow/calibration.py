@@ -33,7 +33,9 @@ scenarios_of_every_season = dg.AssetIn(
 outcomes_alone = dg.AssetIn(
     metadata={LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
 )
+SCORED = ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
 archetypes = dg.AssetIn(partition_mapping=archetypes_of_forecaster)
+own_state = dg.AssetIn(partition_mapping=archetypes_of_forecaster, metadata={OWN_ARCHETYPE: True})
 
 
 @dg.asset(
@@ -82,25 +84,16 @@ def archetype_races(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
-    code_version="5",
+    code_version="6",
     metadata=depends_on("seed"),
 )
 def calibration_posterior(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree
 ) -> dg.Output[xr.DataTree]:
-    """Calibration of the forecasts' sharpness: a NUTS fit for every fold, and one for the next race.
-
-    Each fold's fit sees only the races before the fold.
-    """
+    """Calibration of the archetype's forecasts: a NUTS fit of their sharpness to all races."""
+    from calibration_pipeline.calibration import summaries
+    from calibration_pipeline.calibration.archetype_fit import fit_archetype
     from calibration_pipeline.calibration.archetype_races import all_seasons, raw_forecast, results_table
-    from calibration_pipeline.calibration.summaries import (
-        convergence_by_fold,
-        identification,
-        predictive_checks,
-        slope_by_season,
-        worst_convergence,
-    )
-    from calibration_pipeline.calibration.walk_forward import fit_archetype
     from calibration_pipeline.plots import charts, posteriors
 
     archetype = parse_archetype(archetype_of(context.partition_key))
@@ -111,19 +104,18 @@ def calibration_posterior(
         all_seasons(archetype_races),
         seed=settings.seed,
     )
-    slopes = slope_by_season(fit, str(archetype))
-    convergence = convergence_by_fold(fit)
+    slopes = summaries.slope_by_season(fit, str(archetype))
+    convergence = summaries.convergence_by_fold(fit)
     return dg.Output(
         fit,
         metadata={
-            **numbers(worst_convergence(convergence)),
+            **numbers(summaries.worst_convergence(convergence)),
             "next_slope": number(slopes["estimate"][-1]),
             "races": int(fit.attrs["n_races"]),
-            "folds": fit["walk_forward"].sizes["fold"],
             "slope": chart(charts.draw_slope_by_season, slopes),
             "mass_outside_table": number(float(fit.attrs["mass_outside_table"])),
-            "identification": table(identification(fit), 60),
-            "predictive_checks": table(predictive_checks(fit)),
+            "identification": table(summaries.identification(fit), 60),
+            "predictive_checks": table(summaries.predictive_checks(fit)),
             "convergence": table(convergence, 60),
             "trace_ranks": plot(posteriors.draw_ranks(fit)),
         },
@@ -133,22 +125,22 @@ def calibration_posterior(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
-    code_version="2",
+    code_version="3",
+    ins={"calibration_state": own_state},
     metadata=depends_on("seed", "ensembles"),
 )
 def recalibrated_forecast(
-    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, calibration_posterior: xr.DataTree
+    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, calibration_state: xr.DataTree
 ) -> dg.Output[xr.Dataset]:
-    """Scenarios of the archetype's races, drawn with the sharpness and incidents of their fold's fit.
+    """Scenarios of the archetype's races, drawn with the sharpness and incidents of the state before each.
 
-    The cars of a user's own scenarios are ranked again instead. Races of folds without a fit keep the raw
-    scenarios.
+    The cars of a user's own scenarios are ranked again instead. Races without a state keep the raw scenarios.
     """
     from calibration_pipeline.calibration.recalibration import recalibrate
     from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.summaries import finish_chances
 
-    ensemble = recalibrate(archetype_races, calibration_posterior, settings.seed)
+    ensemble = recalibrate(archetype_races, calibration_state, settings.seed)
     chances = finish_chances(ensemble)
     return dg.Output(
         ensemble,
@@ -166,15 +158,15 @@ def recalibrated_forecast(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
-    code_version="2",
-    ins={"recalibrated_forecast": outcomes_alone},
+    code_version="3",
+    ins={"recalibrated_forecast": outcomes_alone, "calibration_state": own_state},
     metadata=depends_on("seed"),
 )
 def backtest(
     settings: dg.ResourceParam[Settings],
     archetype_races: xr.DataTree,
     recalibrated_forecast: xr.Dataset,
-    calibration_posterior: xr.DataTree,
+    calibration_state: xr.DataTree,
 ) -> dg.Output[xr.Dataset]:
     """Probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
     from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
@@ -186,16 +178,11 @@ def backtest(
         raw_forecast(archetype_races),
         recalibrated_forecast,
         results_table(archetype_races),
-        calibration_posterior,
+        calibration_state,
     )
     scored = scored_races(everything)
     calibrated = int((scored["n_calibration_races"] > 0).sum())
-    races = pl.DataFrame(
-        {
-            name: scored[name].values
-            for name in ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
-        }
-    )
+    races = pl.DataFrame({name: scored[name].values for name in SCORED})
     return dg.Output(
         scored,
         metadata={
@@ -211,33 +198,62 @@ def backtest(
 @dg.asset(
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
-    code_version="5",
+    code_version="6",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed", "seasons"),
 )
 def pooled_posterior(
     settings: dg.ResourceParam[Settings], calibration_posterior: dict[str, xr.DataTree]
 ) -> dg.Output[xr.DataTree]:
-    """Fit of all archetypes together, their slopes partially pooled."""
+    """Fits of all archetypes together, their slopes partially pooled: one for every fold, and the latest.
+
+    Each fold's fit sees only the races before the fold.
+    """
+    from calibration_pipeline.calibration import summaries
     from calibration_pipeline.calibration.pooling import fit_pooled
-    from calibration_pipeline.calibration.summaries import (
-        convergence_by_fold,
-        slope_by_season,
-        worst_convergence,
-    )
     from calibration_pipeline.plots import charts
 
     seasons = without_gaps(settings.season_list)
     pooled = fit_pooled(by_archetype(calibration_posterior), seasons, seed=settings.seed)
-    slopes = pl.concat(slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
-    convergence = convergence_by_fold(pooled)
+    slopes = pl.concat(summaries.slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
+    convergence = summaries.convergence_by_fold(pooled)
     return dg.Output(
         pooled,
         metadata={
-            **numbers(worst_convergence(convergence)),
+            **numbers(summaries.worst_convergence(convergence)),
             "races": int(pooled.attrs["n_races"]),
+            "folds": pooled["slow"].sizes["fold"] - 1,
             "slope": chart(charts.draw_slope_by_season, slopes),
             "convergence": table(convergence, 60),
+        },
+    )
+
+
+@dg.asset(
+    partitions_def=FORECASTERS,
+    kinds={"numpy", "netcdf"},
+    code_version="1",
+    ins={"calibration_posterior": archetypes},
+    metadata=depends_on("seed"),
+)
+def calibration_state(
+    settings: dg.ResourceParam[Settings],
+    calibration_posterior: dict[str, xr.DataTree],
+    pooled_posterior: xr.DataTree,
+) -> dg.Output[xr.DataTree]:
+    """Sharpness and incident shift before every race, filtered over the earlier races of all archetypes."""
+    from calibration_pipeline.calibration.state import filter_state
+    from calibration_pipeline.calibration.summaries import state_by_race
+    from calibration_pipeline.plots.state import state_figure
+
+    state = filter_state(by_archetype(calibration_posterior), pooled_posterior, settings.seed)
+    states = state_by_race(state)
+    return dg.Output(
+        state,
+        metadata={
+            "races": states.height,
+            "sharpness_over_time": plot(state_figure(states)),
+            "states": table(states, states.height),
         },
     )
 

@@ -15,9 +15,7 @@ from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.sources.names import read_nicknames
 
-from ..partitions import by_archetype
 from ..settings import Settings
-from ..storage.io_manager import ALLOW_MISSING
 from ..storage.provenance import depends_on
 from .metadata import chart, number, rows, table
 
@@ -32,17 +30,16 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
 
 @dg.multi_asset(
     name="next_race",
-    ins={"calibration_posterior": dg.AssetIn(metadata={ALLOW_MISSING: True})},
     outs={
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
             kinds={"jax", "netcdf"},
-            code_version="5",
+            code_version="6",
             metadata=SETTINGS,
         ),
         **{
             name: dg.AssetOut(
-                description=description, kinds={"polars", "parquet"}, code_version="2", metadata=SETTINGS
+                description=description, kinds={"polars", "parquet"}, code_version="3", metadata=SETTINGS
             )
             for name, description in TABLES.items()
         },
@@ -55,7 +52,7 @@ def next_race(
     lap_aggregates: dict[str, pl.DataFrame],
     driver_features: dict[str, pl.DataFrame],
     causal_network: dict[str, xr.Dataset],
-    calibration_posterior: dict[str, xr.DataTree],
+    calibration_state: xr.DataTree,
 ) -> Iterator[dg.Output]:
     """Forecast of the next race, by exactly the procedure that was backtested.
 
@@ -71,17 +68,11 @@ def next_race(
         pl.concat(lap_aggregates.values()),
         pl.concat(driver_features.values()),
         causal_network[last],
-        by_archetype(calibration_posterior),
+        calibration_state,
     )
     structure, folds = VARIANTS[settings.network], settings.fold_length
-    method = Method(
-        settings.scenarios,
-        folds,
-        settings.seed,
-        structure,
-        settings.ensembles,
-        read_nicknames(settings.nicknames),
-    )
+    nicknames = read_nicknames(settings.nicknames)
+    method = Method(settings.scenarios, folds, settings.seed, structure, settings.ensembles, nicknames)
     made = forecast_next_race(source.next_race(int(last)), known, method, judged_events(settings.events))
     forecast, chances = made.ensemble, made.chances
     facts: dict[str, Any] = {

@@ -35,7 +35,7 @@ existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"matplotlib", "parquet"},
-    code_version="2",
+    code_version="3",
     metadata=depends_on("seed"),
 )
 def report_pictures(
@@ -71,7 +71,7 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="5",
+    code_version="6",
     metadata=depends_on(
         "source",
         "tracks",
@@ -111,6 +111,8 @@ def calibration_report(
     report_pictures: dict[str, pl.DataFrame],
     backtest: dict[str, xr.Dataset],
     calibration_posterior: dict[str, xr.DataTree],
+    pooled_posterior: xr.DataTree,
+    calibration_state: xr.DataTree,
     model_comparison: pl.DataFrame,
     race_forecast: xr.Dataset,
     forecast_chances: pl.DataFrame,
@@ -118,15 +120,9 @@ def calibration_report(
 ) -> dg.Output[dict[str, bytes]]:
     """Report with the matrix of verdicts and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
-    from calibration_pipeline.report import render_html, render_markdown
-    from calibration_pipeline.report.assembly import (
-        Evidence,
-        NextRaceForecast,
-        assemble_content,
-        package_versions,
-    )
+    from calibration_pipeline.report import assembly, render_html, render_markdown
 
-    evidence = Evidence(
+    evidence = assembly.Evidence(
         by_archetype(calibration_posterior),
         by_archetype(verdict),
         by_archetype(calibration_metrics),
@@ -135,14 +131,16 @@ def calibration_report(
         by_archetype(calibration_monitoring),
         by_archetype(backtest),
     )
-    content = assemble_content(
+    content = assembly.assemble_content(
         evidence,
-        model_comparison,
-        NextRaceForecast(race_forecast, forecast_chances, forecast_events, forecast_notes(race_forecast)),
+        assembly.PooledEvidence(pooled_posterior, calibration_state, model_comparison),
+        assembly.NextRaceForecast(
+            race_forecast, forecast_chances, forecast_events, forecast_notes(race_forecast)
+        ),
         judged_events(settings.events),
         pl.concat([Quarantine.empty(), *quarantine.values()]),
         _provenance(settings, source.name),
-        package_versions(PACKAGES),
+        assembly.package_versions(PACKAGES),
         settings.seed,
     )
     pictures = {

@@ -42,15 +42,24 @@ WAVES: tuple[tuple[Job, ...], ...] = (
     (
         Job(
             "archetypes",
-            ("archetype_races", "calibration_posterior", "recalibrated_forecast", "backtest"),
-            "Joins and recalibrates the forecasts of an archetype over all seasons.",
+            ("archetype_races", "calibration_posterior"),
+            "Joins the forecasts of an archetype over all seasons, and fits their sharpness.",
         ),
     ),
     (
-        Job("pooled", ("pooled_posterior", "model_comparison"), "Fits a forecaster's archetypes together."),
+        Job(
+            "state",
+            ("pooled_posterior", "calibration_state"),
+            "Fits a forecaster's archetypes together, and filters the state before every race.",
+        ),
+    ),
+    (
+        Job("comparison", ("model_comparison",), "Compares the calibrations of a forecaster."),
         Job(
             "scores",
             (
+                "recalibrated_forecast",
+                "backtest",
                 "calibration_metrics",
                 "calibration_curves",
                 "joint_event_validation",
@@ -58,7 +67,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
                 "verdict",
                 "report_pictures",
             ),
-            "Scores and judges the forecasts of an archetype.",
+            "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
         NEXT_RACE,
     ),

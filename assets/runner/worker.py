@@ -28,7 +28,7 @@ PRELOADED = [
     "assets.definitions",
     "calibration_pipeline.forecast.next_race",
     "calibration_pipeline.calibration.pooling",
-    "calibration_pipeline.calibration.walk_forward",
+    "calibration_pipeline.calibration.state",
     "calibration_pipeline.report",
     "calibration_pipeline.verification.metric_table",
     # xarray imports these when it first writes a file.

@@ -94,13 +94,13 @@ def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int)
     ----------
     evidence : Evidence
     surfaces : array, shape (race, log sharpness, noise)
-        `surfaces.tabulate_surfaces` of the evidence's curves, of all races.
+        `surfaces.tabulate_surfaces` of the archetype's curves; those after the evidence are not read.
     n_seasons : int
         Seasons of the walk.
     """
     weight = np.asarray(evidence.weight)
     by_season = weight * (np.asarray(evidence.season) == np.arange(n_seasons)[:, None])
-    order = np.tensordot(by_season.astype(np.float32), surfaces, axes=1)
+    order = np.tensordot(by_season.astype(np.float32), surfaces[: len(weight)], axes=1)
     reference = Reference(*map(np.float32, evidence.reference))
     estimate, information = _normal_summary(order, reference)
     mode = find_incident_mode(evidence)

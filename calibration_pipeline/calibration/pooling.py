@@ -1,4 +1,7 @@
-"""Pooled fit of all archetypes, and the comparison of raw, per-archetype and pooled calibration.
+"""Pooled fits of all archetypes, and the comparison of raw, per-archetype and pooled calibration.
+
+One fit has all races (`latest`). Each fold has a fit to the races before it. The group `slow` holds the
+parameters of these fits that the state needs.
 
 Leave-one-out by Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry 2017,
 doi:10.1007/s11222-016-9696-4), races as the units.
@@ -17,20 +20,27 @@ from numpy.typing import NDArray
 from numpyro.infer import MCMC
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.archetype_fit import (
+    PARAMETERS,
+    gather_evidence,
+    log_likelihood,
+    n_divergences,
+    season_labels,
+)
 from calibration_pipeline.calibration.latent import (
     Evidence,
     log_likelihood_by_race,
     pooled_calibration_model,
     summarise,
 )
-from calibration_pipeline.calibration.race_curves import Reference, pad_races
-from calibration_pipeline.calibration.surfaces import tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import (
-    PARAMETERS,
-    log_likelihood,
-    n_divergences,
-    season_labels,
+from calibration_pipeline.calibration.race_curves import RaceCurves, pad_races
+from calibration_pipeline.calibration.state import (
+    MIN_CALIBRATION_RACES,
+    fold_ranges,
+    join_calendar,
+    thin_slow_parameters,
 )
+from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
 from calibration_pipeline.mcmc.nuts import run_nuts
@@ -53,12 +63,12 @@ def fit_pooled(
     n_chains: int = 4,
     seed: int = 42,
 ) -> xr.DataTree:
-    """Fit all archetypes together, to the races of their latest fits.
+    """Fit all archetypes together: to all races, and for each fold to the races before it.
 
     Parameters
     ----------
     fits : mapping
-        Archetype -> `CalibrationPosterior`; their curves and references are reused.
+        Archetype -> `CalibrationPosterior`; their curves are reused.
     seasons : list of int
         Seasons of the walk; the season after the last is added.
     n_warmup, n_samples, n_chains, seed
@@ -67,34 +77,89 @@ def fit_pooled(
     Returns
     -------
     xarray.DataTree
-        `PooledPosterior`, and the group log_likelihood.
+        `PooledPosterior`, and the group log_likelihood. Folds with fewer than `MIN_CALIBRATION_RACES` races
+        before them have no fit.
     """
-    evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
-    surfaces = [tabulate_surfaces(races.order) for races in evidence]
+    races = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
+    curves = [_curves(part) for part in races]
+    surfaces = [tabulate_surfaces(part.order) for part in curves]
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
-    mcmc = sample_pooled(evidence, surfaces, len(seasons) + 1, **settings)
-    coords: dict[str, Sequence[object]] = {
+    labels: dict[str, Sequence[object]] = {
         "archetype": [str(a) for a in ARCHETYPES],
         "season": season_labels(seasons),
     }
-    posterior = posterior_group(mcmc, POOLED_PARAMETERS, coords)
+
+    def fit(before: float) -> tuple[MCMC, list[Evidence]]:
+        """Fit the races whose race_order is lower."""
+        evidence = [
+            gather_evidence(own, part["season"].values, part["race_order"].values < before)
+            for own, part in zip(curves, races, strict=True)
+        ]
+        return sample_pooled(evidence, surfaces, len(seasons) + 1, **settings), evidence
+
+    calendar = join_calendar(fits)
+    race_order, slow, convergence = calendar.race_order, {}, {}
+    for fold, own in fold_ranges(calendar):
+        if own.start >= MIN_CALIBRATION_RACES:
+            mcmc, evidence = fit(race_order[own.start])
+            slow[fold] = _slow_parameters(mcmc, evidence, race_order[: own.start])
+            drawn = posterior_group(mcmc, POOLED_PARAMETERS, labels)
+            n_diverging = int(mcmc.get_extra_fields()["diverging"].sum())
+            convergence[fold] = {name: drawn[name].values for name in POOLED_PARAMETERS}, n_diverging
+    mcmc, evidence = fit(np.inf)
+    slow[LATEST] = _slow_parameters(mcmc, evidence, race_order)
+    tree = _latest_tree(mcmc, evidence, races, labels)
+    tree["slow"] = xr.DataTree(xr.concat(slow.values(), dim=xr.Variable("fold", list(slow))))
+    tree["convergence"] = xr.DataTree(convergence_group({**convergence, LATEST: (tree, n_divergences(tree))}))
+    tree.attrs = {"n_races": len(race_order), **settings}
+    return tree
+
+
+def _curves(races: xr.Dataset) -> RaceCurves:
+    """Return the padded curves of the races of a fit."""
+    names = ("order_curve", "incident_curve", "reference_curve")
+    return RaceCurves(*(pad_races(races[name].values) for name in names))
+
+
+def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArray) -> xr.Dataset:
+    """Return one fold of the group `slow`, of a fit to races of these race_orders."""
+    samples = {name: np.asarray(values) for name, values in mcmc.get_samples().items()}
+    slow = thin_slow_parameters(samples, [part.reference for part in evidence])
+    return xr.Dataset(
+        {
+            "slope_sigma": ("draw", slow.slope_sigma),
+            "archetype_sigma": ("draw", slow.archetype_sigma),
+            "noise_sigma": (("draw", "archetype"), np.asarray(slow.noise_sigma).T),
+            "reference_log_slope": ("archetype", np.array([r.log_slope for r in slow.references])),
+            "reference_noise": ("archetype", np.array([r.noise_sigma for r in slow.references])),
+            "n_races": ("archetype", np.array([part.weight.sum() for part in evidence], np.int32)),
+            "as_of": np.int32(race_order.max(initial=0)),
+        },
+        {"archetype": [str(a) for a in ARCHETYPES]},
+    )
+
+
+def _latest_tree(
+    mcmc: MCMC,
+    evidence: Sequence[Evidence],
+    races: Sequence[xr.Dataset],
+    labels: Mapping[str, Sequence[object]],
+) -> xr.DataTree:
+    posterior = posterior_group(mcmc, POOLED_PARAMETERS, labels)
     drawn = [posterior[name].values for name in ("log_slope", "noise_sigma", "intercept")]
-    races = np.concatenate([fits[a]["constant_data"]["race"].values for a in ARCHETYPES])
     by_archetype = [
         log_likelihood(part, *(values[:, :, a] for values in drawn))[..., part.weight > 0]
         for a, part in enumerate(evidence)
     ]
     result = {"result": (("chain", "draw", "race"), np.concatenate(by_archetype, axis=-1))}
-    tree = xr.DataTree.from_dict(
+    race_id = np.concatenate([part["race"].values for part in races])
+    return xr.DataTree.from_dict(
         {
             "posterior": posterior,
             "sample_stats": sample_stats_group(mcmc),
-            "log_likelihood": xr.Dataset(result, {"race": races}),
+            "log_likelihood": xr.Dataset(result, {"race": race_id}),
         }
     )
-    tree["convergence"] = xr.DataTree(convergence_group({LATEST: (tree, n_divergences(tree))}))
-    tree.attrs = {"n_races": len(races), **settings}
-    return tree
 
 
 def sample_pooled(
@@ -118,18 +183,6 @@ def sample_pooled(
     return run_nuts(pooled_calibration_model, (likelihood,), **settings)
 
 
-def evidence_of(fit: xr.DataTree) -> Evidence:
-    """Return the evidence of an archetype's latest fit."""
-    races = fit["constant_data"].to_dataset()
-    return Evidence(
-        order=pad_races(races["order_curve"].values),
-        incident=pad_races(races["incident_curve"].values),
-        season=pad_races(races["season"].values),
-        weight=pad_races(np.ones(races.sizes["race"], np.float32)),
-        reference=Reference(float(np.log(fit.attrs["reference_slope"])), fit.attrs["reference_noise"]),
-    )
-
-
 def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree) -> pl.DataFrame:
     """Compare raw, per-archetype and pooled calibration by leave-one-out log score, races as units.
 
@@ -150,7 +203,11 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
         return ModelComparison.empty()
     nothing = np.zeros(())
     unchanged = np.zeros(pooled["posterior"].sizes["season"])
-    evidence = [evidence_of(fits[archetype]) for archetype in ARCHETYPES]
+    races = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
+    evidence = [
+        gather_evidence(_curves(part), part["season"].values, np.ones(part.sizes["race"], bool))
+        for part in races
+    ]
     raw = np.concatenate(
         [np.asarray(log_likelihood_by_race(e, unchanged, nothing, nothing))[e.weight > 0] for e in evidence]
     )

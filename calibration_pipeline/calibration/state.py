@@ -9,25 +9,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.race_curves import INCIDENT_SHIFT_BOX, LOG_SHARPNESS_BOX, Reference
+from calibration_pipeline.mcmc.convergence import LATEST
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT, PRIOR_SLOPE_MU
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.scenarios.network.model import Recalibration
-from calibration_pipeline.stats.chebyshev import LOG_SLOPE_BOX, chebyshev_basis
+from calibration_pipeline.stats.chebyshev import chebyshev_basis
 from calibration_pipeline.stats.state_filter import (
     POINTS,
     Dynamics,
     Filtered,
+    State,
+    advance,
     draw_values,
     filter_races,
+    grid,
     smooth_likelihood,
 )
 
-N_DRAWS = 64
-"""Number of posterior draws of the slow parameters."""
+MIN_CALIBRATION_RACES = 3
+"""Fewest races before a fold: of all archetypes for a fit, of the archetype for a state of its races."""
+N_DRAWS = 16
+"""Posterior draws of the slow parameters: their mean log score is within .0001 nats a car of that of 64."""
+STORED_DRAWS = 1024
+"""Number of stored draws of the state before a race."""
+DRAWN = ("log_slope", "noise_sigma", "intercept")
+"""Stored variables: log calibration slope, its race-level noise, and incident shift."""
+SAME_FOLD, NEW_FOLD, NEW_SEASON = OPENINGS = ("same_fold", "new_fold", "new_season")
+"""Whether the next race is of the last race's fold, of a new fold in its season, or of a new season."""
 RACES_A_SEASON = 36
 """The walk's scale is fitted by season; a race has its variance divided by this number."""
 JUMP_SIGMA, JUMP_PROBABILITY, SEASON_JUMP_PROBABILITY = 0.3, 0.005, 0.2
@@ -35,6 +47,11 @@ DEVIATION_HALF_LIFE = 80.0
 """Half-life of an archetype's deviation, races of all archetypes: that of the network's races."""
 SHIFT_WALK_SIGMA, SHIFT_DEVIATION_SIGMA = 0.02, 0.2
 """Standard deviations of a step of the incident shift, and of its differences between archetypes."""
+SHIFT_POINTS = grid(361)
+"""Grid of the incident shift's likelihood; it covers ensembles in which hardly any car retires."""
+BLOCK = 32
+"""Races that are tabulated together. The last block is padded: a race's values are bitwise the same whatever
+the number of later races."""
 
 
 class Calendar(NamedTuple):
@@ -42,15 +59,32 @@ class Calendar(NamedTuple):
 
     Attributes
     ----------
+    race, race_order : (race) int
+    fold : (race) str
     archetype : (race) int, index into `ARCHETYPES`
-    season : (race) int
-    order, incident : (race, coefficient), curves as in `race_curves.RaceCurves`; 0 for a race to forecast
+    order, incident : (race, coefficient), curves as in `race_curves.RaceCurves`
     """
 
+    race: NDArray[np.int_]
+    race_order: NDArray[np.int_]
+    fold: NDArray[np.str_]
     archetype: NDArray[np.int_]
-    season: NDArray[np.int_]
     order: AnyArray
     incident: AnyArray
+
+    @property
+    def season(self) -> NDArray[np.int_]:
+        """Season of each race."""
+        return self.race_order // 100
+
+    @property
+    def starts_season(self) -> NDArray[np.bool_]:
+        """Whether a race is the first of its season; the first race of all counts as a later one."""
+        return np.diff(self.season, prepend=self.season[:1]) != 0
+
+    def until(self, n_races: int) -> "Calendar":
+        """Return the first races."""
+        return Calendar._make(values[:n_races] for values in self)
 
 
 class SlowParameters(NamedTuple):
@@ -67,28 +101,6 @@ class SlowParameters(NamedTuple):
     archetype_sigma: AnyArray
     noise_sigma: AnyArray
     references: Sequence[Reference]
-
-
-class Fold(NamedTuple):
-    """Consecutive races of the calendar, and the slow parameters fitted to the races before them."""
-
-    races: range
-    slow: SlowParameters
-
-
-class FilteredFold(NamedTuple):
-    """States of the log slope and of the incident shift before the races of a fold.
-
-    Attributes
-    ----------
-    slope, shift : Filtered
-        The incident shift has one draw.
-    noise_sigma : (race, draw), race-level noise of the log slope
-    """
-
-    slope: Filtered
-    shift: Filtered
-    noise_sigma: AnyArray
 
 
 def thin_slow_parameters(
@@ -112,65 +124,180 @@ def thin_slow_parameters(
     return SlowParameters(slope, archetype, noise.T, references)
 
 
-def filter_folds(calendar: Calendar, folds: Sequence[Fold]) -> Iterator[FilteredFold]:
-    """Filter the calendar for every fold, each time from the first race to the fold's last one.
+def read_slow_parameters(pooled: xr.DataTree, fold: str) -> SlowParameters:
+    """Return the slow parameters of a fold, or of `LATEST`, from `PooledPosterior`."""
+    slow = pooled["slow"].to_dataset().sel(fold=fold)
+    references = zip(slow["reference_log_slope"].values, slow["reference_noise"].values, strict=True)
+    return SlowParameters(
+        slow["slope_sigma"].values,
+        slow["archetype_sigma"].values,
+        slow["noise_sigma"].transpose("archetype", "draw").values,
+        [Reference(*pair) for pair in references],
+    )
+
+
+def join_calendar(fits: Mapping[Archetype, xr.DataTree]) -> Calendar:
+    """Join the races of all archetypes.
 
     Parameters
     ----------
-    calendar : Calendar
-    folds : sequence of Fold
-
-    Yields
-    ------
-    FilteredFold
-        The state before a race depends on earlier races, and on the slow parameters of its fold.
+    fits : mapping
+        Archetype -> `CalibrationPosterior`, of all archetypes.
     """
-    starts_season = np.diff(calendar.season, prepend=calendar.season[:1]) != 0
-    shift = incident_log_likelihood(calendar.incident)
-    for races, slow in folds:
-        seen = slice(races.stop)
-        archetype = calendar.archetype[seen]
-        order = order_log_likelihood(archetype, calendar.order[seen], slow)
-        slopes = filter_races(order, archetype, starts_season[seen], slope_dynamics(slow), len(ARCHETYPES))
-        shifts = filter_races(shift[seen], archetype, starts_season[seen], shift_dynamics(), len(ARCHETYPES))
-        noise_sigma = np.asarray(slow.noise_sigma)[archetype[races.start :]]
-        yield FilteredFold(_of_races(slopes, races), _of_races(shifts, races), noise_sigma)
+    parts = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
+    race, race_order, fold, order, incident = (
+        np.concatenate([part[name].values for part in parts])
+        for name in ("race", "race_order", "fold", "order_curve", "incident_curve")
+    )
+    archetype = np.repeat(np.arange(len(parts)), [part.sizes["race"] for part in parts])
+    by_time = np.argsort(race_order)
+    return Calendar._make(values[by_time] for values in (race, race_order, fold, archetype, order, incident))
 
 
-def draw_changes(
-    fold: FilteredFold, race: int, archetype: int, n_scenarios: int, rng: np.random.Generator
-) -> Recalibration:
-    """Draw the recalibration of every scenario of one race from the state before it.
+def fold_ranges(calendar: Calendar) -> Iterator[tuple[str, range]]:
+    """Yield each fold and the indices of its races, in order of time."""
+    for fold in dict.fromkeys(calendar.fold.tolist()):
+        own = np.flatnonzero(calendar.fold == fold)
+        yield fold, range(int(own[0]), int(own[-1]) + 1)
+
+
+def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, seed: int) -> xr.DataTree:
+    """Filter the calendar for every fold, and draw the states before its races and before the next race.
 
     Parameters
     ----------
-    fold : FilteredFold
-    race : int
-        Index of the race in the fold.
+    fits : mapping
+        Archetype -> `CalibrationPosterior`, of all archetypes.
+    pooled : xarray.DataTree
+        `PooledPosterior` of these fits.
+    seed : int
+        A race's draws depend on the seed, the number of earlier races, and the archetype.
+
+    Returns
+    -------
+    xarray.DataTree
+        `CalibrationState`. A race has no state if fewer than `MIN_CALIBRATION_RACES` races of its archetype
+        are before its fold.
+    """
+    calendar = join_calendar(fits)
+    n_races = len(calendar.race)
+    shifts = filter_shifts(calendar)
+    races: dict[int, NDArray] = {}
+    following = np.full((len(OPENINGS), len(ARCHETYPES), len(DRAWN), STORED_DRAWS), np.nan, np.float32)
+
+    def draw_next(opening: str, slopes: Filtered, slow: SlowParameters, known: NDArray[np.bool_]) -> None:
+        first = opening == NEW_SEASON
+        slope = advance(slopes.after, slope_dynamics(slow), starts_season=first)
+        shift = advance(shifts.after, shift_dynamics(), starts_season=first)
+        for a in np.flatnonzero(known).tolist():
+            rng = np.random.default_rng([seed, n_races, a])
+            following[OPENINGS.index(opening), a] = draw_state(slope, shift, slow, a, rng)
+
+    for fold, own in fold_ranges(calendar):
+        known = _count_races(calendar, own.start) >= MIN_CALIBRATION_RACES
+        if not known.any():
+            continue
+        slow = read_slow_parameters(pooled, fold)
+        slopes = filter_slopes(calendar.until(own.stop), slow, own.start)
+        for state, race in zip(slopes.before, own, strict=True):
+            if known[a := calendar.archetype[race]]:
+                rng = np.random.default_rng([seed, race, a])
+                races[race] = draw_state(state, shifts.before[race], slow, int(a), rng)
+        if own.stop == n_races:
+            draw_next(SAME_FOLD, slopes, slow, known)
+    known = _count_races(calendar, n_races) >= MIN_CALIBRATION_RACES
+    if known.any():
+        slow = read_slow_parameters(pooled, LATEST)
+        slopes = filter_slopes(calendar, slow, n_races)
+        draw_next(NEW_FOLD, slopes, slow, known)
+        draw_next(NEW_SEASON, slopes, slow, known)
+    tree = xr.DataTree.from_dict(
+        {"races": _race_group(calendar, races), "next": _next_group(calendar, following)}
+    )
+    tree.attrs = {
+        "n_races": n_races,
+        "seed": seed,
+        "last_fold": str(calendar.fold[-1]) if n_races else "",
+        "last_season": int(calendar.season[-1]) if n_races else 0,
+    }
+    return tree
+
+
+def draw_state(
+    slope: State, shift: State, slow: SlowParameters, archetype: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw the state before a race.
+
+    Parameters
+    ----------
+    slope, shift : State
+        Of the log slope, with one draw of each of the slow parameters, and of the incident shift.
+    slow : SlowParameters
     archetype : int
         Index into `ARCHETYPES`.
-    n_scenarios : int
     rng : numpy.random.Generator
 
     Returns
     -------
-    Recalibration
-        Arrays (scenario). Scenarios take the draws of the slow parameters in random order: in the network,
-        the number of a scenario selects its parameters.
+    array, shape (variable, draw)
+        `STORED_DRAWS` draws of each of `DRAWN`. Log slopes stand in the order of the slow parameters.
     """
-    noise = fold.noise_sigma[race]
-    by_draw = draw_values(fold.slope.before[race], archetype, -(-n_scenarios // len(noise)), rng)
-    by_draw = by_draw + noise[:, None] * rng.standard_normal(by_draw.shape)
-    shift = draw_values(fold.shift.before[race], archetype, n_scenarios, rng)
-    return Recalibration(
-        log_sharpness=rng.permutation(by_draw.ravel())[:n_scenarios].astype(np.float32),
-        incident_shift=rng.permutation(shift.ravel()).astype(np.float32),
+    noise = np.asarray(slow.noise_sigma)[archetype]
+    n_values = STORED_DRAWS // len(noise)
+    log_slope = draw_values(slope, archetype, n_values, rng).ravel()
+    intercept = draw_values(shift, archetype, STORED_DRAWS, rng).ravel()
+    return np.stack([log_slope, np.repeat(noise, n_values), rng.permutation(intercept)])
+
+
+def filter_slopes(calendar: Calendar, slow: SlowParameters, first_kept: int = 0) -> Filtered:
+    """Filter the log slope over a calendar; states before `first_kept` are not kept."""
+    order = order_log_likelihood(calendar.archetype, calendar.order, slow)
+    return filter_races(
+        order, calendar.archetype, calendar.starts_season, slope_dynamics(slow), len(ARCHETYPES), first_kept
     )
 
 
-def _of_races(filtered: Filtered, races: range) -> Filtered:
-    chosen = slice(races.start, races.stop)
-    return Filtered(filtered.before[chosen], filtered.log_evidence[chosen])
+def filter_shifts(calendar: Calendar) -> Filtered:
+    """Filter the incident shift over a calendar."""
+    incident = incident_log_likelihood(calendar.incident)
+    return filter_races(
+        incident, calendar.archetype, calendar.starts_season, shift_dynamics(), len(ARCHETYPES)
+    )
+
+
+def _count_races(calendar: Calendar, n_races: int) -> NDArray[np.int_]:
+    """Count the races of each archetype among the first races: (archetype)."""
+    return np.bincount(calendar.archetype[:n_races], minlength=len(ARCHETYPES))
+
+
+def _race_group(calendar: Calendar, draws: Mapping[int, NDArray]) -> xr.Dataset:
+    """Return the group `races` of `CalibrationState`."""
+    index = np.array(sorted(draws), np.int64)
+    values = np.array([draws[race] for race in index], np.float32).reshape(-1, len(DRAWN), STORED_DRAWS)
+    n_earlier = [_count_races(calendar, race)[calendar.archetype[race]] for race in index]
+    names = np.array([str(archetype) for archetype in ARCHETYPES])
+    return xr.Dataset(
+        {name: (("race", "draw"), values[:, k]) for k, name in enumerate(DRAWN)},
+        {
+            "race": calendar.race[index],
+            "archetype": ("race", names[calendar.archetype[index]]),
+            "season": ("race", calendar.season[index].astype(np.int32)),
+            "fold": ("race", calendar.fold[index].astype(str)),
+            "race_order": ("race", calendar.race_order[index].astype(np.int32)),
+            "calibration_as_of": ("race", calendar.race_order[index - 1].astype(np.int32)),
+            "n_calibration_races": ("race", np.array(n_earlier, np.int32)),
+        },
+    )
+
+
+def _next_group(calendar: Calendar, draws: NDArray[np.float32]) -> xr.Dataset:
+    """Return the group `next` of `CalibrationState` from draws (opening, archetype, variable, draw)."""
+    n_earlier = np.where(np.isnan(draws[:, :, 0, 0]), 0, _count_races(calendar, len(calendar.race)))
+    return xr.Dataset(
+        {name: (("opening", "archetype", "draw"), draws[:, :, k]) for k, name in enumerate(DRAWN)}
+        | {"n_calibration_races": (("opening", "archetype"), n_earlier.astype(np.int32))},
+        {"opening": list(OPENINGS), "archetype": [str(archetype) for archetype in ARCHETYPES]},
+    )
 
 
 def slope_dynamics(slow: SlowParameters) -> Dynamics:
@@ -215,15 +342,26 @@ def order_log_likelihood(archetype: NDArray[np.int_], order: AnyArray, slow: Slo
     curves = np.asarray(order, np.float64)
     values = np.zeros((len(curves), len(slow.slope_sigma), len(POINTS)))
     for a, reference in enumerate(slow.references):
-        own = archetype == a
         basis = chebyshev_basis(POINTS + reference.log_slope, curves.shape[1], *LOG_SHARPNESS_BOX)
         noise = np.hypot(reference.noise_sigma, np.asarray(slow.noise_sigma)[a])
-        values[own] = smooth_likelihood(curves[own] @ np.asarray(basis).T, noise)
+        own = np.flatnonzero(archetype == a)
+        for rows, block in _blocks(own, curves):
+            values[rows] = smooth_likelihood(block @ np.asarray(basis).T, noise)[: len(rows)]
     return values
 
 
 def incident_log_likelihood(incident: AnyArray) -> NDArray:
-    """Tabulate the incidents' log-likelihoods by shift of the logit: (race, 1, point)."""
+    """Tabulate the incidents' log-likelihoods by shift of the logit, on `SHIFT_POINTS`: (race, 1, point)."""
     curves = np.asarray(incident, np.float64)
-    basis = chebyshev_basis(POINTS, curves.shape[1], *LOG_SLOPE_BOX)
-    return (curves @ np.asarray(basis).T)[:, None, :]
+    basis = np.asarray(chebyshev_basis(SHIFT_POINTS, curves.shape[1], *INCIDENT_SHIFT_BOX))
+    values = np.zeros((len(curves), 1, len(SHIFT_POINTS)))
+    for rows, block in _blocks(np.arange(len(curves)), curves):
+        values[rows, 0] = (block @ basis.T)[: len(rows)]
+    return values
+
+
+def _blocks(races: NDArray[np.int_], curves: NDArray) -> Iterator[tuple[NDArray[np.int_], NDArray]]:
+    """Yield races and their curves, padded to `BLOCK` races."""
+    for start in range(0, len(races), BLOCK):
+        rows = races[start : start + BLOCK]
+        yield rows, np.pad(curves[rows], [(0, BLOCK - len(rows)), (0, 0)])

@@ -1,4 +1,4 @@
-"""Summary frames of an archetype's fits, for plots, checks and reports."""
+"""Summary frames of fits and of the state, for plots, checks and reports."""
 
 import numpy as np
 import polars as pl
@@ -24,12 +24,12 @@ PREDICTIVE_CHECKS = {
 
 
 def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
-    """Convergence of every fit of an archetype: one a fold, and the latest.
+    """Convergence of every fit of a tree: the latest one, and, if pooled, one a fold.
 
     Parameters
     ----------
     fit : xarray.DataTree
-        As returned by `walk_forward.fit_archetype`, or by `pooling.fit_pooled`, which has the latest alone.
+        As returned by `archetype_fit.fit_archetype`, or by `pooling.fit_pooled`.
 
     Returns
     -------
@@ -44,13 +44,43 @@ def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
     )
 
 
+def state_by_race(state: xr.DataTree) -> pl.DataFrame:
+    """Calibration slope and incident shift before every race that has a state, in order of time.
+
+    Parameters
+    ----------
+    state : xarray.DataTree
+        `CalibrationState`.
+
+    Returns
+    -------
+    polars.DataFrame
+        archetype, season, race_order, race_id, n_calibration_races, and mean and central 95 % interval:
+        slope, slope_lower, slope_upper, shift, shift_lower, shift_upper.
+    """
+    races = state["races"].to_dataset()
+    tail = (1 - INTERVAL) / 2
+    columns = {
+        "archetype": races["archetype"].values.astype(str),
+        **{name: races[name].values.astype(np.int64) for name in ("season", "race_order")},
+        "race_id": races["race"].values,
+        "n_calibration_races": races["n_calibration_races"].values.astype(np.int64),
+    }
+    quantities = {"slope": np.exp(races["log_slope"].values), "shift": races["intercept"].values}
+    for name, draws in quantities.items():
+        columns[name] = draws.mean(axis=1, dtype=np.float64)
+        lower, upper = np.quantile(draws.astype(np.float64), (tail, 1 - tail), axis=1)
+        columns |= {f"{name}_lower": lower, f"{name}_upper": upper}
+    return pl.DataFrame(columns)
+
+
 def slope_by_season(fit: xr.DataTree, archetype: str) -> pl.DataFrame:
     """Calibration slope of every season of a fit, and of the season after the last.
 
     Parameters
     ----------
     fit : xarray.DataTree
-        As returned by `walk_forward.fit_archetype`, or by `pooling.fit_pooled`.
+        As returned by `archetype_fit.fit_archetype`, or by `pooling.fit_pooled`.
     archetype : str
 
     Returns
@@ -81,7 +111,7 @@ def identification(fit: xr.DataTree) -> pl.DataFrame:
     Parameters
     ----------
     fit : xarray.DataTree
-        As returned by `walk_forward.fit_archetype`.
+        As returned by `archetype_fit.fit_archetype`.
 
     Returns
     -------
@@ -129,7 +159,7 @@ def predictive_checks(fit: xr.DataTree) -> pl.DataFrame:
     Parameters
     ----------
     fit : xarray.DataTree
-        As returned by `walk_forward.fit_archetype`.
+        As returned by `archetype_fit.fit_archetype`.
 
     Returns
     -------

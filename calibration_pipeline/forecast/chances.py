@@ -1,11 +1,11 @@
 """Probabilities of the next race by car and event, with Monte Carlo errors and intervals.
 
-A forecast probability is a mean over scenarios, each with its own draw of the calibration's posterior. It has
+A forecast probability is a mean over scenarios, each with its own draw of the calibration's state. It has
 two uncertainties. The Monte Carlo error, from the finite number of scenarios, is sqrt(p (1 - p) / n). The
-interval covers the calibration: scenarios are redrawn with one posterior draw at a time. All redraws have the
-same random numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration differs.
-The interval holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the causal
-network's parameters is in the probability, not in the interval.
+interval covers the calibration: scenarios are redrawn with one draw of the state at a time. All redraws have
+the same random numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration
+differs. The interval holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the
+causal network's parameters is in the probability, not in the interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ type Simulate = Callable[[Recalibration | None, int], xr.Dataset]
 
 
 def recalibration_of_each_fit(
-    posterior: xr.Dataset, n_fits: int, n_scenarios: int, seed: int
+    state: xr.Dataset, n_fits: int, n_scenarios: int, seed: int
 ) -> list[Recalibration]:
-    """Return the recalibrations of evenly spaced posterior draws, race-level noise the same in all.
+    """Return the recalibrations of evenly spaced draws of the state, race-level noise the same in all.
 
     Parameters
     ----------
-    posterior : xarray.Dataset
-        log_slope, noise_sigma, intercept (chain, draw), of the race's season.
+    state : xarray.Dataset
+        log_slope, noise_sigma, intercept (draw), before the race.
     n_fits, n_scenarios, seed : int
     """
-    flat = {name: posterior[name].values.ravel() for name in ("log_slope", "noise_sigma", "intercept")}
+    flat = {name: state[name].values for name in ("log_slope", "noise_sigma", "intercept")}
     noise = np.random.default_rng(seed).standard_normal(n_scenarios)
     chosen = np.linspace(0, flat["log_slope"].size - 1, n_fits).round().astype(int)
     return [
@@ -53,11 +53,11 @@ def recalibration_of_each_fit(
 
 
 def chances_by_fit(
-    simulate: Simulate, posterior: xr.Dataset, events: Sequence[Event], seed: int
+    simulate: Simulate, state: xr.Dataset, events: Sequence[Event], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the probabilities under `FITS` posterior draws: cars (fit, car, chance), events (fit, event)."""
+    """Return probabilities under `FITS` draws of the state: cars (fit, car, chance), events (fit, event)."""
     cars, happens = [], []
-    for change in recalibration_of_each_fit(posterior, FITS, SCENARIOS_A_FIT, seed):
+    for change in recalibration_of_each_fit(state, FITS, SCENARIOS_A_FIT, seed):
         ensemble = simulate(change, SCENARIOS_A_FIT)
         cars.append(_chances(ensemble))
         outcomes = scenario_outcomes(ensemble, 0)

@@ -1,7 +1,7 @@
 """Forecast of the next race, by the procedure of the backtest."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.archetypes import Archetype, parse_archetype
-from calibration_pipeline.calibration.recalibration import draw_recalibration, next_race_posterior
+from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.calibration.recalibration import draw_recalibration, next_race_state
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.forecast.chances import (
@@ -53,15 +53,15 @@ class Knowledge(NamedTuple):
         `RaceResults`, `LapAggregates` and `DriverFeatures` of all races.
     network : xarray.Dataset
         `CausalNetwork` of the last season.
-    fits : mapping of Archetype to xarray.DataTree
-        Archetype → `CalibrationPosterior`, of the archetypes that have one.
+    state : xarray.DataTree
+        `CalibrationState`.
     """
 
     race_results: pl.DataFrame
     lap_aggregates: pl.DataFrame
     features: pl.DataFrame
     network: xr.Dataset
-    fits: Mapping[Archetype, xr.DataTree]
+    state: xr.DataTree
 
 
 class Method(NamedTuple):
@@ -139,8 +139,7 @@ def forecast_next_race(
     next_race = _describe(announced.entries, known, method.fold_races)
     race = next_race.race
     race_id, season = int(str(race["race_id"])), int(str(race["season"]))
-    fit = known.fits.get(parse_archetype(str(race["archetype"])))
-    posterior = None if fit is None else next_race_posterior(fit, next_race.fold, season)
+    state = next_race_state(known.state, str(race["archetype"]), next_race.fold, season)
     n_scenarios = method.n_scenarios
     if method.ensembles:
         own = read_ensemble(
@@ -152,25 +151,25 @@ def forecast_next_race(
         simulate: Simulate = partial(_rerank, own, method.seed)
     else:
         simulate = _simulator(next_race, known, method)
-    change = None if posterior is None else draw_recalibration(posterior, race_id, n_scenarios, method.seed)
+    change = None if state is None else draw_recalibration(state, race_id, n_scenarios, method.seed)
     ensemble = simulate(change, n_scenarios)
-    n_races = 0 if posterior is None else int(posterior["n_calibration_races"])
+    n_races = 0 if state is None else int(state["n_calibration_races"])
     ensemble.attrs |= {
         GRID: "set" if next_race.grid_is_set else "drawn",
         CALIBRATION_RACES: n_races,
         ENTRY_DEFECTS: json.dumps(announced.defects),
     }
     judged = known_events(ensemble, events)
-    by_fit = (None, None) if posterior is None else chances_by_fit(simulate, posterior, judged, method.seed)
+    by_fit = (None, None) if state is None else chances_by_fit(simulate, state, judged, method.seed)
     facts = {
         **race,
         "fold": next_race.fold,
         "scenarios": ensemble.sizes["scenario"],
         "grid": "set" if next_race.grid_is_set else f"not set yet: {GRIDS} drawn; the backtest knew the grid",
-        "recalibrated": posterior is not None,
+        "recalibrated": state is not None,
         "calibration_races": n_races,
         ENTRY_DEFECTS: list(announced.defects),
-        "interval_fits": 0 if posterior is None else FITS,
+        "interval_fits": 0 if state is None else FITS,
     }
     return RaceForecast(
         ensemble,

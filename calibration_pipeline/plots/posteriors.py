@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from calibration_pipeline.archetypes import parse_archetype
-from calibration_pipeline.calibration.walk_forward import thin
+from calibration_pipeline.calibration.archetype_fit import thin
 from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, PHONE_WIDTH, rows_height
 
 CHECKED = "rank_correlation"

@@ -15,11 +15,12 @@ from calibration_pipeline.calibration.summaries import (
     identification,
     predictive_checks,
     slope_by_season,
+    state_by_race,
 )
 from calibration_pipeline.checks.properties import forecasts_point_the_right_way
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT
-from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.content import ALL_ARCHETYPES, ReportContent
 from calibration_pipeline.report.numbers import number
 from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.reliability import pit_ecdf
@@ -37,6 +38,24 @@ class Evidence(NamedTuple):
     backtests: Mapping[Archetype, xr.Dataset]
 
 
+class PooledEvidence(NamedTuple):
+    """Stored assets of all archetypes together.
+
+    Attributes
+    ----------
+    fits : xarray.DataTree
+        `PooledPosterior`.
+    state : xarray.DataTree
+        `CalibrationState`.
+    comparison : polars.DataFrame
+        `ModelComparison`.
+    """
+
+    fits: xr.DataTree
+    state: xr.DataTree
+    comparison: pl.DataFrame
+
+
 class NextRaceForecast(NamedTuple):
     """The forecast of the next race: scenarios of one race or none, its tables and notes."""
 
@@ -48,7 +67,7 @@ class NextRaceForecast(NamedTuple):
 
 def assemble_content(
     evidence: Evidence,
-    comparison: pl.DataFrame,
+    pooled: PooledEvidence,
     forecast: NextRaceForecast,
     judged_events: Iterable[Event],
     quarantine: pl.DataFrame,
@@ -61,8 +80,7 @@ def assemble_content(
     Parameters
     ----------
     evidence : Evidence
-    comparison : polars.DataFrame
-        `ModelComparison`.
+    pooled : PooledEvidence
     forecast : NextRaceForecast
     judged_events : iterable of Event
         Events requested for validation.
@@ -77,7 +95,7 @@ def assemble_content(
     fits, backtests = evidence.fits, evidence.backtests
     convergence = pl.concat(
         convergence_by_fold(fit).select(pl.lit(name).alias("archetype"), pl.all())
-        for name, fit in fits.items()
+        for name, fit in [*fits.items(), (ALL_ARCHETYPES, pooled.fits)]
     )
     events = pl.concat(evidence.joint_events.values()).filter(era=ALL_RACES)
     scored = [int(races["race_order"].max()) for races in backtests.values() if races.sizes["race"]]
@@ -92,12 +110,13 @@ def assemble_content(
         curves=pl.concat(evidence.curves.values()),
         monitoring=pl.concat(evidence.monitoring.values()),
         pit=pl.concat(pit_ecdf(backtest, seed) for backtest in backtests.values()),
+        states=state_by_race(pooled.state),
         slopes=pl.concat(slope_by_season(fit, name) for name, fit in fits.items()),
         convergence=convergence,
         identification=pl.concat(identification(fit) for fit in fits.values()),
         predictive_checks=pl.concat(predictive_checks(fit) for fit in fits.values()),
         fits={str(name): fit for name, fit in fits.items()},
-        comparison=comparison,
+        comparison=pooled.comparison,
         forecast=None if forecast.chances.is_empty() else forecast.chances,
         forecast_events=forecast.events,
         forecast_title="" if race is None else _race_title(race),
@@ -108,7 +127,7 @@ def assemble_content(
         provenance={
             **provenance,
             "Last race scored": str(max(scored)) if scored else "none",
-            "Best calibration by leave-one-out": _best_model(comparison),
+            "Best calibration by leave-one-out": _best_model(pooled.comparison),
             **_sampling(fits, convergence),
             **versions,
         },

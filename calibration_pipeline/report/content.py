@@ -9,6 +9,8 @@ import xarray as xr
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.schemas.quarantine import Quarantine
 
+ALL_ARCHETYPES = "all"
+"""Value of the column archetype in `ReportContent.convergence`, for the pooled fits."""
 COLUMNS: dict[str, tuple[str, ...]] = {
     "verdicts": (
         "forecaster",
@@ -92,6 +94,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "log10_e_start",
     ),
     "pit": ("archetype", "forecast", "u", "ecdf", "lower", "upper"),
+    "states": (
+        "archetype",
+        "season",
+        "race_order",
+        "n_calibration_races",
+        *(f"{quantity}{end}" for quantity in ("slope", "shift") for end in ("", "_lower", "_upper")),
+    ),
     "slopes": ("archetype", "season", "estimate", "lower", "upper"),
     "convergence": ("archetype", "fold", "parameter", "r_hat", "ess_bulk", "ess_tail", "divergences"),
     "identification": ("archetype", "parameter", "mean", "lower", "upper", "contraction", "informed"),
@@ -144,11 +153,13 @@ class ReportContent:
         `CalibrationMonitoring`.
     pit : polars.DataFrame
         archetype, forecast, u, ecdf, lower, upper: the distribution of the PIT, with a simultaneous band.
+    states : polars.DataFrame
+        Calibration slope and incident shift before every race, as from `summaries.state_by_race`.
     slopes : polars.DataFrame
         archetype, season, estimate, lower, upper: the calibration slope of each season.
     convergence : polars.DataFrame
-        archetype, fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's whole fit);
-        null where a diagnostic could not be computed.
+        archetype or `ALL_ARCHETYPES`, fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's
+        whole fit); null where a diagnostic could not be computed.
     identification : polars.DataFrame
         archetype, parameter, mean, lower, upper, contraction (1 - posterior variance / prior variance),
         informed (whether the contraction is large enough).
@@ -189,6 +200,7 @@ class ReportContent:
     curves: pl.DataFrame
     monitoring: pl.DataFrame
     pit: pl.DataFrame
+    states: pl.DataFrame
     slopes: pl.DataFrame
     convergence: pl.DataFrame
     identification: pl.DataFrame

@@ -16,6 +16,7 @@ from calibration_pipeline.report.sections.fits import (
     convergence_section,
     skipped_section,
     slope_section,
+    state_section,
 )
 from calibration_pipeline.report.sections.monitoring import monitoring_note, monitoring_section
 from calibration_pipeline.report.sections.next_race import forecast_section
@@ -66,6 +67,7 @@ def build_document(content: ReportContent) -> Document:
     sections = [
         *(track_section(content, archetype) for archetype in content.archetypes),
         *skipped_section(content),
+        state_section(content),
         slope_section(content),
         monitoring_section(content),
         forecast_section(content),

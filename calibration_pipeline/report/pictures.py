@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.plots import charts, figures, posteriors
 from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
+from calibration_pipeline.plots.state import state_figure
 from calibration_pipeline.report.blocks import Picture
 from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.cases import JUDGED
@@ -189,6 +190,23 @@ def slope_picture(slopes: pl.DataFrame) -> Picture:
         "1 is calibrated. A jump from one season to the next means that racing changed, for example with a "
         "new car. The last season is the next one.",
         partial(_png, charts.draw_slope_by_season, slopes),
+    )
+
+
+def state_picture(states: pl.DataFrame) -> Picture:
+    """Return the chart of the calibration slope before every race.
+
+    Parameters
+    ----------
+    states : polars.DataFrame
+        As in `ReportContent`.
+    """
+    return Picture(
+        "sharpness-over-time",
+        "Calibration slope of each archetype before every race, with 95 % intervals.",
+        "1 is calibrated; below 1 the forecasts were too sure. Each race moves the slopes of all archetypes. "
+        "Dotted lines separate seasons. The recalibrated forecast of a race uses the slope before it.",
+        partial(_drawn, state_figure, states),
     )
 
 

@@ -31,6 +31,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "recalibrated_forecast": datasets.ScenarioEnsemble,
     "backtest": datasets.Backtest,
     "pooled_posterior": datasets.PooledPosterior,
+    "calibration_state": datasets.CalibrationState,
     "model_comparison": frames.ModelComparison,
     "calibration_metrics": frames.MetricTable,
     "joint_event_validation": frames.JointEventTable,

@@ -119,13 +119,13 @@ class Backtest(Races):
     """Out-of-sample finish probabilities, raw and recalibrated, with the official finishes."""
 
     calibration_as_of: Coordinate[np.int32] = pa.Field(
-        dims=RACE, ge=0, description="race_order of the last race that the calibration saw, 0 for none"
+        dims=RACE, ge=0, description="race_order of the race before, of any archetype; 0 without a state"
     )
     network_as_of: Coordinate[np.int32] = pa.Field(
         dims=RACE, ge=0, description="race_order of the last race that the network's fit saw"
     )
     n_calibration_races: Coordinate[np.int32] = pa.Field(
-        dims=RACE, ge=0, description="Races of the archetype that the calibration was fitted on"
+        dims=RACE, ge=0, description="Earlier races of the archetype, 0 without a state"
     )
     raw: np.float64 = pa.Field(dims=POSITION, ge=0, le=1, description="P(finish = position), raw")
     recalibrated: np.float64 = pa.Field(
@@ -289,12 +289,97 @@ class PooledParameters(pa.DatasetModel):
     )
 
 
+class SlowParameters(pa.DatasetModel):
+    """Draws of the pooled fits' parameters that the state needs: one fit a fold, and `latest`."""
+
+    fold: Coordinate[np.str_] = pa.Field(dims=("fold",), unique=True, description="Fold, or latest")
+    archetype: Coordinate[np.str_] = pa.Field(dims=("archetype",), unique=True, description="Archetype")
+    slope_sigma: np.float64 = pa.Field(
+        dims=("fold", "draw"), ge=0, description="Season-to-season step of the log slope"
+    )
+    archetype_sigma: np.float64 = pa.Field(
+        dims=("fold", "draw"), ge=0, description="Spread of the archetypes around the common slope"
+    )
+    noise_sigma: np.float64 = pa.Field(
+        dims=("fold", "draw", "archetype"), ge=0, description="Race-level sd of log sharpness"
+    )
+    reference_log_slope: np.float64 = pa.Field(
+        dims=("fold", "archetype"), description="Log sharpness of the ensemble's own scenarios"
+    )
+    reference_noise: np.float64 = pa.Field(
+        dims=("fold", "archetype"), ge=0, description="Race-level sd of the scenarios' log sharpness"
+    )
+    n_races: np.int32 = pa.Field(dims=("fold", "archetype"), ge=0, description="Races that the fit saw")
+    as_of: np.int32 = pa.Field(
+        dims=("fold",), ge=0, description="race_order of the last race that the fit saw, 0 for none"
+    )
+
+
 class PooledPosterior(pa.DataTreeModel):
-    """The fit of all archetypes together."""
+    """The fits of all archetypes together."""
 
     posterior: PooledParameters
     sample_stats: SampleStats
+    slow: SlowParameters
     convergence: FitConvergence
+
+
+class RaceStates(pa.DatasetModel):
+    """Draws of the calibration's state before each race that has one, in order of time."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    archetype: Coordinate[np.str_] = pa.Field(dims=RACE, description="Archetype of the track")
+    season: Coordinate[np.int32] = pa.Field(dims=RACE, description="Season, year")
+    fold: Coordinate[np.str_] = pa.Field(dims=RACE, description="Block of races forecast from one fit")
+    race_order: Coordinate[np.int32] = pa.Field(dims=RACE, description="100 * season + round")
+    calibration_as_of: Coordinate[np.int32] = pa.Field(
+        dims=RACE, ge=0, description="race_order of the race before, of any archetype"
+    )
+    n_calibration_races: Coordinate[np.int32] = pa.Field(
+        dims=RACE, ge=1, description="Earlier races of the archetype"
+    )
+    log_slope: np.float32 = pa.Field(dims=("race", "draw"), description="Log calibration slope")
+    noise_sigma: np.float32 = pa.Field(
+        dims=("race", "draw"), ge=0, description="Race-level sd of log sharpness"
+    )
+    intercept: np.float32 = pa.Field(dims=("race", "draw"), description="Shift of the incident logit")
+
+    class Config:
+        """Pandera options."""
+
+        strict = True
+
+    @check("calibration_as_of", error="calibration_as_of must be before the race (race_order)")
+    def nothing_from_the_future(cls, calibration_as_of: xr.DataArray) -> bool:
+        """The state before a race has seen only earlier races."""
+        return bool((calibration_as_of.values < calibration_as_of["race_order"].values).all())
+
+
+NEXT = ("opening", "archetype", "draw")
+
+
+class NextStates(pa.DatasetModel):
+    """Draws of the state before the next race, by what it opens; NaN where an archetype has no state."""
+
+    opening: Coordinate[np.str_] = pa.Field(
+        dims=("opening",), unique=True, description="same_fold, new_fold or new_season"
+    )
+    archetype: Coordinate[np.str_] = pa.Field(dims=("archetype",), unique=True, description="Archetype")
+    log_slope: np.float32 = pa.Field(dims=NEXT, nullable=True, description="Log calibration slope")
+    noise_sigma: np.float32 = pa.Field(
+        dims=NEXT, nullable=True, ge=0, description="Race-level sd of log sharpness"
+    )
+    intercept: np.float32 = pa.Field(dims=NEXT, nullable=True, description="Shift of the incident logit")
+    n_calibration_races: np.int32 = pa.Field(
+        dims=("opening", "archetype"), ge=0, description="Earlier races of the archetype, 0 without a state"
+    )
+
+
+class CalibrationState(pa.DataTreeModel):
+    """State of the calibration before every race, and before the next race."""
+
+    races: RaceStates
+    next: NextStates
 
 
 class CarResults(pa.DatasetModel):
@@ -333,14 +418,17 @@ class ArchetypeRaces(pa.DataTreeModel):
 
 
 def races_of[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:
-    """Return the races of an archetype.
+    """Return the rows, or the entries along the coordinate's dimension, of an archetype.
 
     Parameters
     ----------
     value : polars.DataFrame or xarray.Dataset
-        With a column, or a coordinate along `race`, called archetype.
+        With a column, or a coordinate of one dimension, called archetype. A dataset without one is returned
+        unchanged.
     archetype : str
     """
     if isinstance(value, pl.DataFrame):
         return value.filter(archetype=archetype)
-    return value.isel(race=value["archetype"].values == archetype)
+    if "archetype" not in value.coords:
+        return value
+    return value.isel({value["archetype"].dims[0]: value["archetype"].values == archetype})

@@ -27,10 +27,8 @@ from calibration_pipeline.stats.quadrature import gauss_hermite
 Array = NDArray[np.float64]
 
 STEP = 0.05
-LEVELS = STEP * np.arange(-56, 57)
-"""Grid of the common level: (level)."""
-POINTS: Array = STEP * np.arange(-74, 75, dtype=np.float64)
-"""Grid on which a race's log-likelihood is tabulated: (point). It is wider than `LEVELS`."""
+MARGIN = 18
+"""Number of points of a log-likelihood beyond the grid of the common level, on each side."""
 SMALLEST_PROBABILITY = 1e-100
 SMALLEST_VARIANCE = 1e-8
 SMALLEST_LIKELIHOOD = 1e-300
@@ -64,7 +62,7 @@ class State(NamedTuple):
 
     Attributes
     ----------
-    probability : (draw, level), of each of `LEVELS`
+    probability : (draw, level), of each value of a `grid`
     mean, variance : (group, draw, level), of the deviations given the level
     """
 
@@ -78,12 +76,29 @@ class Filtered(NamedTuple):
 
     Attributes
     ----------
-    before : list of State, before each race
+    before : list of State, before each race from `first_kept` on
+    after : State, after the last race
     log_evidence : (race, draw), log predictive likelihood of each race given the races before it
     """
 
     before: list[State]
+    after: State
     log_evidence: Array
+
+
+def grid(n: int) -> Array:
+    """Return the grid of n values around 0, n odd, of a log-likelihood or of the common level.
+
+    Examples
+    --------
+    >>> grid(3)
+    array([-0.05,  0.  ,  0.05])
+    """
+    return STEP * np.arange(-(n // 2), n // 2 + 1, dtype=np.float64)
+
+
+POINTS, LEVELS = grid(149), grid(149 - 2 * MARGIN)
+"""Grids of a log slope's likelihood, and of its common level."""
 
 
 def smooth_likelihood(log_likelihood: Array, noise_sigma: Array) -> Array:
@@ -92,7 +107,7 @@ def smooth_likelihood(log_likelihood: Array, noise_sigma: Array) -> Array:
     Parameters
     ----------
     log_likelihood : array, shape (race, point)
-        On `POINTS`.
+        On a `grid`.
     noise_sigma : array, shape (draw)
         Standard deviation of the noise that is added to the quantity.
 
@@ -102,7 +117,9 @@ def smooth_likelihood(log_likelihood: Array, noise_sigma: Array) -> Array:
     """
     largest = log_likelihood.max(axis=-1)
     likelihood = np.exp(log_likelihood - largest[:, None])
-    smooth = np.einsum("dij,rj->rdi", gaussian_kernel(noise_sigma, len(POINTS)), likelihood, optimize=True)
+    smooth = np.einsum(
+        "dij,rj->rdi", gaussian_kernel(noise_sigma, log_likelihood.shape[-1]), likelihood, optimize=True
+    )
     return np.log(smooth + SMALLEST_LIKELIHOOD) + largest[:, None, None]
 
 
@@ -133,34 +150,55 @@ def filter_races(
     starts_season: NDArray[np.bool_],
     dynamics: Dynamics,
     n_groups: int,
+    first_kept: int = 0,
 ) -> Filtered:
     """Filter a quantity over the races of a calendar, all groups in order of time.
 
     Parameters
     ----------
     log_likelihood : array, shape (race, draw, point)
-        Of the quantity at the race, on `POINTS`.
+        Of the quantity at the race, on a `grid`. The grid of the common level has `MARGIN` fewer points on
+        each side.
     group : array of int, shape (race)
     starts_season : array of bool, shape (race)
         Whether the race is the first of its season.
     dynamics : Dynamics
     n_groups : int
+    first_kept : int
+        Index of the first race whose state is returned.
 
     Returns
     -------
     Filtered
-        The state before a race depends on earlier races only. A race with log-likelihood 0 is a race to
-        forecast: it changes no state.
+        The state before a race depends on earlier races only. `advance` returns the state before a race to
+        forecast.
     """
-    steps = _transitions(dynamics)
-    state, before = _initial_state(dynamics, n_groups), []
+    n_levels = log_likelihood.shape[-1] - 2 * MARGIN
+    steps = _transitions(dynamics, n_levels)
+    state, before = _initial_state(dynamics, n_groups, n_levels), []
     evidence = np.zeros(log_likelihood.shape[:2])
     for race, (own, first) in enumerate(zip(group, starts_season, strict=True)):
         if race:
-            state = _advance(state, dynamics, steps[int(first)])
-        before.append(state)
+            state = _move(state, dynamics, steps[int(first)])
+        if race >= first_kept:
+            before.append(state)
         state, evidence[race] = _update(state, int(own), log_likelihood[race])
-    return Filtered(before, evidence)
+    return Filtered(before, state, evidence)
+
+
+def advance(state: State, dynamics: Dynamics, *, starts_season: bool) -> State:
+    """Return the state before the next race.
+
+    Parameters
+    ----------
+    state : State
+        After the last race.
+    dynamics : Dynamics
+    starts_season : bool
+        Whether the next race is the first of its season.
+    """
+    steps = _transitions(dynamics, state.probability.shape[-1])
+    return _move(state, dynamics, steps[int(starts_season)])
 
 
 def cumulative_probability(state: State, group: int, x: Array) -> Array:
@@ -176,7 +214,7 @@ def cumulative_probability(state: State, group: int, x: Array) -> Array:
     -------
     array, shape (draw, value)
     """
-    centre = (LEVELS + state.mean[group])[:, None, :]
+    centre = (_levels(state) + state.mean[group])[:, None, :]
     deviation = np.sqrt(state.variance[group] + STEP**2 / 12)[:, None, :]
     below = ndtr((np.asarray(x)[..., None] - centre) / deviation)
     return np.einsum("dvl,dl->dv", below, state.probability)
@@ -196,11 +234,12 @@ def summarise_state(state: State, group: int, probabilities: Array) -> tuple[flo
     mean : float
     quantiles : array, shape (quantile)
     """
-    mean = (state.probability * (LEVELS + state.mean[group])).sum(axis=-1).mean()
-    cumulative = cumulative_probability(state, group, POINTS[None]).mean(axis=0)
+    mean = (state.probability * (_levels(state) + state.mean[group])).sum(axis=-1).mean()
+    points = grid(state.probability.shape[-1] + 2 * MARGIN)
+    cumulative = cumulative_probability(state, group, points[None]).mean(axis=0)
     # On the normal scale a straight line between points is exact for a normal law.
     score = ndtri(np.clip(cumulative, SMALLEST_TAIL, 1 - SMALLEST_TAIL))
-    return float(mean), np.interp(ndtri(probabilities), score, POINTS)
+    return float(mean), np.interp(ndtri(probabilities), score, points)
 
 
 def draw_values(state: State, group: int, n_values: int, rng: np.random.Generator) -> Array:
@@ -221,15 +260,19 @@ def draw_values(state: State, group: int, n_values: int, rng: np.random.Generato
     cumulative = np.cumsum(state.probability, axis=-1)
     stratified = (np.arange(n_values) + rng.random((len(cumulative), n_values))) / n_values
     level = (stratified[..., None] > cumulative[:, None, :-1]).sum(axis=-1)
-    centre = np.take_along_axis(LEVELS + state.mean[group], level, axis=-1)
+    centre = np.take_along_axis(_levels(state) + state.mean[group], level, axis=-1)
     variance = np.take_along_axis(state.variance[group], level, axis=-1) + STEP**2 / 12
     return centre + np.sqrt(variance) * rng.standard_normal(level.shape)
 
 
-def _initial_state(dynamics: Dynamics, n_groups: int) -> State:
+def _levels(state: State) -> Array:
+    return grid(state.probability.shape[-1])
+
+
+def _initial_state(dynamics: Dynamics, n_groups: int, n_levels: int) -> State:
     """Return the state before the first race: the stationary law of the deviations."""
-    weight = np.exp(-0.5 * (LEVELS / dynamics.initial_sigma) ** 2)
-    shape = (len(dynamics.walk_sigma), len(LEVELS))
+    weight = np.exp(-0.5 * (grid(n_levels) / dynamics.initial_sigma) ** 2)
+    shape = (len(dynamics.walk_sigma), n_levels)
     variance = np.broadcast_to(_deviation_variance(dynamics)[:, None], (n_groups, *shape))
     return State(np.broadcast_to(weight / weight.sum(), shape), np.zeros((n_groups, *shape)), variance)
 
@@ -238,7 +281,7 @@ def _update(state: State, group: int, log_likelihood: Array) -> tuple[State, Arr
     """Update a state by a race of log-likelihood (draw, point); return also its log evidence, (draw)."""
     nodes, weights = gauss_hermite()
     mean, deviation = state.mean[group], np.sqrt(state.variance[group])
-    x = (LEVELS + mean)[..., None] + deviation[..., None] * nodes
+    x = (_levels(state) + mean)[..., None] + deviation[..., None] * nodes
     values = _interpolate(log_likelihood, x)
     largest = values.max(axis=(1, 2))
     mass = weights * np.exp(values - largest[:, None, None])
@@ -252,17 +295,17 @@ def _update(state: State, group: int, log_likelihood: Array) -> tuple[State, Arr
     return State(moved / evidence[:, None], means, variances), np.log(evidence) + largest
 
 
-def _transitions(dynamics: Dynamics) -> tuple[Array, Array]:
+def _transitions(dynamics: Dynamics, n_levels: int) -> tuple[Array, Array]:
     """Return the transition matrices of the level within a season, and between seasons: (draw, from, to)."""
-    walk = gaussian_kernel(dynamics.walk_sigma, len(LEVELS))
-    jump = gaussian_kernel(np.array([dynamics.jump_sigma]), len(LEVELS))
+    walk = gaussian_kernel(dynamics.walk_sigma, n_levels)
+    jump = gaussian_kernel(np.array([dynamics.jump_sigma]), n_levels)
     within, between = (
         (1 - p) * walk + p * jump for p in (dynamics.jump_probability, dynamics.season_jump_probability)
     )
     return within, between
 
 
-def _advance(state: State, dynamics: Dynamics, transition: Array) -> State:
+def _move(state: State, dynamics: Dynamics, transition: Array) -> State:
     probability = np.maximum(state.probability, SMALLEST_PROBABILITY)
     weighted = np.concatenate(
         [
@@ -287,7 +330,8 @@ def _deviation_variance(dynamics: Dynamics) -> Array:
 
 def _interpolate(log_likelihood: Array, x: Array) -> Array:
     """Interpolate log-likelihoods (draw, point) at x (draw, ...) by cubic polynomials."""
-    at = np.clip((x - POINTS[0]) / STEP, 1.0, len(POINTS) - 2.000001)
+    n = log_likelihood.shape[-1]
+    at = np.clip(x / STEP + n // 2, 1.0, n - 2.000001)
     left = at.astype(np.int64)
     t = at - left
     draw = np.arange(len(log_likelihood)).reshape(-1, *(1,) * (x.ndim - 1))

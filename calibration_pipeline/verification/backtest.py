@@ -13,7 +13,7 @@ from calibration_pipeline.telemetry.baselines import align_shares
 
 
 def build_backtest(
-    raw: xr.Dataset, recalibrated: xr.Dataset, results: pl.DataFrame, fit: xr.DataTree
+    raw: xr.Dataset, recalibrated: xr.Dataset, results: pl.DataFrame, state: xr.DataTree
 ) -> xr.Dataset:
     """Build the backtest from raw and recalibrated scenarios and the results.
 
@@ -24,8 +24,8 @@ def build_backtest(
     results : polars.DataFrame
         Results of at least these cars (race_id, driver_id, finish_position, running), and
         `share_beaten` as `baselines.shares_beaten` returns it, for the Bradley-Terry baseline.
-    fit : xarray.DataTree
-        `CalibrationPosterior`: the as-of race and the number of races of each fold's fit go to its races.
+    state : xarray.DataTree
+        `CalibrationState`: the as-of race and the number of earlier races go to the races that have a state.
 
     Returns
     -------
@@ -43,15 +43,11 @@ def build_backtest(
     variables["finish_position"] = (("race", "driver"), observe(raw, results).finish_position)
     shares = results.select("race_id", "driver_id", "share_beaten")
     variables["share_beaten"] = (("race", "driver"), align_shares(raw, shares))
-    walk = fit["walk_forward"].to_dataset()
-    seen = {
-        name: dict(zip(walk["fold"].values.tolist(), walk[name].values.tolist(), strict=True))
-        for name in ("calibration_as_of", "n_calibration_races")
-    }
-    folds = raw["fold"].values.tolist()
-    as_of = {
-        name: ("race", np.array([by.get(fold, 0) for fold in folds], np.int32)) for name, by in seen.items()
-    }
+    states, races = state["races"].to_dataset(), raw["race"].values.tolist()
+    as_of = {}
+    for name in ("calibration_as_of", "n_calibration_races"):
+        known = dict(zip(states["race"].values.tolist(), states[name].values.tolist(), strict=True))
+        as_of[name] = "race", np.array([known.get(race, 0) for race in races], np.int32)
     coordinates = raw.drop_dims("scenario").coords
     return xr.Dataset(variables, {**coordinates, **as_of, "position": np.arange(1, width + 1)})
 

@@ -7,6 +7,7 @@ import xarray as xr
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.markets import ALL_MARKETS, MARKETS, RACE_MARKETS
 from calibration_pipeline.report import ReportContent, render_html
+from calibration_pipeline.report.content import ALL_ARCHETYPES
 from calibration_pipeline.report.document import build_document
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.schemas.frames import (
@@ -227,6 +228,28 @@ def monitoring_table() -> pl.DataFrame:
     return CalibrationMonitoring.validate(pl.concat(frames))
 
 
+def state_table(seasons: int = 3) -> pl.DataFrame:
+    """States before twelve races a season, in which the archetypes take turns."""
+    race = np.arange(12 * seasons)
+    slope = 0.9 + 0.1 * np.sin(race / 5)
+    names = [str(archetype) for archetype in ARCHETYPES]
+    return pl.DataFrame(
+        {
+            "archetype": [names[k % len(names)] for k in race],
+            "season": 2022 + race // 12,
+            "race_order": 100 * (2022 + race // 12) + 1 + race % 12,
+            "race_id": race,
+            "n_calibration_races": 3 + race // len(names),
+            "slope": slope,
+            "slope_lower": slope - 0.15,
+            "slope_upper": slope + 0.2,
+            "shift": 0.02 * np.cos(race),
+            "shift_lower": 0.02 * np.cos(race) - 0.3,
+            "shift_upper": 0.02 * np.cos(race) + 0.3,
+        }
+    )
+
+
 def predictive_checks() -> pl.DataFrame:
     return pl.DataFrame(
         [
@@ -343,6 +366,7 @@ def example_content(**changes: object) -> ReportContent:
         "curves": curve_table(),
         "monitoring": monitoring_table(),
         "pit": pit_table(),
+        "states": state_table(),
         "slopes": pl.DataFrame(
             [
                 {"archetype": a, "season": s, "estimate": 0.8 + 0.05 * i, "lower": 0.7, "upper": 1.15}
@@ -361,7 +385,7 @@ def example_content(**changes: object) -> ReportContent:
                     "ess_tail": 2210.0,
                     "divergences": 2 if (archetype, fold) == ("short_track", "2023") else 0,
                 }
-                for archetype in JUDGED
+                for archetype in (*JUDGED, ALL_ARCHETYPES)
                 for fold in ("2022", "2023")
                 for parameter in parameters
             ]
@@ -412,6 +436,7 @@ def empty_content(**changes: object) -> ReportContent:
         "curves",
         "monitoring",
         "pit",
+        "states",
         "slopes",
         "convergence",
         "identification",

@@ -1,4 +1,4 @@
-"""Report sections across archetypes: slopes, convergence, model comparison, methods, provenance."""
+"""Report sections across archetypes: state, slopes, convergence, comparison, methods, provenance."""
 
 import polars as pl
 
@@ -16,15 +16,42 @@ from calibration_pipeline.report.blocks import (
     Table,
     Text,
 )
-from calibration_pipeline.report.content import ReportContent
+from calibration_pipeline.report.content import ALL_ARCHETYPES, ReportContent
 from calibration_pipeline.report.numbers import estimate, number, percent
 from calibration_pipeline.report.pictures import (
     diagnostic_pictures,
     forest_picture,
     slope_picture,
+    state_picture,
 )
 
 PARETO_K_GOOD = 0.7
+
+
+def state_section(content: ReportContent) -> Section:
+    """Return the section on the calibration slope and the incident shift before every race."""
+    states = content.states
+    if states.is_empty():
+        return Section("states", "Sharpness over time", [Text("No race has enough earlier races yet.")])
+    rows = [
+        [
+            Cell(_label(row["archetype"])),
+            Cell(f"{row['season']}, race {row['race_order'] % 100}"),
+            Cell(str(row["n_calibration_races"])),
+            *(
+                estimate(row[name], row[f"{name}_lower"], row[f"{name}_upper"], 2)
+                for name in ("slope", "shift")
+            ),
+        ]
+        for row in states.iter_rows(named=True)
+    ]
+    text = Text(
+        "The calibration follows the races: after each race, of whatever archetype, slope and incident shift "
+        "move. A race is recalibrated with their values before it. A positive shift means more retirements."
+    )
+    columns = ["Archetype", "Race", "Earlier races of the archetype", "Slope", "Shift of the incident logit"]
+    table = Table("Slope and incident shift before every race", columns, rows, folded=True, n_text=2)
+    return Section("states", "Sharpness over time", [text, Gallery([state_picture(states)]), table])
 
 
 def slope_section(content: ReportContent) -> Section:
@@ -176,4 +203,4 @@ def _pareto_k(value: float) -> Cell:
 
 
 def _label(archetype: str) -> str:
-    return parse_archetype(archetype).label
+    return "All together" if archetype == ALL_ARCHETYPES else parse_archetype(archetype).label

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from scipy.special import ndtri
 
+from benchmarks.recalibration import fit_state
 from benchmarks.simulators import (
     LAWS,
     N_CARS,
@@ -19,7 +20,6 @@ from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.race_curves import observe, scenario_running_order, tabulate
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank, rerank_races
-from calibration_pipeline.calibration.walk_forward import fit_archetype
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_log_strengths
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 from calibration_pipeline.schemas.datasets import Backtest
@@ -125,11 +125,12 @@ def test_without_running_all_classified_cars_count() -> None:
         scenario_running_order(blind, some), blind["finish_position"].values[:, :64:2]
     )
     assert np.abs(tabulate(blind, observed, seed=1).incident).max() < 1e-6
-    fit = fit_archetype(blind, simulated.results, Archetype.INTERMEDIATE, SEASONS, seed=1)
-    assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
-    new = rerank_races(blind, draw_recalibrations(fit, blind, N_SCENARIOS, 1), 1)
+    fits, _, state = fit_state({str(Archetype.INTERMEDIATE): blind}, simulated.results, SEASONS)
+    intercept = fits[Archetype.INTERMEDIATE]["posterior"]["intercept"]
+    assert float(intercept.std()) == pytest.approx(0.5, abs=0.05)
+    new = rerank_races(blind, draw_recalibrations(state, blind, N_SCENARIOS, 1), 1)
     results = simulated.results.join(shares_beaten(simulated.results), on=["race_id", "driver_id"])
-    backtest = build_backtest(blind, new, results, fit)
+    backtest = build_backtest(blind, new, results, state)
     Backtest.validate(backtest, lazy=True)
     late = backtest["season"].values == SEASONS[1]
     assert (backtest["raw"].values[late] != backtest["recalibrated"].values[late]).any()

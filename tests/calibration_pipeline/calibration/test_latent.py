@@ -1,4 +1,4 @@
-"""The latent map: recovery of planted sharpness, use of earlier races only, and recalibrated ensembles."""
+"""The latent map: its likelihood, recovery of planted sharpness, stored fits, pooling and comparison."""
 
 import numpy as np
 import polars as pl
@@ -7,6 +7,7 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype, gather_evidence
 from calibration_pipeline.calibration.latent import log_likelihood_by_race, summarise
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.race_curves import (
@@ -16,96 +17,15 @@ from calibration_pipeline.calibration.race_curves import (
     reference_sharpness,
     tabulate,
 )
-from calibration_pipeline.calibration.recalibration import (
-    draw_recalibration,
-    draw_recalibrations,
-    next_race_posterior,
-)
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
-from calibration_pipeline.calibration.walk_forward import PARAMETERS, fit_archetype, gather_evidence
 from calibration_pipeline.mcmc.convergence import judge_convergence
 from calibration_pipeline.mcmc.draws import read_draws
-from calibration_pipeline.schemas.datasets import Backtest, CalibrationPosterior
+from calibration_pipeline.schemas.datasets import CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
 from calibration_pipeline.stats.chebyshev import evaluate
 from calibration_pipeline.stats.plackett_luce import log_probability
-from calibration_pipeline.telemetry.baselines import shares_beaten
-from calibration_pipeline.verification.backtest import build_backtest, scored_races
-
-N_CARS, N_SCENARIOS = 20, 40
-SEASONS = [2021, 2022]
-
-
-def race_order(utility: np.ndarray, out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Finish by log-strength minus Gumbel luck, retired cars last."""
-    score = np.where(out, -1e6, 0) + utility - rng.gumbel(size=utility.shape)
-    return (-score).argsort(axis=-1).argsort(axis=-1) + 1
-
-
-def planted(
-    slope: float,
-    *,
-    n_races: int = 48,
-    team_scale: float = 0.0,
-    incident_shift: float = 0.0,
-    archetype: Archetype = Archetype.INTERMEDIATE,
-    seed: int = 0,
-) -> tuple[xr.Dataset, pl.DataFrame]:
-    """Make an ensemble, and results of races whose true sharpness is `slope` times the ensemble's."""
-    rng = np.random.default_rng([seed, 77])
-    utility = rng.normal(0, 1.2, (n_races, N_CARS)).astype(np.float32)
-    logit = np.full((n_races, N_CARS), -2.0, np.float32)
-    team = np.arange(N_CARS) // 4
-
-    def draw(n: int, sharpness: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
-        chaos = rng.standard_normal((n_races, n, 1))
-        out = rng.random((n_races, n, N_CARS)) < 1 / (1 + np.exp(-(logit[:, None] + 0.5 * chaos + shift)))
-        effect = team_scale * rng.standard_normal((n_races, n, N_CARS // 4))[..., team]
-        return race_order(sharpness * utility[:, None] + effect, out, rng), out
-
-    finish, out = draw(N_SCENARIOS, 1.0, 0.0)
-    happened, retired = draw(1, slope, incident_shift)
-    per_season = n_races // len(SEASONS)
-    season = np.repeat(SEASONS, per_season).astype(np.int32)
-    round_ = np.tile(np.arange(1, per_season + 1), len(SEASONS)).astype(np.int32)
-    order = 100 * season + round_
-    fold = np.array([f"{s}-{1 + (r - 1) // 12}" for s, r in zip(season, round_, strict=True)])
-    driver = np.array([f"d{i:02d}" for i in range(N_CARS)])
-    race, car, outcome = ("race",), ("race", "driver"), ("race", "scenario", "driver")
-    drivers = np.broadcast_to(driver, (n_races, N_CARS)).copy()
-    ensemble = xr.Dataset(
-        {
-            "finish_position": (outcome, finish.astype(np.int16)),
-            "running": (outcome, ~out),
-            "utility": (car, utility),
-            "incident_logit": (car, logit),
-            "chaos_scale": (race, np.full(n_races, 0.5, np.float32)),
-        },
-        {
-            "race": order.astype(np.int64),
-            "season": (race, season),
-            "round": (race, round_),
-            "race_order": (race, order),
-            "track_id": (race, np.full(n_races, "kansas")),
-            "archetype": (race, np.full(n_races, str(archetype))),
-            "fold": (race, fold),
-            "field_size": (race, np.full(n_races, N_CARS, np.int16)),
-            "network_as_of": (race, order - 1),
-            **dict.fromkeys(("driver_id", "name", "team", "make"), (car, drivers)),
-            "start_position": (car, np.tile(np.arange(1, N_CARS + 1, dtype=np.int16), (n_races, 1))),
-        },
-    )
-    results = pl.DataFrame(
-        {
-            "race_id": np.repeat(order.astype(np.int64), N_CARS),
-            "race_order": np.repeat(order.astype(np.int64), N_CARS),
-            "driver_id": np.tile(driver, n_races).tolist(),
-            "finish_position": happened.ravel().astype(np.int64),
-            "running": ~retired.ravel(),
-        }
-    )
-    return ensemble, results
+from helpers.planted_races import N_CARS, SEASONS, planted
 
 
 def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
@@ -230,22 +150,15 @@ def test_the_incident_shift_is_recovered(overconfident):
 def test_fits_converge_at_the_default_settings(overconfident):
     fit = overconfident[2]
     assert judge_convergence(read_draws(fit)).converged
-    assert int(fit["walk_forward"]["diverging"].sum()) == 0
+    assert int(fit["sample_stats"]["diverging"].sum()) == 0
 
 
-def test_a_fit_keeps_the_convergence_of_each_fold_and_of_the_latest(overconfident):
+def test_a_fit_keeps_its_convergence(overconfident):
     """The stored convergence equals the convergence of the stored draws."""
-    fit = overconfident[2]
-    kept = convergence_by_fold(fit)
-    walk = fit["walk_forward"].to_dataset()
-    assert kept["fold"].unique(maintain_order=True).to_list() == [*walk["fold"].values, "latest"]
-    fold = str(walk["fold"].values[-1])
-    for name, samples in {
-        "latest": fit,
-        fold: {p: walk[p].sel(fold=fold).values for p in PARAMETERS},
-    }.items():
-        stored = kept.filter(pl.col("fold") == name).drop("fold", "divergences")
-        assert_frame_equal(stored, judge_convergence(read_draws(samples)).table, check_row_order=False)
+    kept = convergence_by_fold(overconfident[2])
+    assert kept["fold"].unique().to_list() == ["latest"]
+    expected = judge_convergence(read_draws(overconfident[2])).table
+    assert_frame_equal(kept.drop("fold", "divergences"), expected, check_row_order=False)
     assert kept["divergences"].sum() == 0
 
 
@@ -256,9 +169,7 @@ def test_a_fit_opens_by_itself(overconfident, tmp_path):
     fit.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
     again = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
     groups = "posterior prior posterior_predictive prior_predictive log_likelihood sample_stats"
-    assert {*groups.split(), "observed_data", "constant_data", "walk_forward", "convergence"} <= set(
-        again.children
-    )
+    assert {*groups.split(), "observed_data", "constant_data", "convergence"} <= set(again.children)
     assert again["posterior"].sizes["chain"] == 4
     assert again["posterior"].sizes["draw"] == 1500
     assert again["log_likelihood"]["result"].dims == ("chain", "draw", "race")
@@ -276,74 +187,11 @@ def test_predictive_checks_cover_the_observed_races(overconfident):
     assert float(prior) > float(replicated.mean("race").std())
 
 
-def test_folds_see_only_races_before_them(overconfident):
-    """Shuffling all results from a fold on leaves the fold's fit bit for bit as it was."""
-    ensemble, results, fit = overconfident
-    walk = fit["walk_forward"].to_dataset()
-    assert walk["fold"].values.tolist() == ["2021-2", "2022-1", "2022-2"]
-    assert walk["calibration_as_of"].values.tolist() == [202112, 202124, 202212]
-    assert walk["n_calibration_races"].values.tolist() == [12, 24, 36]
-    other = planted(1.0)[1]
-    later = pl.col("race_id") >= 202201
-    changed = pl.concat([results.filter(~later), other.filter(later)])
-    fit = fit_archetype(ensemble, changed, Archetype.INTERMEDIATE, SEASONS, seed=1)
-    again = fit["walk_forward"].to_dataset()
-    for name in ("log_slope", "noise_sigma", "intercept"):
-        before = {"fold": ["2021-2", "2022-1"]}
-        np.testing.assert_array_equal(again[name].sel(before).values, walk[name].sel(before).values)
-        assert not np.array_equal(again[name].sel(fold="2022-2").values, walk[name].sel(fold="2022-2").values)
-
-
-def test_recalibration_leaves_races_without_a_fit_alone(overconfident):
-    ensemble, _, fit = overconfident
-    changes = draw_recalibrations(fit, ensemble, 500, seed=4)
-    assert sorted(changes) == ensemble["race"].values[ensemble["fold"].values != "2021-1"].tolist()
-    late = changes[202224]
-    assert late.log_sharpness.shape == late.incident_shift.shape == (500,)
-    assert np.exp(np.median(late.log_sharpness)) == pytest.approx(0.7, abs=0.2)
-    again = draw_recalibrations(fit, ensemble.isel(race=[-1]), 500, seed=4)[202224]
-    np.testing.assert_array_equal(again.log_sharpness, late.log_sharpness)
-
-
-def test_the_next_race_takes_the_fit_that_a_backtest_would(overconfident):
-    fit = overconfident[2]
-    inside = draw_recalibration(next_race_posterior(fit, "2022-2", 2022), 202236, 4000, seed=4)
-    walk = fit["walk_forward"]["log_slope"].sel(fold="2022-2", season=2022).values
-    assert np.median(inside.log_sharpness) == pytest.approx(np.median(walk), abs=0.03)
-    assert next_race_posterior(fit, "2022-2", 2022)["n_calibration_races"] < fit.attrs["n_races"]
-    assert next_race_posterior(fit, "2023-1", 2023)["n_calibration_races"] == fit.attrs["n_races"]
-    beyond = draw_recalibration(next_race_posterior(fit, "2023-1", 2023), 202301, 4000, seed=4)
-    latest = fit["posterior"]["log_slope"].sel(season=2023).values
-    assert np.median(beyond.log_sharpness) == pytest.approx(np.median(latest), abs=0.03)
-    assert beyond.log_sharpness.std() > inside.log_sharpness.std() * 0.8
-
-
-def test_too_few_races_make_no_fit():
-    ensemble, results = planted(1.0, n_races=4)
-    few = ensemble.isel(race=[0, 3])
-    fit = fit_archetype(few, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
-    assert fit["walk_forward"].sizes["fold"] == 0
-    assert draw_recalibrations(fit, few, 10, seed=1) == {}
-    assert next_race_posterior(fit, "2023-1", 2023) is None
-
-
 def test_a_fit_to_no_race_is_the_prior():
     ensemble, results = planted(1.0, n_races=4)
     fit = fit_archetype(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, SEASONS, seed=1)
     assert float(fit["posterior"]["slope_mu"].std()) == pytest.approx(0.3, abs=0.03)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
-
-
-def test_backtest_meets_its_contract(overconfident):
-    ensemble, results, fit = overconfident
-    with_shares = results.join(shares_beaten(results), on=["race_id", "driver_id"])
-    backtest = build_backtest(ensemble, ensemble, with_shares, fit)
-    Backtest.validate(backtest, lazy=True)
-    np.testing.assert_array_equal(backtest["raw"].values, backtest["recalibrated"].values)
-    scored = scored_races(backtest)
-    assert set(scored["season"].values.tolist()) == {2022}
-    first = backtest.sel(race=202101)
-    assert int(first["calibration_as_of"]) == int(first["n_calibration_races"]) == 0
 
 
 def test_missing_results_and_short_chains_are_refused(overconfident):

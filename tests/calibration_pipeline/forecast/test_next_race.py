@@ -13,11 +13,13 @@ from upath import UPath
 
 from assets.cli import main
 from assets.flow.forecast import next_race
-from assets.partitions import archetype_partition
 from assets.settings import Settings
+from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
+from calibration_pipeline.calibration.pooling import fit_pooled
 from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
-from calibration_pipeline.calibration.walk_forward import fit_archetype
+from calibration_pipeline.calibration.state import filter_state
 from calibration_pipeline.events.files import DEFAULT_EVENTS
 from calibration_pipeline.forecast.chances import (
     FITS,
@@ -64,6 +66,12 @@ class Announces:
         return self.announced
 
 
+def fit_state(raw: dict[Archetype, xr.Dataset], results: pl.DataFrame) -> xr.DataTree:
+    """Filter the state of races of all archetypes."""
+    fits = {a: fit_archetype(part, results, a, [2023, 2024], **QUICK) for a, part in raw.items()}
+    return filter_state(fits, fit_pooled(fits, [2023, 2024], **QUICK), SEED)
+
+
 class World:
     """Two simulated seasons, up to an intermediate race late in the second."""
 
@@ -77,7 +85,7 @@ class World:
             self.laps[year] = aggregate_laps([str(folder / f"{year}.parquet")])
         late = self.results["2024"].filter((pl.col("archetype") == KIND) & (pl.col("round") > 24))
         self.race = int(late["race_id"].min())
-        first = pl.col("round") < 25
+        first = pl.col("race_id") < self.race
         self.announced = AnnouncedRace(entry_list(late.filter(race_id=self.race)), DEFECTS)
         every_result, every_lap = pl.concat(self.results.values()), pl.concat(self.laps.values())
         self.features = {
@@ -94,14 +102,16 @@ class World:
             for year in self.results
         ]
         self.raw = join_seasons(self.ensembles, KIND)
-        self.fit = fit_archetype(self.raw, every_result, KIND, [2023, 2024], **QUICK)
-        before = self.raw.isel(race=(self.raw["race_order"] < 202425).values)
-        self.fit_before = fit_archetype(before, every_result, KIND, [2023, 2024], **QUICK)
         self.results_before = {"2023": self.results["2023"], "2024": self.results["2024"].filter(first)}
         self.features_before = {"2023": self.features["2023"], "2024": self.features["2024"].filter(first)}
+        raw = {archetype: join_seasons(self.ensembles, str(archetype)) for archetype in ARCHETYPES}
+        self.state = fit_state(raw, every_result)
+        before = {a: part.isel(race=part["race"].values < self.race) for a, part in raw.items()}
+        self.state_before = fit_state(before, every_result)
+        self.no_state = fit_state({a: part.isel(race=[]) for a, part in raw.items()}, every_result)
 
     def forecast(
-        self, announced: AnnouncedRace | NoNextRace | None, fits: dict[str, xr.DataTree]
+        self, announced: AnnouncedRace | NoNextRace | None, state: xr.DataTree
     ) -> dict[str, dg.Output]:
         """Make the assets of the next race from what was known before it."""
         settings = Settings(seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD)
@@ -112,7 +122,7 @@ class World:
             lap_aggregates=self.laps,
             driver_features=self.features_before,
             causal_network=self.networks,
-            calibration_posterior={archetype_partition(archetype): fit for archetype, fit in fits.items()},
+            calibration_state=state,
         )
         return {output.output_name: output for output in outputs}
 
@@ -124,14 +134,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def calibrated(world: World) -> dict[str, dg.Output]:
-    return world.forecast(world.announced, {KIND: world.fit_before})
+    return world.forecast(world.announced, world.state_before)
 
 
 def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:
-    """With what was known before its fold, a race of the past is forecast to the bit as it was scored."""
-    changes = draw_recalibrations(world.fit, world.raw, SCENARIOS, SEED)
+    """With the races before it alone, a race of the past is forecast to the bit as it was scored."""
+    changes = draw_recalibrations(world.state, world.raw, SCENARIOS, SEED)
     race, network = world.features["2024"].filter(race_id=world.race), world.networks["2024"]
     scored = simulate_races(race, network, FOLD, SCENARIOS, SEED, changes)
     forecast = calibrated["race_forecast"].value
@@ -151,8 +161,8 @@ def test_the_recalibrated_forecast_of_joined_races_is_the_one_drawn_season_by_se
         KIND,
         [2023, 2024],
     )
-    recalibrated = recalibrate(validate(races, "archetype_races"), world.fit, SEED)
-    changes = draw_recalibrations(world.fit, world.raw, SCENARIOS, SEED)
+    recalibrated = recalibrate(validate(races, "archetype_races"), world.state, SEED)
+    changes = draw_recalibrations(world.state, world.raw, SCENARIOS, SEED)
     by_season = [
         simulate_races(world.features[year], world.networks[year], FOLD, SCENARIOS, SEED, changes)
         for year in world.results
@@ -180,7 +190,7 @@ def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: 
 
 
 def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) -> None:
-    raw = world.forecast(world.announced, {})
+    raw = world.forecast(world.announced, world.no_state)
     chances = validate(raw["forecast_chances"].value, "forecast_chances")
     assert chances["win_lower"].null_count() == chances.height
     assert chances["win"].null_count() == 0
@@ -196,7 +206,7 @@ def test_defects_of_the_entry_list_are_notes_and_metadata(calibrated: dict[str, 
 
 
 def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
-    nothing = world.forecast(None, {KIND: world.fit_before})
+    nothing = world.forecast(None, world.state_before)
     assert nothing["race_forecast"].value.sizes["race"] == 0
     for name in TABLES:
         assert validate(nothing[name].value, name).is_empty()
@@ -206,7 +216,7 @@ def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
 
 def test_a_race_that_the_source_cannot_place_is_named_in_the_note(world: World) -> None:
     why = "No forecast of 2025 race 3 (Moon Oval): Track with name 'Moon Oval' is unknown."
-    nothing = world.forecast(NoNextRace(why), {KIND: world.fit_before})
+    nothing = world.forecast(NoNextRace(why), world.state_before)
     assert nothing["race_forecast"].value.sizes["race"] == 0
     assert forecast_notes(nothing["race_forecast"].value) == [why]
 
@@ -216,7 +226,7 @@ def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:
     unset = world.announced.entries.with_columns(start_position=pl.lit(None, pl.Int64))
-    drawn = world.forecast(AnnouncedRace(unset), {KIND: world.fit_before})
+    drawn = world.forecast(AnnouncedRace(unset), world.state_before)
     forecast = validate(drawn["race_forecast"].value, "race_forecast")
     assert forecast.sizes["scenario"] == SCENARIOS
     assert "The grid is not set yet: 20 grids were drawn" in forecast_notes(forecast)[1]
@@ -268,14 +278,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def posterior(log_slope_sd: float, rng: np.random.Generator) -> xr.Dataset:
-    shape = (4, 250)
+def state(log_slope_sd: float, rng: np.random.Generator) -> xr.Dataset:
+    shape = (1000,)
     values = {
         "log_slope": log_slope_sd * rng.normal(size=shape),
         "noise_sigma": np.full(shape, 0.2),
         "intercept": np.zeros(shape),
     }
-    return xr.Dataset({name: (("chain", "draw"), value) for name, value in values.items()})
+    return xr.Dataset({name: ("draw", value) for name, value in values.items()})
 
 
 def two_cars() -> Callable[[Recalibration | None, int], xr.Dataset]:
@@ -305,7 +315,7 @@ def two_cars() -> Callable[[Recalibration | None, int], xr.Dataset]:
 @pytest.mark.parametrize("spread", [0.05, 0.2, 0.5])
 def test_intervals_cover_the_uncertainty_of_the_calibration(rng: np.random.Generator, spread: float) -> None:
     """Ninety per cent of the chances under known calibrations, which here are a formula of the slope."""
-    draws = posterior(spread, rng)
+    draws = state(spread, rng)
     simulate = two_cars()
     cars, events = chances_by_fit(simulate, draws, [], SEED)
     assert cars.shape == (FITS, 2, 4)
@@ -319,13 +329,13 @@ def test_intervals_cover_the_uncertainty_of_the_calibration(rng: np.random.Gener
 
 
 def test_a_calibration_that_is_known_leaves_no_interval(rng: np.random.Generator) -> None:
-    cars, _ = chances_by_fit(two_cars(), posterior(0.0, rng), [], SEED)
+    cars, _ = chances_by_fit(two_cars(), state(0.0, rng), [], SEED)
     lower, upper = interval_around(cars.mean(axis=0), cars)
     np.testing.assert_array_equal(lower[:, 0], upper[:, 0])
 
 
 def test_each_fit_shares_its_luck_with_the_others(rng: np.random.Generator) -> None:
-    changes = recalibration_of_each_fit(posterior(0.3, rng), 5, 1000, SEED)
+    changes = recalibration_of_each_fit(state(0.3, rng), 5, 1000, SEED)
     luck = [(change.log_sharpness - change.log_sharpness.mean()) for change in changes]
     for other in luck[1:]:
         np.testing.assert_allclose(other, luck[0], atol=1e-5)
@@ -362,7 +372,7 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     assert f"Entry list: {DEFECTS[0]}" in " ".join(printed.split())
     assert "count(dnf) >= 8" in printed
     assert max(len(line) for line in printed.splitlines() if "Files" not in line) <= 110
-    keep(world.forecast(None, {}))
+    keep(world.forecast(None, world.no_state))
     assert main(options) == 0
     assert "announces no race" in capsys.readouterr().out
     (store / "forecast_chances.parquet").write_bytes(b"PAR1")

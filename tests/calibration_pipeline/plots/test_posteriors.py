@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from calibration_pipeline.calibration.walk_forward import thin
+from calibration_pipeline.calibration.archetype_fit import thin
 from calibration_pipeline.plots import figures, posteriors
 from helpers.example_report import example_fit
 from helpers.images import image_size

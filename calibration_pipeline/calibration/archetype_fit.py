@@ -1,7 +1,7 @@
-"""Latent fits of one archetype: for every fold on the races before it, and on all races (`latest`).
+"""Latent fit of one archetype to all its races.
 
-An archetype's fits are one DataTree. Its root groups are ArviZ's groups of the latest fit. The group
-`walk_forward` has the posterior of each fold, `convergence` the diagnostics of all fits.
+The fit is a DataTree with ArviZ's groups and the group `convergence`. Its group `constant_data` has the
+curves of the races, from which the pooled fits and the state are computed (`pooling`, `state`).
 """
 
 import logging
@@ -31,6 +31,7 @@ from calibration_pipeline.calibration.race_curves import (
     RaceCurves,
     Reference,
     observe,
+    pad_races,
     reference_sharpness,
     tabulate,
 )
@@ -40,7 +41,6 @@ from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
 from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.mcmc.priors import SCALARS
 
-MIN_CALIBRATION_RACES = 3
 PREDICTIVE_DRAWS = 100
 PARAMETERS: dict[str, tuple[str, ...]] = {**dict.fromkeys(SCALARS, ()), "log_slope": ("season",)}
 """Stored parameter -> its dims after (chain, draw)."""
@@ -60,12 +60,12 @@ def fit_archetype(
     n_chains: int = 4,
     seed: int = 42,
 ) -> xr.DataTree:
-    """Fit the latent map of one archetype, for every fold and on all races.
+    """Fit the latent map of one archetype to all its races.
 
     Parameters
     ----------
     ensemble : xarray.Dataset
-        `ScenarioEnsemble`, races of this archetype, of all folds, in race order.
+        `ScenarioEnsemble`, races of this archetype, in race order.
     race_results : polars.DataFrame
         `RaceResults` of at least these races.
     archetype : Archetype
@@ -77,8 +77,7 @@ def fit_archetype(
     Returns
     -------
     xarray.DataTree
-        `CalibrationPosterior`. Folds with fewer than `MIN_CALIBRATION_RACES` races before them are not in
-        `walk_forward`: their races keep the raw forecast.
+        `CalibrationPosterior`.
 
     Raises
     ------
@@ -92,23 +91,13 @@ def fit_archetype(
     surfaces = tabulate_surfaces(curves.order)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
 
+    n_races = ensemble.sizes["race"]
     season = np.searchsorted(seasons, ensemble["season"].values)
-
-    def fit(seen: NDArray[np.bool_]) -> tuple[MCMC, Evidence]:
-        evidence = gather_evidence(curves, season, seen)
-        likelihood = summarise(evidence, surfaces, len(seasons) + 1)
-        return run_nuts(latent_calibration_model, (likelihood,), **settings), evidence
-
-    race_order = ensemble["race_order"].values
-    folds = {}
-    for fold in dict.fromkeys(ensemble["fold"].values):  # in order of time
-        seen = race_order < race_order[ensemble["fold"].values == fold].min()
-        if seen.sum() >= MIN_CALIBRATION_RACES:
-            folds[str(fold)] = _fold_posterior(fit(seen)[0], seasons, race_order[seen])
-    mcmc, evidence = fit(np.ones(len(race_order), bool))
-    tree = _latest_tree(mcmc, evidence, ensemble, observed, seasons)
-    tree["walk_forward"] = xr.DataTree(_join_folds(folds, seasons, n_chains, n_samples))
-    tree["convergence"] = xr.DataTree(_convergence(folds, tree))
+    evidence = gather_evidence(curves, season, np.ones(n_races, bool))
+    likelihood = summarise(evidence, surfaces, len(seasons) + 1)
+    mcmc = run_nuts(latent_calibration_model, (likelihood,), **settings)
+    tree = _tree(mcmc, evidence, ensemble, observed, curves, seasons)
+    tree["convergence"] = xr.DataTree(convergence_group({LATEST: (tree, n_divergences(tree))}))
     posterior = tree["posterior"].to_dataset()
     drawn = (posterior[name].values for name in ("log_slope", "noise_sigma", "intercept"))
     outside = mass_outside(evidence, *drawn)
@@ -124,8 +113,7 @@ def fit_archetype(
         "reference_slope": float(np.exp(evidence.reference.log_slope)),
         "reference_noise": float(evidence.reference.noise_sigma),
         "mass_outside_table": outside,
-        "n_races": len(race_order),
-        "min_races": MIN_CALIBRATION_RACES,
+        "n_races": n_races,
         **settings,
     }
     return tree
@@ -141,14 +129,20 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
     season : array of int, shape (race)
         Index of each race's season.
     seen : array of bool, shape (race)
+
+    Returns
+    -------
+    Evidence
+        Padded as if no race followed the last seen one, so that later races do not change a bit of a fit.
     """
-    n_pad = len(curves.order) - len(seen)
-    weight = np.pad(seen.astype(np.float32), (0, n_pad))
-    reference = reference_sharpness(curves, weight) if seen.any() else Reference(0.0, 0.0)
+    n_used = int(np.flatnonzero(seen)[-1]) + 1 if seen.any() else 0
+    weight = pad_races(seen[:n_used].astype(np.float32))
+    near = RaceCurves(*(values[: len(weight)] for values in curves))
+    reference = reference_sharpness(near, weight) if seen.any() else Reference(0.0, 0.0)
     return Evidence(
-        order=curves.order,
-        incident=curves.incident,
-        season=np.pad(season, (0, n_pad)).astype(np.int32),
+        order=near.order,
+        incident=near.incident,
+        season=pad_races(season[:n_used].astype(np.int32)),
         weight=weight,
         reference=reference,
     )
@@ -159,54 +153,18 @@ def season_labels(seasons: list[int]) -> list[int]:
     return [*seasons, seasons[-1] + 1]
 
 
-def _fold_posterior(mcmc: MCMC, seasons: list[int], race_order: NDArray) -> xr.Dataset:
-    diverging = mcmc.get_extra_fields(group_by_chain=True)["diverging"]
-    return posterior_group(mcmc, PARAMETERS, {"season": season_labels(seasons)}).assign(
-        diverging=("chain", np.asarray(diverging).sum(axis=1)),
-        calibration_as_of=np.int32(race_order.max()),
-        n_calibration_races=np.int32(len(race_order)),
-    )
-
-
-def _join_folds(
-    folds: dict[str, xr.Dataset], seasons: list[int], n_chains: int, n_samples: int
-) -> xr.Dataset:
-    if folds:
-        return xr.concat(list(folds.values()), dim=xr.Variable("fold", list(folds)))
-    labels = season_labels(seasons)
-    sizes = {"fold": 0, "chain": n_chains, "draw": n_samples, "season": len(labels)}
-
-    def empty(dims: tuple[str, ...], dtype: type) -> tuple[tuple[str, ...], NDArray]:
-        return dims, np.zeros([sizes[dim] for dim in dims], dtype)
-
-    return xr.Dataset(
-        {
-            **{
-                name: empty(("fold", "chain", "draw", *dims), np.float32) for name, dims in PARAMETERS.items()
-            },
-            "calibration_as_of": empty(("fold",), np.int32),
-            "n_calibration_races": empty(("fold",), np.int32),
-            "diverging": empty(("fold", "chain"), np.int64),
-        },
-        {"season": labels, "fold": np.zeros(0, "<U6")},
-    )
-
-
-def _convergence(folds: dict[str, xr.Dataset], latest: xr.DataTree) -> xr.Dataset:
-    by_fold = {
-        fold: ({name: posterior[name].values for name in PARAMETERS}, int(posterior["diverging"].sum()))
-        for fold, posterior in folds.items()
-    }
-    return convergence_group({**by_fold, LATEST: (latest, n_divergences(latest))})
-
-
 def n_divergences(fit: xr.DataTree) -> int:
-    """Return the number of divergent transitions of a tree's latest fit."""
+    """Return the number of divergent transitions of a fit."""
     return int(fit["sample_stats"]["diverging"].sum())
 
 
-def _latest_tree(
-    mcmc: MCMC, evidence: Evidence, ensemble: xr.Dataset, observed: Observed, seasons: list[int]
+def _tree(
+    mcmc: MCMC,
+    evidence: Evidence,
+    ensemble: xr.Dataset,
+    observed: Observed,
+    curves: RaceCurves,
+    seasons: list[int],
 ) -> xr.DataTree:
     labels = {"season": season_labels(seasons)}
     posterior = posterior_group(mcmc, PARAMETERS, labels)
@@ -235,8 +193,14 @@ def _latest_tree(
     statistics = {name: ("race", v) for name, v in observed_statistics(ensemble, observed).items()}
     constant = {
         "season": ("race", season),
-        "order_curve": (("race", "order_coefficient"), evidence.order[:n_races]),
-        "incident_curve": (("race", "incident_coefficient"), evidence.incident[:n_races]),
+        "race_order": ("race", ensemble["race_order"].values),
+        "fold": ("race", ensemble["fold"].values.astype(str)),
+        "order_curve": (("race", "order_coefficient"), curves.order[:n_races]),
+        "incident_curve": (("race", "incident_coefficient"), curves.incident[:n_races]),
+        "reference_curve": (
+            ("race", "reference_scenario", "order_coefficient"),
+            curves.reference_order[:n_races],
+        ),
     }
     return xr.DataTree.from_dict(
         {

@@ -1,0 +1,83 @@
+"""Chart of the calibration's state: sharpness over time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, PHONE_WIDTH
+from calibration_pipeline.plots.series import write_no_races
+
+LIMITS = (0.7, 1.4)
+"""Slopes that the vertical axis shows at least."""
+
+
+def state_figure(states: pl.DataFrame) -> Figure:
+    """Return the chart of the calibration slope before every race, a panel an archetype.
+
+    Parameters
+    ----------
+    states : polars.DataFrame
+        As `calibration.summaries.state_by_race` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = Figure(figsize=(PHONE_WIDTH, 6.6), layout="constrained")
+    draw_states(list(figure.subplots(len(ARCHETYPES), 1, sharex=True, sharey=True)), states)
+    return figure
+
+
+def draw_states(panels: Sequence[Axes], states: pl.DataFrame) -> Sequence[Axes]:
+    """Draw the calibration slope before every race with its 95 % interval; 1 is calibrated.
+
+    Parameters
+    ----------
+    panels : sequence of matplotlib.axes.Axes
+        One an archetype, with shared scales.
+    states : polars.DataFrame
+        archetype, season, race_order, slope, slope_lower, slope_upper.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+    """
+    panels[0].figure.suptitle("Sharpness over time")
+    if states.is_empty():
+        for ax in panels:
+            write_no_races(ax)
+        return panels
+    calendar = states.select("season", "race_order").unique().sort("race_order")
+    starts = np.flatnonzero(np.diff(calendar["season"].to_numpy(), prepend=0))
+    for ax, archetype in zip(panels, ARCHETYPES, strict=True):
+        style = ARCHETYPE_STYLES[archetype]
+        own = states.filter(archetype=archetype).sort("race_order")
+        x = calendar["race_order"].search_sorted(own["race_order"]).to_numpy()
+        ax.axhline(1, color=GREY, linewidth=1)
+        ax.vlines(
+            starts[1:] - 0.5,
+            0,
+            1,
+            color=GREY,
+            linewidth=0.6,
+            linestyle=":",
+            transform=ax.get_xaxis_transform(),
+        )
+        ax.fill_between(x, own["slope_lower"], own["slope_upper"], color=style.color, alpha=0.2, linewidth=0)
+        ax.plot(x, own["slope"], style.marker, color=style.color, markersize=2.5)
+        ax.plot(x, own["slope"], "-", color=style.color, linewidth=1.2)
+        ax.set_title(style.label, fontsize="small", loc="left")
+    lowest, highest = states["slope_lower"].to_numpy().min(), states["slope_upper"].to_numpy().max()
+    panels[0].set(yscale="log", ylim=(min(LIMITS[0], lowest), max(LIMITS[1], highest)))
+    panels[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[0].yaxis.set_minor_locator(MaxNLocator(1))
+    panels[-1].set_xticks(starts, calendar["season"].to_numpy()[starts].astype(str), rotation=45)
+    panels[-1].set_xlabel("Races of all archetypes, by season")
+    panels[0].figure.supylabel("Calibration slope before each race, 95 % interval", fontsize="medium")
+    return panels

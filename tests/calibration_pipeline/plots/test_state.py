@@ -1,0 +1,39 @@
+"""The chart of sharpness over time."""
+
+import numpy as np
+import pytest
+
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.plots.figures import figure_png
+from calibration_pipeline.plots.state import state_figure
+from helpers.example_report import state_table
+
+
+def test_each_archetype_has_a_panel_of_its_own_races() -> None:
+    """Races stand at their places in the whole calendar; seasons are labelled where they begin."""
+    states = state_table(seasons=3)
+    figure = state_figure(states)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [archetype.label for archetype in ARCHETYPES]
+    for place, (ax, archetype) in enumerate(zip(figure.axes, ARCHETYPES, strict=True)):
+        own = states.filter(archetype=str(archetype))
+        points = ax.lines[-1].get_xydata()
+        np.testing.assert_array_equal(points[:, 0], np.arange(place, 36, 4))
+        np.testing.assert_allclose(points[:, 1], own["slope"])
+        band = ax.collections[-1].get_paths()[0].get_extents()
+        assert (band.ymin, band.ymax) == pytest.approx((own["slope_lower"].min(), own["slope_upper"].max()))
+    last = figure.axes[-1]
+    assert list(last.get_xticks()) == [0, 12, 24]
+    assert [label.get_text() for label in last.get_xticklabels()] == ["2022", "2023", "2024"]
+
+
+def test_the_axis_holds_every_interval_and_slope_one() -> None:
+    narrow, wide = state_table(), state_table().with_columns(slope_upper=state_table()["slope_upper"] + 1)
+    for states in (narrow, wide):
+        lower, upper = state_figure(states).axes[0].get_ylim()
+        assert lower <= states["slope_lower"].min() < 1 < states["slope_upper"].max() <= upper
+
+
+def test_no_races_are_written_as_such() -> None:
+    figure = state_figure(state_table().clear())
+    assert {ax.texts[0].get_text() for ax in figure.axes} == {"no races yet"}
+    assert figure_png(figure)[1:4] == b"PNG"
