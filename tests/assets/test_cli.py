@@ -131,7 +131,7 @@ def touch(store: Path, asset: str, suffix: str, *partitions: str) -> None:
 
 def test_a_single_archetype_skips_assets_that_need_all_archetypes(project: Path) -> None:
     settings = load_settings()
-    last_waves = WAVES[-2:]
+    last_waves = WAVES[-3:]
 
     def lacking() -> dict[str, str]:
         found = {}
@@ -151,20 +151,26 @@ def test_a_single_archetype_skips_assets_that_need_all_archetypes(project: Path)
         jobs = [job for wave in last_waves for job in wave if job.name != "scores"]
         assets = [name for job in jobs for name in job.assets]
         wanted = {(asset, partition) for asset in assets for partition in lineage.partitions(asset)}
-        report = {
-            "calibration_report": "model_comparison [network]",
+        forecast = ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
+        later = {
+            **dict.fromkeys(forecast, "calibration_state [network]"),
+            "calibration_report": "calibration_state [network]",
             "catalogue": "calibration_report",
         }
-        for asset in ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"):
-            touch(store, asset, ".nc" if asset == "race_forecast" else ".parquet")
-        assert lacking() == {
-            "pooled_posterior": "calibration_posterior [road_course|network]",
-            "model_comparison": "calibration_posterior [road_course|network]",
-            **report,
-        }
+        of_all = ("pooled_posterior", "calibration_state", "model_comparison")
+        missing = dict.fromkeys(of_all, "calibration_posterior [road_course|network]")
+        assert lacking() == missing | later
         touch(store, "calibration_posterior", ".nc", *(f"{archetype}/network" for archetype in ARCHETYPES))
-        assert lacking() == report
-        touch(store, "model_comparison", ".parquet", "network")
+        touch(store, "pooled_posterior", ".nc", "network")
+        assert lacking() == later | {"calibration_report": "calibration_state [network]"}
+        for asset in ("calibration_state", "model_comparison", *forecast):
+            partition = ("network",) if asset not in forecast else ()
+            touch(
+                store,
+                asset,
+                ".nc" if asset in ("race_forecast", "calibration_state") else ".parquet",
+                *partition,
+            )
         assert lacking() == {}
 
 
@@ -310,10 +316,10 @@ def test_one_archetype_on_a_fresh_store_names_skipped_assets(
     assert main(["run", *options]) == 0
     out = capsys.readouterr().out.replace("\n", "")
     assert "skipped: pooled_posterior; there is no calibration_posterior [road_course|network]" in out
-    assert "skipped: model_comparison; there is no calibration_posterior [road_course|network]" in out
-    assert "skipped: calibration_report; there is no model_comparison [network]" in out
-    assert "race_forecast" in out
-    assert "verdict [intermediate|network]" in out
+    assert "skipped: calibration_state; there is no calibration_posterior [road_course|network]" in out
+    assert "skipped: recalibrated_forecast; there is no calibration_state [network]" in out
+    assert "skipped: race_forecast; there is no calibration_state [network]" in out
+    assert "calibration_posterior [intermediate|network]" in out
 
 
 @pytest.mark.real

@@ -48,7 +48,7 @@ STEPS = {
         "race_forecast.nc",
         *(f"forecast_{table}.parquet" for table in ("chances", "events", "scenarios")),
     ),
-    "pooled_posterior": ("pooled_posterior/network.nc",),
+    **{name: (f"{name}/network.nc",) for name in ("pooled_posterior", "calibration_state")},
     "model_comparison": ("model_comparison/network.parquet",),
     "calibration_report": ("calibration_report.*",),
     "catalogue": ("catalogue.duckdb",),

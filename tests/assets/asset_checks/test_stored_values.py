@@ -128,7 +128,26 @@ def fit(r_hat: float = 1.0, ess: float = 900.0, divergences: int = 0, *, pooled:
         {"fold": ["2021"], "parameter": ["slope_mu", "intercept"]},
     )
     stats = xr.Dataset({"diverging": (draws, np.zeros((2, 3), bool))})
-    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats, "convergence": convergence})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats, "convergence": convergence})
+    if pooled:
+        tree["slow"] = xr.DataTree(slow_parameters())
+    return tree
+
+
+def slow_parameters() -> xr.Dataset:
+    """Return slow parameters of the fold 2021, the same in every draw."""
+    by_archetype = ("fold", "archetype")
+    by_draw = (("fold", "draw"), np.ones((1, 3)))
+    return xr.Dataset(
+        {
+            **dict.fromkeys(("slope_sigma", "archetype_sigma"), by_draw),
+            "noise_sigma": (("fold", "draw", "archetype"), np.ones((1, 3, 4))),
+            **dict.fromkeys(("reference_log_slope", "reference_noise"), (by_archetype, np.zeros((1, 4)))),
+            "n_races": (by_archetype, np.ones((1, 4), np.int32)),
+            "as_of": ("fold", np.array([202036], np.int32)),
+        },
+        {"fold": ["2021"], "archetype": ["superspeedway", "intermediate", "short_track", "road_course"]},
+    )
 
 
 def metrics(estimate: float, lower: float | None, upper: float | None) -> pl.DataFrame:

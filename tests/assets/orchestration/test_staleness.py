@@ -94,7 +94,7 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
             missing = wanted - declared - ({"seed"} if "source" in declared else set())
             assert not missing, f"{spec.key.to_user_string()} reads {missing}"
             checked += 1
-    assert checked == 28
+    assert checked == 29
 
 
 def test_setting_values_come_back_from_a_record_as_they_are() -> None:
@@ -131,7 +131,8 @@ def test_every_setting_has_assets_that_depend_on_it() -> None:
     assert "fold_history" in found["fold_races"]
     assert set(found["events"]) == {"joint_event_validation", *FORECAST, "calibration_report"}
     assert found["eras"] == ["joint_event_validation", "verdict", "calibration_report"]
-    assert {"race_results", "calibration_posterior", "pooled_posterior"} <= set(found["seed"])
+    fits = {"calibration_posterior", "pooled_posterior", "calibration_state"}
+    assert {"race_results"} | fits <= set(found["seed"])
     assert "archetype_races" not in {asset for assets in found.values() for asset in assets}
 
 
