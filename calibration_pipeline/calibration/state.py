@@ -8,6 +8,7 @@ NUTS fits what is slow, once a fold: noise, the scale of the walk, and the diffe
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -52,6 +53,9 @@ SHIFT_POINTS = grid(361)
 BLOCK = 32
 """Races that are tabulated together. The last block is padded: a race's values are bitwise the same whatever
 the number of later races."""
+
+
+_basis = jax.jit(chebyshev_basis, static_argnums=1)  # one program in place of one for each operation
 
 
 class Calendar(NamedTuple):
@@ -342,7 +346,7 @@ def order_log_likelihood(archetype: NDArray[np.int_], order: AnyArray, slow: Slo
     curves = np.asarray(order, np.float64)
     values = np.zeros((len(curves), len(slow.slope_sigma), len(POINTS)))
     for a, reference in enumerate(slow.references):
-        basis = chebyshev_basis(POINTS + reference.log_slope, curves.shape[1], *LOG_SHARPNESS_BOX)
+        basis = _basis(POINTS + reference.log_slope, curves.shape[1], *LOG_SHARPNESS_BOX)
         noise = np.hypot(reference.noise_sigma, np.asarray(slow.noise_sigma)[a])
         own = np.flatnonzero(archetype == a)
         for rows, block in _blocks(own, curves):
@@ -353,7 +357,7 @@ def order_log_likelihood(archetype: NDArray[np.int_], order: AnyArray, slow: Slo
 def incident_log_likelihood(incident: AnyArray) -> NDArray:
     """Tabulate the incidents' log-likelihoods by shift of the logit, on `SHIFT_POINTS`: (race, 1, point)."""
     curves = np.asarray(incident, np.float64)
-    basis = np.asarray(chebyshev_basis(SHIFT_POINTS, curves.shape[1], *INCIDENT_SHIFT_BOX))
+    basis = np.asarray(_basis(SHIFT_POINTS, curves.shape[1], *INCIDENT_SHIFT_BOX))
     values = np.zeros((len(curves), 1, len(SHIFT_POINTS)))
     for rows, block in _blocks(np.arange(len(curves)), curves):
         values[rows, 0] = (block @ basis.T)[: len(rows)]
