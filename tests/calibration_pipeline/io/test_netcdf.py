@@ -78,6 +78,21 @@ def test_only_the_races_of_an_archetype_are_read() -> None:
     assert found["laps"].values.tolist() == [160]
 
 
+def test_only_an_archetype_is_read_of_each_group() -> None:
+    """Test races, a dimension of archetypes, and a group without them."""
+    names = ["short_track", "road_course", "short_track"]
+    tree = xr.DataTree.from_dict(
+        {
+            "races": xr.Dataset({"slope": ("race", [1.0, 2.0, 3.0])}, {"archetype": ("race", names)}),
+            "next": xr.Dataset({"slope": ("archetype", [4.0, 5.0])}, {"archetype": names[:2]}),
+            "other": xr.Dataset({"slope": ("race", [6.0, 7.0])}),
+        }
+    )
+    found = read_netcdf(written(tree), "short_track")
+    values = {name: group["slope"].values.tolist() for name, group in found.children.items()}
+    assert values == {"races": [1.0, 3.0], "next": [4.0], "other": [6.0, 7.0]}
+
+
 def test_omitted_variables_are_not_read() -> None:
     """Test that the other variables are all there."""
     content, left_out = written(EVERYTHING), ["places", "driver_id"]
