@@ -46,15 +46,16 @@ METHODS = (
     ),
     (
         "Recalibration",
-        "For each archetype a Bayesian model compares earlier forecasts with the results. It estimates "
-        "how much larger or smaller the differences between cars should be (the calibration slope, which may "
-        "drift from season to season), and how much more or less often cars retire. The correction acts "
+        "A Bayesian model compares earlier forecasts with the results. It estimates how much larger or "
+        "smaller the differences between cars should be (the calibration slope), and how much more or less "
+        "often cars retire. Both follow the races of all archetypes, race by race. The correction acts "
         "before cars are ranked, so every recalibrated scenario is still a possible race.",
     ),
     (
         "Walk-forward tests",
-        "Races are taken in blocks, in order of time. A block is forecast and recalibrated with "
-        "fits that used only earlier blocks; an archetype without earlier races keeps its raw forecast.",
+        "Races are taken in blocks, in order of time. A block is forecast with fits that used only earlier "
+        "blocks, and recalibrated race by race with earlier races only; an archetype without earlier races "
+        "keeps its raw forecast.",
     ),
     (
         "Uncertainty",
