@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, PHONE_WIDTH
@@ -14,6 +14,8 @@ from calibration_pipeline.plots.series import write_no_races
 
 LIMITS = (0.7, 1.4)
 """Slopes that the vertical axis shows at least."""
+NARROW = 0.05
+"""Share of all races up to which a season has no room for its label."""
 
 
 def state_figure(states: pl.DataFrame) -> Figure:
@@ -76,8 +78,9 @@ def draw_states(panels: Sequence[Axes], states: pl.DataFrame) -> Sequence[Axes]:
     panels[0].set(yscale="log", ylim=(min(LIMITS[0], lowest), max(LIMITS[1], highest)))
     panels[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    panels[0].yaxis.set_minor_locator(MaxNLocator(1))
-    panels[-1].set_xticks(starts, calendar["season"].to_numpy()[starts].astype(str), rotation=45)
+    panels[0].yaxis.set_minor_formatter(NullFormatter())
+    labelled = starts[np.diff(starts, append=calendar.height) > NARROW * calendar.height]
+    panels[-1].set_xticks(labelled, calendar["season"].to_numpy()[labelled].astype(str), rotation=45)
     panels[-1].set_xlabel("Races of all archetypes, by season")
     panels[0].figure.supylabel("Calibration slope before each race, 95 % interval", fontsize="medium")
     return panels

@@ -33,6 +33,16 @@ def test_the_axis_holds_every_interval_and_slope_one() -> None:
         assert lower <= states["slope_lower"].min() < 1 < states["slope_upper"].max() <= upper
 
 
+def test_ticks_are_plain_numbers_and_short_seasons_have_no_label() -> None:
+    """A season of which one race has a state has no room for its label."""
+    states = state_table(seasons=3)[11:]
+    figure = state_figure(states)
+    figure.draw_without_rendering()
+    first, last = figure.axes[0], figure.axes[-1]
+    assert not [label.get_text() for label in first.get_yticklabels(minor=True) if label.get_text()]
+    assert [label.get_text() for label in last.get_xticklabels()] == ["2023", "2024"]
+
+
 def test_no_races_are_written_as_such() -> None:
     figure = state_figure(state_table().clear())
     assert {ax.texts[0].get_text() for ax in figure.axes} == {"no races yet"}
