@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from benchmarks.result_files import RESULTS
+from benchmarks.result_files import output_parser
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
@@ -51,9 +51,7 @@ SUPERSPEEDWAY = str(ARCHETYPES[0])
 
 def options_parser(description: str | None, seasons: str, n_scenarios: int) -> argparse.ArgumentParser:
     """Return a parser of the shared options, with these defaults."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = output_parser(description)
     parser.add_argument("--results", required=True, help="table of results, .parquet or .csv")
     parser.add_argument(
         "--seasons",
@@ -67,7 +65,6 @@ def options_parser(description: str | None, seasons: str, n_scenarios: int) -> a
         type=Path,
         help="folder for fitted networks (NetCDF); delete its files when the network's code changes",
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
     return parser
 
 

@@ -9,18 +9,16 @@ predictive groups. The fit of the marginal map is `run_mcmc_calibration`. On a b
 time of all cores) is the reliable column.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from benchmarks.result_files import RESULTS, Row, write_results
+from benchmarks.result_files import Row, output_parser, write_results
 from benchmarks.simulators import SEASONS, World, finish_table, world
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
@@ -77,14 +75,11 @@ def measure(name: str, n_races: int) -> list[dict[str, float]]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = output_parser(__doc__)
     parser.add_argument("--maps", default=",".join(FITS), help="maps, separated by commas")
     parser.add_argument(
         "--races", type=int, help="measure one map in this process, with this number of races"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
     options = parser.parse_args()
     if options.races:
         use_host_devices()

@@ -8,13 +8,11 @@ map that moves once a season is fitted to the earlier seasons of each archetype,
 `MAP_HISTORIES`. `lost` compares the state with the planted slope, nats a car.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.result_files import RESULTS, Row, markdown_table, write_results
+from benchmarks.result_files import Row, markdown_table, output_parser, write_results
+from benchmarks.state_laws import cumulative_probability, mean_by_draw
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.latent import Evidence, latent_calibration_model, summarise
 from calibration_pipeline.calibration.race_curves import Reference, pad_races, tabulate_orders
@@ -26,14 +24,7 @@ from calibration_pipeline.calibration.state import (
 )
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
-from calibration_pipeline.stats.state_filter import (
-    LEVELS,
-    POINTS,
-    Dynamics,
-    State,
-    cumulative_probability,
-    filter_races,
-)
+from calibration_pipeline.stats.state_filter import POINTS, Dynamics, State, filter_races
 
 N_HISTORIES, MAP_HISTORIES, N_SEASONS, N_CARS, JUMP = 60, 4, 4, 36, -0.4
 N_RACES = N_SEASONS * RACES_A_SEASON
@@ -87,9 +78,7 @@ def filter_histories(curves: list[NDArray]) -> tuple[list[State], NDArray, NDArr
 
 def state_means(states: list[State]) -> NDArray[np.float64]:
     """Return the mean log slope before each race: (race, history)."""
-    return np.array(
-        [(s.probability * (LEVELS + s.mean[a])).sum(axis=1) for s, a in zip(states, ARCHETYPE, strict=True)]
-    )
+    return np.array([mean_by_draw(s, int(a)) for s, a in zip(states, ARCHETYPE, strict=True)])
 
 
 def map_means(curves: NDArray) -> NDArray[np.float64]:
@@ -155,11 +144,7 @@ def law_row() -> Row:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
-    options = parser.parse_args()
+    options = output_parser(__doc__).parse_args()
     use_host_devices()
     rows: list[Row] = [jump_row(name, first) for name, first in PLANTED.items()]
     rows.append(law_row())

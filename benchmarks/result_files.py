@@ -4,6 +4,7 @@ A row is a mapping of column to text or number. A repeated measurement fills thr
 median), `seconds_lowest` and `seconds_highest`; an estimate fills `gain`, `gain_lower` and `gain_upper`.
 """
 
+import argparse
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,15 @@ from calibration_pipeline.stats.intervals import Estimate
 
 RESULTS = Path(__file__).parent / "results"
 Row = Mapping[str, object]
+
+
+def output_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the option `--output`, the folder of result files."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
+    return parser
 
 
 def read_results(name: str, folder: Path = RESULTS) -> list[dict[str, str]]:

@@ -7,8 +7,6 @@ and applied to the second. The latent map's state before a race follows all earl
 expectations under the true law, so that only the fit is random.
 """
 
-import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks.recalibration import fit_state, map_tables
-from benchmarks.result_files import RESULTS, Row, write_results
+from benchmarks.result_files import Row, output_parser, write_results
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank_races
@@ -148,11 +146,7 @@ def gains(races: World) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of result files, {RESULTS}")
-    options = parser.parse_args()
+    options = output_parser(__doc__).parse_args()
     use_host_devices()
     rows: list[Row] = []
     for law in LAWS:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ive, ndtr, ndtri
+from scipy.special import ive
 
 from calibration_pipeline.stats.quadrature import gauss_hermite
 
@@ -32,7 +32,6 @@ MARGIN = 18
 SMALLEST_PROBABILITY = 1e-100
 SMALLEST_VARIANCE = 1e-8
 SMALLEST_LIKELIHOOD = 1e-300
-SMALLEST_TAIL = 1e-12
 
 
 class Dynamics(NamedTuple):
@@ -199,47 +198,6 @@ def advance(state: State, dynamics: Dynamics, *, starts_season: bool) -> State:
     """
     steps = _transitions(dynamics, state.probability.shape[-1])
     return _move(state, dynamics, steps[int(starts_season)])
-
-
-def cumulative_probability(state: State, group: int, x: Array) -> Array:
-    """Return the probability that the quantity of a group is at most x.
-
-    Parameters
-    ----------
-    state : State
-    group : int
-    x : array, shape (draw or 1, value)
-
-    Returns
-    -------
-    array, shape (draw, value)
-    """
-    centre = (_levels(state) + state.mean[group])[:, None, :]
-    deviation = np.sqrt(state.variance[group] + STEP**2 / 12)[:, None, :]
-    below = ndtr((np.asarray(x)[..., None] - centre) / deviation)
-    return np.einsum("dvl,dl->dv", below, state.probability)
-
-
-def summarise_state(state: State, group: int, probabilities: Array) -> tuple[float, Array]:
-    """Return the mean of the quantity of a group and its quantiles, over all draws.
-
-    Parameters
-    ----------
-    state : State
-    group : int
-    probabilities : array, shape (quantile)
-
-    Returns
-    -------
-    mean : float
-    quantiles : array, shape (quantile)
-    """
-    mean = (state.probability * (_levels(state) + state.mean[group])).sum(axis=-1).mean()
-    points = grid(state.probability.shape[-1] + 2 * MARGIN)
-    cumulative = cumulative_probability(state, group, points[None]).mean(axis=0)
-    # On the normal scale a straight line between points is exact for a normal law.
-    score = ndtri(np.clip(cumulative, SMALLEST_TAIL, 1 - SMALLEST_TAIL))
-    return float(mean), np.interp(ndtri(probabilities), score, points)
 
 
 def draw_values(state: State, group: int, n_values: int, rng: np.random.Generator) -> Array:

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 from numpy.testing import assert_array_equal
 
+from benchmarks.state_laws import summarise_state
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.pooling import fit_pooled
@@ -37,7 +38,6 @@ from calibration_pipeline.mcmc.convergence import LATEST
 from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.stats.chebyshev import evaluate
-from calibration_pipeline.stats.state_filter import summarise_state
 from calibration_pipeline.telemetry.baselines import shares_beaten
 from calibration_pipeline.verification.backtest import build_backtest, scored_races
 from helpers.planted_races import SEASONS, planted_calendar

@@ -5,17 +5,16 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
+from benchmarks.state_laws import cumulative_probability, summarise_state
 from calibration_pipeline.stats.state_filter import (
     LEVELS,
     POINTS,
     STEP,
     Dynamics,
-    cumulative_probability,
     draw_values,
     filter_races,
     gaussian_kernel,
     smooth_likelihood,
-    summarise_state,
 )
 
 N_CARS, N_GROUPS, RACES_A_SEASON = 36, 4, 36
