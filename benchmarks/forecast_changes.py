@@ -17,8 +17,6 @@ import numpy as np
 import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, log_softmax, logit
 
 from benchmarks.evaluation import (
     car_log_score,
@@ -34,12 +32,11 @@ from benchmarks.result_files import Row, estimated, markdown_table, write_result
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.schemas.datasets import car_mask
-from calibration_pipeline.stats.intervals import Estimate, clustered_mean, jackknife_interval, race_totals
+from calibration_pipeline.stats.intervals import clustered_mean
 from calibration_pipeline.verification.cases import car_pairs
 from calibration_pipeline.verification.scores import head_to_head_slope
 
 ROOT = Path(__file__).parents[1]
-TEMPERATURES = (0.05, 20.0)
 KEY = ("seasons", "scenarios", "before_commit", "races", "quantity")
 
 
@@ -100,71 +97,6 @@ def list_cars_and_pairs(
     return pl.concat(cars), pl.concat(pairs)
 
 
-def win_temperature(cars: pl.DataFrame) -> Estimate | None:
-    """Return the power of the win probabilities that maximises the likelihood of the winners; 1 is best.
-
-    Below 1 the favourites are too strong. It is the slope of a conditional logistic regression of the winner
-    on log probability, by race (McFadden 1974, Conditional logit analysis), with the jackknife interval of
-    `stats.intervals`.
-
-    Parameters
-    ----------
-    cars : polars.DataFrame
-        race, win, won.
-
-    Returns
-    -------
-    Estimate or None
-        None where there is no temperature within `TEMPERATURES`.
-    """
-    races = [
-        (np.log(part["win"].to_numpy()), int(part["won"].arg_max()))  # type: ignore[arg-type]
-        for part in cars.partition_by("race", maintain_order=True)
-    ]
-
-    def moments(power: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Score and information of each race."""
-        score, information = np.zeros((2, len(races)))
-        for r, (log_win, winner) in enumerate(races):
-            p = np.exp(log_softmax(power * log_win))
-            mean = p @ log_win
-            score[r], information[r] = log_win[winner] - mean, p @ (log_win - mean) ** 2
-        return score, information
-
-    def total(power: float) -> float:
-        return float(moments(power)[0].sum())
-
-    if total(TEMPERATURES[0]) <= 0 or total(TEMPERATURES[1]) >= 0:
-        return None
-    power = float(brentq(total, *TEMPERATURES))
-    return Estimate(power, *jackknife_interval(power, *moments(power)), len(races), cars.height)
-
-
-def retirement_slope(cars: pl.DataFrame) -> Estimate:
-    """Return the slope of a logistic regression of retirements on the logit forecast, with an intercept.
-
-    1 is best; 0 says that the forecast does not know who retires. The interval is that of
-    `verification.scores.head_to_head_slope`.
-
-    Parameters
-    ----------
-    cars : polars.DataFrame
-        race, retire, retired.
-    """
-    x, y = logit(cars["retire"].to_numpy()), cars["retired"].to_numpy().astype(float)
-    design = np.stack([np.ones_like(x), x - x.mean()], axis=1)
-    coefficients = np.array([logit(y.mean()), 0.0])
-    for _ in range(25):  # Newton's method on a concave likelihood
-        p = expit(design @ coefficients)
-        information = (design * (p * (1 - p))[:, None]).T @ design
-        coefficients = coefficients + np.linalg.solve(information, design.T @ (y - p))
-    p = expit(design @ coefficients)
-    centred = x - np.average(x, weights=p * (1 - p))
-    residual, weight = race_totals(cars["race"].to_numpy(), centred * (y - p), centred**2 * p * (1 - p))
-    slope = float(coefficients[1])
-    return Estimate(slope, *jackknife_interval(slope, residual, weight), residual.size, x.size)
-
-
 def change_rows(
     before: tuple[pl.DataFrame, pl.DataFrame], after: tuple[pl.DataFrame, pl.DataFrame]
 ) -> list[Row]:
@@ -180,6 +112,9 @@ def change_rows(
     ValueError
         If the races or results differ.
     """
+    # Late: this module also runs with the packages of an earlier commit, which may lack it.
+    from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
+
     known = ("race", "archetype", "won", "retired")
     if not before[0].select(known).equals(after[0].select(known)):
         raise ValueError("Arguments before and after must hold the same races and results.")
@@ -196,12 +131,13 @@ def change_rows(
             "winner_log_score": (winners[0]["win"].log(), winners[1]["win"].log(), winners[1]["race"]),
         }
         slopes = {
-            "win_temperature": (win_temperature(old), win_temperature(new)),
+            "win_temperature": tuple(win_slope(*_arrays(cars, "win", "won")) for cars in (old, new)),
             "head_to_head_slope": tuple(
-                head_to_head_slope(*(pairs[name].to_numpy() for name in ("ahead", "won", "race")))
-                for pairs in (old_pairs, new_pairs)
+                head_to_head_slope(*_arrays(pairs, "ahead", "won")) for pairs in (old_pairs, new_pairs)
             ),
-            "retirement_slope": (retirement_slope(old), retirement_slope(new)),
+            "retirement_slope": tuple(
+                retirement_slope(*_arrays(cars, "retire", "retired")) for cars in (old, new)
+            ),
         }
         label = {"races": group, "n_races": new["race"].n_unique()}
         for quantity, (first, second, races) in scores.items():
@@ -227,6 +163,11 @@ def change_rows(
                 }
             )
     return rows
+
+
+def _arrays(cases: pl.DataFrame, probability: str, outcome: str) -> tuple[NDArray, NDArray, NDArray]:
+    """Return probabilities, outcomes and races, as slopes are fitted to them."""
+    return cases[probability].to_numpy(), cases[outcome].to_numpy(), cases["race"].to_numpy()
 
 
 def forecast(results_path: str, seasons: range, n_scenarios: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -6,9 +6,11 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from benchmarks.forecast_changes import change_rows, retirement_slope, win_temperature
+from benchmarks.forecast_changes import change_rows
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.stats.intervals import Estimate
 from calibration_pipeline.verification.scores import head_to_head_slope
+from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
 
 N_RACES, N_CARS = 60, 8
 
@@ -31,6 +33,10 @@ def simulated_cars(rng: np.random.Generator, power: float) -> pl.DataFrame:
             "retired": (rng.random(retire.shape) < retire).ravel(),
         }
     )
+
+
+def win_temperature(cars: pl.DataFrame) -> Estimate | None:
+    return win_slope(*(cars[name].to_numpy() for name in ("win", "won", "race")))
 
 
 def simulated_pairs(cars: pl.DataFrame) -> pl.DataFrame:
@@ -78,7 +84,7 @@ def test_the_retirement_slope_is_that_of_a_logistic_regression():
         p = expit(at[0] + at[1] * x)
         return float(-np.where(y, np.log(p), np.log1p(-p)).sum())
 
-    found = retirement_slope(cars)
+    found = retirement_slope(cars["retire"].to_numpy(), y, cars["race"].to_numpy())
     assert found.estimate == pytest.approx(minimize(loss, np.zeros(2)).x[1], abs=1e-4)
     assert found.lower < found.estimate < found.upper
     assert found.n_races == N_RACES
