@@ -34,6 +34,7 @@ from benchmarks.recalibration import fit_state
 from benchmarks.result_files import Row, estimated, markdown_table, write_results
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
+from calibration_pipeline.calibration.latent_predictive import observed_statistics
 from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.calibration.recalibration import draw_recalibration, draw_recalibrations
 from calibration_pipeline.calibration.state import (
@@ -163,7 +164,9 @@ def score_rows(
         for r, a in zip(season["race"].values, season["archetype"].values, strict=True)
     }
     retired = {name: _retirements(drawn) for name, drawn in forecasts.items()}
-    observed = np.concatenate([_observed_retirements(season, results) for season in forecasts["raw"]])
+    observed = np.concatenate(
+        [observed_statistics(races, observe(races, results))["n_incidents"] for races in forecasts["raw"]]
+    )
     by_race = np.array([kind[int(r)] for season in forecasts["raw"] for r in season["race"].values])
     of_cars = groups(np.array([kind[int(r)] for r in race]))
     rows: list[Row] = []
@@ -201,11 +204,6 @@ def _retirements(drawn: Sequence[xr.Dataset]) -> NDArray[np.float64]:
         (~season["running"] & car_mask(season)).sum("driver").mean("scenario").values for season in drawn
     ]
     return np.concatenate(means)
-
-
-def _observed_retirements(season: xr.Dataset, results: pl.DataFrame) -> NDArray[np.int64]:
-    observed = observe(season, results)
-    return ((observed.finish_position > 0) & (observed.running_order == 0)).sum(axis=1)
 
 
 def main() -> None:
