@@ -81,24 +81,6 @@ def order_log_likelihood(
     return jax.nn.logsumexp(each) - jnp.log(TEAM_DRAWS)
 
 
-def log_likelihood(
-    history: History, weight: Array, parameters: dict[str, Array], structure: Structure
-) -> Array:
-    """Log-likelihood of earlier races, (): running orders, and regimes (incidents, damage, cautions).
-
-    Parameters
-    ----------
-    history : History
-    weight : array, shape (race)
-        Power of each race's likelihood.
-    parameters : dict
-        As returned by `prior`, with `structure` applied.
-    structure : Structure
-        Fitted edges, and the law of the running order.
-    """
-    return jnp.sum(weight * sum(term(history, parameters, structure) for term in TERMS))
-
-
 def prior() -> dict[str, Array]:
     """Fitted parameters of `network.model.Parameters`, sampled from their prior."""
 
