@@ -10,15 +10,14 @@ import xarray as xr
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, logsumexp
 
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.archetype_fit import fit_archetype
+from benchmarks.recalibration import fit_state
+from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.latent import (
     INTERCEPT_REACH,
     MASS_OUTSIDE_LIMIT,
     Evidence,
     find_incident_mode,
 )
-from calibration_pipeline.calibration.pooling import fit_pooled
 from calibration_pipeline.calibration.race_curves import (
     INCIDENT_SHIFT_BOX,
     Reference,
@@ -26,7 +25,6 @@ from calibration_pipeline.calibration.race_curves import (
 )
 from calibration_pipeline.calibration.recalibration import draw_recalibration, next_race_state
 from calibration_pipeline.calibration.reranking import rerank_races, shift_incidents
-from calibration_pipeline.calibration.state import filter_state
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_incidents
 from calibration_pipeline.stats.chebyshev import evaluate
@@ -146,7 +144,8 @@ def test_an_ensemble_without_retirements_is_recalibrated_to_sensible_fields():
             "running": ~retired.ravel(),
         }
     )
-    fit = fit_archetype(ensemble, results, Archetype.SUPERSPEEDWAY, [2021, 2022], seed=1)
+    fits, _, state = fit_state({str(Archetype.SUPERSPEEDWAY): ensemble}, results, [2021, 2022])
+    fit = fits[Archetype.SUPERSPEEDWAY]
     intercept = fit["posterior"]["intercept"].values
     mode = exact_mode(logit, 0.0, retired)
     assert intercept.mean() == pytest.approx(mode, abs=0.05)
@@ -154,10 +153,6 @@ def test_an_ensemble_without_retirements_is_recalibrated_to_sensible_fields():
     assert fit.attrs["mass_outside_table"] < MASS_OUTSIDE_LIMIT
     assert int(fit["sample_stats"]["diverging"].sum()) == 0
 
-    nothing = ensemble.isel(race=[])
-    fits = {a: fit_archetype(nothing, results, a, [2021], seed=1) for a in ARCHETYPES}
-    fits[Archetype.SUPERSPEEDWAY] = fit
-    state = filter_state(fits, fit_pooled(fits, [2021], seed=1), seed=1)
     following = next_race_state(state, "superspeedway", "2021-2", 2021)
     assert float(following["intercept"].mean()) == pytest.approx(mode, abs=0.3)
     changes = {int(r): draw_recalibration(following, int(r), N_SCENARIOS, 1) for r in order[:4]}
