@@ -82,11 +82,11 @@ def recalibrate_seasons(
         `ScenarioEnsemble` of each of `seasons`.
     """
     n_scenarios = raw[0].sizes["scenario"]
-    state = fit_state(by_archetype(raw), results, list(networks), seed)[2]
+    states = fit_state(by_archetype(raw), results, list(networks), seed)[2]["races"].to_dataset()
     changes: dict[int, Recalibration] = {}
     for ensemble in raw:
         ahead = ensemble.isel(race=np.isin(ensemble["season"].values, seasons))
-        changes |= draw_recalibrations(state, ahead, n_scenarios, seed)
+        changes |= draw_recalibrations(states, ahead, n_scenarios, seed)
     return draw_seasons(features, {s: networks[s] for s in seasons}, n_scenarios, changes, seed)
 
 

@@ -129,7 +129,9 @@ def expected_log_score(table: NDArray, truth: NDArray) -> float:
 def recalibrate(races: World, seed: int = 3) -> tuple[xr.DataTree, xr.Dataset]:
     """Fit the latent map and the state before each race, and re-rank the cars."""
     fits, _, state = fit_state({str(Archetype.INTERMEDIATE): races.ensemble}, races.results, SEASONS)
-    changes = draw_recalibrations(state, races.ensemble, races.ensemble.sizes["scenario"], seed)
+    changes = draw_recalibrations(
+        state["races"].to_dataset(), races.ensemble, races.ensemble.sizes["scenario"], seed
+    )
     return fits[Archetype.INTERMEDIATE], rerank_races(races.ensemble, changes, seed)
 
 

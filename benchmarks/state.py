@@ -234,9 +234,9 @@ def main() -> None:
         return
     scored = {season: networks[season] for season in seasons}
     ahead = [season for season in raw if int(season["season"].values[0]) in seasons]
-    of_state: dict[int, Recalibration] = {}
+    states, of_state = state["races"].to_dataset(), dict[int, Recalibration]()
     for season in ahead:
-        of_state |= draw_recalibrations(state, season, options.scenarios, seed=1)
+        of_state |= draw_recalibrations(states, season, options.scenarios, seed=1)
     of_map = draw_map_changes(raw, results, seasons)
     forecasts = {
         "raw": ahead,

@@ -124,13 +124,24 @@ def calibration_posterior(
 
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
+    kinds={"xarray", "netcdf"},
+    code_version="1",
+    ins={"calibration_state": own_state},
+)
+def archetype_state(calibration_state: xr.DataTree) -> dg.Output[xr.Dataset]:
+    """State before the archetype's races: a new race of another archetype does not change it."""
+    states = calibration_state["races"].to_dataset()
+    return dg.Output(states, metadata={"races": states.sizes["race"]})
+
+
+@dg.asset(
+    partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
     code_version="3",
-    ins={"calibration_state": own_state},
     metadata=depends_on("seed", "ensembles"),
 )
 def recalibrated_forecast(
-    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, calibration_state: xr.DataTree
+    settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, archetype_state: xr.Dataset
 ) -> dg.Output[xr.Dataset]:
     """Scenarios of the archetype's races, drawn with the sharpness and incidents of the state before each.
 
@@ -140,7 +151,7 @@ def recalibrated_forecast(
     from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.summaries import finish_chances
 
-    ensemble = recalibrate(archetype_races, calibration_state, settings.seed)
+    ensemble = recalibrate(archetype_races, archetype_state, settings.seed)
     chances = finish_chances(ensemble)
     return dg.Output(
         ensemble,
@@ -159,14 +170,14 @@ def recalibrated_forecast(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
     code_version="3",
-    ins={"recalibrated_forecast": outcomes_alone, "calibration_state": own_state},
+    ins={"recalibrated_forecast": outcomes_alone},
     metadata=depends_on("seed"),
 )
 def backtest(
     settings: dg.ResourceParam[Settings],
     archetype_races: xr.DataTree,
     recalibrated_forecast: xr.Dataset,
-    calibration_state: xr.DataTree,
+    archetype_state: xr.Dataset,
 ) -> dg.Output[xr.Dataset]:
     """Probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
     from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
@@ -178,7 +189,7 @@ def backtest(
         raw_forecast(archetype_races),
         recalibrated_forecast,
         results_table(archetype_races),
-        calibration_state,
+        archetype_state,
     )
     scored = scored_races(everything)
     calibrated = int((scored["n_calibration_races"] > 0).sum())

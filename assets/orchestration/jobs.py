@@ -58,6 +58,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
         Job(
             "scores",
             (
+                "archetype_state",
                 "recalibrated_forecast",
                 "backtest",
                 "calibration_metrics",

@@ -24,7 +24,7 @@ from .commands import UNFINISHED
 from .jobs import INGEST, WAVES
 from .source_news import RECENT_SEASONS, News, Races, evaluate_missing, missing_races, read_news
 from .staleness import Lineage
-from .tasks import Task, blocked_by, stale_tasks, without_missing_inputs
+from .tasks import Task, blocked_by, lacks_inputs, stale_tasks
 
 SENSOR = "keep_up_to_date"
 INTERVAL_S = 30
@@ -135,8 +135,7 @@ def _requests(lineage: Lineage) -> list[dg.RunRequest]:
     for wave in WAVES:
         requests = []
         for task, reasons in stale_tasks(lineage, wave).items():
-            lacks_inputs = bool(without_missing_inputs(lineage, [task])[1])
-            if lacks_inputs or blocked_by(lineage, task, failed_checks):
+            if lacks_inputs(lineage, task) or blocked_by(lineage, task, failed_checks):
                 continue
             if request := _request(lineage, task, reasons):
                 requests.append(request)

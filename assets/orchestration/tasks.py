@@ -36,30 +36,10 @@ def with_missing_inputs(lineage: Lineage, wanted: Collection[Partition]) -> set[
     return needed
 
 
-def without_missing_inputs(
-    lineage: Lineage, tasks: Collection[Task]
-) -> tuple[list[Task], dict[str, Partition]]:
-    """Leave out the assets whose inputs are neither stored nor materialized by the same run.
-
-    Returns
-    -------
-    tasks : list of Task
-    missing : dict
-        Asset that is left out → an input partition that it lacks.
-    """
-    possible = []
-    lacking: dict[str, Partition] = {}
-    for task in tasks:
-        assets: list[str] = []
-        for asset in task.assets:
-            own = {(name, task.partition) for name in assets}
-            missing = [read for read in lineage.missing_inputs(asset, task.partition) if read not in own]
-            if missing:
-                lacking[asset] = missing[0]
-            else:
-                assets.append(asset)
-        possible += [task._replace(assets=tuple(assets))] if assets else []
-    return possible, lacking
+def lacks_inputs(lineage: Lineage, task: Task) -> bool:
+    """Return whether a run would need an input that is neither stored nor materialized by the run itself."""
+    own = {(asset, task.partition) for asset in task.assets}
+    return any(set(lineage.missing_inputs(asset, task.partition)) - own for asset in task.assets)
 
 
 def stale_tasks(

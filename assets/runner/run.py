@@ -26,7 +26,6 @@ from ..orchestration.tasks import (
     blocked_by,
     stale_tasks,
     with_missing_inputs,
-    without_missing_inputs,
 )
 from ..partitions import archetype_of
 from ..resources import run_tags
@@ -100,13 +99,13 @@ def run(
             for partition in lineage.partitions(asset)
             if not archetypes or "|" not in str(partition) or archetype_of(str(partition)) in archetypes
         }
-        if selection and not archetypes:
+        if selection or archetypes:
             needed = with_missing_inputs(lineage, wanted)
             for asset, partition in sorted(needed - wanted, key=str):
                 progress.note(f"{place(asset, partition)} is an input that is missing, and is materialized")
             wanted = needed
         with open_executor(settings) as executor:
-            runs = _Runs(executor, to_public_json(settings), instance, tags, progress, bool(archetypes))
+            runs = _Runs(executor, to_public_json(settings), instance, tags, progress)
             for _ in range(settings.processes if settings.executor == "process_pool" else 0):
                 executor.submit(load, runs.settings, tags[COMMAND_TAG])
             for wave in WAVES:
@@ -126,16 +125,10 @@ class _Runs:
     instance: dg.DagsterInstance
     tags: Mapping[str, str]
     progress: Progress
-    skips_missing: bool
-    """Whether assets without their inputs are skipped, as with `--archetypes`."""
     materialized: set[str] = field(default_factory=set)
 
     def execute(self, lineage: Lineage, tasks: Collection[Task]) -> None:
         """Execute tasks side by side; after a failure, end those that have begun and raise."""
-        if self.skips_missing:
-            tasks, missing = without_missing_inputs(lineage, tasks)
-            for asset, read in missing.items():
-                self.progress.note(f"skipped: {asset}; there is no {place(*read)}")
         if not tasks:
             return
         failed_checks = lineage.failed_checks()

@@ -11,7 +11,7 @@ from calibration_pipeline.scenarios.network.model import Recalibration
 
 
 def draw_recalibrations(
-    state: xr.DataTree, races: xr.Dataset, n_scenarios: int, seed: int
+    states: xr.Dataset, races: xr.Dataset, n_scenarios: int, seed: int
 ) -> dict[int, Recalibration]:
     """Draw the recalibration of every scenario, for the races that have a state.
 
@@ -20,8 +20,8 @@ def draw_recalibrations(
 
     Parameters
     ----------
-    state : xarray.DataTree
-        `CalibrationState`.
+    states : xarray.Dataset
+        `RaceStates`.
     races : xarray.Dataset
         Coordinate race.
     n_scenarios : int
@@ -33,12 +33,11 @@ def draw_recalibrations(
         race_id -> `Recalibration` of arrays (scenario). Races without a state are missing: their forecast
         stays raw.
     """
-    states = state["races"].to_dataset()
     known = np.intersect1d(races["race"].values, states["race"].values).tolist()
     return {race: draw_recalibration(states.sel(race=race), race, n_scenarios, seed) for race in known}
 
 
-def recalibrate(races: xr.DataTree, state: xr.DataTree, seed: int) -> xr.Dataset:
+def recalibrate(races: xr.DataTree, states: xr.Dataset, seed: int) -> xr.Dataset:
     """Return the recalibrated forecast of an archetype's races.
 
     Races of the causal network are redrawn from the networks of their folds. A user's own scenarios are
@@ -48,8 +47,8 @@ def recalibrate(races: xr.DataTree, state: xr.DataTree, seed: int) -> xr.Dataset
     ----------
     races : xarray.DataTree
         `ArchetypeRaces`.
-    state : xarray.DataTree
-        `CalibrationState`, at least of these races.
+    states : xarray.Dataset
+        `RaceStates` of the archetype.
     seed : int
 
     Returns
@@ -58,7 +57,7 @@ def recalibrate(races: xr.DataTree, state: xr.DataTree, seed: int) -> xr.Dataset
         `ScenarioEnsemble` of the same races and cars.
     """
     raw = raw_forecast(races)
-    changes = draw_recalibrations(state, raw, raw.sizes["scenario"], seed)
+    changes = draw_recalibrations(states, raw, raw.sizes["scenario"], seed)
     if not (raw["network_as_of"].values > 0).all():
         return rerank_races(raw, changes, seed)
     labels = raw.drop_dims("scenario").drop_vars("network_as_of").coords.to_dataset()

@@ -28,6 +28,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "scenario_ensemble": datasets.ScenarioEnsemble,
     "archetype_races": datasets.ArchetypeRaces,
     "calibration_posterior": datasets.CalibrationPosterior,
+    "archetype_state": datasets.RaceStates,
     "recalibrated_forecast": datasets.ScenarioEnsemble,
     "backtest": datasets.Backtest,
     "pooled_posterior": datasets.PooledPosterior,

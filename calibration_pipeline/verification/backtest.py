@@ -13,7 +13,7 @@ from calibration_pipeline.telemetry.baselines import align_shares
 
 
 def build_backtest(
-    raw: xr.Dataset, recalibrated: xr.Dataset, results: pl.DataFrame, state: xr.DataTree
+    raw: xr.Dataset, recalibrated: xr.Dataset, results: pl.DataFrame, states: xr.Dataset
 ) -> xr.Dataset:
     """Build the backtest from raw and recalibrated scenarios and the results.
 
@@ -24,8 +24,8 @@ def build_backtest(
     results : polars.DataFrame
         Results of at least these cars (race_id, driver_id, finish_position, running), and
         `share_beaten` as `baselines.shares_beaten` returns it, for the Bradley-Terry baseline.
-    state : xarray.DataTree
-        `CalibrationState`: the as-of race and the number of earlier races go to the races that have a state.
+    states : xarray.Dataset
+        `RaceStates`: the as-of race and the number of earlier races go to the races that have a state.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def build_backtest(
     variables["finish_position"] = (("race", "driver"), observe(raw, results).finish_position)
     shares = results.select("race_id", "driver_id", "share_beaten")
     variables["share_beaten"] = (("race", "driver"), align_shares(raw, shares))
-    states, races = state["races"].to_dataset(), raw["race"].values.tolist()
+    races = raw["race"].values.tolist()
     as_of = {}
     for name in ("calibration_as_of", "n_calibration_races"):
         known = dict(zip(states["race"].values.tolist(), states[name].values.tolist(), strict=True))

@@ -16,13 +16,11 @@ import xarray as xr
 
 from assets.cli import main
 from assets.definitions import build_defs
-from assets.orchestration.jobs import WAVES
 from assets.orchestration.staleness import Lineage
-from assets.orchestration.tasks import all_tasks, without_missing_inputs
+from assets.orchestration.tasks import with_missing_inputs
 from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
-from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.terminal.log import log_to
 from helpers.clusters import start
 from helpers.example_tables import write_results
@@ -122,56 +120,21 @@ def test_a_local_feed_has_the_seasons_that_are_in_it(
     assert "2020-2021" in capsys.readouterr().out
 
 
-def touch(store: Path, asset: str, suffix: str, *partitions: str) -> None:
-    """Make empty files of an asset's partitions; of the asset itself where there are none."""
-    for path in [store / asset / partition for partition in partitions] or [store / asset]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(suffix).touch()
-
-
-def test_a_single_archetype_skips_assets_that_need_all_archetypes(project: Path) -> None:
+def test_a_single_archetype_needs_the_fits_of_all_and_no_scores_of_others(project: Path) -> None:  # noqa: ARG001
     settings = load_settings()
-    last_waves = WAVES[-3:]
-
-    def lacking() -> dict[str, str]:
-        found = {}
-        for wave in last_waves:
-            tasks = all_tasks(lineage, wave, wanted)
-            found |= without_missing_inputs(lineage, tasks)[1]
-        return {asset: place(*read) for asset, read in found.items()}
-
-    store = project / "data" / "store" / "simulated" / "cup"
-    seasons = map(str, settings.season_list)
-    for asset in ("race_results", "lap_aggregates", "driver_features"):
-        touch(store, asset, ".parquet", *map(str, settings.season_list))
-    touch(store, "causal_network", ".nc", *seasons)
-    touch(store, "calibration_posterior", ".nc", "intermediate/network")
     with dg.DagsterInstance.ephemeral() as instance:
         lineage = Lineage(build_defs(settings).resolve_asset_graph(), settings, instance)
-        jobs = [job for wave in last_waves for job in wave if job.name != "scores"]
-        assets = [name for job in jobs for name in job.assets]
-        wanted = {(asset, partition) for asset in assets for partition in lineage.partitions(asset)}
-        forecast = ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
-        later = {
-            **dict.fromkeys(forecast, "calibration_state [network]"),
-            "calibration_report": "calibration_state [network]",
-            "catalogue": "calibration_report",
+        wanted = {
+            (asset, partition)
+            for asset in lineage.keys
+            for partition in lineage.partitions(asset)
+            if "|" not in str(partition) or partition == "intermediate|network"
         }
-        of_all = ("pooled_posterior", "calibration_state", "model_comparison")
-        missing = dict.fromkeys(of_all, "calibration_posterior [road_course|network]")
-        assert lacking() == missing | later
-        touch(store, "calibration_posterior", ".nc", *(f"{archetype}/network" for archetype in ARCHETYPES))
-        touch(store, "pooled_posterior", ".nc", "network")
-        assert lacking() == later | {"calibration_report": "calibration_state [network]"}
-        for asset in ("calibration_state", "model_comparison", *forecast):
-            partition = ("network",) if asset not in forecast else ()
-            touch(
-                store,
-                asset,
-                ".nc" if asset in ("race_forecast", "calibration_state") else ".parquet",
-                *partition,
-            )
-        assert lacking() == {}
+        added = with_missing_inputs(lineage, wanted) - wanted
+    others = {f"{archetype}|network" for archetype in ARCHETYPES} - {"intermediate|network"}
+    assert added == {
+        (asset, other) for asset in ("archetype_races", "calibration_posterior") for other in others
+    }
 
 
 def test_unknown_archetype_and_asset_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
@@ -307,19 +270,18 @@ def test_a_table_of_your_own_ends_in_a_report(project: Path, capsys: pytest.Capt
 
 @pytest.mark.soak
 @pytest.mark.parametrize("update", [[], ["--update"]])
-def test_one_archetype_on_a_fresh_store_names_skipped_assets(
-    project: Path,  # noqa: ARG001
-    capsys: pytest.CaptureFixture[str],
-    update: list[str],
+def test_one_archetype_on_a_fresh_store_is_scored_and_reported(
+    project: Path, capsys: pytest.CaptureFixture[str], update: list[str]
 ) -> None:
     options = ["--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "intermediate", *update]
     assert main(["run", *options]) == 0
     out = capsys.readouterr().out.replace("\n", "")
-    assert "skipped: pooled_posterior; there is no calibration_posterior [road_course|network]" in out
-    assert "skipped: calibration_state; there is no calibration_posterior [road_course|network]" in out
-    assert "skipped: recalibrated_forecast; there is no calibration_state [network]" in out
-    assert "skipped: race_forecast; there is no calibration_state [network]" in out
-    assert "calibration_posterior [intermediate|network]" in out
+    assert "calibration_posterior [road_course|network] is an input that is missing" in out
+    store = project / "data" / "store" / "simulated" / "cup"
+    for asset in ("recalibrated_forecast", "backtest", "verdict"):
+        assert [path.stem for path in (store / asset).glob("*/*")] == ["network"]
+        assert (store / asset / "intermediate").is_dir()
+    assert "Intermediate" in (store / "calibration_report.md").read_text()
 
 
 @pytest.mark.real

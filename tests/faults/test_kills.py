@@ -31,7 +31,13 @@ STEPS = {
     **{name: (f"{name}/{SEASON}.nc",) for name in ("causal_network", "scenario_ensemble")},
     **{
         name: (f"{name}/{ARCHETYPE}/network.nc",)
-        for name in ("archetype_races", "calibration_posterior", "recalibrated_forecast", "backtest")
+        for name in (
+            "archetype_races",
+            "calibration_posterior",
+            "archetype_state",
+            "recalibrated_forecast",
+            "backtest",
+        )
     },
     **{
         name: (f"{name}/{ARCHETYPE}/network.parquet",)

@@ -128,9 +128,10 @@ def test_without_running_all_classified_cars_count() -> None:
     fits, _, state = fit_state({str(Archetype.INTERMEDIATE): blind}, simulated.results, SEASONS)
     intercept = fits[Archetype.INTERMEDIATE]["posterior"]["intercept"]
     assert float(intercept.std()) == pytest.approx(0.5, abs=0.05)
-    new = rerank_races(blind, draw_recalibrations(state, blind, N_SCENARIOS, 1), 1)
+    states = state["races"].to_dataset()
+    new = rerank_races(blind, draw_recalibrations(states, blind, N_SCENARIOS, 1), 1)
     results = simulated.results.join(shares_beaten(simulated.results), on=["race_id", "driver_id"])
-    backtest = build_backtest(blind, new, results, state)
+    backtest = build_backtest(blind, new, results, states)
     Backtest.validate(backtest, lazy=True)
     late = backtest["season"].values == SEASONS[1]
     assert (backtest["raw"].values[late] != backtest["recalibrated"].values[late]).any()

@@ -242,7 +242,7 @@ def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_kn
     for name in (*DRAWN, "n_calibration_races"):
         assert_array_equal(following[name].values, scored[name].values)
     (change,) = draw_recalibrations(
-        fitted[2], ensembles[Archetype(archetype)].sel(race=[race]), 50, 4
+        fitted[2]["races"].to_dataset(), ensembles[Archetype(archetype)].sel(race=[race]), 50, 4
     ).values()
     again = draw_recalibration(following, race, 50, 4)
     assert_array_equal(change.log_sharpness, again.log_sharpness)
@@ -250,13 +250,13 @@ def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_kn
 
 
 def test_recalibration_leaves_races_without_a_state_alone(planted, fitted):
-    ensemble = planted[0][Archetype.INTERMEDIATE]
-    changes = draw_recalibrations(fitted[2], ensemble, 500, seed=4)
+    ensemble, states = planted[0][Archetype.INTERMEDIATE], fitted[2]["races"].to_dataset()
+    changes = draw_recalibrations(states, ensemble, 500, seed=4)
     assert sorted(changes) == ensemble["race"].values[ensemble["fold"].values != "2021-1"].tolist()
     late = changes[max(changes)]
     assert late.log_sharpness.shape == late.incident_shift.shape == (500,)
     assert np.exp(np.median(late.log_sharpness)) == pytest.approx(0.7, abs=0.15)
-    again = draw_recalibrations(fitted[2], ensemble.isel(race=[-1]), 500, seed=4)[max(changes)]
+    again = draw_recalibrations(states, ensemble.isel(race=[-1]), 500, seed=4)[max(changes)]
     assert_array_equal(again.log_sharpness, late.log_sharpness)
 
 
@@ -265,7 +265,7 @@ def test_a_backtest_knows_what_each_state_had_seen(planted, fitted):
     ensembles, results = planted
     own = results.join(shares_beaten(results), on=["race_id", "driver_id"])
     ensemble = ensembles[Archetype.INTERMEDIATE]
-    backtest = validate(build_backtest(ensemble, ensemble, own, fitted[2]), "backtest")
+    backtest = validate(build_backtest(ensemble, ensemble, own, fitted[2]["races"].to_dataset()), "backtest")
     assert_array_equal(backtest["raw"].values, backtest["recalibrated"].values)
     early = backtest["fold"].values == "2021-1"
     assert not backtest["calibration_as_of"].values[early].any()

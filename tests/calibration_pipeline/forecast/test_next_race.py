@@ -141,7 +141,8 @@ def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:
     """With the races before it alone, a race of the past is forecast to the bit as it was scored."""
-    changes = draw_recalibrations(world.state, world.raw, SCENARIOS, SEED)
+    states = world.state["races"].to_dataset()
+    changes = draw_recalibrations(states, world.raw, SCENARIOS, SEED)
     race, network = world.features["2024"].filter(race_id=world.race), world.networks["2024"]
     scored = simulate_races(race, network, FOLD, SCENARIOS, SEED, changes)
     forecast = calibrated["race_forecast"].value
@@ -161,8 +162,9 @@ def test_the_recalibrated_forecast_of_joined_races_is_the_one_drawn_season_by_se
         KIND,
         [2023, 2024],
     )
-    recalibrated = recalibrate(validate(races, "archetype_races"), world.state, SEED)
-    changes = draw_recalibrations(world.state, world.raw, SCENARIOS, SEED)
+    states = world.state["races"].to_dataset()
+    recalibrated = recalibrate(validate(races, "archetype_races"), states, SEED)
+    changes = draw_recalibrations(states, world.raw, SCENARIOS, SEED)
     by_season = [
         simulate_races(world.features[year], world.networks[year], FOLD, SCENARIOS, SEED, changes)
         for year in world.results
