@@ -80,6 +80,7 @@ def assemble_content(
     Parameters
     ----------
     evidence : Evidence
+        Fits of archetypes without verdicts are not shown.
     pooled : PooledEvidence
     forecast : NextRaceForecast
     judged_events : iterable of Event
@@ -92,7 +93,8 @@ def assemble_content(
         Package → version.
     seed : int
     """
-    fits, backtests = evidence.fits, evidence.backtests
+    backtests = evidence.backtests
+    fits = {name: fit for name, fit in evidence.fits.items() if name in evidence.verdicts}
     convergence = pl.concat(
         convergence_by_fold(fit).select(pl.lit(name).alias("archetype"), pl.all())
         for name, fit in [*fits.items(), (ALL_ARCHETYPES, pooled.fits)]

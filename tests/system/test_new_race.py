@@ -158,6 +158,8 @@ def test_command_and_daemon_materialize_the_stale_partitions(whole: Path, tmp_pa
     archetypes = {partition for asset, partition in done if asset == "calibration_posterior"}
     assert len(archetypes) == 1, "only the archetype that raced"
     assert {partition for asset, partition in done if asset == "verdict"} <= archetypes
+    forecasts = ("recalibrated_forecast", "backtest")
+    assert {partition for asset, partition in done if asset in forecasts} == archetypes
     assert {asset for asset, partition in done if partition == "2024"} == set()
     assert ("causal_network", "2025") not in done, "the race lies within a fold"
     slices = {partition for asset, partition in done if asset == "archetype_races"}

@@ -36,9 +36,12 @@ def forecast_section(content: ReportContent) -> Section:
 def _ruling(content: ReportContent) -> list[str]:
     """Return the verdicts on the race's archetype in the newest era, as statements."""
     own = content.verdicts.filter(archetype=content.forecast_archetype, market=ALL_MARKETS)
+    label = parse_archetype(content.forecast_archetype).label
+    if own.is_empty():
+        return [f"{label}: not judged in this report, since its verdicts are not stored."]
     newest = own.filter(era=own["era"].first())
     return [
-        f"{parse_archetype(content.forecast_archetype).label}, {era_label(era).lower()}: {evidence}"
+        f"{label}, {era_label(era).lower()}: {evidence}"
         for era, evidence in newest.select("era", "evidence").iter_rows()
     ]
 

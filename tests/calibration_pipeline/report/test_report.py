@@ -157,6 +157,15 @@ def test_eras_without_races_of_their_own_are_left_out(content: ReportContent) ->
     ]
 
 
+def test_a_next_race_of_an_archetype_without_verdicts_says_so(content: ReportContent) -> None:
+    """As after `run --archetypes` on a fresh store."""
+    others = content.verdicts.filter(pl.col("archetype") != content.forecast_archetype)
+    markdown = render_markdown(example_content(verdicts=others))
+    section = markdown[markdown.index("## Next race") :]
+    assert "not judged in this report, since its verdicts are not stored" in section
+    assert len(section.splitlines()) > 10
+
+
 def test_verdicts_have_words_for_every_ruling() -> None:
     """Test that the report knows all rulings."""
     assert tuple(VERDICTS) == FRAME_RULINGS
