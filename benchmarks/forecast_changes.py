@@ -1,223 +1,260 @@
-"""Raw forecasts of the causal network beside those of an earlier commit: results/forecast_changes.csv.
+"""Raw and recalibrated forecasts of the causal network beside those of an earlier commit.
 
-    python -m benchmarks.forecast_changes --results cup_results.parquet --seasons 2021-2023 --before 60337c8
+    python -m benchmarks.forecast_changes --results cup_results.parquet --before 60337c8
 
-Both commits fit and draw the same seasons with the same seed, walk-forward. Log scores are paired by race;
-slopes and temperatures stand beside each other. All intervals are race-clustered, 95 %.
+Both commits forecast the same seasons with the same seed, walk-forward: *old* is the earlier commit, *new* is
+today's. benchmarks/results/forecast_changes.csv holds the quantities of each forecast, and the differences of
+their log scores, paired by race. Intervals are race-clustered, 95 %.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import xarray as xr
 from numpy.typing import NDArray
 
-from benchmarks.evaluation import (
-    car_log_score,
-    draw_seasons,
-    groups,
-    load_races,
-    options_parser,
-    season_range,
-    season_text,
-    walk_networks,
-)
+from benchmarks import forecast_cases
+from benchmarks.evaluation import EVERYTHING, OVALS, groups, options_parser, season_range, season_text
+from benchmarks.forecast_cases import Cases, read_cases
 from benchmarks.result_files import Row, estimated, markdown_table, write_results
-from calibration_pipeline.calibration.race_curves import observe
-from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
-from calibration_pipeline.schemas.datasets import car_mask
-from calibration_pipeline.stats.intervals import clustered_mean
-from calibration_pipeline.verification.cases import car_pairs
+from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.stats.intervals import Estimate, clustered_mean
 from calibration_pipeline.verification.scores import head_to_head_slope
+from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
 
 ROOT = Path(__file__).parents[1]
-KEY = ("seasons", "scenarios", "before_commit", "races", "quantity")
+KEY = ("seasons",)
+NEW_CAR = season_range("2022-2023")
+ERAS = (season_range("2016-2020"), season_range("2021-2023"), NEW_CAR)
+"""Parts of the evaluated seasons. Archetypes are listed for all evaluated seasons and for the new car."""
+COMPARISONS = (
+    ("new raw", "old raw"),
+    ("new recalibrated", "new raw"),
+    ("new recalibrated", "old raw"),
+    ("new recalibrated", "old recalibrated"),
+)
+"""Pairs of forecasts: the log scores of the second are subtracted from those of the first."""
+N_SIMULATIONS = 20_000
+SCORES: Mapping[str, Callable[[Cases], tuple[NDArray, ...]]] = {
+    "log_score": lambda cases: _arrays(cases.cars, "log_score", "race"),
+    "winner_log_score": lambda cases: _arrays(
+        cases.cars.filter("won").with_columns(pl.col("win").log()), "win", "race"
+    ),
+    "retirements_log_score": lambda cases: (score_counts(cases.races), cases.races["race"].to_numpy()),
+}
+"""Quantity -> score of each case, and the case's race."""
+SLOPES: Mapping[str, Callable[[Cases], Estimate | None]] = {
+    "win_temperature": lambda cases: win_slope(*_arrays(cases.cars, "win", "won", "race")),
+    "head_to_head_slope": lambda cases: head_to_head_slope(*_arrays(cases.pairs, "ahead", "won", "race")),
+    "retirement_slope": lambda cases: retirement_slope(*_arrays(cases.cars, "retire", "retired", "race")),
+}
+"""Quantity -> estimate; 1 is calibrated."""
 
 
-def list_cars_and_pairs(
-    ensembles: Sequence[xr.Dataset], results: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return forecasts and outcomes, a row for each car and for each pair of cars.
+def _arrays(frame: pl.DataFrame, *columns: str) -> tuple[NDArray, ...]:
+    return tuple(frame[column].to_numpy() for column in columns)
+
+
+def score_counts(races: pl.DataFrame) -> NDArray[np.float64]:
+    """Return the log score of the number of retirements of each race, nats; larger is better.
+
+    The probability of a number is (count + 1/2) / (S + n/2) for S scenarios and n possible numbers, 0 to all
+    cars: the rule of `finish_probabilities`.
 
     Parameters
     ----------
-    ensembles : sequence of xarray.Dataset
-        `ScenarioEnsemble` of each season.
-    results : polars.DataFrame
-        `RaceResults`.
+    races : polars.DataFrame
+        As `Cases.races`.
 
-    Returns
-    -------
-    cars : polars.DataFrame
-        race, archetype, log_score (of the finish position, nats), win, won, retire, retired.
-    pairs : polars.DataFrame
-        race, archetype, ahead (probability), won.
+    Examples
+    --------
+    >>> races = pl.DataFrame({"retired": [1], "scenarios": [[2, 1, 0]]})
+    >>> np.exp(score_counts(races)).round(6).tolist()
+    [0.333333]
     """
-    cars, pairs = [], []
-    for ensemble in ensembles:
-        car = car_mask(ensemble).values
-        observed = observe(ensemble, results)
-        drawn, size = ensemble["finish_position"].values, ensemble["field_size"].values
-        n_scenarios = ensemble.sizes["scenario"]
-        out = (~ensemble["running"].values).sum(axis=1)
-        log_score, race = car_log_score(ensemble, results)
-        race_index = np.nonzero(car)[0]
-        archetype = ensemble["archetype"].values.astype(str)
-        cars.append(
-            pl.DataFrame(
-                {
-                    "race": race,
-                    "archetype": archetype[race_index],
-                    "log_score": log_score,
-                    "win": finish_probabilities(drawn, size)[..., 0][car],
-                    "won": observed.finish_position[car] == 1,
-                    "retire": (out[car] + 0.5) / (n_scenarios + 1),
-                    "retired": observed.running_order[car] == 0,
-                }
-            )
-        )
-        at = car_pairs(car)
-        finish = observed.finish_position
-        pairs.append(
-            pl.DataFrame(
-                {
-                    "race": ensemble["race"].values[at[0]],
-                    "archetype": archetype[at[0]],
-                    "ahead": head_to_head(drawn, size)[at],
-                    "won": finish[at[0], at[1]] < finish[at[0], at[2]],
-                }
-            )
-        )
-    return pl.concat(cars), pl.concat(pairs)
+    counts = [np.array(numbers) for numbers in races["scenarios"].to_list()]
+    return np.log(
+        [
+            (numbers[k] + 0.5) / (numbers.sum() + numbers.size / 2)
+            for k, numbers in zip(races["retired"].to_list(), counts, strict=True)
+        ]
+    )
 
 
-def change_rows(
-    before: tuple[pl.DataFrame, pl.DataFrame], after: tuple[pl.DataFrame, pl.DataFrame]
-) -> list[Row]:
-    """Return a row for each group of races and quantity: before, after, and the paired change of scores.
+def retirement_moments(races: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean and the variance of the number of retirements over the scenarios of each race."""
+    moments = []
+    for numbers in races["scenarios"].to_list():
+        share, number = np.array(numbers) / sum(numbers), np.arange(len(numbers))
+        mean = share @ number
+        moments.append((mean, share @ (number - mean) ** 2))
+    mean, variance = np.array(moments).T
+    return mean, variance
+
+
+def retirement_z(races: pl.DataFrame) -> float:
+    """Return observed minus forecast retirements of all races, in standard deviations of the forecast."""
+    mean, variance = retirement_moments(races)
+    return float((races["retired"].to_numpy() - mean).sum() / np.sqrt(variance.sum()))
+
+
+def largest_retirement_z(races: pl.DataFrame, seed: int = 1) -> tuple[float, float]:
+    """Return the largest absolute `retirement_z` over archetypes, and its p-value.
+
+    The p-value is the probability of at least that value for a calibrated forecast: one scenario of each race
+    takes the place of the result, in `N_SIMULATIONS` simulations.
 
     Parameters
     ----------
-    before, after : pair of polars.DataFrame
-        As returned by `list_cars_and_pairs`, of the same races and cars.
+    races : polars.DataFrame
+        As `Cases.races`.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    observed, simulated = [], []
+    for _, part in races.group_by("archetype", maintain_order=True):
+        mean, variance = retirement_moments(part)
+        drawn = np.zeros(N_SIMULATIONS)
+        for numbers in part["scenarios"].to_list():
+            drawn += rng.choice(len(numbers), N_SIMULATIONS, p=np.array(numbers) / sum(numbers))
+        simulated.append(np.abs(drawn - mean.sum()) / np.sqrt(variance.sum()))
+        observed.append(abs(retirement_z(part)))
+    largest = max(observed)
+    return largest, float(((np.max(simulated, axis=0) >= largest).sum() + 1) / (N_SIMULATIONS + 1))
+
+
+def change_rows(forecasts: Mapping[str, Cases], seasons: range) -> list[Row]:
+    """Return the quantities of each forecast and the differences of log scores, by seasons and races.
+
+    Parameters
+    ----------
+    forecasts : mapping
+        'old raw', 'old recalibrated', 'new raw' and 'new recalibrated' to cases of the same races and cars.
+    seasons : range
+        All seasons of the cases. `ERAS` outside them are not listed.
 
     Raises
     ------
     ValueError
         If the races or results differ.
     """
-    # Late: this module also runs with the packages of an earlier commit, which may lack it.
-    from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
-
-    known = ("race", "archetype", "won", "retired")
-    if not before[0].select(known).equals(after[0].select(known)):
-        raise ValueError("Arguments before and after must hold the same races and results.")
+    _check_same_results(forecasts)
+    listed = {seasons: True} | {era: era == NEW_CAR for era in ERAS if set(era) < set(seasons)}
     rows: list[Row] = []
-    for group, chosen in groups(after[0]["archetype"].to_numpy()).items():
-        old, new = (cars.filter(chosen) for cars, _ in (before, after))
-        if new.is_empty():
-            continue
-        of_pairs = groups(after[1]["archetype"].to_numpy())[group]
-        old_pairs, new_pairs = (pairs.filter(of_pairs) for _, pairs in (before, after))
-        winners = [cars.filter("won") for cars in (old, new)]
-        scores = {
-            "log_score": (old["log_score"], new["log_score"], new["race"]),
-            "winner_log_score": (winners[0]["win"].log(), winners[1]["win"].log(), winners[1]["race"]),
-        }
-        slopes = {
-            "win_temperature": tuple(win_slope(*_arrays(cars, "win", "won")) for cars in (old, new)),
-            "head_to_head_slope": tuple(
-                head_to_head_slope(*_arrays(pairs, "ahead", "won")) for pairs in (old_pairs, new_pairs)
-            ),
-            "retirement_slope": tuple(
-                retirement_slope(*_arrays(cars, "retire", "retired")) for cars in (old, new)
-            ),
-        }
-        label = {"races": group, "n_races": new["race"].n_unique()}
-        for quantity, (first, second, races) in scores.items():
-            race = races.to_numpy()
-            values = [column.to_numpy() for column in (first, second)]
-            rows.append(
-                {
-                    **label,
-                    "quantity": quantity,
-                    **estimated("before", clustered_mean(values[0], race)),
-                    **estimated("after", clustered_mean(values[1], race)),
-                    **estimated("change", clustered_mean(values[1] - values[0], race)),
-                }
-            )
-        for quantity, (earlier, later) in slopes.items():
-            rows.append(
-                {
-                    **label,
-                    "quantity": quantity,
-                    **estimated("before", earlier),
-                    **estimated("after", later),
-                    **estimated("change", None),
-                }
-            )
+    for era, with_archetypes in listed.items():
+        for group in (EVERYTHING, OVALS, *(map(str, ARCHETYPES) if with_archetypes else ())):
+            chosen = {name: _select(cases, era, group) for name, cases in forecasts.items()}
+            n_races = chosen["new raw"].races.height
+            if not n_races:
+                continue
+            quantities = [*_quantity_rows(chosen)]
+            if with_archetypes and group == EVERYTHING:
+                quantities += _largest_z_rows(chosen)
+            label = {"seasons": season_text(era), "races": group, "n_races": n_races}
+            rows += [
+                {**label, "quantity": quantity, "forecast": forecast, **estimated("value", estimate)}
+                for quantity, forecast, estimate in quantities
+            ]
     return rows
 
 
-def _arrays(cases: pl.DataFrame, probability: str, outcome: str) -> tuple[NDArray, NDArray, NDArray]:
-    """Return probabilities, outcomes and races, as slopes are fitted to them."""
-    return cases[probability].to_numpy(), cases[outcome].to_numpy(), cases["race"].to_numpy()
+def _check_same_results(forecasts: Mapping[str, Cases]) -> None:
+    known = {
+        "cars": ("race", "archetype", "won", "retired"),
+        "pairs": ("race", "archetype", "won"),
+        "races": ("race", "archetype", "retired"),
+    }
+    first, *others = forecasts.values()
+    for name, columns in known.items():
+        expected = getattr(first, name).select(columns)
+        if not all(getattr(cases, name).select(columns).equals(expected) for cases in others):
+            raise ValueError("Argument forecasts must hold the same races and results.")
 
 
-def forecast(results_path: str, seasons: range, n_scenarios: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Fit and draw the seasons with the packages of this process; return cars and pairs."""
-    features, results = load_races(results_path, seasons[-1])
-    ensembles = draw_seasons(features, walk_networks(features, results, seasons), n_scenarios)
-    return list_cars_and_pairs(ensembles, results)
+def _select(cases: Cases, seasons: range, group: str) -> Cases:
+    inside = [frame.filter(pl.col("season").is_in(list(seasons))) for frame in cases]
+    return Cases(*(frame.filter(groups(frame["archetype"].to_numpy())[group]) for frame in inside))
 
 
-def forecast_before(
-    commit: str, results_path: str, seasons: range, n_scenarios: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the same from the packages of an earlier commit, in a worktree and a process of their own."""
+def _quantity_rows(forecasts: Mapping[str, Cases]) -> Iterator[tuple[str, str, Estimate | None]]:
+    """Yield quantity, forecast or difference of forecasts, and estimate."""
+    for quantity, score in SCORES.items():
+        scored = {name: score(cases) for name, cases in forecasts.items()}
+        for name, (values, race) in scored.items():
+            yield quantity, name, clustered_mean(values, race)
+        for first, second in COMPARISONS:
+            (values, race), (reference, _) = scored[first], scored[second]
+            yield quantity, f"{first} - {second}", clustered_mean(values - reference, race)
+    for quantity, slope in SLOPES.items():
+        for name, cases in forecasts.items():
+            yield quantity, name, slope(cases)
+    races = forecasts["new raw"].races
+    yield "retirements", "observed", clustered_mean(*_arrays(races, "retired", "race"))
+    for name, cases in forecasts.items():
+        yield "retirements", name, _without_interval(retirement_moments(cases.races)[0].mean(), races.height)
+        yield "retirements_z", name, _without_interval(retirement_z(cases.races), races.height)
+
+
+def _largest_z_rows(forecasts: Mapping[str, Cases]) -> Iterator[tuple[str, str, Estimate]]:
+    for name, cases in forecasts.items():
+        largest, p_value = largest_retirement_z(cases.races)
+        yield "largest_retirements_z", name, _without_interval(largest, cases.races.height)
+        yield "largest_retirements_z_p", name, _without_interval(p_value, cases.races.height)
+
+
+def _without_interval(value: float, n_races: int) -> Estimate:
+    return Estimate(value, None, None, n_races, n_races)
+
+
+@contextmanager
+def check_out(commit: str) -> Iterator[Path]:
+    """Check a commit out into a temporary worktree."""
+    git = ["git", "-C", str(ROOT), "worktree"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "earlier"
-        git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--detach", str(tree), commit], check=True, capture_output=True)  # noqa: S603
         try:
-            command = [sys.executable, __file__, str(Path(results_path).resolve()), season_text(seasons)]
-            subprocess.run(  # noqa: S603
-                [*command, str(n_scenarios), folder], check=True, env={**os.environ, "PYTHONPATH": str(tree)}
-            )
+            yield tree
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True, capture_output=True)  # noqa: S603
-        return tuple(pl.read_parquet(Path(folder) / f"{name}.parquet") for name in ("cars", "pairs"))  # type: ignore[return-value]
+
+
+def forecast(tree: Path, results_path: str, seasons: range, n_scenarios: int) -> dict[str, Cases]:
+    """Return the raw and the recalibrated cases of the packages in a folder, from a process of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, forecast_cases.__file__, str(Path(results_path).resolve())]
+        subprocess.run(  # noqa: S603
+            [*command, season_text(seasons), str(n_scenarios), folder],
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(tree)},
+        )
+        return {name: read_cases(name, Path(folder)) for name in ("raw", "recalibrated")}
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = options_parser(__doc__, "2021-2023", 4000)
+    parser = options_parser(__doc__, "2016-2023", 4000)
     parser.add_argument("--before", required=True, help="earlier commit that is compared with")
     options = parser.parse_args()
     arguments = (options.results, options.seasons, options.scenarios)
-    before = forecast_before(options.before, *arguments)
-    run = {"seasons": season_text(options.seasons), "scenarios": options.scenarios}
-    rows = change_rows(before, forecast(*arguments))
-    labelled = [{**run, "before_commit": options.before, **row} for row in rows]
-    print(markdown_table(labelled))
-    write_results("forecast_changes", labelled, options.output, KEY)
-
-
-def store(results_path: str, seasons: str, n_scenarios: str, folder: str) -> None:
-    """Write the forecasts of the packages on PYTHONPATH to a folder."""
-    parts = forecast(results_path, season_range(seasons), int(n_scenarios))
-    for name, frame in zip(("cars", "pairs"), parts, strict=True):
-        frame.write_parquet(Path(folder) / f"{name}.parquet")
+    with check_out(options.before) as earlier:
+        trees = {"old": earlier, "new": ROOT}
+        forecasts = {
+            f"{age} {name}": cases
+            for age, tree in trees.items()
+            for name, cases in forecast(tree, *arguments).items()
+        }
+    run = {"scenarios": options.scenarios, "before_commit": options.before}
+    rows = [{**run, **row} for row in change_rows(forecasts, options.seasons)]
+    print(markdown_table(rows))
+    write_results("forecast_changes", rows, options.output, KEY)
 
 
 if __name__ == "__main__":
-    if __package__:
-        main()
-    else:
-        store(*sys.argv[1:])
+    main()
