@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from benchmarks import change_tables
 from benchmarks.performance import pipeline, samplers
 from benchmarks.result_files import markdown_table, read_results, shown, shown_estimate
 from calibration_pipeline.plots.figures import figure_png
@@ -249,7 +250,14 @@ TABLES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "performance.md": {"results": performance_table},
     "forecasts.md": {"scores": forecasts_table},
     "repair.md": {"networks": repair_table, "simulators": simulators_table},
-    "state.md": {"seasons": state_table, "jumps": jumps_table},
+    "state.md": {
+        "seasons": state_table,
+        "jumps": jumps_table,
+        "scores": change_tables.score_table,
+        "winner and retirements": change_tables.race_score_table,
+        "slopes": change_tables.slope_table,
+        "numbers of retirements": change_tables.retirement_table,
+    },
 }
 PICTURES: Mapping[str, tuple[str, Callable[[list[Cells]], Figure]]] = {
     "performance_samplers": ("samplers", samplers.draw),
