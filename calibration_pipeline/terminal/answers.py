@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from upath import UPath
 
@@ -12,6 +13,8 @@ from calibration_pipeline.io.sql import run_query, stored_tables
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 
 MOST_ROWS = 200
+MOST_COLUMNS = 10_000
+"""Characters of the longest line in a file or pipe."""
 
 
 def print_tables(console: Console, store: UPath) -> None:
@@ -48,6 +51,9 @@ def print_answer(console: Console, store: UPath, question: str, damaged: Mapping
         grid.add_column(escape(column), overflow="fold")
     for row in answer.rows[:MOST_ROWS]:
         grid.add_row(*(_cell(value) for value in row))
+    if not console.is_terminal:  # in a file or pipe each row is one line, however wide
+        unlimited = console.options.update(max_width=MOST_COLUMNS)
+        console.width = max(console.width, Measurement.get(console, unlimited, grid).maximum)
     console.print(grid)
     if len(answer.rows) > MOST_ROWS:
         console.print(f"Only the first {MOST_ROWS} rows are shown: add LIMIT, or aggregate.", highlight=False)
