@@ -106,6 +106,7 @@ with open_records() as instance:
 """
 
 
+@pytest.mark.slow
 def test_concurrent_first_commands_create_the_records_once(project: Path) -> None:  # noqa: ARG001
     prepare_home()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -123,7 +123,7 @@ def test_an_empty_store_is_named(project: Path, capsys: pytest.CaptureFixture[st
     assert "calibration-pipeline run fills it" in capsys.readouterr().err
 
 
-@pytest.mark.server
+@pytest.mark.soak
 def test_an_object_store_is_verified_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     with object_store(tmp_path) as reach:

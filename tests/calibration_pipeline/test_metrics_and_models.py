@@ -109,6 +109,7 @@ def test_mcmc_convergence():
     assert int(mcmc.get_extra_fields()["diverging"].sum()) == 0
 
 
+@pytest.mark.slow
 def test_seasons_have_their_own_slopes():
     """The fit separates the slopes of seasons; the slope of an unseen season is less certain."""
     truth = np.repeat([0.7, 1.3], 15)
@@ -125,6 +126,7 @@ def test_seasons_have_their_own_slopes():
     assert "slope_season" not in summary["notes"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.6, 1.5])
 def test_recalibration_gains_on_new_races(slope):
     """Races that the fit has not seen: a better log score, and at slope 1 nothing is lost."""

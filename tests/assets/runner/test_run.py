@@ -123,6 +123,7 @@ def table(table_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return table_run / "mine.csv"
 
 
+@pytest.mark.slow
 def test_readers_of_a_changed_value_are_updated(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
     assert content(store) == before
 
 
+@pytest.mark.slow
 def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_corrected_result_is_read_by_the_update(
     assert remade(capsys, command) == set()
 
 
+@pytest.mark.slow
 def test_a_source_without_an_answer_does_not_stop_the_update(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

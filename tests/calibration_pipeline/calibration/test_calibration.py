@@ -112,6 +112,7 @@ def test_reranking_beats_order_statistic_scores(law: str) -> None:
         assert miss(reranked) < 0.35 * miss(raw)
 
 
+@pytest.mark.slow
 def test_without_running_all_classified_cars_count() -> None:
     """In the observation and in the reference; incidents have no weight, and the rest works."""
     simulated = world("reverse Plackett-Luce", 1 / 0.6, n_races=24)

@@ -212,6 +212,7 @@ def test_nothing_changed_has_likelihood_zero_without_reference_noise():
     assert evidence.order.shape[1] == N_SHARPNESS_NODES
 
 
+@pytest.mark.slow
 def test_pooling_and_comparison():
     """Four archetypes, one of them over-confident: pooled and own fits beat raw, and weights add up."""
     fits = {}

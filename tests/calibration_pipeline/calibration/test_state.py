@@ -275,6 +275,7 @@ def test_a_backtest_knows_what_each_state_had_seen(planted, fitted):
     assert set(scored_races(backtest)["season"].values.tolist()) == {2022}
 
 
+@pytest.mark.slow
 def test_too_few_races_make_no_state(planted):
     """Of an archetype, and of all: two races before a fold change no forecast."""
     ensembles, results = planted

@@ -137,6 +137,7 @@ def calibrated(world: World) -> dict[str, dg.Output]:
     return world.forecast(world.announced, world.state_before)
 
 
+@pytest.mark.slow
 def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
     assert int(forecast["network_as_of"][0]) < int(forecast["race_order"][0])
 
 
+@pytest.mark.slow
 def test_the_recalibrated_forecast_of_joined_races_is_the_one_drawn_season_by_season(world: World) -> None:
     """The tree of an archetype's races holds all that their scenarios are drawn from."""
     races = join_archetype_races(
@@ -175,6 +177,7 @@ def test_the_recalibrated_forecast_of_joined_races_is_the_one_drawn_season_by_se
     assert not recalibrated["finish_position"].equals(world.raw["finish_position"])
 
 
+@pytest.mark.slow
 def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: dict[str, dg.Output]) -> None:
     tables = {name: validate(calibrated[name].value, name) for name in TABLES}
     chances, scenarios = tables["forecast_chances"], tables["forecast_scenarios"]
@@ -191,6 +194,7 @@ def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: 
     assert set(tables["forecast_events"]["event"]) == {str(event) for event in DEFAULT_EVENTS}
 
 
+@pytest.mark.slow
 def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) -> None:
     raw = world.forecast(world.announced, world.no_state)
     chances = validate(raw["forecast_chances"].value, "forecast_chances")
@@ -201,12 +205,14 @@ def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) 
     )
 
 
+@pytest.mark.slow
 def test_defects_of_the_entry_list_are_notes_and_metadata(calibrated: dict[str, dg.Output]) -> None:
     output = calibrated["race_forecast"]
     assert f"Entry list: {DEFECTS[0]}" in forecast_notes(output.value)
     assert output.metadata["entry_defects"].value == list(DEFECTS)
 
 
+@pytest.mark.slow
 def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
     nothing = world.forecast(None, world.state_before)
     assert nothing["race_forecast"].value.sizes["race"] == 0
@@ -216,6 +222,7 @@ def test_nothing_announced_is_stored_empty_with_a_note(world: World) -> None:
     assert forecast_notes(nothing["race_forecast"].value) == [NONE_ANNOUNCED]
 
 
+@pytest.mark.slow
 def test_a_race_that_the_source_cannot_place_is_named_in_the_note(world: World) -> None:
     why = "No forecast of 2025 race 3 (Moon Oval): Track with name 'Moon Oval' is unknown."
     nothing = world.forecast(NoNextRace(why), world.state_before)
@@ -264,6 +271,7 @@ def test_drawn_grids_are_permutations_led_by_form() -> None:
     np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.025)
 
 
+@pytest.mark.slow
 def test_scenarios_without_a_grid_keep_cars_and_scenarios_together(world: World) -> None:
     race = world.features["2024"].filter(race_id=world.race)
     grids = np.stack([race["start_position"].to_numpy()] * 3)
@@ -354,6 +362,7 @@ def test_a_foreign_race_without_retirements_has_no_dnf() -> None:
     assert scenario_table(forecast)["running"].null_count() == 2 * SCENARIOS_A_FIT
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_forecast_or_why_there_is_none(
     world: World, calibrated: dict[str, dg.Output], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,7 @@ def cars(n: int) -> st.SearchStrategy[list[tuple[float, bool]]]:
     return st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=n, max_size=n)
 
 
+@pytest.mark.slow
 @given(st.sampled_from((1, 2, 5, 12)).flatmap(cars))  # each number of cars is compiled
 @settings(max_examples=50)
 def test_both_forms_of_the_likelihood_agree(cars):
@@ -248,6 +249,7 @@ def test_later_races_do_not_change_a_fit(season, network):
     xr.testing.assert_identical(none, network.sel(fold=kept))
 
 
+@pytest.mark.slow
 def test_all_folds_of_a_season_are_fitted_by_one_compiled_function(season, caplog):
     """Folds hold 36 to 72 races; after the first, nothing is compiled for the others."""
     fresh = Structure(frozenset({("track", "n_cautions")}))
@@ -415,6 +417,7 @@ def test_no_entries_give_no_races(season, network):
         SkeletonNarrative(season[0].clear(), network)
 
 
+@pytest.mark.slow
 def test_a_race_of_43_cars_after_one_of_36_with_drivers_never_seen(season, network):
     first = season[0].filter(race_order=202320).sort("start_position").head(36)
     second = season[0].filter(race_order=202321)

@@ -207,8 +207,9 @@ def test_the_pit_of_a_calibrated_forecast_is_the_diagonal(backtest):
     assert (pit["ecdf"] <= pit["upper"]).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_races", [12, 36])
+@pytest.mark.parametrize(
+    "n_races", [pytest.param(12, marks=pytest.mark.slow), pytest.param(36, marks=pytest.mark.soak)]
+)
 def test_the_pit_band_holds_everywhere_at_once(rng, races, n_races):
     held = []
     for _ in range(200):

@@ -128,6 +128,7 @@ def test_a_narrative_is_left_as_it_was(narrative, free):
     xr.testing.assert_identical(narrative.generate_scenarios(50, seed=1), free.isel(scenario=slice(50)))
 
 
+@pytest.mark.slow
 def test_intervention_beats_evidence_on_the_same_variable(narrative):
     both = narrative.condition(n_cautions=4).do(n_cautions=12).generate_scenarios(200, seed=1)
     assert (both["n_cautions"] == 12).all()

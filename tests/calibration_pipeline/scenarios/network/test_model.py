@@ -187,6 +187,7 @@ def test_a_hundred_thousand_scenarios_of_every_archetype_are_races(season):
         check_races(ensemble)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_draws_races(season, name):
     features, results = season
@@ -211,6 +212,7 @@ def test_cut_edges_carry_nothing(season):
     assert (weight.sel(pace_covariate=["start_score", "team_form"]) != 0).all()
 
 
+@pytest.mark.slow
 def test_archetypes_share_the_parameters_of_removed_edges(season):
     features, results = season
     edges = frozenset({("archetype", "incident"), ("archetype", "running_order"), NO_DAMAGE})
