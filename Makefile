@@ -33,7 +33,7 @@ test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 	$(PYTEST) $(WORKERS) $(ARGS)
 
 slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
-	$(PYTEST) $(SLOW_WORKERS) -m "slow or real or browser or server" $(ARGS)
+	$(PYTEST) $(SLOW_WORKERS) -m "(slow or real or browser or server) and not soak" $(ARGS)
 
 soak: $(STAMP)  ## Run what takes long: a daemon, whole runs, every fault (docs/faults.md)
 	$(BIN)/python -m pytest -m soak -s $(ARGS)

@@ -185,7 +185,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed
 
 
-@pytest.fixture(params=["clone", "wheel"])
+@pytest.fixture(params=[pytest.param("clone", marks=pytest.mark.soak), "wheel"])
 def path(request: pytest.FixtureRequest) -> str:
     """Return the module path that comes before this environment's, which holds the editable install."""
     return str(ROOT if request.param == "clone" else request.getfixturevalue("wheel"))

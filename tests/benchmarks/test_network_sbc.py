@@ -50,7 +50,7 @@ def test_truths_from_the_prior_are_found():
     assert judge(found).filter(~pl.col("inside"))["quantity"].unique().to_list() == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_parameters_by_archetype_are_recovered():
     """Intervals hold planted truths as often as they should, and estimates have no common error."""
     found = fit_simulated(draw_fields(120, 24), BY_ARCHETYPE, 20, seed=7, planted=PLANTED)

@@ -185,6 +185,7 @@ def upside_down(rows: Rows) -> Rows:
     )
 
 
+@pytest.mark.soak
 def test_scenarios_upside_down_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The first season is not scored; its few races are too few for a calibration.
     season, number = pl.col("Season"), pl.col("Race")

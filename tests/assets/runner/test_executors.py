@@ -42,7 +42,7 @@ def in_process(last: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store" / "simulated" / "cup"
 
 
-@pytest.mark.server
+@pytest.mark.soak
 @pytest.mark.parametrize("last", [NETWORKS], indirect=True)
 def test_a_pool_of_processes_gives_the_same_values(in_process: Path, last: str, tmp_path: Path) -> None:
     env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(tmp_path / "home")}
