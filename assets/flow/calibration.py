@@ -84,7 +84,7 @@ def archetype_races(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
-    code_version="6",
+    code_version="7",
     metadata=depends_on("seed"),
 )
 def calibration_posterior(
@@ -209,7 +209,7 @@ def backtest(
 @dg.asset(
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
-    code_version="6",
+    code_version="7",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed", "seasons"),
 )

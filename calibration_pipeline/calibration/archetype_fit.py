@@ -201,6 +201,11 @@ def _tree(
             ("race", "reference_scenario", "order_coefficient"),
             curves.reference_order[:n_races],
         ),
+        "front_curve": (("race", "order_coefficient"), curves.front[:n_races]),
+        "reference_front_curve": (
+            ("race", "reference_scenario", "order_coefficient"),
+            curves.reference_front[:n_races],
+        ),
     }
     return xr.DataTree.from_dict(
         {

@@ -117,8 +117,8 @@ def fit_pooled(
 
 def _curves(races: xr.Dataset) -> RaceCurves:
     """Return the padded curves of the races of a fit."""
-    names = ("order_curve", "incident_curve", "reference_curve")
-    return RaceCurves(*(pad_races(races[name].values) for name in names))
+    names = ("order", "incident", "reference", "front", "reference_front")
+    return RaceCurves(*(pad_races(races[f"{name}_curve"].values) for name in names))
 
 
 def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArray) -> xr.Dataset:
@@ -132,6 +132,7 @@ def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArr
             "noise_sigma": (("draw", "archetype"), np.asarray(slow.noise_sigma).T),
             "reference_log_slope": ("archetype", np.array([r.log_slope for r in slow.references])),
             "reference_noise": ("archetype", np.array([r.noise_sigma for r in slow.references])),
+            "reference_front_tilt": ("archetype", np.array([r.front_tilt for r in slow.references])),
             "n_races": ("archetype", np.array([part.weight.sum() for part in evidence], np.int32)),
             "as_of": np.int32(race_order.max(initial=0)),
         },

@@ -2,6 +2,10 @@
 
 Given the log-strengths, the likelihood of a running order depends only on its log sharpness. The likelihood
 of the incidents depends only on a shift of their logit. Both are smooth functions of one variable.
+
+The order of the front group, the first `FRONT_CARS` running cars, has its own curve: the part of the stages
+with at most `FRONT_CARS` cars left. Under the reverse Plackett-Luce law this part is the likelihood of the
+group's order, given its cars.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +21,7 @@ from scipy.optimize import minimize
 
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.scenarios.log_strengths import running_order
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
 from calibration_pipeline.schemas.results import RUNNING_ORDER, join_results
 from calibration_pipeline.stats.chebyshev import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
@@ -27,6 +32,7 @@ RACES_MULTIPLE = 64
 REFERENCE_SCENARIOS = 32
 STREAM = 11
 LARGEST_REFERENCE_NOISE = 1.0
+LARGEST_REFERENCE_TILT = 2.0
 LOG_SHARPNESS_BOX = (-4.4, 3.0)
 N_SHARPNESS_NODES = 64
 """Number of Chebyshev nodes in `LOG_SHARPNESS_BOX` for the curves of running orders."""
@@ -62,18 +68,29 @@ class RaceCurves(NamedTuple):
     incident : (race, coefficient), log-likelihood of the incidents by shift of the logit in
         `INCIDENT_SHIFT_BOX`, 0 at no shift
     reference_order : (race, scenario, coefficient), as `order` for orders drawn from the ensemble
+    front : (race, coefficient), part of `order` of the stages with at most `FRONT_CARS` cars left
+    reference_front : (race, scenario, coefficient), as `front` for orders drawn from the ensemble
     """
 
     order: NDArray[np.float32]
     incident: NDArray[np.float32]
     reference_order: NDArray[np.float32]
+    front: NDArray[np.float32]
+    reference_front: NDArray[np.float32]
 
 
 class Reference(NamedTuple):
-    """Reference sharpness: the sharpness that the likelihood estimates from the ensemble's own scenarios."""
+    """Reference sharpness: the sharpness that the likelihood estimates from the ensemble's own scenarios.
+
+    Attributes
+    ----------
+    log_slope, noise_sigma : log sharpness of all stages, and its race-level standard deviation
+    front_tilt : log of the front group's sharpness, relative to that of all stages
+    """
 
     log_slope: AnyArray
     noise_sigma: AnyArray
+    front_tilt: AnyArray = 0.0
 
 
 def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
@@ -160,17 +177,31 @@ def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> RaceCurves:
         The race axis is padded to a multiple of `RACES_MULTIPLE`.
     """
     log_strength = pad_races(ensemble["utility"].values)
-    drawn = scenario_running_order(ensemble, choose_scenarios(ensemble, REFERENCE_SCENARIOS, seed))
+    drawn = pad_races(scenario_running_order(ensemble, choose_scenarios(ensemble, REFERENCE_SCENARIOS, seed)))
+    happened = pad_races(observed.running_order)[:, None, :]
     return RaceCurves(
-        order=tabulate_orders(log_strength, pad_races(observed.running_order)[:, None, :])[:, 0],
+        order=tabulate_orders(log_strength, happened)[:, 0],
         incident=tabulate_incidents(
             pad_races(ensemble["incident_logit"].values),
             pad_races(ensemble["chaos_scale"].values),
             pad_races((observed.finish_position > 0) & (observed.running_order == 0)),
             pad_races(car_mask(ensemble).values),
         ),
-        reference_order=tabulate_orders(log_strength, pad_races(drawn)),
+        reference_order=tabulate_orders(log_strength, drawn),
+        front=tabulate_orders(log_strength, front_group(happened))[:, 0],
+        reference_front=tabulate_orders(log_strength, front_group(drawn)),
     )
+
+
+def front_group(running_order: NDArray) -> NDArray:
+    """Return the ranks of the first `FRONT_CARS` running cars, 0 for the others.
+
+    Examples
+    --------
+    >>> front_group(np.array([13, 12, 0, 1])).tolist()
+    [0, 12, 0, 1]
+    """
+    return np.where(running_order <= FRONT_CARS, running_order, 0)
 
 
 def tabulate_orders(log_strength: NDArray, running_order: NDArray) -> NDArray[np.float32]:
@@ -248,7 +279,8 @@ def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
     """Fit the likelihood to orders drawn from the ensemble itself.
 
     Under the plain reverse Plackett-Luce likelihood, a calibrated ensemble with team effects or another noise
-    law does not have slope 1. Its own sharpness is the reference of the observed slopes.
+    law does not have slope 1. Its own sharpness is the reference of the observed slopes. Its front group may
+    have another sharpness. The reference tilt is fitted to the orders of the front group at this sharpness.
 
     Parameters
     ----------
@@ -259,27 +291,46 @@ def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
     Returns
     -------
     Reference
-        Log sharpness and race-level noise of largest mean likelihood.
+        Of largest mean likelihood.
     """
-    tables, counts = jnp.asarray(curves.reference_order), jnp.asarray(weight, jnp.float32)
+    counts = jnp.asarray(weight, jnp.float32)
+    bounds = [(-2.0, 2.0), (0.0, LARGEST_REFERENCE_NOISE)]
+    log_slope, noise = _minimise(_reference_loss, (curves.reference_order, counts), [0.0, 0.1], bounds)
+    at = np.array([log_slope, noise], np.float32)
+    tilt_bounds = [(-LARGEST_REFERENCE_TILT, LARGEST_REFERENCE_TILT)]
+    (tilt,) = _minimise(_tilt_loss, (curves.reference_front, counts, at), [0.0], tilt_bounds)
+    return Reference(log_slope, noise, tilt)
 
-    def loss(x: NDArray) -> tuple[float, NDArray]:
-        value, gradient = _reference_loss(jnp.asarray(x, jnp.float32), tables, counts)
+
+def _minimise(
+    loss: Any, arguments: tuple[AnyArray, ...], start: list[float], bounds: list[tuple[float, float]]
+) -> list[float]:
+    """Minimise a loss that returns its value and gradient, by L-BFGS-B."""
+    known = [jnp.asarray(values) for values in arguments]
+
+    def evaluate(x: NDArray) -> tuple[float, NDArray]:
+        value, gradient = loss(jnp.asarray(x, jnp.float32), *known)
         return float(value), np.asarray(gradient, np.float64)
 
-    bounds = [(-2.0, 2.0), (0.0, LARGEST_REFERENCE_NOISE)]
-    best = minimize(loss, np.array([0.0, 0.1]), jac=True, method="L-BFGS-B", bounds=bounds)
-    return Reference(float(best.x[0]), float(best.x[1]))
+    best = minimize(evaluate, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
+    return [float(value) for value in best.x]
 
 
 @jax.jit
 def _reference_loss(x: Array, tables: Array, weight: Array) -> Any:
+    """Return the loss of log sharpness and noise, and its gradient."""
+    return jax.value_and_grad(lambda at: _mean_loss(tables, weight, at[0], at[1]))(x)
+
+
+@jax.jit
+def _tilt_loss(x: Array, tables: Array, weight: Array, reference: Array) -> Any:
+    """Return the loss of the front tilt at a log sharpness and noise, and its gradient."""
+    return jax.value_and_grad(lambda at: _mean_loss(tables, weight, reference[0] + at[0], reference[1]))(x)
+
+
+def _mean_loss(tables: Array, weight: Array, log_sharpness: Array, noise_sigma: Array) -> Array:
     nodes, weights = even_nodes()
-
-    def mean_loss(at: Array) -> Array:
-        # All curves are read at the same points.
-        basis = chebyshev_basis(at[0] + at[1] * nodes, tables.shape[-1], *LOG_SHARPNESS_BOX)
-        each = jax.nn.logsumexp(tables @ basis.T + jnp.log(weights), axis=-1)
-        return -jnp.sum(weight * each.mean(axis=1)) / jnp.sum(weight)
-
-    return jax.value_and_grad(mean_loss)(x)
+    # All curves are read at the same points.
+    basis = chebyshev_basis(log_sharpness + noise_sigma * nodes, tables.shape[-1], *LOG_SHARPNESS_BOX)
+    each = jax.nn.logsumexp(tables @ basis.T + jnp.log(weights), axis=-1)
+    return -jnp.sum(weight * each.mean(axis=1)) / jnp.sum(weight)

@@ -4,6 +4,11 @@ A scenario has scores :math:`x_i = u_i + r_i` with recovered log-strengths u and
 the residuals are drawn from their law (`draw_scores`). The recalibrated order ranks :math:`s u_i + r_i`: the
 same luck at sharpness s. The residuals keep dependence between cars. At s = 1 every scenario is unchanged.
 
+The front group then gets its own sharpness. Given the order of the new front group, its residuals are drawn,
+and ranked at sharpness :math:`s e^t` with the front tilt t. Under the reverse Plackett-Luce law the order of
+the group depends on the other cars only through which cars it holds, so that the new law is exact. At t = 0
+the order is unchanged.
+
 The law of the user's luck is unknown. It is modelled as a mixture of the reverse Plackett-Luce law (bad luck
 has the heavy tail) and its mirror image, the ordinary law (good luck has the heavy tail). The share is the
 maximum-likelihood estimate from the race's scenarios; for symmetric luck, such as normal, it is about a half.
@@ -14,12 +19,14 @@ doi:10.1002/nav.3800260304).
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
+from calibration_pipeline.calibration.race_curves import front_group
 from calibration_pipeline.scenarios.log_strengths import recover_log_strengths, running_order
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.stats.quadrature import gauss_hermite
@@ -65,8 +72,11 @@ def rerank_races(ensemble: xr.Dataset, recalibration: Mapping[int, Recalibration
             chaos_scale = float(ensemble["chaos_scale"].values[r])
             after = shift_incidents(before, at_no_chaos, chaos_scale, np.asarray(change.incident_shift), rng)
             running[r, :, :n] = after
-        sharpness = np.exp(np.asarray(change.log_sharpness, np.float64))
-        finish[r, :, :n] = rerank(finish[r, :, :n], before, after, log_strength, sharpness, rng)
+        sharpness, tilt = (
+            np.exp(np.broadcast_to(np.asarray(values, np.float64), len(before)))
+            for values in (change.log_sharpness, change.front_tilt)
+        )
+        finish[r, :, :n] = rerank(finish[r, :, :n], before, after, log_strength, sharpness, tilt, rng)
     changed = {"finish_position": finish} | ({} if running is None else {"running": running})
     kept = ensemble.drop_vars(ORDER_OUTCOMES, errors="ignore")
     return kept.assign({name: (ensemble[name].dims, values) for name, values in changed.items()})
@@ -78,6 +88,7 @@ def rerank(
     after: NDArray[np.bool_],
     log_strength: NDArray,
     sharpness: NDArray,
+    front_factor: NDArray,
     rng: np.random.Generator,
 ) -> NDArray[np.int16]:
     """Re-rank one race's cars, scenario by scenario.
@@ -94,15 +105,19 @@ def rerank(
     log_strength : array, shape (car)
         Under the reverse Plackett-Luce.
     sharpness : array, shape (scenario)
+    front_factor : array, shape (scenario)
+        Factor on the sharpness of the front group.
     rng : numpy.random.Generator
 
     Returns
     -------
     array of int16, shape (scenario, car)
-        Equal to `finish` at sharpness 1 with the same running cars.
+        Equal to `finish` at sharpness 1 and factor 1 with the same running cars.
     """
     n_scenarios, n_cars = finish.shape
-    score = sharpen(running_order(finish, before), log_strength, sharpness, rng)
+    order = running_order(finish, before)
+    luck = draw_luck(order, log_strength, rng)
+    score = sharpen(order, luck, np.ones(n_scenarios), sharpness, rng)
     position = np.arange(1, n_cars + 1)
     by_finish = finish.argsort(axis=1)
     still_out = np.take_along_axis(~before & ~after, by_finish, axis=1)
@@ -118,15 +133,47 @@ def rerank(
     key = np.take_along_axis(np.where(after, -score, np.inf), by_finish, axis=1)
     depth = np.take_along_axis(np.where(after, 0.0, depth), by_finish, axis=1)
     sequence = np.take_along_axis(by_finish, np.lexsort((depth, key), axis=1), axis=1)
+    if (front_factor != 1).any():
+        sequence = _reorder_front(sequence, after, luck, sharpness, front_factor, rng)
     new = np.empty((n_scenarios, n_cars), np.int16)
     np.put_along_axis(new, sequence, positions.astype(np.int16), axis=1)
     return new
 
 
-def sharpen(
-    order: NDArray, log_strength: NDArray, sharpness: NDArray, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draw scores given an order, and change their sharpness.
+def _reorder_front(
+    sequence: NDArray,
+    running: NDArray[np.bool_],
+    luck: "Luck",
+    sharpness: NDArray,
+    front_factor: NDArray,
+    rng: np.random.Generator,
+) -> NDArray:
+    """Draw the order of the front group again; `sequence` holds the cars from first to last."""
+    rank = np.empty(sequence.shape, np.int64)
+    np.put_along_axis(rank, sequence, np.arange(1, sequence.shape[1] + 1)[None], axis=1)
+    front = front_group(np.where(running, rank, 0))
+    score = sharpen(front, luck, sharpness, sharpness * front_factor, rng)
+    key = np.take_along_axis(np.where(front > 0, -score, np.inf), sequence, axis=1)
+    return np.take_along_axis(sequence, key.argsort(axis=1, kind="stable"), axis=1)
+
+
+class Luck(NamedTuple):
+    """Law of the luck of each scenario.
+
+    Attributes
+    ----------
+    log_strength : (car), under the reverse Plackett-Luce law
+    slowness : (car), negative log-strengths under its mirror image
+    has_bad_luck : (scenario), whether a scenario follows the first of these laws
+    """
+
+    log_strength: NDArray
+    slowness: NDArray
+    has_bad_luck: NDArray[np.bool_]
+
+
+def draw_luck(order: NDArray, log_strength: NDArray, rng: np.random.Generator) -> Luck:
+    """Fit the two laws of the luck, and draw which one a scenario follows.
 
     Parameters
     ----------
@@ -134,22 +181,42 @@ def sharpen(
         Ranks of the running cars, 0 for the others.
     log_strength : array, shape (car)
         Under the reverse Plackett-Luce.
-    sharpness : array, shape (scenario)
+    rng : numpy.random.Generator
+    """
+    mirrored = _mirror(order)
+    slowness = recover_log_strengths(mirrored)
+    gain = log_probability(order, log_strength) - log_probability(mirrored, slowness)
+    return Luck(log_strength, slowness, rng.random(len(order)) < _share_of_first(gain))
+
+
+def sharpen(
+    order: NDArray, luck: Luck, before: NDArray, after: NDArray, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw scores given an order, and change their sharpness.
+
+    Parameters
+    ----------
+    order : array of int, shape (scenario, car)
+        Ranks of the cars that take part, 0 for the others.
+    luck : Luck
+    before, after : array, shape (scenario)
+        Sharpness of the order, and that of the scores.
     rng : numpy.random.Generator
 
     Returns
     -------
     array, shape (scenario, car)
-        Scores, larger is ahead; at sharpness 1 in the order of `order`.
+        Scores, larger is ahead; without a change of the sharpness in the order of `order`.
     """
-    mirrored = np.where(order > 0, order.max(axis=1, keepdims=True) + 1 - order, 0)
-    slowness = recover_log_strengths(mirrored)
-    gain = log_probability(order, log_strength) - log_probability(mirrored, slowness)
-    has_bad_luck = rng.random(len(order)) < _share_of_first(gain)
-    more = (sharpness - 1)[:, None]
-    bad_luck = draw_scores(order, log_strength, rng) + more * log_strength
-    good_luck = -draw_scores(mirrored, slowness, rng) - more * slowness
-    return np.where(has_bad_luck[:, None], bad_luck, good_luck)
+    old, more = before[:, None], (after - before)[:, None]
+    bad_luck = draw_scores(order, old * luck.log_strength, rng) + more * luck.log_strength
+    good_luck = -draw_scores(_mirror(order), old * luck.slowness, rng) - more * luck.slowness
+    return np.where(luck.has_bad_luck[:, None], bad_luck, good_luck)
+
+
+def _mirror(order: NDArray) -> NDArray:
+    """Return the ranks from the last car to the first."""
+    return np.where(order > 0, order.max(axis=1, keepdims=True) + 1 - order, 0)
 
 
 def _share_of_first(gain: NDArray) -> NDArray[np.float64]:
@@ -172,7 +239,7 @@ def log_probability(order: NDArray, log_strength: NDArray) -> NDArray[np.float64
     ----------
     order : array of int, shape (scenario, car)
         Ranks of the running cars, 0 for the others.
-    log_strength : array, shape (car)
+    log_strength : array, shape (car) or (scenario, car)
     """
     _, inside, slowness, log_rate = _rates(order, log_strength)
     return np.subtract(slowness, log_rate, out=np.zeros(order.shape), where=inside).sum(axis=1)
@@ -182,7 +249,8 @@ def _rates(order: NDArray, log_strength: NDArray) -> tuple[NDArray, NDArray, NDA
     """Cars first to last, which of them run, their -u, and the log of the summed e^-u up to each."""
     cars = first_to_last(order)
     inside = np.take_along_axis(order > 0, cars, axis=1)
-    slowness = np.where(inside, -log_strength[cars], -np.inf)
+    by_rank = np.take_along_axis(np.broadcast_to(log_strength, order.shape), cars, axis=1)
+    slowness = np.where(inside, -by_rank, -np.inf)
     return cars, inside, slowness, np.logaddexp.accumulate(slowness, axis=1)
 
 
@@ -198,7 +266,7 @@ def draw_scores(order: NDArray, log_strength: NDArray, rng: np.random.Generator)
     ----------
     order : array of int, shape (scenario, car)
         Ranks of the running cars, 0 for the others.
-    log_strength : array, shape (car)
+    log_strength : array, shape (car) or (scenario, car)
     rng : numpy.random.Generator
 
     Returns

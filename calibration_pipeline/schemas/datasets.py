@@ -213,12 +213,39 @@ class FitConvergence(pa.DatasetModel):
     divergences: np.int64 = pa.Field(dims=("fold",), ge=0, description="Divergent transitions of the fit")
 
 
+CURVE = ("race", "order_coefficient")
+REFERENCE_CURVE = ("race", "reference_scenario", "order_coefficient")
+
+
+class CalibrationRaces(pa.DatasetModel):
+    """Races of a fit, and their log-likelihood curves as Chebyshev coefficients (`race_curves`)."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    season: np.int32 = pa.Field(dims=RACE, ge=0, description="Index of the season in the walk")
+    race_order: np.int32 = pa.Field(dims=RACE, description="100 * season + round")
+    fold: np.str_ = pa.Field(dims=RACE, description="Block of races forecast from one fit")
+    order_curve: np.float32 = pa.Field(dims=CURVE, description="Observed order, by log sharpness")
+    front_curve: np.float32 = pa.Field(
+        dims=CURVE, description="Observed order of the front group, by its log sharpness"
+    )
+    incident_curve: np.float32 = pa.Field(
+        dims=("race", "incident_coefficient"), description="Observed incidents, by shift of the logit"
+    )
+    reference_curve: np.float32 = pa.Field(
+        dims=REFERENCE_CURVE, description="As order_curve, of scenarios of the ensemble"
+    )
+    reference_front_curve: np.float32 = pa.Field(
+        dims=REFERENCE_CURVE, description="As front_curve, of scenarios of the ensemble"
+    )
+
+
 class CalibrationPosterior(pa.DataTreeModel):
     """A fit with its draws and diagnostics; `xarray.open_datatree` and ArviZ read it directly."""
 
     posterior: Posterior
     sample_stats: SampleStats
     convergence: FitConvergence
+    constant_data: CalibrationRaces
 
 
 class SimulatedTruth(pa.DatasetModel):
@@ -308,6 +335,10 @@ class SlowParameters(pa.DatasetModel):
     )
     reference_noise: np.float64 = pa.Field(
         dims=("fold", "archetype"), ge=0, description="Race-level sd of the scenarios' log sharpness"
+    )
+    reference_front_tilt: np.float64 = pa.Field(
+        dims=("fold", "archetype"),
+        description="Log sharpness of the scenarios' front group, relative to that of all stages",
     )
     n_races: np.int32 = pa.Field(dims=("fold", "archetype"), ge=0, description="Races that the fit saw")
     as_of: np.int32 = pa.Field(

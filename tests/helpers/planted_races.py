@@ -5,15 +5,23 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 
 N_CARS, N_SCENARIOS = 20, 40
 SEASONS = [2021, 2022]
 
 
-def race_order(utility: np.ndarray, out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Finish by log-strength minus Gumbel luck, retired cars last."""
+def race_order(
+    utility: np.ndarray, out: np.ndarray, rng: np.random.Generator, front_tilt: float = 0.0
+) -> np.ndarray:
+    """Finish by log-strength minus Gumbel luck, retired cars last; the front group has its own sharpness."""
     score = np.where(out, -1e6, 0) + utility - rng.gumbel(size=utility.shape)
-    return (-score).argsort(axis=-1).argsort(axis=-1) + 1
+    finish = (-score).argsort(axis=-1).argsort(axis=-1) + 1
+    if front_tilt == 0:
+        return finish
+    again = np.exp(front_tilt) * utility - rng.gumbel(size=utility.shape)
+    again = np.where((finish <= FRONT_CARS) & ~out, 1e6 + again, -finish)
+    return (-again).argsort(axis=-1).argsort(axis=-1) + 1
 
 
 def planted(
@@ -22,23 +30,29 @@ def planted(
     n_races: int = 48,
     team_scale: float = 0.0,
     incident_shift: float = 0.0,
+    own_tilt: float = 0.0,
+    front_tilt: float = 0.0,
     archetype: Archetype = Archetype.INTERMEDIATE,
     seed: int = 0,
 ) -> tuple[xr.Dataset, pl.DataFrame]:
-    """Make an ensemble, and results of races whose true sharpness is `slope` times the ensemble's."""
+    """Make an ensemble, and results of races whose true sharpness is `slope` times the ensemble's.
+
+    The log sharpness of the front group differs by `own_tilt` in the scenarios, and further by `front_tilt`
+    in the results.
+    """
     rng = np.random.default_rng([seed, 77])
     utility = rng.normal(0, 1.2, (n_races, N_CARS)).astype(np.float32)
     logit = np.full((n_races, N_CARS), -2.0, np.float32)
     team = np.arange(N_CARS) // 4
 
-    def draw(n: int, sharpness: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    def draw(n: int, sharpness: float, shift: float, tilt: float) -> tuple[np.ndarray, np.ndarray]:
         chaos = rng.standard_normal((n_races, n, 1))
         out = rng.random((n_races, n, N_CARS)) < 1 / (1 + np.exp(-(logit[:, None] + 0.5 * chaos + shift)))
         effect = team_scale * rng.standard_normal((n_races, n, N_CARS // 4))[..., team]
-        return race_order(sharpness * utility[:, None] + effect, out, rng), out
+        return race_order(sharpness * utility[:, None] + effect, out, rng, tilt), out
 
-    finish, out = draw(N_SCENARIOS, 1.0, 0.0)
-    happened, retired = draw(1, slope, incident_shift)
+    finish, out = draw(N_SCENARIOS, 1.0, 0.0, own_tilt)
+    happened, retired = draw(1, slope, incident_shift, own_tilt + front_tilt)
     per_season = n_races // len(SEASONS)
     season = np.repeat(SEASONS, per_season).astype(np.int32)
     round_ = np.tile(np.arange(1, per_season + 1), len(SEASONS)).astype(np.int32)

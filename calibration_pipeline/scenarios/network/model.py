@@ -85,10 +85,18 @@ class Parameters(NamedTuple):
 
 
 class Recalibration(NamedTuple):
-    """Change of a race by the calibration: log sharpness, and shift of the incident logit."""
+    """Change of a race by the calibration.
+
+    Attributes
+    ----------
+    log_sharpness : of the whole running order
+    incident_shift : added to the incident logit
+    front_tilt : log of a further factor on the sharpness of the front group
+    """
 
     log_sharpness: AnyArray = 0.0
     incident_shift: AnyArray = 0.0
+    front_tilt: AnyArray = 0.0
 
 
 class Outcome(NamedTuple):
@@ -220,7 +228,8 @@ def race_model(
     pace = jnp.where(car, strength + effect + parameters.luck_sign * luck - set_back, -jnp.inf)
     best = jnp.arange(width)[:, None] == jnp.argmax(pace, axis=0)
     running = car & (~incident | (best & jnp.all(incident | ~car, axis=0)))
-    front_strength = drawn(parameters.front_sharpness) * strength + effect - set_back
+    front_sharpness = jnp.exp(recalibration.front_tilt) * drawn(parameters.front_sharpness)
+    front_strength = front_sharpness * strength + effect - set_back
     order = reorder_front(rank_columns(pace, running), front_strength, front_luck, parameters.front_cars)
     running_order = numpyro.deterministic("running_order", order)
 

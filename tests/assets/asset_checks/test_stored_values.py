@@ -131,7 +131,27 @@ def fit(r_hat: float = 1.0, ess: float = 900.0, divergences: int = 0, *, pooled:
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats, "convergence": convergence})
     if pooled:
         tree["slow"] = xr.DataTree(slow_parameters())
+    else:
+        tree["constant_data"] = xr.DataTree(fitted_races())
     return tree
+
+
+def fitted_races() -> xr.Dataset:
+    """Return the races of a fit, whose curves are 0."""
+    order, reference = ("race", "order_coefficient"), ("race", "reference_scenario", "order_coefficient")
+    return xr.Dataset(
+        {
+            "season": ("race", np.zeros(1, np.int32)),
+            "race_order": ("race", np.array([202101], np.int32)),
+            "fold": ("race", ["2021"]),
+            **dict.fromkeys(("order_curve", "front_curve"), (order, np.zeros((1, 3), np.float32))),
+            "incident_curve": (("race", "incident_coefficient"), np.zeros((1, 3), np.float32)),
+            **dict.fromkeys(
+                ("reference_curve", "reference_front_curve"), (reference, np.zeros((1, 2, 3), np.float32))
+            ),
+        },
+        {"race": [202101]},
+    )
 
 
 def slow_parameters() -> xr.Dataset:
@@ -142,7 +162,10 @@ def slow_parameters() -> xr.Dataset:
         {
             **dict.fromkeys(("slope_sigma", "archetype_sigma"), by_draw),
             "noise_sigma": (("fold", "draw", "archetype"), np.ones((1, 3, 4))),
-            **dict.fromkeys(("reference_log_slope", "reference_noise"), (by_archetype, np.zeros((1, 4)))),
+            **dict.fromkeys(
+                ("reference_log_slope", "reference_noise", "reference_front_tilt"),
+                (by_archetype, np.zeros((1, 4))),
+            ),
             "n_races": (by_archetype, np.ones((1, 4), np.int32)),
             "as_of": ("fold", np.array([202036], np.int32)),
         },

@@ -104,7 +104,8 @@ def test_reranking_beats_order_statistic_scores(law: str) -> None:
             return float((true * np.log(true / other)).sum())
 
         everyone = np.ones(raw.shape, bool)
-        reranked = rerank(raw, everyone, everyone, recover_log_strengths(raw), np.full(n, 1 / factor), rng)
+        change = np.full(n, 1 / factor), np.ones(n)
+        reranked = rerank(raw, everyone, everyone, recover_log_strengths(raw), *change, rng)
         score = place_score[raw - 1]
         mean = score.mean(axis=0)
         by_score = [rank(-score - (slope - 1) * mean) for slope in np.exp(np.linspace(-0.8, 0.8, 17))]

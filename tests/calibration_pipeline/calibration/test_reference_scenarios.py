@@ -43,7 +43,8 @@ def log_reference(ensemble: xr.Dataset, chosen: np.ndarray) -> float:
     drawn = scenario_running_order(ensemble, chosen)
     tables = tabulate_orders(pad_races(ensemble["utility"].values), pad_races(drawn))
     weight = pad_races(np.ones(N_RACES, np.float32))
-    return float(reference_sharpness(RaceCurves(tables[:, 0], tables[:, 0], tables), weight).log_slope)
+    curves = RaceCurves(tables[:, 0], tables[:, 0], tables, tables[:, 0], tables)
+    return float(reference_sharpness(curves, weight).log_slope)
 
 
 @pytest.mark.parametrize("n_scenarios", [1024, 2048, 4096, 10_000])

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from calibration_pipeline.calibration.reranking import draw_scores, rerank, rerank_races, shift_incidents
 from calibration_pipeline.scenarios.log_strengths import recover_log_strengths, running_order
 from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS
+from helpers.planted_races import race_order
 
 
 @st.composite
@@ -29,15 +31,15 @@ def test_at_slope_one_the_scenarios_are_the_users_own(race) -> None:
     """Also where retired cars stand among the running ones, and utilities contradict the order."""
     finish, running, utility, seed = race
     rng = np.random.default_rng(seed)
-    same = rerank(finish, running, running, utility, np.ones(len(finish)), rng)
+    same = rerank(finish, running, running, utility, np.ones(len(finish)), np.ones(len(finish)), rng)
     np.testing.assert_array_equal(same, finish)
     logit = np.linspace(-3, 1, finish.shape[1])
     np.testing.assert_array_equal(shift_incidents(running, logit, 0.7, np.zeros(len(finish)), rng), running)
 
 
 @settings(max_examples=200)
-@given(races(), st.floats(0.05, 20), st.floats(-3, 3))
-def test_at_any_slope_and_shift_a_scenario_is_a_race(race, slope: float, shift: float) -> None:
+@given(races(), st.floats(0.05, 20), st.floats(-3, 3), st.sampled_from([0.0, -2.0, 0.5]))
+def test_at_any_slope_shift_and_tilt_a_scenario_is_a_race(race, slope: float, shift: float, tilt) -> None:
     """A permutation; cars that stay out keep their place; the newly out are behind all who run."""
     finish, before, utility, seed = race
     rng = np.random.default_rng(seed)
@@ -45,7 +47,7 @@ def test_at_any_slope_and_shift_a_scenario_is_a_race(race, slope: float, shift: 
     after = shift_incidents(before, logit, 0.7, np.full(len(finish), shift), rng)
     assert after.any(axis=1).all()
     assert (after | ~before).all() if shift < 0 else (before | ~after).all()
-    new = rerank(finish, before, after, utility, np.full(len(finish), slope), rng)
+    new = rerank(finish, before, after, utility, *np.full((2, len(finish)), [[slope], [np.exp(tilt)]]), rng)
     np.testing.assert_array_equal(np.sort(new, axis=1), np.sort(finish, axis=1))
     if (before == after).all():
         np.testing.assert_array_equal(new[~after], finish[~before])
@@ -84,9 +86,37 @@ def test_a_reverse_plackett_luce_race_becomes_one_of_the_other_sharpness(slope: 
 
     raw, wanted = draw(utility), draw(slope * utility)
     everyone = np.ones(raw.shape, bool)
-    new = rerank(raw, everyone, everyone, recover_log_strengths(raw), np.full(n, slope), rng)
+    new = rerank(raw, everyone, everyone, recover_log_strengths(raw), np.full(n, slope), np.ones(n), rng)
     shares = [[(finish == place).mean(axis=0) for place in range(1, 13)] for finish in (new, wanted)]
     np.testing.assert_allclose(*shares, atol=0.02)
+
+
+@pytest.mark.parametrize(("slope", "tilt"), [(1.0, -0.7), (0.7, 0.5)])
+def test_the_front_group_gets_the_planted_law(slope: float, tilt: float) -> None:
+    """Finish probabilities are those of scenarios whose front group has sharpness slope * exp(tilt)."""
+    rng = np.random.default_rng(6)
+    utility, n = rng.normal(0, 1.0, 16), 20_000
+    everyone = np.ones((n, 16), bool)
+    raw, wanted = (
+        race_order(np.tile(factor * utility, (n, 1)), ~everyone, rng, front_tilt)
+        for factor, front_tilt in ((1.0, 0.0), (slope, tilt))
+    )
+    change = np.full(n, slope), np.full(n, np.exp(tilt))
+    new = rerank(raw, everyone, everyone, utility, *change, rng)
+    shares = [[(finish == place).mean(axis=0) for place in range(1, 17)] for finish in (new, wanted)]
+    np.testing.assert_allclose(*shares, atol=0.02)
+    best = utility.argmax()
+    without = (race_order(np.tile(slope * utility, (n, 1)), ~everyone, rng)[:, best] == 1).mean()
+    assert abs((wanted[:, best] == 1).mean() - without) > 0.04
+
+
+def test_a_tilt_keeps_the_front_group() -> None:
+    rng = np.random.default_rng(7)
+    utility, everyone = rng.normal(size=20), np.ones((500, 20), bool)
+    raw = race_order(np.tile(utility, (500, 1)), ~everyone, rng)
+    new = rerank(raw, everyone, everyone, utility, np.ones(500), np.full(500, 3.0), rng)
+    np.testing.assert_array_equal(new[raw > FRONT_CARS], raw[raw > FRONT_CARS])
+    assert (new[raw <= FRONT_CARS] != raw[raw <= FRONT_CARS]).mean() > 0.3
 
 
 def test_shifted_incidents_are_those_of_the_shifted_law() -> None:

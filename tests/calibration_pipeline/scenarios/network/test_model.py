@@ -16,7 +16,7 @@ from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_
 from calibration_pipeline.scenarios.draw.ensemble import draw_race, simulate_races
 from calibration_pipeline.scenarios.fit.by_fold import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
-from calibration_pipeline.scenarios.network.model import NOTHING_CHANGED, Parameters, reorder_front
+from calibration_pipeline.scenarios.network.model import Parameters, Recalibration, reorder_front
 from calibration_pipeline.scenarios.network.structure import (
     EDGES,
     FRONT_CARS,
@@ -72,7 +72,9 @@ def small_race(*, ordinary: bool, front_cars: int) -> tuple[Field, Parameters]:
 
 
 @functools.cache
-def order_probability(cars: tuple[int, ...], ahead: int, *, ordinary: bool, front_cars: int) -> float:
+def order_probability(
+    cars: tuple[int, ...], ahead: int, *, ordinary: bool, front_cars: int, front_tilt: float = 0.0
+) -> float:
     """Probability of the order of cars that have `ahead` others ahead of them."""
     if not cars:
         return 1.0
@@ -81,7 +83,7 @@ def order_probability(cars: tuple[int, ...], ahead: int, *, ordinary: bool, fron
         return float(np.exp(log_probability(jnp.array(-utility[::-1]), jnp.ones(len(cars), bool))))
     probability = 1.0
     for left in range(len(cars), 0, -1):  # draw the last car among those left
-        sharpness = FRONT_SHARPNESS if ahead + left <= front_cars else 1.0
+        sharpness = FRONT_SHARPNESS * np.exp(front_tilt) if ahead + left <= front_cars else 1.0
         weight = np.exp(-sharpness * utility[:left])
         probability *= weight[-1] / weight.sum()
     return probability
@@ -114,13 +116,15 @@ def exact_law(**law_of: int) -> dict[tuple[int, ...], float]:
         {"ordinary": False, "front_cars": 0},
         {"ordinary": False, "front_cars": 2},
         {"ordinary": False, "front_cars": 3},
+        {"ordinary": False, "front_cars": 3, "front_tilt": 0.8},
         {"ordinary": True, "front_cars": 0},
     ],
 )
 def test_scenarios_of_four_cars_agree_with_enumeration(law_of):
     """Which cars run to the end and in which order, against all incidents, damages and orders."""
-    field, parameters = small_race(**law_of)
-    outcome, _ = draw_race(field, parameters, NOTHING_CHANGED, N, jax.random.key(3))
+    field, parameters = small_race(ordinary=law_of["ordinary"], front_cars=law_of["front_cars"])
+    change = Recalibration(front_tilt=law_of.get("front_tilt", 0.0))
+    outcome, _ = draw_race(field, parameters, change, N, jax.random.key(3))
     by_finish = np.argsort(np.asarray(outcome.finish_position), axis=1)
     runs = np.take_along_axis(np.asarray(outcome.running), by_finish, axis=1)
     drawn, times = np.unique(np.where(runs, by_finish, -1), axis=0, return_counts=True)
