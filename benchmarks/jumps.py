@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.result_files import Row, markdown_table, output_parser, write_results
-from benchmarks.state_laws import cumulative_probability, mean_by_draw
+from benchmarks.state_laws import cumulative_probability
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.latent import Evidence, latent_calibration_model, summarise
 from calibration_pipeline.calibration.race_curves import Reference, pad_races, tabulate_orders
@@ -24,7 +24,7 @@ from calibration_pipeline.calibration.state import (
 )
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
-from calibration_pipeline.stats.state_filter import POINTS, Dynamics, State, filter_races
+from calibration_pipeline.stats.state_filter import POINTS, Dynamics, State, filter_races, mean_by_draw
 
 N_HISTORIES, MAP_HISTORIES, N_SEASONS, N_CARS, JUMP = 60, 4, 4, 36, -0.4
 N_RACES = N_SEASONS * RACES_A_SEASON

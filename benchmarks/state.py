@@ -97,6 +97,7 @@ def draw_map_changes(
             seen = races.isel(race=season < now)
             fit = fit_archetype(seen, results, Archetype(archetype), labels, **NUTS, seed=seed)
             posterior = fit["posterior"].to_dataset().sel(season=now).stack(sample=("chain", "draw"))
+            posterior["front_tilt"] = xr.zeros_like(posterior["log_slope"])
             for race in races["race"].values[season == now].tolist():
                 changes[race] = draw_recalibration(posterior, race, raw[0].sizes["scenario"], seed)
     return changes

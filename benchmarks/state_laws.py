@@ -3,15 +3,9 @@
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from calibration_pipeline.stats.state_filter import MARGIN, STEP, Array, State, grid
+from calibration_pipeline.stats.state_filter import MARGIN, STEP, Array, State, grid, mean_by_draw
 
 SMALLEST_TAIL = 1e-12
-
-
-def mean_by_draw(state: State, group: int) -> Array:
-    """Return the mean of the quantity of a group for each draw of the parameters: (draw)."""
-    means: Array = (state.probability * (_levels(state) + state.mean[group])).sum(axis=-1)
-    return means
 
 
 def cumulative_probability(state: State, group: int, x: Array) -> Array:

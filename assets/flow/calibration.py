@@ -125,7 +125,7 @@ def calibration_posterior(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
-    code_version="1",
+    code_version="2",
     ins={"calibration_state": own_state},
 )
 def archetype_state(calibration_state: xr.DataTree) -> dg.Output[xr.Dataset]:
@@ -137,13 +137,13 @@ def archetype_state(calibration_state: xr.DataTree) -> dg.Output[xr.Dataset]:
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
-    code_version="3",
+    code_version="4",
     metadata=depends_on("seed", "ensembles"),
 )
 def recalibrated_forecast(
     settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, archetype_state: xr.Dataset
 ) -> dg.Output[xr.Dataset]:
-    """Scenarios of the archetype's races, drawn with the sharpness and incidents of the state before each.
+    """Scenarios of the archetype's races, drawn with sharpness, incidents and front tilt of the state before.
 
     The cars of a user's own scenarios are ranked again instead. Races without a state keep the raw scenarios.
     """
@@ -243,7 +243,7 @@ def pooled_posterior(
 @dg.asset(
     partitions_def=FORECASTERS,
     kinds={"numpy", "netcdf"},
-    code_version="1",
+    code_version="2",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed"),
 )
@@ -252,7 +252,7 @@ def calibration_state(
     calibration_posterior: dict[str, xr.DataTree],
     pooled_posterior: xr.DataTree,
 ) -> dg.Output[xr.DataTree]:
-    """Sharpness and incident shift before every race, filtered over the earlier races of all archetypes."""
+    """Sharpness, incident shift and front tilt before every race, filtered over the races before it."""
     from calibration_pipeline.calibration.state import filter_state
     from calibration_pipeline.calibration.summaries import state_by_race
     from calibration_pipeline.plots.state import state_figure
@@ -263,7 +263,8 @@ def calibration_state(
         state,
         metadata={
             "races": states.height,
-            "sharpness_over_time": plot(state_figure(states)),
+            "sharpness_over_time": plot(state_figure(states, "slope")),
+            "front_tilt_over_time": plot(state_figure(states, "tilt")),
             "states": table(states, states.height),
         },
     )

@@ -34,7 +34,7 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
             kinds={"jax", "netcdf"},
-            code_version="6",
+            code_version="7",
             metadata=SETTINGS,
         ),
         **{

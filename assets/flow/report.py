@@ -71,7 +71,7 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="6",
+    code_version="7",
     metadata=depends_on(
         "source",
         "tracks",

@@ -5,7 +5,7 @@ import xarray as xr
 
 from calibration_pipeline.calibration.archetype_races import network_field, raw_forecast
 from calibration_pipeline.calibration.reranking import rerank_races
-from calibration_pipeline.calibration.state import NEW_FOLD, NEW_SEASON, SAME_FOLD
+from calibration_pipeline.calibration.state import DRAWN, NEW_FOLD, NEW_SEASON, SAME_FOLD
 from calibration_pipeline.scenarios.draw.ensemble import draw_races
 from calibration_pipeline.scenarios.network.model import Recalibration
 
@@ -80,8 +80,8 @@ def next_race_state(state: xr.DataTree, archetype: str, fold: str, season: int) 
     Returns
     -------
     xarray.Dataset or None
-        log_slope, noise_sigma, intercept (draw) and n_calibration_races, the earlier races of the archetype;
-        None where the archetype has too few.
+        `state.DRAWN` (draw) and n_calibration_races, the earlier races of the archetype; None where the
+        archetype has too few.
     """
     opening = NEW_FOLD if season == state.attrs["last_season"] else NEW_SEASON
     if fold == state.attrs["last_fold"]:
@@ -96,16 +96,17 @@ def draw_recalibration(state: xr.Dataset, race: int, n_scenarios: int, seed: int
     Parameters
     ----------
     state : xarray.Dataset
-        log_slope, noise_sigma, intercept (draw), as returned by `next_race_state`.
+        `state.DRAWN` (draw), as returned by `next_race_state`.
     race : int
         race_id.
     n_scenarios, seed : int
     """
     rng = np.random.default_rng([seed, race])
-    draws = {name: state[name].values for name in ("log_slope", "noise_sigma", "intercept")}
+    draws = {name: state[name].values for name in DRAWN}
     draw = rng.integers(len(draws["log_slope"]), size=n_scenarios)
     noise = draws["noise_sigma"][draw] * rng.standard_normal(n_scenarios)
     return Recalibration(
         log_sharpness=(draws["log_slope"][draw] + noise).astype(np.float32),
         incident_shift=draws["intercept"][draw].astype(np.float32),
+        front_tilt=draws["front_tilt"][draw].astype(np.float32),
     )

@@ -1,8 +1,10 @@
-"""State of the calibration before every race: log slope and incident shift, filtered over the calendar.
+"""State of the calibration before every race: log slope, incident shift and front tilt, filtered by race.
 
 NUTS fits what is slow, once a fold: noise, the scale of the walk, and the differences between archetypes
-(`pooling`). Given draws of these parameters, the two quantities follow the races of all archetypes
-(`stats.state_filter`). The constants below were chosen on the seasons 2015 to 2020 (`benchmarks.state`).
+(`pooling`). Given draws of these parameters, the quantities follow the races of all archetypes
+(`stats.state_filter`). The log slope reads all stages of the running order. The front tilt reads those of the
+front group, at the mean of the log slope before the race. The constants below were chosen on the seasons
+2015 to 2020 (`benchmarks.state`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +39,8 @@ N_DRAWS = 16
 """Posterior draws of the slow parameters: their mean log score is within .0001 nats a car of that of 64."""
 STORED_DRAWS = 1024
 """Number of stored draws of the state before a race."""
-DRAWN = ("log_slope", "noise_sigma", "intercept")
-"""Stored variables: log calibration slope, its race-level noise, and incident shift."""
+DRAWN = ("log_slope", "noise_sigma", "intercept", "front_tilt")
+"""Stored variables: log calibration slope, its race-level noise, incident shift, and front tilt."""
 SAME_FOLD, NEW_FOLD, NEW_SEASON = OPENINGS = ("same_fold", "new_fold", "new_season")
 """Whether the next race is of the last race's fold, of a new fold in its season, or of a new season."""
 RACES_A_SEASON = 36
@@ -48,6 +50,8 @@ DEVIATION_HALF_LIFE = 80.0
 """Half-life of an archetype's deviation, races of all archetypes: that of the network's races."""
 SHIFT_WALK_SIGMA, SHIFT_DEVIATION_SIGMA = 0.02, 0.2
 """Standard deviations of a step of the incident shift, and of its differences between archetypes."""
+PRIOR_FRONT_TILT, FRONT_WALK_SIGMA, FRONT_DEVIATION_SIGMA = 0.3, 0.01, 0.05
+"""Standard deviations of the front tilt before the first race, of a step, and between archetypes."""
 SHIFT_POINTS = grid(361)
 """Grid of the incident shift's likelihood; it covers ensembles in which hardly any car retires."""
 BLOCK = 32
@@ -66,7 +70,7 @@ class Calendar(NamedTuple):
     race, race_order : (race) int
     fold : (race) str
     archetype : (race) int, index into `ARCHETYPES`
-    order, incident : (race, coefficient), curves as in `race_curves.RaceCurves`
+    order, incident, front : (race, coefficient), curves as in `race_curves.RaceCurves`
     """
 
     race: NDArray[np.int_]
@@ -75,6 +79,7 @@ class Calendar(NamedTuple):
     archetype: NDArray[np.int_]
     order: AnyArray
     incident: AnyArray
+    front: AnyArray
 
     @property
     def season(self) -> NDArray[np.int_]:
@@ -131,12 +136,12 @@ def thin_slow_parameters(
 def read_slow_parameters(pooled: xr.DataTree, fold: str) -> SlowParameters:
     """Return the slow parameters of a fold, or of `LATEST`, from `PooledPosterior`."""
     slow = pooled["slow"].to_dataset().sel(fold=fold)
-    references = zip(slow["reference_log_slope"].values, slow["reference_noise"].values, strict=True)
+    names = ("reference_log_slope", "reference_noise", "reference_front_tilt")
     return SlowParameters(
         slow["slope_sigma"].values,
         slow["archetype_sigma"].values,
         slow["noise_sigma"].transpose("archetype", "draw").values,
-        [Reference(*pair) for pair in references],
+        [Reference(*values) for values in zip(*(slow[name].values for name in names), strict=True)],
     )
 
 
@@ -149,13 +154,13 @@ def join_calendar(fits: Mapping[Archetype, xr.DataTree]) -> Calendar:
         Archetype -> `CalibrationPosterior`, of all archetypes.
     """
     parts = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    race, race_order, fold, order, incident = (
+    race, race_order, fold, *curves = (
         np.concatenate([part[name].values for part in parts])
-        for name in ("race", "race_order", "fold", "order_curve", "incident_curve")
+        for name in ("race", "race_order", "fold", "order_curve", "incident_curve", "front_curve")
     )
     archetype = np.repeat(np.arange(len(parts)), [part.sizes["race"] for part in parts])
     by_time = np.argsort(race_order)
-    return Calendar._make(values[by_time] for values in (race, race_order, fold, archetype, order, incident))
+    return Calendar._make(values[by_time] for values in (race, race_order, fold, archetype, *curves))
 
 
 def fold_ranges(calendar: Calendar) -> Iterator[tuple[str, range]]:
@@ -189,32 +194,40 @@ def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, see
     races: dict[int, NDArray] = {}
     following = np.full((len(OPENINGS), len(ARCHETYPES), len(DRAWN), STORED_DRAWS), np.nan, np.float32)
 
-    def draw_next(opening: str, slopes: Filtered, slow: SlowParameters, known: NDArray[np.bool_]) -> None:
+    def draw_next(
+        opening: str, slopes: Filtered, tilts: Filtered, slow: SlowParameters, known: NDArray[np.bool_]
+    ) -> None:
         first = opening == NEW_SEASON
-        slope = advance(slopes.after, slope_dynamics(slow), starts_season=first)
-        shift = advance(shifts.after, shift_dynamics(), starts_season=first)
+        states = [
+            advance(filtered.after, law, starts_season=first)
+            for filtered, law in (
+                (slopes, slope_dynamics(slow)),
+                (shifts, shift_dynamics()),
+                (tilts, tilt_dynamics()),
+            )
+        ]
         for a in np.flatnonzero(known).tolist():
             rng = np.random.default_rng([seed, n_races, a])
-            following[OPENINGS.index(opening), a] = draw_state(slope, shift, slow, a, rng)
+            following[OPENINGS.index(opening), a] = draw_state(states, slow, a, rng)
 
     for fold, own in fold_ranges(calendar):
         known = _count_races(calendar, own.start) >= MIN_CALIBRATION_RACES
         if not known.any():
             continue
         slow = read_slow_parameters(pooled, fold)
-        slopes = filter_slopes(calendar.until(own.stop), slow, own.start)
-        for state, race in zip(slopes.before, own, strict=True):
+        slopes, tilts = filter_orders(calendar.until(own.stop), slow, own.start)
+        for slope, tilt, race in zip(slopes.before, tilts.before, own, strict=True):
             if known[a := calendar.archetype[race]]:
                 rng = np.random.default_rng([seed, race, a])
-                races[race] = draw_state(state, shifts.before[race], slow, int(a), rng)
+                races[race] = draw_state([slope, shifts.before[race], tilt], slow, int(a), rng)
         if own.stop == n_races:
-            draw_next(SAME_FOLD, slopes, slow, known)
+            draw_next(SAME_FOLD, slopes, tilts, slow, known)
     known = _count_races(calendar, n_races) >= MIN_CALIBRATION_RACES
     if known.any():
         slow = read_slow_parameters(pooled, LATEST)
-        slopes = filter_slopes(calendar, slow, n_races)
-        draw_next(NEW_FOLD, slopes, slow, known)
-        draw_next(NEW_SEASON, slopes, slow, known)
+        slopes, tilts = filter_orders(calendar, slow, n_races)
+        draw_next(NEW_FOLD, slopes, tilts, slow, known)
+        draw_next(NEW_SEASON, slopes, tilts, slow, known)
     tree = xr.DataTree.from_dict(
         {"races": _race_group(calendar, races), "next": _next_group(calendar, following)}
     )
@@ -228,14 +241,14 @@ def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, see
 
 
 def draw_state(
-    slope: State, shift: State, slow: SlowParameters, archetype: int, rng: np.random.Generator
+    states: Sequence[State], slow: SlowParameters, archetype: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Draw the state before a race.
 
     Parameters
     ----------
-    slope, shift : State
-        Of the log slope, with one draw of each of the slow parameters, and of the incident shift.
+    states : sequence of State
+        Of the log slope, with one draw of each of the slow parameters, incident shift and front tilt.
     slow : SlowParameters
     archetype : int
         Index into `ARCHETYPES`.
@@ -246,19 +259,33 @@ def draw_state(
     array, shape (variable, draw)
         `STORED_DRAWS` draws of each of `DRAWN`. Log slopes stand in the order of the slow parameters.
     """
+    slope, *others = states
     noise = np.asarray(slow.noise_sigma)[archetype]
     n_values = STORED_DRAWS // len(noise)
     log_slope = draw_values(slope, archetype, n_values, rng).ravel()
-    intercept = draw_values(shift, archetype, STORED_DRAWS, rng).ravel()
-    return np.stack([log_slope, np.repeat(noise, n_values), rng.permutation(intercept)])
+    shuffled = [rng.permutation(draw_values(state, archetype, STORED_DRAWS, rng).ravel()) for state in others]
+    return np.stack([log_slope, np.repeat(noise, n_values), *shuffled])
 
 
-def filter_slopes(calendar: Calendar, slow: SlowParameters, first_kept: int = 0) -> Filtered:
-    """Filter the log slope over a calendar; states before `first_kept` are not kept."""
+def filter_orders(calendar: Calendar, slow: SlowParameters, first_kept: int = 0) -> tuple[Filtered, Filtered]:
+    """Filter the log slope and the front tilt over a calendar.
+
+    Parameters
+    ----------
+    calendar : Calendar
+    slow : SlowParameters
+    first_kept : int
+        Index of the first race whose states are kept.
+
+    Returns
+    -------
+    slopes, tilts : Filtered
+    """
+    races = (calendar.archetype, calendar.starts_season)
     order = order_log_likelihood(calendar.archetype, calendar.order, slow)
-    return filter_races(
-        order, calendar.archetype, calendar.starts_season, slope_dynamics(slow), len(ARCHETYPES), first_kept
-    )
+    slopes = filter_races(order, *races, slope_dynamics(slow), len(ARCHETYPES), first_kept)
+    front = front_log_likelihood(calendar.archetype, calendar.front, slow, slopes.mean.mean(axis=1))
+    return slopes, filter_races(front, *races, tilt_dynamics(), len(ARCHETYPES), first_kept)
 
 
 def filter_shifts(calendar: Calendar) -> Filtered:
@@ -330,6 +357,19 @@ def shift_dynamics() -> Dynamics:
     )
 
 
+def tilt_dynamics() -> Dynamics:
+    """Return the movement of the front tilt; its parameters are constants, so it has one draw."""
+    return Dynamics(
+        np.array([FRONT_WALK_SIGMA]),
+        np.array([FRONT_DEVIATION_SIGMA]),
+        PRIOR_FRONT_TILT,
+        JUMP_SIGMA,
+        JUMP_PROBABILITY,
+        SEASON_JUMP_PROBABILITY,
+        DEVIATION_HALF_LIFE,
+    )
+
+
 def order_log_likelihood(archetype: NDArray[np.int_], order: AnyArray, slow: SlowParameters) -> NDArray:
     """Tabulate the running orders' log-likelihoods by log slope, race noise integrated out.
 
@@ -351,6 +391,36 @@ def order_log_likelihood(archetype: NDArray[np.int_], order: AnyArray, slow: Slo
         own = np.flatnonzero(archetype == a)
         for rows, block in _blocks(own, curves):
             values[rows] = smooth_likelihood(block @ np.asarray(basis).T, noise)[: len(rows)]
+    return values
+
+
+def front_log_likelihood(
+    archetype: NDArray[np.int_], front: AnyArray, slow: SlowParameters, log_slope: NDArray[np.float64]
+) -> NDArray:
+    """Tabulate the log-likelihoods of the front groups' orders by front tilt, race noise integrated out.
+
+    Parameters
+    ----------
+    archetype : array of int, shape (race)
+    front : array, shape (race, coefficient)
+    slow : SlowParameters
+    log_slope : array, shape (race)
+        At which the tilt is read.
+
+    Returns
+    -------
+    array, shape (race, 1, point)
+    """
+    curves = np.asarray(front, np.float64)
+    values = np.zeros((len(curves), 1, len(POINTS)))
+    for a, reference in enumerate(slow.references):
+        noise = np.hypot(reference.noise_sigma, np.sqrt(np.mean(np.asarray(slow.noise_sigma)[a] ** 2)))
+        centre = reference.log_slope + reference.front_tilt + log_slope
+        for rows, block in _blocks(np.flatnonzero(archetype == a), curves):
+            at = np.pad(centre[rows], (0, len(block) - len(rows)))
+            basis = np.asarray(_basis(at[:, None] + POINTS, block.shape[1], *LOG_SHARPNESS_BOX))
+            likelihood = np.einsum("rpc,rc->rp", basis, block)
+            values[rows] = smooth_likelihood(likelihood, noise[None])[: len(rows)]
     return values
 
 

@@ -15,6 +15,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.calibration.state import DRAWN
 from calibration_pipeline.events.counts import scenario_outcomes
 from calibration_pipeline.events.language import Event, Outcomes
 from calibration_pipeline.scenarios.network.model import Recalibration
@@ -37,16 +38,17 @@ def recalibration_of_each_fit(
     Parameters
     ----------
     state : xarray.Dataset
-        log_slope, noise_sigma, intercept (draw), before the race.
+        `calibration.state.DRAWN` (draw), before the race.
     n_fits, n_scenarios, seed : int
     """
-    flat = {name: state[name].values for name in ("log_slope", "noise_sigma", "intercept")}
+    flat = {name: state[name].values for name in DRAWN}
     noise = np.random.default_rng(seed).standard_normal(n_scenarios)
     chosen = np.linspace(0, flat["log_slope"].size - 1, n_fits).round().astype(int)
     return [
         Recalibration(
             log_sharpness=(flat["log_slope"][k] + flat["noise_sigma"][k] * noise).astype(np.float32),
             incident_shift=np.full(n_scenarios, flat["intercept"][k], np.float32),
+            front_tilt=np.full(n_scenarios, flat["front_tilt"][k], np.float32),
         )
         for k in chosen
     ]

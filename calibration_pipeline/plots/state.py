@@ -1,4 +1,4 @@
-"""Chart of the calibration's state: sharpness over time."""
+"""Charts of the calibration's state: sharpness and front tilt over time."""
 
 from collections.abc import Sequence
 
@@ -13,43 +13,53 @@ from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, PHONE_WID
 from calibration_pipeline.plots.series import write_no_races
 
 LIMITS = (0.7, 1.4)
-"""Slopes that the vertical axis shows at least."""
+"""Values that the vertical axis shows at least."""
+LABELS = {
+    "slope": ("Sharpness over time", "Calibration slope before each race, 95 % interval"),
+    "tilt": ("Front tilt over time", "Factor on the front group's sharpness, 95 % interval"),
+}
+"""Quantity -> title, and label of the vertical axis."""
 NARROW = 0.05
 """Share of all races up to which a season has no room for its label."""
 
 
-def state_figure(states: pl.DataFrame) -> Figure:
-    """Return the chart of the calibration slope before every race, a panel an archetype.
+def state_figure(states: pl.DataFrame, quantity: str) -> Figure:
+    """Return the chart of a quantity of the state before every race, a panel an archetype.
 
     Parameters
     ----------
     states : polars.DataFrame
         As `calibration.summaries.state_by_race` returns it.
+    quantity : str
+        Key of `LABELS`.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     figure = Figure(figsize=(PHONE_WIDTH, 6.6), layout="constrained")
-    draw_states(list(figure.subplots(len(ARCHETYPES), 1, sharex=True, sharey=True)), states)
+    draw_states(list(figure.subplots(len(ARCHETYPES), 1, sharex=True, sharey=True)), states, quantity)
     return figure
 
 
-def draw_states(panels: Sequence[Axes], states: pl.DataFrame) -> Sequence[Axes]:
-    """Draw the calibration slope before every race with its 95 % interval; 1 is calibrated.
+def draw_states(panels: Sequence[Axes], states: pl.DataFrame, quantity: str) -> Sequence[Axes]:
+    """Draw a quantity of the state before every race with its 95 % interval; 1 is calibrated.
 
     Parameters
     ----------
     panels : sequence of matplotlib.axes.Axes
         One an archetype, with shared scales.
     states : polars.DataFrame
-        archetype, season, race_order, slope, slope_lower, slope_upper.
+        archetype, season, race_order, and the quantity with _lower and _upper.
+    quantity : str
+        Key of `LABELS`.
 
     Returns
     -------
     sequence of matplotlib.axes.Axes
     """
-    panels[0].figure.suptitle("Sharpness over time")
+    title, label = LABELS[quantity]
+    panels[0].figure.suptitle(title)
     if states.is_empty():
         for ax in panels:
             write_no_races(ax)
@@ -70,11 +80,13 @@ def draw_states(panels: Sequence[Axes], states: pl.DataFrame) -> Sequence[Axes]:
             linestyle=":",
             transform=ax.get_xaxis_transform(),
         )
-        ax.fill_between(x, own["slope_lower"], own["slope_upper"], color=style.color, alpha=0.2, linewidth=0)
-        ax.plot(x, own["slope"], style.marker, color=style.color, markersize=2.5)
-        ax.plot(x, own["slope"], "-", color=style.color, linewidth=1.2)
+        ends = own[f"{quantity}_lower"], own[f"{quantity}_upper"]
+        ax.fill_between(x, *ends, color=style.color, alpha=0.2, linewidth=0)
+        ax.plot(x, own[quantity], style.marker, color=style.color, markersize=2.5)
+        ax.plot(x, own[quantity], "-", color=style.color, linewidth=1.2)
         ax.set_title(style.label, fontsize="small", loc="left")
-    lowest, highest = states["slope_lower"].to_numpy().min(), states["slope_upper"].to_numpy().max()
+    lowest = states[f"{quantity}_lower"].to_numpy().min()
+    highest = states[f"{quantity}_upper"].to_numpy().max()
     panels[0].set(yscale="log", ylim=(min(LIMITS[0], lowest), max(LIMITS[1], highest)))
     panels[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -82,5 +94,5 @@ def draw_states(panels: Sequence[Axes], states: pl.DataFrame) -> Sequence[Axes]:
     labelled = starts[np.diff(starts, append=calendar.height) > NARROW * calendar.height]
     panels[-1].set_xticks(labelled, calendar["season"].to_numpy()[labelled].astype(str), rotation=45)
     panels[-1].set_xlabel("Races of all archetypes, by season")
-    panels[0].figure.supylabel("Calibration slope before each race, 95 % interval", fontsize="medium")
+    panels[0].figure.supylabel(label, fontsize="medium")
     return panels

@@ -154,7 +154,7 @@ class ReportContent:
     pit : polars.DataFrame
         archetype, forecast, u, ecdf, lower, upper: the distribution of the PIT, with a simultaneous band.
     states : polars.DataFrame
-        Calibration slope and incident shift before every race, as from `summaries.state_by_race`.
+        Calibration slope, incident shift and front tilt before every race, as from `summaries.state_by_race`.
     slopes : polars.DataFrame
         archetype, season, estimate, lower, upper: the calibration slope of each season.
     convergence : polars.DataFrame

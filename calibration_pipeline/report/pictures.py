@@ -193,21 +193,28 @@ def slope_picture(slopes: pl.DataFrame) -> Picture:
     )
 
 
-def state_picture(states: pl.DataFrame) -> Picture:
-    """Return the chart of the calibration slope before every race.
+def state_pictures(states: pl.DataFrame) -> list[Picture]:
+    """Return the charts of the calibration slope and of the front tilt before every race.
 
     Parameters
     ----------
     states : polars.DataFrame
         As in `ReportContent`.
     """
-    return Picture(
+    sharpness = Picture(
         "sharpness-over-time",
         "Calibration slope of each archetype before every race, with 95 % intervals.",
         "1 is calibrated; below 1 the forecasts were too sure. Each race moves the slopes of all archetypes. "
         "Dotted lines separate seasons. The recalibrated forecast of a race uses the slope before it.",
-        partial(_drawn, state_figure, states),
+        partial(_drawn, partial(state_figure, quantity="slope"), states),
     )
+    front = Picture(
+        "front-tilt-over-time",
+        "Factor on the sharpness of the front group before every race, with 95 % intervals.",
+        "1 is calibrated; below 1 the forecasts were too sure of the order among the leading cars.",
+        partial(_drawn, partial(state_figure, quantity="tilt"), states),
+    )
+    return [sharpness, front]
 
 
 def forest_picture(fits: Mapping[str, xr.DataTree]) -> Picture:

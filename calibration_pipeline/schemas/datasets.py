@@ -374,6 +374,9 @@ class RaceStates(pa.DatasetModel):
         dims=("race", "draw"), ge=0, description="Race-level sd of log sharpness"
     )
     intercept: np.float32 = pa.Field(dims=("race", "draw"), description="Shift of the incident logit")
+    front_tilt: np.float32 = pa.Field(
+        dims=("race", "draw"), description="Log of a further factor on the front group's sharpness"
+    )
 
     class Config:
         """Pandera options."""
@@ -401,6 +404,9 @@ class NextStates(pa.DatasetModel):
         dims=NEXT, nullable=True, ge=0, description="Race-level sd of log sharpness"
     )
     intercept: np.float32 = pa.Field(dims=NEXT, nullable=True, description="Shift of the incident logit")
+    front_tilt: np.float32 = pa.Field(
+        dims=NEXT, nullable=True, description="Log of a further factor on the front group's sharpness"
+    )
     n_calibration_races: np.int32 = pa.Field(
         dims=("opening", "archetype"), ge=0, description="Earlier races of the archetype, 0 without a state"
     )

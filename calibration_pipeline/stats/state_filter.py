@@ -78,11 +78,13 @@ class Filtered(NamedTuple):
     before : list of State, before each race from `first_kept` on
     after : State, after the last race
     log_evidence : (race, draw), log predictive likelihood of each race given the races before it
+    mean : (race, draw), mean of the quantity before each race, of the race's group
     """
 
     before: list[State]
     after: State
     log_evidence: Array
+    mean: Array
 
 
 def grid(n: int) -> Array:
@@ -175,14 +177,15 @@ def filter_races(
     n_levels = log_likelihood.shape[-1] - 2 * MARGIN
     steps = _transitions(dynamics, n_levels)
     state, before = _initial_state(dynamics, n_groups, n_levels), []
-    evidence = np.zeros(log_likelihood.shape[:2])
+    evidence, mean = np.zeros((2, *log_likelihood.shape[:2]))
     for race, (own, first) in enumerate(zip(group, starts_season, strict=True)):
         if race:
             state = _move(state, dynamics, steps[int(first)])
         if race >= first_kept:
             before.append(state)
+        mean[race] = mean_by_draw(state, int(own))
         state, evidence[race] = _update(state, int(own), log_likelihood[race])
-    return Filtered(before, state, evidence)
+    return Filtered(before, state, evidence, mean)
 
 
 def advance(state: State, dynamics: Dynamics, *, starts_season: bool) -> State:
@@ -198,6 +201,12 @@ def advance(state: State, dynamics: Dynamics, *, starts_season: bool) -> State:
     """
     steps = _transitions(dynamics, state.probability.shape[-1])
     return _move(state, dynamics, steps[int(starts_season)])
+
+
+def mean_by_draw(state: State, group: int) -> Array:
+    """Return the mean of the quantity of a group for each draw of the parameters: (draw)."""
+    means: Array = (state.probability * (_levels(state) + state.mean[group])).sum(axis=-1)
+    return means
 
 
 def draw_values(state: State, group: int, n_values: int, rng: np.random.Generator) -> Array:

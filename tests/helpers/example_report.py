@@ -246,6 +246,9 @@ def state_table(seasons: int = 3) -> pl.DataFrame:
             "shift": 0.02 * np.cos(race),
             "shift_lower": 0.02 * np.cos(race) - 0.3,
             "shift_upper": 0.02 * np.cos(race) + 0.3,
+            "tilt": slope - 0.1,
+            "tilt_lower": slope - 0.3,
+            "tilt_upper": slope + 0.15,
         }
     )
 

@@ -22,14 +22,14 @@ from calibration_pipeline.report.pictures import (
     diagnostic_pictures,
     forest_picture,
     slope_picture,
-    state_picture,
+    state_pictures,
 )
 
 PARETO_K_GOOD = 0.7
 
 
 def state_section(content: ReportContent) -> Section:
-    """Return the section on the calibration slope and the incident shift before every race."""
+    """Return the section on calibration slope, incident shift and front tilt before every race."""
     states = content.states
     if states.is_empty():
         return Section("states", "Sharpness over time", [Text("No race has enough earlier races yet.")])
@@ -40,18 +40,26 @@ def state_section(content: ReportContent) -> Section:
             Cell(str(row["n_calibration_races"])),
             *(
                 estimate(row[name], row[f"{name}_lower"], row[f"{name}_upper"], 2)
-                for name in ("slope", "shift")
+                for name in ("slope", "shift", "tilt")
             ),
         ]
         for row in states.iter_rows(named=True)
     ]
     text = Text(
-        "The calibration follows the races: after each race, of whatever archetype, slope and incident shift "
-        "move. A race is recalibrated with their values before it. A positive shift means more retirements."
+        "The calibration follows the races: after each race, of whatever archetype, slope, incident shift "
+        "and front tilt move. A race is recalibrated with their values before it. A positive shift means "
+        "more retirements. The front tilt is a further factor on the sharpness among the leading cars."
     )
-    columns = ["Archetype", "Race", "Earlier races of the archetype", "Slope", "Shift of the incident logit"]
-    table = Table("Slope and incident shift before every race", columns, rows, folded=True, n_text=2)
-    return Section("states", "Sharpness over time", [text, Gallery([state_picture(states)]), table])
+    columns = [
+        "Archetype",
+        "Race",
+        "Earlier races of the archetype",
+        "Slope",
+        "Shift of the incident logit",
+        "Front tilt",
+    ]
+    table = Table("Slope, incident shift and front tilt", columns, rows, folded=True, n_text=2)
+    return Section("states", "Sharpness over time", [text, Gallery(state_pictures(states)), table])
 
 
 def slope_section(content: ReportContent) -> Section:

@@ -13,6 +13,7 @@ from calibration_pipeline.calibration.pooling import fit_pooled
 from calibration_pipeline.calibration.race_curves import (
     LOG_SHARPNESS_BOX,
     Reference,
+    front_group,
     tabulate_incidents,
     tabulate_orders,
 )
@@ -27,8 +28,8 @@ from calibration_pipeline.calibration.state import (
     Calendar,
     SlowParameters,
     draw_state,
+    filter_orders,
     filter_shifts,
-    filter_slopes,
     filter_state,
     join_calendar,
     thin_slow_parameters,
@@ -65,6 +66,7 @@ def races(log_slope: np.ndarray, shift: np.ndarray, seed: int = 0) -> Calendar:
         archetype=rng.integers(4, size=n),
         order=tabulate_orders(utility.astype(np.float32), order[:, None])[:, 0],
         incident=tabulate_incidents(logit, np.full(n, 0.5), retired, np.ones_like(retired)),
+        front=tabulate_orders(utility.astype(np.float32), front_group(order)[:, None])[:, 0],
     )
 
 
@@ -82,7 +84,7 @@ def slow(n_draws: int = 16, seed: int = 1) -> SlowParameters:
 def test_planted_slope_and_shift_are_found():
     calendar = races(np.full(108, np.log(0.7)), np.full(108, 0.5))
     own = int(calendar.archetype[107])
-    slope, (lower, upper) = summarise_state(filter_slopes(calendar, slow()).before[107], own, ENDS)
+    slope, (lower, upper) = summarise_state(filter_orders(calendar, slow())[0].before[107], own, ENDS)
     assert lower < np.log(0.7) < upper
     assert abs(slope - np.log(0.7)) < 0.15
     shift, (lower, upper) = summarise_state(filter_shifts(calendar).before[107], own, ENDS)
@@ -93,7 +95,7 @@ def test_planted_slope_and_shift_are_found():
 def test_a_jump_of_exact_likelihoods_is_found():
     """Log slope -.4 from a season's start: half of it within a third of the season."""
     calendar = races(np.where(np.arange(108) < 72, 0.0, -0.4), np.zeros(108), seed=2)
-    before = filter_slopes(calendar, slow(), first_kept=72).before
+    before = filter_orders(calendar, slow(), first_kept=72)[0].before
     mean = [
         summarise_state(state, int(own), ENDS)[0]
         for state, own in zip(before, calendar.archetype[72:], strict=True)
@@ -109,7 +111,7 @@ def test_reference_moves_the_slope():
     moved = slow()._replace(references=[Reference(0.3, 0.0)] * 4)
     own = int(calendar.archetype[71])
     means = [
-        summarise_state(filter_slopes(calendar, parameters).before[71], own, ENDS)[0]
+        summarise_state(filter_orders(calendar, parameters)[0].before[71], own, ENDS)[0]
         for parameters in (slow(), moved)
     ]
     assert abs(means[0] - means[1] - 0.3) < 0.05
@@ -118,11 +120,15 @@ def test_reference_moves_the_slope():
 def test_more_races_change_no_earlier_state():
     """Bitwise, whatever the number of later races and their results."""
     calendar = races(np.zeros(60), np.zeros(60), seed=4)
-    changed = calendar._replace(order=np.r_[calendar.order[:31], -calendar.order[31:]])
-    for filtered in (filter_slopes, lambda calendar, _: filter_shifts(calendar)):
-        few = filtered(calendar.until(32), slow())
-        many = filtered(changed, slow())
-        for early, late in zip(few.before, many.before[:32], strict=True):
+    later = {name: getattr(calendar, name).copy() for name in ("order", "front", "incident")}
+    for values in later.values():
+        values[31:] *= -1
+    few, many = (
+        [*filter_orders(part, slow()), filter_shifts(part)]
+        for part in (calendar.until(32), calendar._replace(**later))
+    )
+    for known, whole in zip(few, many, strict=True):
+        for early, late in zip(known.before, whole.before[:32], strict=True):
             for a, b in zip(early, late, strict=True):
                 assert_array_equal(a, b)
 
@@ -131,7 +137,7 @@ def test_evidence_is_the_integrated_likelihood():
     """The evidence of the first race is its likelihood, integrated over the prior of the level."""
     calendar = races(np.zeros(1), np.zeros(1), seed=7)
     sure = SlowParameters(np.array([0.0]), np.array([0.0]), np.zeros((4, 1)), [Reference(0.0, 0.0)] * 4)
-    filtered = filter_slopes(calendar, sure)
+    filtered, _ = filter_orders(calendar, sure)
     x = np.linspace(-1.5, 1.5, 601)
     prior = np.exp(-0.5 * (x / PRIOR_SLOPE_MU) ** 2)
     curve = np.asarray(evaluate(calendar.order, x[None], *LOG_SHARPNESS_BOX))[0]
@@ -140,19 +146,23 @@ def test_evidence_is_the_integrated_likelihood():
 
 
 def test_draws_have_the_law_of_the_state():
-    """Log slopes stand beside the noise of their slow parameters, incident shifts in random order."""
+    """Log slopes stand beside the noise of their slow parameters, the others in random order."""
     calendar = races(np.full(40, -0.3), np.full(40, 0.4), seed=8)
     parameters, own = slow(), int(calendar.archetype[39])
-    before, shifts = filter_slopes(calendar, parameters).before[39], filter_shifts(calendar).before[39]
-    log_slope, noise_sigma, shift = draw_state(before, shifts, parameters, own, np.random.default_rng(1))
+    before, tilts = (filtered.before[39] for filtered in filter_orders(calendar, parameters))
+    shifts = filter_shifts(calendar).before[39]
+    log_slope, noise_sigma, shift, tilt = draw_state(
+        [before, shifts, tilts], parameters, own, np.random.default_rng(1)
+    )
     mean, ends = summarise_state(before, own, ENDS)
     assert abs(log_slope.mean() - mean) < 0.01
     np.testing.assert_allclose(np.quantile(log_slope, ENDS), ends, atol=0.05)
     assert_array_equal(noise_sigma[:: STORED_DRAWS // 16], parameters.noise_sigma[own])
-    mean, ends = summarise_state(shifts, own, ENDS)
-    np.testing.assert_allclose(np.quantile(shift, ENDS), ends, atol=0.05)
-    assert abs(shift.mean() - mean) < 0.01
-    assert abs(np.corrcoef(log_slope, shift)[0, 1]) < 0.1
+    for drawn, state in ((shift, shifts), (tilt, tilts)):
+        mean, ends = summarise_state(state, own, ENDS)
+        np.testing.assert_allclose(np.quantile(drawn, ENDS), ends, atol=0.05)
+        assert abs(drawn.mean() - mean) < 0.01
+    assert np.abs(np.corrcoef([log_slope, shift, tilt]) - np.eye(3)).max() < 0.1
 
 
 Fits = dict[Archetype, xr.DataTree]
@@ -209,6 +219,7 @@ def test_planted_slope_and_shift_are_found_by_the_whole_fit(fitted):
     assert last["slope_lower"].max() < 0.7 < last["slope_upper"].min()
     assert last["slope_upper"].max() < 1
     assert last["shift_lower"].max() < 0.6 < last["shift_upper"].min()
+    assert last["tilt_lower"].max() < 1 < last["tilt_upper"].min()
     first = table.filter(pl.col("race_order") <= 202128)
     width = pl.col("slope_upper") - pl.col("slope_lower")
     assert first.select(width).min().item() > last.select(width).max().item()
@@ -247,6 +258,7 @@ def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_kn
     again = draw_recalibration(following, race, 50, 4)
     assert_array_equal(change.log_sharpness, again.log_sharpness)
     assert_array_equal(change.incident_shift, again.incident_shift)
+    assert_array_equal(change.front_tilt, again.front_tilt)
 
 
 def test_recalibration_leaves_races_without_a_state_alone(planted, fitted):

@@ -275,7 +275,7 @@ def test_drawn_grids_are_permutations_led_by_form() -> None:
 def test_scenarios_without_a_grid_keep_cars_and_scenarios_together(world: World) -> None:
     race = world.features["2024"].filter(race_id=world.race)
     grids = np.stack([race["start_position"].to_numpy()] * 3)
-    change = Recalibration(np.zeros(50, np.float32), np.zeros(50, np.float32))
+    change = Recalibration(*np.zeros((3, 50), np.float32))
     drawn = simulate_without_grid(race, grids, world.networks["2024"], FOLD, 50, SEED, change)
     first = simulate_races(race, world.networks["2024"], FOLD, 17, SEED)
     np.testing.assert_array_equal(drawn["finish_position"].values[:, :17], first["finish_position"].values)
@@ -294,6 +294,7 @@ def state(log_slope_sd: float, rng: np.random.Generator) -> xr.Dataset:
         "log_slope": log_slope_sd * rng.normal(size=shape),
         "noise_sigma": np.full(shape, 0.2),
         "intercept": np.zeros(shape),
+        "front_tilt": np.zeros(shape),
     }
     return xr.Dataset({name: ("draw", value) for name, value in values.items()})
 

@@ -95,7 +95,7 @@ def test_page_needs_nothing_from_outside(html: str, page: Page) -> None:
 def test_every_picture_is_described(page: Page, pictures: dict[str, bytes]) -> None:
     """Test that each figure has its own alternative text."""
     alts = page.values("img", "alt")
-    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1 + 2) + 6 + 4
+    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1 + 2) + 7 + 4
     assert len(set(alts)) == len(alts)
     assert all(len(alt) > 20 for alt in alts)
 
