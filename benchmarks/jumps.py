@@ -1,11 +1,12 @@
-"""Planted jumps of the sharpness, followed race by race and season by season: benchmarks/results/jumps.csv.
+"""Planted jumps of the calibration, followed race by race and season by season: benchmarks/results/jumps.csv.
 
     python -m benchmarks.jumps
 
 Histories have four seasons of 36 races of 36 cars. Results are drawn from the reverse Plackett-Luce law with
 the planted log slope. Forecasts have slope 1. The state is filtered with the slow parameters of `SLOW`. The
 map that moves once a season is fitted to the earlier seasons of each archetype, for the first
-`MAP_HISTORIES`. `lost` compares the state with the planted slope, nats a car.
+`MAP_HISTORIES`. `lost` compares the state with the planted slope, nats a car. A jump of the front tilt
+changes the order of the front group alone; the map has no front tilt.
 """
 
 import numpy as np
@@ -15,15 +16,18 @@ from benchmarks.result_files import Row, markdown_table, output_parser, write_re
 from benchmarks.state_laws import cumulative_probability
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.latent import Evidence, latent_calibration_model, summarise
-from calibration_pipeline.calibration.race_curves import Reference, pad_races, tabulate_orders
+from calibration_pipeline.calibration.race_curves import Reference, front_group, pad_races, tabulate_orders
 from calibration_pipeline.calibration.state import (
     RACES_A_SEASON,
     SlowParameters,
+    front_log_likelihood,
     order_log_likelihood,
     slope_dynamics,
+    tilt_dynamics,
 )
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
+from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 from calibration_pipeline.stats.state_filter import POINTS, Dynamics, State, filter_races, mean_by_draw
 
 N_HISTORIES, MAP_HISTORIES, N_SEASONS, N_CARS, JUMP = 60, 4, 4, 36, -0.4
@@ -40,8 +44,25 @@ NUTS = {"n_warmup": 300, "n_samples": 500, "n_chains": 2, "seed": 1}
 def draw_curves(rng: np.random.Generator, log_slope: NDArray) -> NDArray[np.float32]:
     """Draw results of races, and tabulate their orders: (race, coefficient)."""
     log_strength = rng.normal(size=(len(log_slope), N_CARS))
-    score = np.exp(log_slope)[:, None] * log_strength - rng.gumbel(size=log_strength.shape)
-    order = 1 + np.argsort(np.argsort(-score, axis=1), axis=1)
+    order = _rank(np.exp(log_slope)[:, None] * log_strength - rng.gumbel(size=log_strength.shape))
+    return _tabulate(log_strength, order)
+
+
+def draw_front_curves(rng: np.random.Generator, tilt: NDArray) -> tuple[NDArray, NDArray]:
+    """Draw results whose front group has another sharpness, and tabulate all stages and the front group's."""
+    log_strength = rng.normal(size=(len(tilt), N_CARS))
+    order = _rank(log_strength - rng.gumbel(size=log_strength.shape))
+    again = np.exp(tilt)[:, None] * log_strength - rng.gumbel(size=log_strength.shape)
+    order = _rank(np.where(order <= FRONT_CARS, again + N_CARS, -order))
+    return _tabulate(log_strength, order), _tabulate(log_strength, front_group(order))
+
+
+def _rank(score: NDArray) -> NDArray[np.int_]:
+    """Rank the cars by score, the largest first."""
+    return 1 + np.argsort(np.argsort(-score, axis=1), axis=1)
+
+
+def _tabulate(log_strength: NDArray, order: NDArray) -> NDArray[np.float32]:
     return tabulate_orders(log_strength.astype(np.float32), order[:, None].astype(np.int16))[:, 0]
 
 
@@ -120,6 +141,36 @@ def jump_row(name: str, first: int) -> Row:
     return row
 
 
+def tilt_row(first: int) -> Row:
+    """Return the row of a jump of the front tilt; `lost` is of the orders of front groups."""
+    tilt = np.where(np.arange(N_RACES) < first, 0.0, JUMP)
+    drawn = [draw_front_curves(np.random.default_rng([9, k]), tilt) for k in range(N_HISTORIES)]
+    slopes = filter_histories([order for order, _ in drawn])[0]
+    mean = state_means(slopes)
+    single = slow_parameters(1)
+    likelihood = np.concatenate(
+        [front_log_likelihood(ARCHETYPE, front, single, mean[:, k]) for k, (_, front) in enumerate(drawn)],
+        axis=1,
+    )
+    law = tilt_dynamics()
+    law = law._replace(
+        walk_sigma=np.repeat(law.walk_sigma, N_HISTORIES),
+        deviation_sigma=np.repeat(law.deviation_sigma, N_HISTORIES),
+    )
+    filtered = filter_races(likelihood, ARCHETYPE, np.diff(SEASON, prepend=0) > 0, law, len(ARCHETYPES))
+    # The tilt is relative to the slope of all stages; the planted one is the sum.
+    nearest = np.abs(POINTS - (tilt[:, None] - mean)[..., None]).argmin(axis=-1)
+    known = np.take_along_axis(likelihood, nearest[..., None], axis=-1)[..., 0]
+    found = races_until_half(filtered.mean + mean, first)
+    return {
+        "planted": "front tilt, at a season's start",
+        "lost": f"{(known - filtered.log_evidence).mean() / N_CARS:.4f}",
+        "coverage": "",
+        "state_races": f"{np.median(found):.0f}",
+        "map_races": "",
+    }
+
+
 def law_row() -> Row:
     """Return the coverage of 95 % intervals over histories drawn from the law itself."""
     law = slope_dynamics(slow_parameters(1))
@@ -147,7 +198,7 @@ def main() -> None:
     options = output_parser(__doc__).parse_args()
     use_host_devices()
     rows: list[Row] = [jump_row(name, first) for name, first in PLANTED.items()]
-    rows.append(law_row())
+    rows += [tilt_row(PLANTED["at a season's start"]), law_row()]
     print(markdown_table(rows), flush=True)
     write_results("jumps", rows, options.output)
 

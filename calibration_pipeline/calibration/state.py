@@ -50,7 +50,7 @@ DEVIATION_HALF_LIFE = 80.0
 """Half-life of an archetype's deviation, races of all archetypes: that of the network's races."""
 SHIFT_WALK_SIGMA, SHIFT_DEVIATION_SIGMA = 0.02, 0.2
 """Standard deviations of a step of the incident shift, and of its differences between archetypes."""
-PRIOR_FRONT_TILT, FRONT_WALK_SIGMA, FRONT_DEVIATION_SIGMA = 0.3, 0.01, 0.05
+PRIOR_FRONT_TILT, FRONT_WALK_SIGMA, FRONT_DEVIATION_SIGMA = 0.15, 0.005, 0.2
 """Standard deviations of the front tilt before the first race, of a step, and between archetypes."""
 SHIFT_POINTS = grid(361)
 """Grid of the incident shift's likelihood; it covers ensembles in which hardly any car retires."""
