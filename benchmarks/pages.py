@@ -231,11 +231,47 @@ def state_table() -> str:
     return markdown_table(rows)
 
 
+def winner_table() -> str:
+    """Return the table of the winner's log score on real seasons of docs/state.md."""
+    rows = [
+        {
+            "seasons": row["seasons"],
+            "races": row["races"],
+            "n": row["n_races"],
+            **{
+                label: shown_estimate(row, name)
+                for name, label in (
+                    ("winner_state_over_raw", "winner: state over raw"),
+                    ("winner_state_over_map", "winner: state over map"),
+                    ("winner_state_over_untilted", "winner: with over without tilt"),
+                    ("state_over_untilted", "all cars: with over without tilt"),
+                )
+            },
+        }
+        for row in read_results("state")
+    ]
+    return markdown_table(rows)
+
+
+def choices_table() -> str:
+    """Return the table of the front tilt's constants of docs/state.md."""
+    rows = [
+        {
+            "constants": row["choice"],
+            "front groups' orders": shown_estimate(row, "fronts"),
+            "winner": shown_estimate(row, "winner"),
+        }
+        for row in read_results("state_choices")
+        if row["winner"] and row["choice"] != "frozen"
+    ]
+    return markdown_table(rows)
+
+
 def jumps_table() -> str:
     """Return the table of planted jumps of docs/state.md."""
     rows = [
         {
-            "log slope": row["planted"],
+            "planted": row["planted"],
             "lost": row["lost"],
             "coverage": row["coverage"],
             "races until half is found: state": row["state_races"],
@@ -252,6 +288,8 @@ TABLES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "repair.md": {"networks": repair_table, "simulators": simulators_table},
     "state.md": {
         "seasons": state_table,
+        "winner": winner_table,
+        "choices": choices_table,
         "jumps": jumps_table,
         "scores": change_tables.score_table,
         "winner and retirements": change_tables.race_score_table,
