@@ -253,6 +253,28 @@ def winner_table() -> str:
     return markdown_table(rows)
 
 
+def own_scenarios_table() -> str:
+    """Return the table of re-ranked scenarios without a front group of docs/state.md."""
+    labels = {
+        "winner_tilted_over_raw": "winner: state over raw",
+        "winner_tilted_over_untilted": "winner: with over without tilt",
+        "cars_tilted_over_raw": "all cars: state over raw",
+        "temperature_raw": "temperature: raw",
+        "temperature_without_tilt": "without tilt",
+        "temperature_with_tilt": "with tilt",
+    }
+    rows = [
+        {
+            "seasons": row["seasons"],
+            "races": row["races"],
+            "n": row["n_races"],
+            **{label: shown_estimate(row, name) for name, label in labels.items()},
+        }
+        for row in read_results("own_scenarios")
+    ]
+    return markdown_table(rows)
+
+
 def choices_table() -> str:
     """Return the table of the front tilt's constants of docs/state.md."""
     rows = [
@@ -290,6 +312,7 @@ TABLES: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "seasons": state_table,
         "winner": winner_table,
         "choices": choices_table,
+        "own scenarios": own_scenarios_table,
         "jumps": jumps_table,
         "scores": change_tables.score_table,
         "winner and retirements": change_tables.race_score_table,

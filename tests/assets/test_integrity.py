@@ -10,6 +10,7 @@ import pytest
 from upath import UPath
 
 from assets.cli import main
+from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from helpers.clusters import BUCKET, command, object_store, start
 from helpers.stored import content
 from helpers.stored_runs import SMALL, copied
@@ -50,7 +51,7 @@ def age(path: Path) -> None:
 
 
 def change(path: Path) -> None:
-    pl.read_parquet(path).reverse().write_parquet(path, metadata={"schema_version": "2"})
+    pl.read_parquet(path).reverse().write_parquet(path, metadata={"schema_version": SCHEMA_VERSION})
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_another_schema_version_is_named(
         monkeypatch.setattr(f"{module}.SCHEMA_VERSION", "999")
     monkeypatch.setattr("calibration_pipeline.io.stored_values._cache", ValueCache())
     assert there.stale_reason("driver_features", "2024") == (
-        "driver_features [2024] is stored with schema version 2, this program reads 999: "
+        "driver_features [2024] is stored with schema version 3, this program reads 999: "
         "materialize it again."
     )
 

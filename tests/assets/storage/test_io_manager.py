@@ -209,7 +209,7 @@ def test_a_report_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_file_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = UPath(tmp_path / "2021.parquet")
     LAPS.write_parquet(tmp_path / "2021.parquet", metadata={"schema_version": "0"})
-    with pytest.raises(ContractError, match="schema version 0, this program reads 2"):
+    with pytest.raises(ContractError, match="schema version 0, this program reads 3"):
         read_value(path, "lap_telemetry", "2021")
 
 
