@@ -128,7 +128,7 @@ def test_ensemble_comes_back_even_without_races(tmp_path: Path, root: str, n_rac
 def test_stored_file_is_readable_with_xarray_alone_and_has_a_schema_version(tmp_path: Path) -> None:
     materialize(UPath(tmp_path), ensemble(), xr.Dataset, "scenario_ensemble")
     with xr.open_dataset(tmp_path / "scenario_ensemble" / "2021.nc") as file:
-        assert file.attrs["schema_version"] == "2"
+        assert file.attrs["schema_version"] == "3"
         assert file["finish_position"].encoding["zlib"]
         assert file["finish_position"].encoding["shuffle"]
 
