@@ -2,6 +2,8 @@
 
 TOP_EVENTS = {"win": 1, "top 5": 5, "top 10": 10}
 """Market to the last position that counts."""
+EVENT_MARKETS = {"win": 1, "top 3": 3, "top 5": 5, "top 10": 10, "top 20": 20}
+"""Markets that forecasts of event probabilities may have, to the last position that counts."""
 HEAD_TO_HEAD = "head to head"
 FINISH = "finish distribution"
 WHO_RETIRES, HOW_MANY_RETIRE = "who retires", "how many retire"

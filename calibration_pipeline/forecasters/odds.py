@@ -179,7 +179,37 @@ def remove_margin(
     if method is Margin.POWER:
         return _power(prices, n_winners)
     share = prices / n_winners
-    return _at_most_one(n_winners * (_shin(share) if method is Margin.SHIN else share / share.sum()))
+    return cap_at_one(n_winners * (_shin(share) if method is Margin.SHIN else share / share.sum()))
+
+
+def cap_at_one(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities of at most 1: the excess is spread over the others in proportion.
+
+    Parameters
+    ----------
+    probability : array, shape (car)
+        0 or more.
+
+    Returns
+    -------
+    array, shape (car)
+        With the same sum, if it is at most the number of cars above 0.
+
+    Examples
+    --------
+    >>> cap_at_one(np.array([1.5, 0.25, 0.25])).tolist()
+    [1.0, 0.5, 0.5]
+    """
+    total = probability.sum()
+    certain: NDArray[np.bool_] = probability > 1
+    while certain.any() and not certain.all():
+        rest = probability[~certain].sum()
+        factor = max(total - certain.sum(), 0) / rest if rest > 0 else 1.0
+        probability = np.where(certain, 1.0, probability * factor)
+        if not (probability > 1).any():
+            break
+        certain = certain | (probability > 1)
+    return np.minimum(probability, 1.0)
 
 
 def _shin(prices: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -218,20 +248,6 @@ def _bisect(decreasing: Callable[[float], float], low: float, high: float) -> fl
         else:
             high = middle
     return (low + high) / 2
-
-
-def _at_most_one(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cap probabilities at 1, and raise the others in proportion so that the sum stays."""
-    total = probability.sum()
-    certain = probability > 1
-    while certain.any():
-        rest = probability[~certain]
-        probability = np.where(certain, 1.0, probability * (total - certain.sum()) / rest.sum())
-        more = certain | (probability > 1)
-        if (more == certain).all():
-            break
-        certain = more
-    return np.minimum(probability, 1.0)
 
 
 def _number(text: str) -> float:

@@ -7,9 +7,11 @@ fields a line.
 import codecs
 import csv
 import io
+from typing import IO
 
 DELIMITERS = (",", ";", "\t")
 HEADER_BYTES = 2**16
+CHUNK_BYTES = 2**20
 RAGGED = "ragged line"
 """Added column that holds the text of lines with more fields than the header."""
 LONGEST_LINE_SHOWN = 200
@@ -69,6 +71,37 @@ def mark_ragged_lines(content: bytes, delimiter: str) -> bytes:
         shown = delimiter.join(line)[:LONGEST_LINE_SHOWN] if is_ragged else ""
         writer.writerow([*line[: len(header)], *missing, shown])
     return written.getvalue().encode()
+
+
+def find_regular_delimiter(file: IO[bytes]) -> str | None:
+    r"""Return the delimiter of a table that can be scanned as it is, None for any other text.
+
+    Such a table is UTF-8 without quotes, and every line has as many fields as the header. The text is read in
+    chunks.
+
+    Examples
+    --------
+    >>> find_regular_delimiter(io.BytesIO(b"year;track")), find_regular_delimiter(io.BytesIO(b"a,b\n1,2,3"))
+    (';', None)
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    delimiter, n_delimiters, rest = "", 0, b""
+    while True:
+        chunk = file.read(CHUNK_BYTES)
+        try:
+            decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError:
+            return None
+        *lines, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
+        if b'"' in chunk or b"\0" in chunk or len(rest) > CHUNK_BYTES:
+            return None
+        if not delimiter and lines:
+            delimiter = find_delimiter(lines[0])
+            n_delimiters = lines[0].count(delimiter.encode())
+        if any(line.count(delimiter.encode()) != n_delimiters for line in lines if line):
+            return None
+        if not chunk:
+            return delimiter or None
 
 
 def _utf_16(content: bytes) -> str | None:

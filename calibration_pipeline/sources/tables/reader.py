@@ -17,13 +17,15 @@ from typing import IO
 import polars as pl
 from fsspec.core import url_to_fs
 from polars.exceptions import PanicException, PolarsError
+from upath import UPath
 
-from calibration_pipeline.io.addresses import is_on_the_web, safe_cause, without_credentials
+from calibration_pipeline.io.addresses import is_local, is_on_the_web, safe_cause, without_credentials
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.tables.delimited import (
     HEADER_BYTES,
     decode_text,
     find_delimiter,
+    find_regular_delimiter,
     mark_ragged_lines,
 )
 from calibration_pipeline.sources.web import WebClient, WebLimits
@@ -104,8 +106,55 @@ class TableFile:
     @cached_property
     def decimal_comma(self) -> bool:
         """Whether numbers may have a decimal comma: in text that another character delimits."""
-        _ = self._frame
+        if self._delimiter is None and not self._is_parquet:
+            _ = self._frame
         return self._delimiter not in (None, ",")
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Metadata that a writer of Parquet added to the file; empty for other formats."""
+        if not self._is_parquet:
+            return {}
+        path = UPath(self._address)
+        file = path.path if is_local(path) and path.is_file() else io.BytesIO(self._read())
+        try:
+            metadata = pl.read_parquet_metadata(file)
+        except (PolarsError, PanicException) as error:
+            raise self._damaged(error) from error
+        return {name: value for name, value in metadata.items() if not name.startswith("ARROW")}
+
+    @cached_property
+    def rows(self) -> pl.LazyFrame:
+        """All rows, to be read in batches where the file allows it; cells of a text file are text.
+
+        A file on a local disk is scanned if it is Parquet, or a text of regular lines in UTF-8. Any other
+        file is in memory.
+
+        Raises
+        ------
+        SourceError
+            As `schema` does.
+        """
+        path = UPath(self._address)
+        if self._is_excel or self._is_compressed or not is_local(path) or not path.is_file():
+            return self._frame
+        if path.stat().st_size > MAX_BYTES:
+            raise self._too_large(f"{MAX_BYTES:,} bytes")
+        try:
+            if self._is_parquet:
+                return pl.scan_parquet(path.path)
+            with path.open("rb") as file:
+                self._delimiter = find_regular_delimiter(file)
+            if self._delimiter is None:
+                return self._frame
+            rows = pl.scan_csv(
+                path.path, infer_schema=False, null_values=NULL_VALUES, separator=self._delimiter
+            )
+            if len(rows.collect_schema()) > MAX_COLUMNS:
+                raise self._too_large(f"{MAX_COLUMNS:,} columns")
+            return rows.filter(~pl.all_horizontal(pl.all().is_null()))
+        except (OSError, PolarsError, PanicException) as error:
+            raise self._damaged(error) from error
 
     @cached_property
     def _frame(self) -> pl.LazyFrame:

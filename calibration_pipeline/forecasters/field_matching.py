@@ -1,0 +1,370 @@
+"""Races and cars of a forecaster's file, matched to the races in force and to the cars entered.
+
+Rules that every form shares: an entered car that the forecast lacks quarantines the race; a car that was not
+at the start is removed and counted; a driver who occurs twice quarantines the race.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from calibration_pipeline.forecasters.tables import ForecasterError, ForecastTable
+from calibration_pipeline.schemas.quarantine import Quarantine
+from calibration_pipeline.seasons import span
+from calibration_pipeline.sources.names import DriverMatches, Nicknames, driver_key, match_drivers
+from calibration_pipeline.sources.quarantine import Consequence, Entity, QuarantineLog
+
+SHOWN = 5
+NOT_AT_THE_START = "it was not at the start; it is removed and the others keep their order"
+NO_SUCH_RACE = "the results have no such race"
+TWICE = "a driver occurs twice"
+
+type Row = Mapping[str, Any]
+
+
+class FieldMatch(NamedTuple):
+    """Labels of one race, matched to the cars entered.
+
+    Attributes
+    ----------
+    drivers : dict of str to str
+        Label → driver_id.
+    absent : dict of str to str or None
+        Label that is no car entered → the nearest name of a car without a label.
+    missing : list of str
+        Drivers entered who have no label.
+    repeated : list of str
+        Labels of a driver who has another label.
+    """
+
+    drivers: dict[str, str]
+    absent: dict[str, str | None]
+    missing: list[str]
+    repeated: list[str]
+
+
+class MatchedRace(NamedTuple):
+    """One race of a forecast that has all cars entered.
+
+    Attributes
+    ----------
+    race : mapping
+        race_id, season, round and label.
+    cars : polars.DataFrame
+        driver_id, driver and car_number of the cars entered, by grid.
+    rows : polars.DataFrame
+        Rows of the file, with driver_id; null for a car that was not at the start.
+    """
+
+    race: Row
+    cars: pl.DataFrame
+    rows: pl.DataFrame
+
+
+class DefectLog:
+    """Quarantine of one forecaster, over all seasons.
+
+    Attributes
+    ----------
+    path : str
+        File or folder, without credentials.
+    notes : list of str
+        Sentences on the file that belong to no season.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._logs: dict[int, QuarantineLog] = {}
+        self._absent: dict[tuple[int, str], list[Row]] = {}
+        self._nearest: dict[tuple[int, str], str | None] = {}
+
+    def add(
+        self,
+        race: Row,
+        rule: str,
+        *,
+        entity: Entity = "race",
+        consequence: Consequence = "left out",
+        subject: str | None = None,
+        value: object = None,
+    ) -> None:
+        """Add a defect of a race: its season, and race_id and label where they are known."""
+        log = self._logs.setdefault(race["season"], QuarantineLog(race["season"]))
+        log.add(
+            entity, consequence, rule, place=self.path, race_id=race.get("race_id"), race=race.get("label"),
+            subject=subject, value=value,
+        )  # fmt: skip
+
+    def add_absent(self, race: Row, label: str, nearest: str | None) -> None:
+        """Count a car of the forecast that was not at the start of a race."""
+        self._absent.setdefault((race["season"], label), []).append(race)
+        self._nearest[race["season"], label] = nearest
+
+    def frame(self) -> pl.DataFrame:
+        """Return the defects as `Quarantine`; each absent car once a season, with its number of races."""
+        for (season, label), races in sorted(self._absent.items()):
+            n = len(races)
+            race = races[0] if n == 1 else {"season": season, "label": f"{season}, {n} races"}
+            near = self._nearest[season, label]
+            value = f"nearest: {near}" if near else None
+            self.add(race, NOT_AT_THE_START, entity="entry", subject=label, value=value)
+        self._absent.clear()
+        logs = [log.frame() for _, log in sorted(self._logs.items())]
+        return pl.concat([Quarantine.empty(), *logs])
+
+
+class RacesInForce:
+    """Races that forecasts are wanted of, and the cars entered in them.
+
+    Parameters
+    ----------
+    entries : polars.DataFrame
+        `DriverFeatures` or `EntryList`.
+    nicknames : Nicknames, optional
+        Table of other spellings of drivers' names; that of the package if None.
+    """
+
+    def __init__(self, entries: pl.DataFrame, nicknames: Nicknames | None = None) -> None:
+        self.nicknames = nicknames
+        label = pl.format("{} race {} ({})", "season", "round", "track_id")
+        self.races = (
+            entries.select("race_id", "season", "round", label=label)
+            .unique("race_id")
+            .sort("season", "round")
+        )
+        ordered = entries.sort("start_position", "driver_id").select(
+            "race_id", "driver_id", "driver", pl.col("car_number").cast(pl.String)
+        )
+        self._cars = {
+            int(str(race_id)): cars
+            for (race_id,), cars in ordered.partition_by("race_id", as_dict=True, include_key=False).items()
+        }
+        self._known = {
+            "driver_id": {name.casefold() for name in ordered["driver_id"]},
+            "driver": {driver_key(name, nicknames) for name in ordered["driver"].unique()},
+            "car_number": {_plain_number(number) for number in ordered["car_number"].drop_nulls()},
+        }
+
+    def cars(self, race_id: int) -> pl.DataFrame:
+        """Return driver_id, driver and car_number of the cars entered in a race, by grid."""
+        return self._cars[race_id]
+
+    def locate(self, keys: pl.DataFrame, log: DefectLog) -> pl.DataFrame:
+        """Match the races of a file to those in force.
+
+        Parameters
+        ----------
+        keys : polars.DataFrame
+            race_id, or season and round, or all three; nulls name no race. race_id counts where one fits.
+        log : DefectLog
+            Gets the races of seasons in force that the results lack.
+
+        Returns
+        -------
+        polars.DataFrame
+            The distinct keys that fit, with the column `found`: the race_id in force.
+
+        Raises
+        ------
+        ForecasterError
+            If races are in force and none fits; the message names the seasons in the file.
+        """
+        distinct = keys.unique().drop_nulls().sort(pl.all())
+        by_season = {"season", "round"} <= set(keys.columns)
+        by_id = "race_id" in keys.columns
+        if by_id and by_season and not distinct["race_id"].is_in(self.races["race_id"].to_list()).any():
+            by_id = False
+        if n_without := keys.height - keys.drop_nulls().height:
+            log.notes.append(f"{n_without} rows name no race by whole numbers; they are not read.")
+        on = ["race_id"] if by_id else ["season", "round"]
+        wanted = self.races.select(*on, found="race_id")
+        located = distinct.join(wanted, on=on, how="inner", maintain_order="left")
+        if located.is_empty() and not self.races.is_empty():
+            raise ForecasterError(self._no_race(distinct, by_season, log.path))
+        rest = distinct.join(located.select(distinct.columns), on=distinct.columns, how="anti")
+        if by_season:
+            here = pl.col("season").is_in(self.races["season"].to_list())
+            for row in rest.filter(here).iter_rows(named=True):
+                label = f"{row['season']} race {row['round']}"
+                log.add({"season": row["season"], "label": label}, NO_SUCH_RACE)
+            rest = rest.filter(~here)
+        if not rest.is_empty():
+            log.notes.append(f"{rest.height} races of the file are not in force.")
+        return located
+
+    def join_races(self, rows: pl.DataFrame, table: ForecastTable, log: DefectLog) -> pl.DataFrame:
+        """Return the rows of the races in force, with the race_id in force instead of the table's keys.
+
+        Parameters
+        ----------
+        rows : polars.DataFrame
+            The table's key columns, and any other columns.
+        table : ForecastTable
+        log : DefectLog
+            As for `locate`.
+        """
+        keys = list(table.keys)
+        located = self.locate(rows.select(keys), log)
+        joined = rows.join(located, on=keys, how="inner", maintain_order="left").drop(keys)
+        return joined.rename({"found": "race_id"})
+
+    def match(self, labels: Sequence[str], race_id: int, by: str) -> FieldMatch:
+        """Match the labels of a race's cars to the cars entered.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            Each once.
+        race_id : int
+        by : {"driver_id", "driver", "car_number"}
+        """
+        cars = self._cars[race_id]
+        names = zip(cars[by], cars["driver_id"], strict=True)
+        known = {name: driver for name, driver in names if name is not None}
+        if by == "car_number":
+            matched = _match_numbers(labels, list(known))
+        elif by == "driver_id":
+            matched = _match_ids(labels, list(known))
+        else:
+            matched = match_drivers(labels, known, self.nicknames)
+        drivers = {label: known[car] for label, car in matched.matches.items()}
+        taken = set(drivers.values())
+        if by == "driver":
+            repeated = [label for label in matched.unmatched if self._match_alone(label, known)]
+        else:
+            keys = [(_number if by == "car_number" else str.casefold)(label) for label in labels]
+            repeated = [label for label, key in zip(labels, keys, strict=True) if keys.count(key) > 1]
+        missing = cars.filter(~pl.col("driver_id").is_in(taken))["driver"].to_list()
+        absent = {label: near for label, near in matched.unmatched.items() if label not in repeated}
+        return FieldMatch(drivers, absent, missing, repeated)
+
+    def choose_labels(self, table: ForecastTable) -> tuple[str, str]:
+        """Return the column that names the cars, and what it holds: the column of the entries.
+
+        Of all columns and readings, the one counts in which most labels are known.
+
+        Raises
+        ------
+        ForecasterError
+            If the table has no column that names the cars.
+        """
+        if not table.labels:
+            raise ForecasterError(
+                f"{table.path} must name its cars by driver, driver_id or car_number; it has "
+                f"{table.shown_columns}."
+            )
+        best = (-1, "", "")
+        for ours, theirs in table.labels.items():
+            values = table.collect(table.text(theirs).unique())[theirs].drop_nulls().to_list()
+            readings = ("driver", "driver_id", "car_number") if ours == "driver" else (ours,)
+            for by in readings:
+                best = max(best, (self.count_known(values, by), theirs, by), key=lambda found: found[0])
+        return best[1], best[2]
+
+    def count_known(self, labels: Iterable[str], by: str) -> int:
+        """Return how many labels are of a car entered in some race in force."""
+        plain = {
+            "driver_id": str.casefold,
+            "driver": lambda label: driver_key(label, self.nicknames),
+            "car_number": _plain_number,
+        }[by]
+        return sum(plain(label) in self._known[by] for label in labels)
+
+    def matched_races(self, rows: pl.DataFrame, by: str, log: DefectLog) -> Iterator[MatchedRace]:
+        """Yield the races of a long table that have all cars entered; the others are quarantined.
+
+        Parameters
+        ----------
+        rows : polars.DataFrame
+            race_id in force, label, and any other columns.
+        by : {"driver_id", "driver", "car_number"}
+        log : DefectLog
+        """
+        parts = rows.partition_by("race_id", as_dict=True, include_key=False)
+        for race in self.races.iter_rows(named=True):
+            own = parts.get((race["race_id"],))
+            if own is None:
+                continue
+            match = self.match(own["label"].unique(maintain_order=True).to_list(), race["race_id"], by)
+            if not self.refuse_incomplete(match, race, log):
+                found = pl.col("label").replace_strict(match.drivers, default=None, return_dtype=pl.String)
+                yield MatchedRace(race, self._cars[race["race_id"]], own.with_columns(driver_id=found))
+
+    def refuse_incomplete(self, match: FieldMatch, race: Row, log: DefectLog) -> bool:
+        """Return whether a race is quarantined: a car entered is missing, or a driver occurs twice."""
+        if match.repeated:
+            log.add(race, TWICE, value=named(match.repeated))
+            return True
+        if match.missing:
+            unknown = [f"{label!r} (nearest: {near!r})" for label, near in match.absent.items() if near]
+            value = named(match.missing) + (f"; unknown: {named(unknown)}" if unknown else "")
+            n = len(match.missing) + len(match.drivers)
+            log.add(race, f"the forecast must have all {n} cars entered, {len(match.missing)} are missing",
+                    value=value)  # fmt: skip
+            return True
+        for label, near in match.absent.items():
+            log.add_absent(race, label, near)
+        return False
+
+    def _match_alone(self, name: str, known: Iterable[str]) -> bool:
+        return bool(match_drivers([name], known, self.nicknames).matches)
+
+    def _no_race(self, keys: pl.DataFrame, by_season: bool, path: str) -> str:
+        if by_season:
+            seasons = sorted(keys["season"].unique())
+            held = f"it holds {_seasons(seasons)}" if seasons else "it names no race by whole numbers"
+        else:
+            held = f"it holds the race_id {named([str(race) for race in keys['race_id']])}"
+        return (
+            f"{path}: no race of it is in force; {held}, and in force are the {self.races.height} races of "
+            f"{_seasons(sorted(self.races['season'].unique()))}."
+        )
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others.
+
+    >>> named(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _seasons(seasons: Sequence[int]) -> str:
+    return f"the {'season' if len(seasons) == 1 else 'seasons'} {span(seasons)}"
+
+
+def _match_ids(labels: Iterable[str], known: Sequence[str]) -> DriverMatches:
+    folded = {name.casefold(): name for name in known}
+    matches = {label: folded[label.casefold()] for label in labels if label.casefold() in folded}
+    return DriverMatches(matches, dict.fromkeys(label for label in labels if label not in matches))
+
+
+def _match_numbers(labels: Sequence[str], known: Sequence[str]) -> DriverMatches:
+    """Match car numbers as written, then without leading zeros where this means one car on either side."""
+    written = {_number(label): label for label in labels}
+    matches = {written[number]: number for number in known if number in written}
+    free = [number for number in known if number not in matches.values()]
+    left = [label for label in dict.fromkeys(labels) if label not in matches]
+    plain = Counter(_plain_number(label) for label in labels)
+    theirs = Counter(_plain_number(number) for number in known)
+    by_plain = {_plain_number(number): number for number in free}
+    for label in left:
+        number = _plain_number(label)
+        if number in by_plain and plain[number] == 1 and theirs[number] == 1:
+            matches[label] = by_plain[number]
+    return DriverMatches(matches, dict.fromkeys(label for label in left if label not in matches))
+
+
+def _number(label: str) -> str:
+    """Return a car number as written on the car: without a mark, and 7 for 7.0."""
+    return re.sub(r"\.0$", "", label.strip().lstrip("#").strip())
+
+
+def _plain_number(label: str) -> str:
+    return _number(label).lstrip("0") or "0"

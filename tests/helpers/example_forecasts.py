@@ -1,0 +1,71 @@
+"""Forecasts of example races in several forms, with known probabilities, and the entries of the races."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from calibration_pipeline.forecasters.field_matching import DefectLog, RacesInForce
+from calibration_pipeline.forecasters.tables import ForecastTable, open_table
+
+NAMES = (
+    "Kyle Larson", "Daniel Suárez", "Ricky Stenhouse Jr.", "Martin Truex Jr.", "A.J. Allmendinger",
+    "Chase Elliott", "Denny Hamlin", "Ryan Blaney", "Joey Logano", "William Byron", "Kyle Busch",
+    "Ross Chastain",
+)  # fmt: skip
+NUMBERS = ("5", "99", "47", "19", "16", "9", "11", "12", "22", "24", "8", "01")
+RACES = (202201, 202202, 202203)
+
+
+def entries(races: tuple[int, ...] = RACES, names: tuple[str, ...] = NAMES) -> pl.DataFrame:
+    """Entries of races of one field, the first name on pole."""
+    rows = [
+        {
+            "race_id": 5000 + race, "season": race // 100, "round": race % 100, "race_order": race,
+            "track_id": "kansas", "archetype": "intermediate", "race_date": None, "driver_id": f"id-{k}",
+            "driver": name, "car_number": NUMBERS[k], "team": None, "make": "Ford", "start_position": k + 1,
+        }
+        for race in races
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema_overrides={"race_date": pl.Date, "team": pl.String})
+
+
+def in_force(races: tuple[int, ...] = RACES) -> RacesInForce:
+    """The example races as races in force."""
+    return RacesInForce(entries(races))
+
+
+def win_probabilities(race: int, n_cars: int = len(NAMES)) -> np.ndarray:
+    """Win probabilities of a race, by car; they sum to 1."""
+    weight = np.exp(np.random.default_rng(race).normal(0, 0.8, n_cars))
+    return weight / weight.sum()
+
+
+def event_table(races: tuple[int, ...] = RACES) -> pl.DataFrame:
+    """Win and top-5 probabilities, a row a race and car."""
+    frames = []
+    for race in races:
+        win = win_probabilities(race)
+        top5 = win**0.4
+        top5 *= 5 / top5.sum()
+        frames.append(
+            pl.DataFrame(
+                {"season": race // 100, "round": race % 100, "driver": NAMES, "win": win, "top5": top5}
+            )
+        )
+    return pl.concat(frames)
+
+
+def opened(path: Path, frame: pl.DataFrame, name: str = "sim.csv") -> ForecastTable:
+    """Write a frame as CSV or Parquet, and open it."""
+    if name.endswith(".parquet"):
+        frame.write_parquet(path / name)
+    else:
+        frame.write_csv(path / name)
+    return open_table(str(path / name))
+
+
+def log() -> DefectLog:
+    """An empty log."""
+    return DefectLog("sim")
