@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from calibration_pipeline.forecasters.tables import ForecasterError, ForecastTable
+from calibration_pipeline.scenarios.covariates import race_slots
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.names import DriverMatches, Nicknames, driver_key, match_drivers
@@ -130,6 +131,7 @@ class RacesInForce:
 
     def __init__(self, entries: pl.DataFrame, nicknames: Nicknames | None = None) -> None:
         self.nicknames = nicknames
+        self.entries = entries
         label = pl.format("{} race {} ({})", "season", "round", "track_id")
         self.races = (
             entries.select("race_id", "season", "round", label=label)
@@ -152,6 +154,10 @@ class RacesInForce:
     def cars(self, race_id: int) -> pl.DataFrame:
         """Return driver_id, driver and car_number of the cars entered in a race, by grid."""
         return self._cars[race_id]
+
+    def slots(self, race_ids: Iterable[int]) -> pl.DataFrame:
+        """Return the entries of some races, numbered by `covariates.race_slots`."""
+        return race_slots(self.entries.filter(pl.col("race_id").is_in(list(race_ids))))
 
     def locate(self, keys: pl.DataFrame, log: DefectLog) -> pl.DataFrame:
         """Match the races of a file to those in force.

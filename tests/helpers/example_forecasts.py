@@ -69,3 +69,31 @@ def opened(path: Path, frame: pl.DataFrame, name: str = "sim.csv") -> ForecastTa
 def log() -> DefectLog:
     """An empty log."""
     return DefectLog("sim")
+
+
+def finish_matrix(race: int, n_cars: int = len(NAMES)) -> np.ndarray:
+    """P(finish = position) of a race, (car, position); rows and columns sum to 1."""
+    strength = np.random.default_rng(race).normal(0, 0.5, n_cars)
+    matrix = np.exp(-np.outer(strength, np.linspace(-1, 1, n_cars)))
+    for _ in range(200):
+        matrix /= matrix.sum(axis=0)
+        matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
+
+
+def position_table(races: tuple[int, ...] = RACES) -> pl.DataFrame:
+    """Position probabilities, a row a race, car and position."""
+    car, position = np.indices((len(NAMES), len(NAMES))).reshape(2, -1)
+    frames = [
+        pl.DataFrame(
+            {
+                "season": race // 100,
+                "round": race % 100,
+                "driver": np.array(NAMES)[car],
+                "position": position + 1,
+                "probability": finish_matrix(race).ravel(),
+            }
+        )
+        for race in races
+    ]
+    return pl.concat(frames)

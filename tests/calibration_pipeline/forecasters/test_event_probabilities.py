@@ -113,7 +113,8 @@ def test_spreadsheets_of_other_countries_are_read(tmp_path: Path) -> None:
 def test_names_match_as_in_results(tmp_path: Path) -> None:
     spelled = {
         "Daniel Suárez": "Suarez, Daniel", "Ricky Stenhouse Jr.": "RICKY STENHOUSE",
-        "A.J. Allmendinger": "AJ Allmendinger", "Kyle Larson": "* Kyle Larson #", "Martin Truex Jr.": "Martin Truex, Jr.",
+        "A.J. Allmendinger": "AJ Allmendinger", "Kyle Larson": "* Kyle Larson #",
+        "Martin Truex Jr.": "Martin Truex, Jr.",
     }  # fmt: skip
     defects = log()
     forecast = read(tmp_path, event_table().with_columns(pl.col("driver").replace(spelled)), defects=defects)

@@ -1,0 +1,174 @@
+"""Position probabilities: accepted forms, positions not given, removed cars, and races left out."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration_pipeline.forecasters.field_matching import DefectLog
+from calibration_pipeline.forecasters.position_probabilities import (
+    is_position_table,
+    read_position_probabilities,
+    remove_car,
+)
+from calibration_pipeline.forecasters.tables import ForecasterError
+from helpers.example_forecasts import NAMES, RACES, finish_matrix, in_force, log, opened, position_table
+
+N = len(NAMES)
+KEYS = ["season", "round", "driver"]
+
+
+def read(
+    path: Path, frame: pl.DataFrame, name: str = "sim.csv", defects: DefectLog | None = None
+) -> xr.Dataset:
+    table = opened(path, frame, name)
+    assert is_position_table(table)
+    return read_position_probabilities([table], in_force(), defects or log(), None)
+
+
+def matrix(prefix: str) -> pl.DataFrame:
+    wide = position_table().pivot("position", index=KEYS, values="probability")
+    return wide.rename({str(k): f"{prefix}{k}" for k in range(1, N + 1)})
+
+
+def assert_is_the_example(dataset: xr.Dataset) -> None:
+    for r, race in enumerate(RACES):
+        np.testing.assert_allclose(dataset["probability"].values[r], finish_matrix(race), atol=1e-12)
+
+
+def test_a_long_table(tmp_path: Path) -> None:
+    dataset = read(tmp_path, position_table().sample(fraction=1.0, shuffle=True, seed=1))
+    assert dataset["probability"].dims == ("race", "driver", "position")
+    assert dataset["race"].values.tolist() == [207201, 207202, 207203]
+    assert dataset["name"].values[0].tolist() == list(NAMES)
+    assert_is_the_example(dataset)
+
+
+@pytest.mark.parametrize("prefix", ["", "p", "P_", "position_", "Pos ", "p("])
+def test_a_matrix(tmp_path: Path, prefix: str) -> None:
+    wide = matrix(prefix)
+    if prefix == "p(":
+        wide = wide.rename({f"p({k}": f"p({k})" for k in range(1, N + 1)})
+    assert_is_the_example(read(tmp_path, wide))
+    assert_is_the_example(read(tmp_path, wide, "sim.parquet"))
+
+
+def test_a_cumulative_table(tmp_path: Path) -> None:
+    cdf = position_table().with_columns(cdf=pl.col("probability").cum_sum().over("round", "driver"))
+    assert_is_the_example(read(tmp_path, cdf.drop("probability")))
+
+
+def spread(race: int, kept: int) -> np.ndarray:
+    expected = finish_matrix(race).copy()
+    expected[:, kept:] = expected[:, kept:].mean(axis=1, keepdims=True)
+    return expected
+
+
+@pytest.mark.parametrize("form", ["below 1", "rest column", "rest row", "open row", "cumulative"])
+def test_what_is_not_given_is_spread_evenly(tmp_path: Path, form: str) -> None:
+    top = position_table().filter(pl.col("position") <= 5)
+    rest = 1 - pl.col("probability").sum()
+    if form in ("rest row", "open row"):
+        word = "rest" if form == "rest row" else "6+"
+        last = top.group_by(KEYS, maintain_order=True).agg(position=pl.lit(word), probability=rest)
+        top = pl.concat([top.cast({"position": pl.String}), last.select(top.columns)])
+    elif form == "rest column":
+        wide = top.pivot("position", index=KEYS, values="probability")
+        top = wide.with_columns(rest=1 - pl.sum_horizontal("1", "2", "3", "4", "5"))
+    elif form == "cumulative":
+        top = top.with_columns(cdf=pl.col("probability").cum_sum().over("round", "driver")).drop(
+            "probability"
+        )
+    dataset = read(tmp_path, top)
+    for r, race in enumerate(RACES):
+        np.testing.assert_allclose(dataset["probability"].values[r], spread(race, 5), atol=1e-12)
+
+
+def test_columns_beyond_a_field_may_be_empty(tmp_path: Path) -> None:
+    wide = matrix("p").with_columns(p13=pl.lit(None, pl.Float64), p14=pl.lit(0.0))
+    assert_is_the_example(read(tmp_path, wide))
+
+
+def test_rounding_is_rescaled_and_other_sums_leave_out_the_race(tmp_path: Path) -> None:
+    defects = log()
+    factor = pl.when(pl.col("round") == 2).then(1.2).when(pl.col("round") == 3).then(0.98).otherwise(1.0)
+    table = position_table().with_columns(pl.col("probability") * factor)
+    dataset = read(tmp_path, table, defects=defects)
+    assert dataset["race"].values.tolist() == [207201, 207203]
+    np.testing.assert_allclose(dataset["probability"].values[1], finish_matrix(RACES[2]), atol=1e-12)
+    row = defects.frame().row(0, named=True)
+    assert (row["race_id"], row["entity"]) == (207202, "race")
+    assert row["rule"] == "probabilities of a car must sum to 1 over the 12 positions"
+    assert row["value"] == "Kyle Larson: 1.200"
+
+
+def here(column: str, value: object) -> pl.Expr:
+    cell = (pl.col("round") == 2) & (pl.col("driver") == "Kyle Busch") & (pl.col("position") == 3)
+    return pl.when(cell).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (here("probability", -0.1), "a probability must be from 0 to 1"),
+        (here("probability", 1.5), "a probability must be from 0 to 1"),
+        (here("position", 4), "a driver occurs twice"),
+        (here("position", 120), "a position must be from 1 to 99"),
+        (here("driver", "Nobody"), "it was not at the start"),
+    ],
+)
+def test_a_bad_value_leaves_out_the_race(tmp_path: Path, change: pl.Expr, rule: str) -> None:
+    defects = log()
+    dataset = read(tmp_path, position_table().with_columns(change), defects=defects)
+    assert {207201, 207203} <= set(dataset["race"].values.tolist())
+    assert any(rule in found for found in defects.frame()["rule"])
+
+
+def test_an_empty_cell_is_a_position_that_is_not_given(tmp_path: Path) -> None:
+    """One NaN of a car gets what the others leave: the value that was there."""
+    assert_is_the_example(read(tmp_path, position_table().with_columns(here("probability", float("nan")))))
+
+
+def test_a_falling_cumulative_table_leaves_out_the_race(tmp_path: Path) -> None:
+    defects = log()
+    cdf = position_table().with_columns(cdf=pl.col("probability").cum_sum().over("round", "driver"))
+    dataset = read(tmp_path, cdf.drop("probability").with_columns(here("cdf", 0.0)), defects=defects)
+    assert dataset["race"].values.tolist() == [207201, 207203]
+    assert defects.frame()["rule"].to_list() == ["cumulative probabilities must not fall"]
+
+
+def test_a_withdrawn_car_is_removed(tmp_path: Path) -> None:
+    """Two cars more than entered; who is always last changes nothing but the number of positions."""
+    defects = log()
+    rows = []
+    for round_ in (1, 2, 3):
+        rows += [(2022, round_, "Joey Hand", 13, 1.0), (2022, round_, "Kimi Raikkonen", 14, 1.0)]
+    more = pl.DataFrame(rows, schema=position_table().schema, orient="row")
+    assert_is_the_example(read(tmp_path, pl.concat([position_table(), more]), defects=defects))
+    found = defects.frame()
+    assert found.select("subject", "race").rows() == [
+        ("Joey Hand", "2022, 3 races"), ("Kimi Raikkonen", "2022, 3 races")
+    ]  # fmt: skip
+
+
+@given(st.integers(2, 8), st.integers(0, 10_000))
+def test_removing_a_car_keeps_probabilities(n_cars: int, seed: int) -> None:
+    full = finish_matrix(seed, n_cars)
+    closed = remove_car(full, seed % n_cars)
+    assert closed.shape == (n_cars - 1, n_cars - 1)
+    np.testing.assert_allclose(closed.sum(axis=1), 1)
+    assert (closed >= 0).all()
+
+
+def test_removing_a_car_is_exact_where_cars_are_exchangeable() -> None:
+    np.testing.assert_allclose(remove_car(np.full((6, 6), 1 / 6), 2), np.full((5, 5), 1 / 5))
+
+
+def test_a_race_in_two_files_is_refused(tmp_path: Path) -> None:
+    tables = [opened(tmp_path, position_table(), name) for name in ("a.csv", "b.parquet")]
+    with pytest.raises(ForecasterError, match=r"2022 race 1 \(kansas\) is in another file as well"):
+        read_position_probabilities(tables, in_force(), log(), None)
