@@ -109,9 +109,9 @@ def open_ensemble(path: str | os.PathLike[str]) -> Iterator[list[EnsembleFile]]:
     address = str(path)
     shown = without_credentials(address)
     with ExitStack() as stack:
-        with _named(address, f"Ensemble {shown} cannot be read"):
+        with name_errors(address, f"Ensemble {shown} cannot be read"):
             paths = _files(UPath(path), shown)
-            opened = [(str(file), stack.enter_context(_open(file))) for file in paths]
+            opened = [(str(file), stack.enter_context(open_file(file))) for file in paths]
         if paths[0].suffix == ".parquet":
             yield [_ParquetFile(name, file) for name, file in opened]
         else:
@@ -120,7 +120,7 @@ def open_ensemble(path: str | os.PathLike[str]) -> Iterator[list[EnsembleFile]]:
             yield [_NetCDFFile(name, stack.enter_context(_dataset(name, file))) for name, file in opened]
 
 
-def _open(path: UPath) -> IO[bytes]:
+def open_file(path: UPath) -> IO[bytes]:
     """Open a file on a local disk; a remote file is copied to an unnamed temporary file."""
     if path.protocol in LOCAL:
         return Path(str(path)).open("rb")
@@ -132,7 +132,7 @@ def _open(path: UPath) -> IO[bytes]:
 
 
 @contextmanager
-def _named(address: str, trouble: str) -> Iterator[None]:
+def name_errors(address: str, trouble: str) -> Iterator[None]:
     """Turn any error of a decoder or a file system into an `EnsembleError` that names the file."""
     try:
         yield
@@ -155,7 +155,7 @@ def _files(path: UPath, shown: str) -> list[UPath]:
 
 
 def _dataset(address: str, file: IO[bytes]) -> xr.Dataset:
-    with _named(address, f"Ensemble {without_credentials(address)} cannot be read as NetCDF 4"):
+    with name_errors(address, f"Ensemble {without_credentials(address)} cannot be read as NetCDF 4"):
         return xr.open_dataset(file, engine="h5netcdf")
 
 
@@ -257,7 +257,7 @@ class _NetCDFFile:
             self._check_dims(name, CAR_DIMS if name in CAR_OUTCOMES else CAR_DIMS[:2])
             dtype = dataset[name].dtype
             _check_integers(name, dtype.kind in ("biu" if name == "running" else "iu"), dtype, self.path)
-        with _named(address, f"Ensemble {self.path} cannot be read as NetCDF 4"):
+        with name_errors(address, f"Ensemble {self.path} cannot be read as NetCDF 4"):
             self.races = self._races(names)
 
     def _check_dims(self, name: str, *allowed: tuple[str, ...]) -> None:
@@ -288,9 +288,9 @@ class _NetCDFFile:
     def read(
         self, race: Mapping[str, Any], cars: Sequence[str], where: str, nicknames: Nicknames | None = None
     ) -> RaceScenarios:
-        with _named(self.address, f"{where}: it cannot be read as NetCDF 4"):
+        with name_errors(self.address, f"{where}: it cannot be read as NetCDF 4"):
             scenarios = self.dataset[[*self.outcomes, self.car_label]].isel(race=race["index"]).load()
-            labels = _text(scenarios[self.car_label].values)
+            labels = label_texts(scenarios[self.car_label].values)
         finish = scenarios["finish_position"].transpose("scenario", "driver").values
         taken = finish.any(axis=0)
         if nameless := [slot for slot in np.flatnonzero(taken).tolist() if labels[slot] == ""]:
@@ -311,7 +311,7 @@ class _NetCDFFile:
         return RaceScenarios(scenarios["scenario"].values, outcomes)
 
 
-def _text(values: NDArray) -> list[str]:
+def label_texts(values: NDArray) -> list[str]:
     """Return labels as a list of text; an array would be as wide as the longest label throughout."""
     return [label.decode() if isinstance(label, bytes) else str(label) for label in values.tolist()]
 
@@ -320,7 +320,7 @@ class _ParquetFile:
     def __init__(self, address: str, file: IO[bytes]) -> None:
         self.path = without_credentials(address)
         self.address = address
-        with _named(address, f"Ensemble {self.path} cannot be read as Parquet"):
+        with name_errors(address, f"Ensemble {self.path} cannot be read as Parquet"):
             self.rows = pl.scan_parquet(file if "://" in address else address)
             schema = self.rows.collect_schema()
             n_rows = self.rows.select(pl.len()).collect().item()
@@ -342,7 +342,7 @@ class _ParquetFile:
             fits = schema[name] in INTEGERS or (name == "running" and schema[name] == pl.Boolean)
             _check_integers(name, fits, schema[name], self.path)
         known = [name for name in ("season", "round") if name in names and name not in self.key]
-        with _named(address, f"Ensemble {self.path} cannot be read as Parquet"):
+        with name_errors(address, f"Ensemble {self.path} cannot be read as Parquet"):
             self.races = (
                 self.rows.group_by(self.key)
                 .agg(pl.len().cast(pl.Int64).alias("n_values"), pl.col(known).first())
@@ -361,7 +361,7 @@ class _ParquetFile:
         self, race: Mapping[str, Any], cars: Sequence[str], where: str, nicknames: Nicknames | None = None
     ) -> RaceScenarios:
         wanted = [pl.col(name) == race[name] for name in self.key]
-        with _named(self.address, f"{where}: it cannot be read as Parquet"):
+        with name_errors(self.address, f"{where}: it cannot be read as Parquet"):
             frame = (
                 self.rows.filter(*wanted)
                 .select(

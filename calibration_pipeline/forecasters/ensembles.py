@@ -113,10 +113,11 @@ def read_ensemble(
             race = file.read(row, cars, where, nicknames)
             check_race(race, where)
             if r == 0:
-                arrays = _allocate(outcomes, len(found), len(race.scenario), width)
-            _store(arrays, r, race, where)
+                arrays = allocate_races(outcomes, len(found), len(race.scenario), width)
+            store_race(arrays, r, race, where)
     return UserEnsemble(
-        _label(arrays or _allocate(outcomes, 0, MIN_SCENARIOS, 1), slots, width, fold_races), left_out
+        label_ensemble(arrays or allocate_races(outcomes, 0, MIN_SCENARIOS, 1), slots, width, fold_races),
+        left_out,
     )
 
 
@@ -210,7 +211,8 @@ def check_race(race: RaceScenarios, where: str) -> None:
             )
 
 
-def _allocate(outcomes: Sequence[str], n_races: int, n_scenarios: int, width: int) -> dict[str, NDArray]:
+def allocate_races(outcomes: Sequence[str], n_races: int, n_scenarios: int, width: int) -> dict[str, NDArray]:
+    """Return arrays of zeros for the outcomes of races, and for the parameters recovered from them."""
     sizes = {"race": n_races, "scenario": n_scenarios, "driver": width}
     arrays: dict[str, NDArray] = {
         name: np.zeros([sizes[dim] for dim in DIMS[name]], bool if name == "running" else np.int16)
@@ -224,7 +226,7 @@ def _allocate(outcomes: Sequence[str], n_races: int, n_scenarios: int, width: in
     }
 
 
-def _store(arrays: dict[str, NDArray], r: int, race: RaceScenarios, where: str) -> None:
+def store_race(arrays: dict[str, NDArray], r: int, race: RaceScenarios, where: str) -> None:
     """Write a race, and the parameters recovered from it, at index `r` of the arrays."""
     n_scenarios, n_cars = race.outcomes["finish_position"].shape
     if n_scenarios != arrays["finish_position"].shape[1]:
@@ -243,7 +245,10 @@ def _store(arrays: dict[str, NDArray], r: int, race: RaceScenarios, where: str) 
     arrays["chaos_scale"][r] = scale
 
 
-def _label(arrays: dict[str, NDArray], slots: pl.DataFrame, width: int, fold_races: int | None) -> xr.Dataset:
+def label_ensemble(
+    arrays: dict[str, NDArray], slots: pl.DataFrame, width: int, fold_races: int | None
+) -> xr.Dataset:
+    """Return the arrays of races as `ScenarioEnsemble`, with the coordinates of the entries."""
     n_races, n_scenarios = arrays["finish_position"].shape[:2]
     return xr.Dataset(
         {name: (DIMS[name], values) for name, values in arrays.items()},

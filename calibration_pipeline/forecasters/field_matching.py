@@ -6,7 +6,7 @@ at the start is removed and counted; a driver who occurs twice quarantines the r
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -145,6 +145,7 @@ class RacesInForce:
             int(str(race_id)): cars
             for (race_id,), cars in ordered.partition_by("race_id", as_dict=True, include_key=False).items()
         }
+        self._nearest_names: dict[str, str | None] = {}
         self._known = {
             "driver_id": {name.casefold() for name in ordered["driver_id"]},
             "driver": {driver_key(name, nicknames) for name in ordered["driver"].unique()},
@@ -266,10 +267,23 @@ class RacesInForce:
         best = (-1, "", "")
         for ours, theirs in table.labels.items():
             values = table.collect(table.text(theirs).unique())[theirs].drop_nulls().to_list()
-            readings = ("driver", "driver_id", "car_number") if ours == "driver" else (ours,)
-            for by in readings:
-                best = max(best, (self.count_known(values, by), theirs, by), key=lambda found: found[0])
+            n_known, by = self.best_reading(values, ours)
+            best = max(best, (n_known, theirs, by), key=lambda found: found[0])
         return best[1], best[2]
+
+    def best_reading(self, labels: Collection[str], column: str) -> tuple[int, str]:
+        """Return how many labels of a column are known, and as which column of the entries.
+
+        Parameters
+        ----------
+        labels : collection of str
+        column : {"driver", "driver_id", "car_number"}
+            A column `driver` may hold names, ids or car numbers.
+        """
+        readings = ("driver", "driver_id", "car_number") if column == "driver" else (column,)
+        counts = {by: self.count_known(labels, by) for by in readings}
+        best = max(counts, key=lambda by: counts[by])
+        return counts[best], best
 
     def count_known(self, labels: Iterable[str], by: str) -> int:
         """Return how many labels are of a car entered in some race in force."""
@@ -312,9 +326,17 @@ class RacesInForce:
             log.add(race, f"the forecast must have all {n} cars entered, {len(match.missing)} are missing",
                     value=value)  # fmt: skip
             return True
-        for label, near in match.absent.items():
-            log.add_absent(race, label, near)
+        for label in match.absent:
+            log.add_absent(race, label, self._nearest(label))
         return False
+
+    def _nearest(self, label: str) -> str | None:
+        """Return the nearest name of a driver in force to a label that is none."""
+        if label not in self._nearest_names:
+            known = any(self.count_known([label], by) for by in self._known)
+            names = () if known else self.entries["driver"].unique()
+            self._nearest_names[label] = match_drivers([label], names).unmatched.get(label)
+        return self._nearest_names[label]
 
     def _match_alone(self, name: str, known: Iterable[str]) -> bool:
         return bool(match_drivers([name], known, self.nicknames).matches)

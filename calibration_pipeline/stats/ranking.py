@@ -30,6 +30,38 @@ def rank(values: ArrayLike) -> NDArray[np.intp]:
     return ranks
 
 
+def rank_at_random(values: NDArray, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Rank along the last axis, 1 for the smallest, equal values in random order.
+
+    Parameters
+    ----------
+    values : ndarray, shape (m, n)
+        No NaN.
+    rng : numpy.random.Generator
+        Used for rows with equal values alone.
+
+    Returns
+    -------
+    ranks : ndarray of int, shape (m, n)
+        A permutation of 1..n in each row.
+    has_ties : ndarray of bool, shape (m)
+
+    Examples
+    --------
+    >>> ranks, has_ties = rank_at_random(np.array([[3, 1, 2], [5, 1, 1]]), np.random.default_rng(0))
+    >>> ranks[0].tolist(), ranks[1, 0].item(), has_ties.tolist()
+    ([3, 1, 2], 3, [False, True])
+    """
+    order = np.argsort(values, axis=-1, kind="stable")
+    ascending = np.take_along_axis(values, order, axis=-1)
+    has_ties: NDArray[np.bool_] = (ascending[:, 1:] == ascending[:, :-1]).any(axis=1)
+    tied = values[has_ties]
+    order[has_ties] = np.lexsort((rng.random(tied.shape), tied), axis=-1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(1, values.shape[-1] + 1), axis=-1)
+    return ranks, has_ties
+
+
 def are_permutations(position: NDArray[np.integer], n_cars: ArrayLike) -> bool:
     """Return whether the cars of every race have the positions 1..n, each once, in every scenario.
 

@@ -97,3 +97,33 @@ def position_table(races: tuple[int, ...] = RACES) -> pl.DataFrame:
         for race in races
     ]
     return pl.concat(frames)
+
+
+def finishes(race: int, n_scenarios: int = 150, n_cars: int = len(NAMES)) -> np.ndarray:
+    """Finishes of a race, (scenario, car), in which the first cars are faster."""
+    rng = np.random.default_rng(race)
+    score = np.linspace(1.5, -1.5, n_cars) - rng.gumbel(size=(n_scenarios, n_cars))
+    return (-score).argsort(axis=1).argsort(axis=1) + 1
+
+
+def wide_scenarios(races: tuple[int, ...] = RACES, n_scenarios: int = 150) -> pl.DataFrame:
+    """Scenarios, a row each and drivers in columns."""
+    frames = []
+    for race in races:
+        finish = pl.DataFrame(finishes(race, n_scenarios), schema=list(NAMES))
+        scenario = pl.int_range(n_scenarios, eager=True)
+        keys = finish.select(season=race // 100, round=race % 100, scenario=scenario)
+        frames.append(pl.concat([keys, finish], how="horizontal"))
+    return pl.concat(frames)
+
+
+def results(races: tuple[int, ...] = (202101, 202102)) -> pl.DataFrame:
+    """Results of earlier races, in which the first cars are ahead."""
+    return pl.concat(
+        [
+            entries((race,)).select(
+                "race_id", "season", "round", "driver_id", finish_position=pl.col("start_position")
+            )
+            for race in races
+        ]
+    )

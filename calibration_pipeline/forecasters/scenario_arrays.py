@@ -1,0 +1,180 @@
+"""Scenarios in NetCDF: arrays over race, scenario and driver, in NetCDF 3 or NetCDF 4."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+import polars as pl
+import xarray as xr
+from numpy.typing import NDArray
+from upath import UPath
+
+from calibration_pipeline.forecasters.ensemble_files import (
+    CAR_DIMS,
+    CAR_OUTCOMES,
+    MOST_NAMED,
+    RACE_OUTCOMES,
+    label_texts,
+    name_errors,
+    open_file,
+)
+from calibration_pipeline.forecasters.field_matching import RacesInForce, Row
+from calibration_pipeline.forecasters.scenarios import RaceScores
+from calibration_pipeline.forecasters.tables import FALSE, HIGHER_IS_BETTER, TRUE, ForecasterError
+from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
+
+POSITION_NAMES = ("finish_position", "position", "finish", "rank")
+SCORE_NAMES = ("score", "scores", "value", "rating")
+LABEL_NAMES = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "car_number": "car_number"}
+NETCDF_3 = (b"CDF\x01", b"CDF\x02")
+
+
+class ArrayScenarios:
+    """Scenarios of an open NetCDF file; padding is 0 for positions and NaN for scores.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Decoded: missing values of any fill value are NaN.
+    path : str
+        Its name in messages, without credentials.
+    races : RacesInForce
+
+    Raises
+    ------
+    ForecasterError
+        If a variable is missing or has other dims, or races or cars are not named.
+    """
+
+    def __init__(self, dataset: xr.Dataset, path: str, races: RacesInForce) -> None:
+        self.path = path
+        self._dataset = dataset
+        names = [str(name) for name in dataset.variables]
+        self._value = next((name for name in (*POSITION_NAMES, *SCORE_NAMES) if name in names), "")
+        if not self._value or set(dataset[self._value].dims) != set(CAR_DIMS):
+            held = ", ".join(f"{name} {dataset[name].dims}" for name in names[:MOST_NAMED])
+            raise ForecasterError(
+                f"{path} must hold finish_position or score (race, scenario, driver); it holds {held}."
+            )
+        if dataset.sizes["race"] > MAX_RACES:
+            raise ForecasterError(f"{path} must have at most {MAX_RACES:,} races.")
+        self.are_positions = True if self._value in POSITION_NAMES else None
+        self.higher_is_better = self._direction()
+        self.keys = self._find_keys(names)
+        self._label, self.by = self._find_labels(names, races)
+        self._outcomes = [
+            name
+            for name, dims in [*((n, 3) for n in CAR_OUTCOMES[1:]), *((n, 2) for n in RACE_OUTCOMES)]
+            if name in names and set(dataset[name].dims) == set(CAR_DIMS[:dims])
+        ]
+
+    def read(self, key: Row) -> RaceScores:
+        """Return the scenarios of a race."""
+        wanted = tuple(key[name] for name in self.keys.columns)
+        indices = [k for k, row in enumerate(self.keys.iter_rows()) if row == wanted]
+        race = self._dataset.isel(race=indices[0])
+        with name_errors(self.path, f"{self.path} cannot be read"):
+            race = race[[self._value, self._label, *self._outcomes]].load()
+        scores = race[self._value].transpose("scenario", "driver").values.astype(np.float64)
+        labels = [text.strip().strip("\0") for text in label_texts(race[self._label].values)]
+        unnamed = np.array([label in ("", "nan") for label in labels], bool)
+        padding = np.isnan(scores).all(axis=0)
+        if self.are_positions:
+            padding |= (np.nan_to_num(scores) == 0).all(axis=0)
+        slots = np.flatnonzero(~(unnamed | padding))
+        outcomes: dict[str, NDArray] = {}
+        for name in self._outcomes:
+            values = race[name]
+            own = (
+                values.transpose("scenario", "driver").values[:, slots] if values.ndim == 2 else values.values
+            )
+            outcomes[name] = own.astype(np.float64)
+        chosen = [labels[slot] for slot in slots]
+        twice = len(indices) > 1
+        repeated = sorted({label for label in chosen if twice or chosen.count(label) > 1})
+        return RaceScores(chosen, scores[:, slots], outcomes, repeated)
+
+    def _direction(self) -> bool | None:
+        stated = {
+            str(attributes[HIGHER_IS_BETTER]).lower()
+            for attributes in (self._dataset.attrs, self._dataset[self._value].attrs)
+            if HIGHER_IS_BETTER in attributes
+        }
+        if not stated:
+            return None
+        if not (stated <= set(TRUE) or stated <= set(FALSE)):
+            raise ForecasterError(
+                f"{self.path}: {HIGHER_IS_BETTER} must be true or false; got {sorted(stated)}."
+            )
+        return stated <= set(TRUE)
+
+    def _find_keys(self, names: list[str]) -> pl.DataFrame:
+        """Return the races by season and round, else by race_id; beside those, `race` is an index."""
+        by_season = {"season", "round"} <= set(names)
+        wanted = {"season": "season", "round": "round"} if by_season else {"race_id": "race_id"}
+        if not by_season and "race_id" not in names:
+            wanted = {"race": "race_id"}
+        columns: dict[str, Any] = {}
+        for theirs, ours in wanted.items():
+            if theirs not in names or self._dataset[theirs].dims != ("race",):
+                raise ForecasterError(
+                    f"{self.path} must name its races by season and round, or by race_id (race); it has "
+                    + ", ".join(names[:MOST_NAMED])
+                )
+            values = self._dataset[theirs].values
+            numbers = pl.Series(values.astype(str) if values.dtype.kind in "SU" else values)
+            columns[ours] = numbers.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        return pl.DataFrame(columns)
+
+    def _find_labels(self, names: list[str], races: RacesInForce) -> tuple[str, str]:
+        dims = {("driver",), ("race", "driver"), ("driver", "race")}
+        best = (-1, "", "")
+        for name, ours in LABEL_NAMES.items():
+            if name in names and self._dataset[name].dims in dims:
+                labels = {
+                    text.strip().strip("\0") for text in label_texts(self._dataset[name].values.ravel())
+                }
+                n_known, by = races.best_reading(labels, ours)
+                best = max(best, (n_known, name, by), key=lambda found: found[0])
+        if best[0] < 0:
+            raise ForecasterError(
+                f"{self.path} must name its cars by {', '.join(LABEL_NAMES)} (driver, or race, driver); it "
+                f"has {', '.join(names[:MOST_NAMED])}."
+            )
+        return best[1], best[2]
+
+
+@contextmanager
+def open_arrays(address: str, races: RacesInForce) -> Iterator[ArrayScenarios]:
+    """Open a NetCDF file of scenarios; NetCDF 4 is first read to its end in a process with limits.
+
+    Parameters
+    ----------
+    address : str
+        Path or address.
+    races : RacesInForce
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or `ArrayScenarios` refuses it.
+    """
+    path = without_credentials(address)
+    with name_errors(address, f"{path} cannot be read"):
+        file = open_file(UPath(address))
+    with file:
+        dataset = _decode(file, path, address)
+        yield ArrayScenarios(dataset, path, races)
+
+
+def _decode(file: IO[bytes], path: str, address: str) -> xr.Dataset:
+    is_old = file.read(4) in NETCDF_3
+    file.seek(0)
+    if not is_old:
+        refuse_unreadable([file], [path])
+        file.seek(0)
+    engine = "scipy" if is_old else "h5netcdf"
+    with name_errors(address, f"{path} cannot be read as NetCDF"):
+        return xr.open_dataset(file, engine=engine, decode_times=False)
