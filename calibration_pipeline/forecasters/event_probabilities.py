@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.field_matching import TWICE, DefectLog, MatchedRace, RacesInForce, named
 from calibration_pipeline.forecasters.odds import (
     Margin,
@@ -21,7 +22,7 @@ from calibration_pipeline.forecasters.odds import (
     recognise_notation,
     remove_margin,
 )
-from calibration_pipeline.forecasters.tables import ForecasterError, ForecastTable
+from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.schemas.forecasters import EventProbabilities, Overrounds
 

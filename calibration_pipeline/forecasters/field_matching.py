@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from calibration_pipeline.forecasters.tables import ForecasterError, ForecastTable
+from calibration_pipeline.forecasters import ForecasterError
+from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.scenarios.covariates import race_slots
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import span

@@ -12,8 +12,9 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.field_matching import TWICE, DefectLog, MatchedRace, RacesInForce, named
-from calibration_pipeline.forecasters.tables import ForecasterError, ForecastTable
+from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.scenarios.races import race_coordinates
 from calibration_pipeline.schemas.datasets import POSITION
 from calibration_pipeline.schemas.forecasters import PositionProbabilities

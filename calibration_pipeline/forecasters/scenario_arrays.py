@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from upath import UPath
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.ensemble_files import (
     CAR_DIMS,
     CAR_OUTCOMES,
@@ -21,7 +22,7 @@ from calibration_pipeline.forecasters.ensemble_files import (
 )
 from calibration_pipeline.forecasters.field_matching import RacesInForce, Row
 from calibration_pipeline.forecasters.scenarios import RaceScores
-from calibration_pipeline.forecasters.tables import FALSE, HIGHER_IS_BETTER, TRUE, ForecasterError
+from calibration_pipeline.forecasters.tables import FALSE, HIGHER_IS_BETTER, TRUE
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
 
@@ -60,7 +61,7 @@ class ArrayScenarios:
             )
         if dataset.sizes["race"] > MAX_RACES:
             raise ForecasterError(f"{path} must have at most {MAX_RACES:,} races.")
-        self.are_positions = True if self._value in POSITION_NAMES else None
+        self.are_positions: bool | None = True if self._value in POSITION_NAMES else None
         self.higher_is_better = self._direction()
         self.keys = self._find_keys(names)
         self._label, self.by = self._find_labels(names, races)

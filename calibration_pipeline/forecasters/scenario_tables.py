@@ -6,16 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.ensemble_files import CAR_OUTCOMES
 from calibration_pipeline.forecasters.field_matching import RacesInForce, Row
 from calibration_pipeline.forecasters.scenarios import RaceScores
-from calibration_pipeline.forecasters.tables import (
-    DUPLICATED,
-    HIGHER_IS_BETTER,
-    KEYS,
-    ForecasterError,
-    ForecastTable,
-)
+from calibration_pipeline.forecasters.tables import DUPLICATED, HIGHER_IS_BETTER, KEYS, ForecastTable
 from calibration_pipeline.sources.tables.aliases import normalise
 
 SCENARIO_COLUMN = {
@@ -44,7 +39,7 @@ class WideScenarios:
         If no column is named like a car entered.
     """
 
-    are_positions = None
+    are_positions: bool | None = None
 
     def __init__(self, table: ForecastTable, races: RacesInForce) -> None:
         self.path = table.path
@@ -97,7 +92,7 @@ class LongScenarios:
                 f"{table.path} must have a column finish_position or score beside scenario and driver; it "
                 f"has {table.shown_columns}."
             )
-        self.are_positions = True if positions else None
+        self.are_positions: bool | None = True if positions else None
         column, self.by = races.choose_labels(table)
         value = next(iter((positions or scores).values()))
         scenario = table.find(SCENARIO_COLUMN)["scenario"]

@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.ensemble_files import CAR_OUTCOMES, RACE_OUTCOMES, RaceScenarios
 from calibration_pipeline.forecasters.ensembles import (
     MIN_SCENARIOS,
@@ -29,7 +30,6 @@ from calibration_pipeline.forecasters.field_matching import (
     Row,
     named,
 )
-from calibration_pipeline.forecasters.tables import ForecasterError
 from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES
 from calibration_pipeline.stats.ranking import rank_at_random
 
@@ -266,7 +266,7 @@ def _rank(
     others = scores.outcomes if not match.absent else {
         name: outcome for name, outcome in scores.outcomes.items() if name in PRESERVED
     }  # fmt: skip
-    outcomes: dict[str, Any] = {FINISH: finish}
+    outcomes: dict[str, Any] = {FINISH: finish.astype(np.int16)}
     for name, outcome in others.items():
         outcomes[name] = outcome[:, columns] if outcome.ndim == 2 else outcome
     return {**outcomes, "has_ties": has_ties}

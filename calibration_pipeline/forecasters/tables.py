@@ -12,6 +12,7 @@ from functools import cached_property
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.tables.aliases import describe_near, normalise
 from calibration_pipeline.sources.tables.reader import TableFile
@@ -31,10 +32,6 @@ TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 HIGHER_IS_BETTER = "higher_is_better"
 DUPLICATED = re.compile(r"(.*)_duplicated_\d+")
 """Name that Polars gives to a column whose name occurs before."""
-
-
-class ForecasterError(ValueError):
-    """Error of a forecaster's file that cannot be used; one line names file, rule and values."""
 
 
 @dataclass(frozen=True)

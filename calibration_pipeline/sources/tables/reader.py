@@ -115,8 +115,9 @@ class TableFile:
         """Metadata that a writer of Parquet added to the file; empty for other formats."""
         if not self._is_parquet:
             return {}
-        path = UPath(self._address)
-        file = path.path if is_local(path) and path.is_file() else io.BytesIO(self._read())
+        path = None if is_on_the_web(self._address) else UPath(self._address)
+        is_here = path is not None and is_local(path) and path.is_file()
+        file = path.path if path is not None and is_here else io.BytesIO(self._read())
         try:
             metadata = pl.read_parquet_metadata(file)
         except (PolarsError, PanicException) as error:
@@ -135,8 +136,10 @@ class TableFile:
         SourceError
             As `schema` does.
         """
+        if self._is_excel or self._is_compressed or is_on_the_web(self._address):
+            return self._frame
         path = UPath(self._address)
-        if self._is_excel or self._is_compressed or not is_local(path) or not path.is_file():
+        if not is_local(path) or not path.is_file():
             return self._frame
         if path.stat().st_size > MAX_BYTES:
             raise self._too_large(f"{MAX_BYTES:,} bytes")

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.event_probabilities import (
     EventForecast,
     is_event_table,
@@ -13,7 +14,7 @@ from calibration_pipeline.forecasters.event_probabilities import (
 )
 from calibration_pipeline.forecasters.field_matching import DefectLog
 from calibration_pipeline.forecasters.odds import Margin
-from calibration_pipeline.forecasters.tables import ForecasterError, open_table
+from calibration_pipeline.forecasters.tables import open_table
 from calibration_pipeline.schemas.quarantine import Quarantine
 from helpers.example_forecasts import NAMES, RACES, event_table, in_force, log, opened, win_probabilities
 

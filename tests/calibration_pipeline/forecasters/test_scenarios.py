@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 import xarray as xr
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.field_matching import DefectLog, RacesInForce
 from calibration_pipeline.forecasters.scenario_arrays import open_arrays
 from calibration_pipeline.forecasters.scenario_tables import is_scenario_table, open_scenarios
 from calibration_pipeline.forecasters.scenarios import read_scenarios
-from calibration_pipeline.forecasters.tables import ForecasterError, open_table
+from calibration_pipeline.forecasters.tables import open_table
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
 from calibration_pipeline.schemas.quarantine import Quarantine
 from helpers.example_forecasts import (
