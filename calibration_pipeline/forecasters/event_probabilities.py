@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.field_matching import TWICE, DefectLog, MatchedRace, RacesInForce, named
+from calibration_pipeline.forecasters.field_matching import TWICE, MatchedRace, RacesInForce, named
 from calibration_pipeline.forecasters.odds import (
     Margin,
     Notation,
@@ -25,6 +25,7 @@ from calibration_pipeline.forecasters.odds import (
 from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.schemas.forecasters import EventProbabilities, Overrounds
+from calibration_pipeline.sources.quarantine import DefectLog
 
 PERCENT = {"pct", "percent"}
 PROBABILITY_WORDS = {"p", "prob", "probability", "chance", *PERCENT}

@@ -6,25 +6,21 @@ at the start is removed and counted; a driver who occurs twice quarantines the r
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.scenarios.covariates import race_slots
-from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.names import DriverMatches, Nicknames, driver_key, match_drivers
-from calibration_pipeline.sources.quarantine import Consequence, Entity, QuarantineLog
+from calibration_pipeline.sources.quarantine import DefectLog, Row
 
 SHOWN = 5
-NOT_AT_THE_START = "it was not at the start; it is removed and the others keep their order"
 NO_SUCH_RACE = "the results have no such race"
 TWICE = "a driver occurs twice"
-
-type Row = Mapping[str, Any]
 
 
 class FieldMatch(NamedTuple):
@@ -64,59 +60,6 @@ class MatchedRace(NamedTuple):
     race: Row
     cars: pl.DataFrame
     rows: pl.DataFrame
-
-
-class DefectLog:
-    """Quarantine of one forecaster, over all seasons.
-
-    Attributes
-    ----------
-    path : str
-        File or folder, without credentials.
-    notes : list of str
-        Sentences on the file that belong to no season.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.notes: list[str] = []
-        self._logs: dict[int, QuarantineLog] = {}
-        self._absent: dict[tuple[int, str], list[Row]] = {}
-        self._nearest: dict[tuple[int, str], str | None] = {}
-
-    def add(
-        self,
-        race: Row,
-        rule: str,
-        *,
-        entity: Entity = "race",
-        consequence: Consequence = "left out",
-        subject: str | None = None,
-        value: object = None,
-    ) -> None:
-        """Add a defect of a race: its season, and race_id and label where they are known."""
-        log = self._logs.setdefault(race["season"], QuarantineLog(race["season"]))
-        log.add(
-            entity, consequence, rule, place=self.path, race_id=race.get("race_id"), race=race.get("label"),
-            subject=subject, value=value,
-        )  # fmt: skip
-
-    def add_absent(self, race: Row, label: str, nearest: str | None) -> None:
-        """Count a car of the forecast that was not at the start of a race."""
-        self._absent.setdefault((race["season"], label), []).append(race)
-        self._nearest[race["season"], label] = nearest
-
-    def frame(self) -> pl.DataFrame:
-        """Return the defects as `Quarantine`; each absent car once a season, with its number of races."""
-        for (season, label), races in sorted(self._absent.items()):
-            n = len(races)
-            race = races[0] if n == 1 else {"season": season, "label": f"{season}, {n} races"}
-            near = self._nearest[season, label]
-            value = f"nearest: {near}" if near else None
-            self.add(race, NOT_AT_THE_START, entity="entry", subject=label, value=value)
-        self._absent.clear()
-        logs = [log.frame() for _, log in sorted(self._logs.items())]
-        return pl.concat([Quarantine.empty(), *logs])
 
 
 class RacesInForce:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     import polars as pl
     import xarray as xr
 
-    from calibration_pipeline.forecasters.field_matching import DefectLog, RacesInForce
+    from calibration_pipeline.forecasters.field_matching import RacesInForce
     from calibration_pipeline.forecasters.odds import Margin
     from calibration_pipeline.forecasters.scenarios import ScenarioSource
     from calibration_pipeline.forecasters.tables import ForecastTable
+    from calibration_pipeline.sources.quarantine import DefectLog
 
 ARRAYS = ".nc"
 SUFFIXES = (ARRAYS, ".parquet", ".csv", ".csv.gz", ".tsv", ".xlsx")
@@ -204,13 +205,13 @@ def read_forecaster(
         be used; the message names the first reasons.
     """
     from calibration_pipeline.forecasters.event_probabilities import read_event_probabilities
-    from calibration_pipeline.forecasters.field_matching import DefectLog
     from calibration_pipeline.forecasters.odds import Margin
     from calibration_pipeline.forecasters.position_probabilities import read_position_probabilities
     from calibration_pipeline.forecasters.scenario_arrays import open_arrays
     from calibration_pipeline.forecasters.scenario_tables import open_scenarios
     from calibration_pipeline.forecasters.scenarios import read_scenarios
     from calibration_pipeline.schemas.forecasters import Overrounds
+    from calibration_pipeline.sources.quarantine import DefectLog
 
     log = DefectLog(
         without_credentials(forecaster.files[0] if len(forecaster.files) == 1 else forecaster.name)

@@ -13,11 +13,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.field_matching import TWICE, DefectLog, MatchedRace, RacesInForce, named
+from calibration_pipeline.forecasters.field_matching import TWICE, MatchedRace, RacesInForce, named
 from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.scenarios.races import race_coordinates
 from calibration_pipeline.schemas.datasets import POSITION
 from calibration_pipeline.schemas.forecasters import PositionProbabilities
+from calibration_pipeline.sources.quarantine import DefectLog
 
 POSITION_COLUMN = {"position": ("finish_position", "finishing_position", "finish", "pos", "place", "rank")}
 PROBABILITY_COLUMN = {"probability": ("prob", "p", "chance")}

@@ -20,11 +20,12 @@ from calibration_pipeline.forecasters.ensemble_files import (
     name_errors,
     open_file,
 )
-from calibration_pipeline.forecasters.field_matching import RacesInForce, Row
+from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenarios import RaceScores
 from calibration_pipeline.forecasters.tables import FALSE, HIGHER_IS_BETTER, TRUE
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
+from calibration_pipeline.sources.quarantine import Row
 
 POSITION_NAMES = ("finish_position", "position", "finish", "rank")
 SCORE_NAMES = ("score", "scores", "value", "rating")

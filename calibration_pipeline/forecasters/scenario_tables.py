@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.ensemble_files import CAR_OUTCOMES
-from calibration_pipeline.forecasters.field_matching import RacesInForce, Row
+from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenarios import RaceScores
 from calibration_pipeline.forecasters.tables import DUPLICATED, HIGHER_IS_BETTER, KEYS, ForecastTable
+from calibration_pipeline.sources.quarantine import Row
 from calibration_pipeline.sources.tables.aliases import normalise
 
 SCENARIO_COLUMN = {

@@ -22,15 +22,9 @@ from calibration_pipeline.forecasters.ensembles import (
     label_ensemble,
     store_race,
 )
-from calibration_pipeline.forecasters.field_matching import (
-    TWICE,
-    DefectLog,
-    FieldMatch,
-    RacesInForce,
-    Row,
-    named,
-)
+from calibration_pipeline.forecasters.field_matching import TWICE, FieldMatch, RacesInForce, named
 from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES
+from calibration_pipeline.sources.quarantine import DefectLog, Row
 from calibration_pipeline.stats.ranking import rank_at_random
 
 FINISH = "finish_position"

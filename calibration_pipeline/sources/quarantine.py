@@ -1,4 +1,4 @@
-"""Quarantine of a season: defects that a source finds, collected while it reads.
+"""Quarantine of a season, or of a forecaster's file: defects that are found, collected while data are read.
 
 The consequence is the mildest that is honest: a value is nulled that nothing important needs, else the entry
 or the laps are left out, else the race. A season is refused only if too few of its races are kept.
@@ -16,10 +16,12 @@ from calibration_pipeline.sources.base import SourceError
 KEPT_SHARE = 2 / 3
 """Least share of a season's finished points races that a source must be able to use."""
 SHOWN_DEFECTS = 5
+NOT_AT_THE_START = "it was not at the start; it is removed and the others keep their order"
 DID_NOT_START = "it did not start"
 """Rule of entries that results list without a start, as many official results do: named after all defects."""
 QUERY = 'calibration-pipeline sql "FROM quarantine"'
 
+type Row = Mapping[str, Any]
 type Entity = Literal["race", "entry", "laps", "value"]
 type Consequence = Literal["left out", "nulled", "corrected", "kept"]
 
@@ -84,6 +86,59 @@ class QuarantineLog:
         """Return the defects as `Quarantine`; equal ones once."""
         empty = Quarantine.empty()
         return pl.DataFrame(self.rows, schema=empty.schema, orient="row").unique(maintain_order=True)
+
+
+class DefectLog:
+    """Quarantine of one forecaster, over all seasons.
+
+    Attributes
+    ----------
+    path : str
+        File or folder, without credentials.
+    notes : list of str
+        Sentences on the file that belong to no season.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._logs: dict[int, QuarantineLog] = {}
+        self._absent: dict[tuple[int, str], list[Row]] = {}
+        self._nearest: dict[tuple[int, str], str | None] = {}
+
+    def add(
+        self,
+        race: Row,
+        rule: str,
+        *,
+        entity: Entity = "race",
+        consequence: Consequence = "left out",
+        subject: str | None = None,
+        value: object = None,
+    ) -> None:
+        """Add a defect of a race: its season, and race_id and label where they are known."""
+        log = self._logs.setdefault(race["season"], QuarantineLog(race["season"]))
+        log.add(
+            entity, consequence, rule, place=self.path, race_id=race.get("race_id"), race=race.get("label"),
+            subject=subject, value=value,
+        )  # fmt: skip
+
+    def add_absent(self, race: Row, label: str, nearest: str | None) -> None:
+        """Count a car of the forecast that was not at the start of a race."""
+        self._absent.setdefault((race["season"], label), []).append(race)
+        self._nearest[race["season"], label] = nearest
+
+    def frame(self) -> pl.DataFrame:
+        """Return the defects as `Quarantine`; each absent car once a season, with its number of races."""
+        for (season, label), races in sorted(self._absent.items()):
+            n = len(races)
+            race = races[0] if n == 1 else {"season": season, "label": f"{season}, {n} races"}
+            near = self._nearest[season, label]
+            value = f"nearest: {near}" if near else None
+            self.add(race, NOT_AT_THE_START, entity="entry", subject=label, value=value)
+        self._absent.clear()
+        logs = [log.frame() for _, log in sorted(self._logs.items())]
+        return pl.concat([Quarantine.empty(), *logs])
 
 
 def races_left_out(quarantine: pl.DataFrame) -> list[str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from calibration_pipeline.forecasters.field_matching import DefectLog, RacesInForce
+from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.tables import ForecastTable, open_table
+from calibration_pipeline.sources.quarantine import DefectLog
 
 NAMES = (
     "Kyle Larson", "Daniel Suárez", "Ricky Stenhouse Jr.", "Martin Truex Jr.", "A.J. Allmendinger",

@@ -12,10 +12,10 @@ from calibration_pipeline.forecasters.event_probabilities import (
     is_event_table,
     read_event_probabilities,
 )
-from calibration_pipeline.forecasters.field_matching import DefectLog
 from calibration_pipeline.forecasters.odds import Margin
 from calibration_pipeline.forecasters.tables import open_table
 from calibration_pipeline.schemas.quarantine import Quarantine
+from calibration_pipeline.sources.quarantine import DefectLog
 from helpers.example_forecasts import NAMES, RACES, event_table, in_force, log, opened, win_probabilities
 
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.field_matching import DefectLog
 from calibration_pipeline.forecasters.position_probabilities import (
     is_position_table,
     read_position_probabilities,
     remove_car,
 )
+from calibration_pipeline.sources.quarantine import DefectLog
 from helpers.example_forecasts import NAMES, RACES, finish_matrix, in_force, log, opened, position_table
 
 N = len(NAMES)

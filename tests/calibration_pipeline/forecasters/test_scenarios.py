@@ -8,13 +8,14 @@ import pytest
 import xarray as xr
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.field_matching import DefectLog, RacesInForce
+from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenario_arrays import open_arrays
 from calibration_pipeline.forecasters.scenario_tables import is_scenario_table, open_scenarios
 from calibration_pipeline.forecasters.scenarios import read_scenarios
 from calibration_pipeline.forecasters.tables import open_table
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
 from calibration_pipeline.schemas.quarantine import Quarantine
+from calibration_pipeline.sources.quarantine import DefectLog
 from helpers.example_forecasts import (
     NAMES,
     NUMBERS,
