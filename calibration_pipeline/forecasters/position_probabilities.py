@@ -20,7 +20,9 @@ from calibration_pipeline.schemas.datasets import POSITION
 from calibration_pipeline.schemas.forecasters import PositionProbabilities
 from calibration_pipeline.sources.quarantine import DefectLog
 
-POSITION_COLUMN = {"position": ("finish_position", "finishing_position", "finish", "pos", "place", "rank")}
+POSITION_COLUMN = {
+    "position": ("finish_position", "finishing_position", "finish", "fin", "pos", "place", "rank")
+}
 PROBABILITY_COLUMN = {"probability": ("prob", "p", "chance")}
 CUMULATIVE_COLUMN = {"cumulative_probability": ("cumulative", "cdf")}
 REST_COLUMN = {"rest": ("others", "other", "else", "remaining")}

@@ -21,7 +21,7 @@ SCENARIO_COLUMN = {
     )
 }  # fmt: skip
 POSITION_COLUMN = {
-    "finish_position": ("finishing_position", "position", "finish", "finish_pos", "pos", "rank")
+    "finish_position": ("finishing_position", "position", "finish", "finish_pos", "fin", "pos", "rank")
 }
 SCORE_COLUMN = {"score": ("value", "rating", "points", "performance", "speed", "time")}
 

@@ -15,7 +15,7 @@ from polars.exceptions import PanicException, PolarsError
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.tables.aliases import describe_near, normalise
-from calibration_pipeline.sources.tables.reader import TableFile
+from calibration_pipeline.sources.tables.reader import MAX_CELLS, TableFile
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "race_id": (),
@@ -59,6 +59,11 @@ class ForecastTable:
     def schema(self) -> dict[str, pl.DataType]:
         """Columns and their types."""
         return dict(self.rows.collect_schema())
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(collect(self.rows.select(pl.len()), self.path).item())
 
     @cached_property
     def keys(self) -> dict[str, str]:
@@ -158,8 +163,12 @@ class ForecastTable:
         Raises
         ------
         ForecasterError
-            If the file is damaged.
+            If the file is damaged or too large.
         """
+        if self.n_rows * len(columns) > MAX_CELLS:
+            raise ForecasterError(
+                f"{self.path} is too large: rows times columns must be at most {MAX_CELLS:,}."
+            )
         return collect(self.rows.select(*columns), self.path)
 
     def higher_is_better(self) -> bool | None:
@@ -204,6 +213,9 @@ def open_table(address: str) -> ForecastTable:
         attributes = file.attributes
     except SourceError as error:
         raise ForecasterError(str(error)) from error.__cause__
+    schema = collect(rows.head(0), file.path).schema
+    if not schema:
+        raise ForecasterError(f"{file.path} has no columns.")
     return ForecastTable(file.path, rows, file.decimal_comma, attributes)
 
 

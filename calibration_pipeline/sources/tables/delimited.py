@@ -96,6 +96,8 @@ def find_regular_delimiter(file: IO[bytes]) -> str | None:
         if b'"' in chunk or b"\0" in chunk or len(rest) > CHUNK_BYTES:
             return None
         if not delimiter and lines:
+            if not lines[0].strip():
+                return None
             delimiter = find_delimiter(lines[0])
             n_delimiters = lines[0].count(delimiter.encode())
         if any(line.count(delimiter.encode()) != n_delimiters for line in lines if line):

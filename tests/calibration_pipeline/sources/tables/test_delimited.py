@@ -1,6 +1,7 @@
 """Text of tables: encodings, delimiters, decimal commas, blank and ragged lines; sheets of Excel."""
 
 import importlib.util
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -99,3 +100,48 @@ def test_a_workbook_that_cannot_be_read_gets_one_line(
             _ = TableFile(str(tmp_path / "t.xlsx")).schema
     with pytest.raises(SourceError, match=r"broken\.xlsx is not a table in Excel: File is not a zip file"):
         _ = read(tmp_path, b"no workbook", "broken.xlsx").schema
+
+
+SCANS = {
+    "regular": TEXT.encode(),
+    "mark": b"\xef\xbb\xbf" + TEXT.replace(",", ";").encode(),
+    "line ends": TEXT.replace("\n", "\r\n").encode(),
+    "blank lines": TEXT.replace("\n2022,Ross", "\n\n,,\n2022,Ross").encode(),
+    "no final line end": TEXT.encode().rstrip(b"\n,") + b",",
+    "quotes": TEXT.replace("Ross Chastain", '"Ross Chastain"').encode(),
+    "latin 1": TEXT.encode("latin-1"),
+    "utf-16": TEXT.encode("utf-16"),
+    "ragged": (TEXT + "2022,A,1,2\n").encode(),
+}
+
+
+@pytest.mark.parametrize("form", SCANS)
+def test_a_scan_has_the_rows_of_the_file(tmp_path: Path, form: str) -> None:
+    """Test that text is scanned where it is regular, and read whole where it is not, with equal rows."""
+    (tmp_path / "a.csv").write_bytes(SCANS[form])
+    whole = TableFile(str(tmp_path / "a.csv"))
+    scanned = TableFile(str(tmp_path / "a.csv"))
+    frame = scanned.rows.collect()
+    assert frame.equals(whole.read(list(whole.schema)))
+    assert frame.rows()[:2] == (ROWS if RAGGED not in frame.columns else [(*row, None) for row in ROWS])
+    assert scanned.decimal_comma == whole.decimal_comma == (form == "mark")
+
+
+def test_a_regular_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    """Test that the plan of the scan names the file, which a plan of rows in memory does not."""
+    for form, is_scanned in {"regular": True, "mark": True, "quotes": False, "ragged": False}.items():
+        (tmp_path / "a.csv").write_bytes(SCANS[form])
+        assert ("a.csv" in TableFile(str(tmp_path / "a.csv")).rows.explain()) == is_scanned
+
+
+@given(st.text(alphabet='ab,;\t\n\r"é', max_size=60))
+def test_any_text_gives_the_same_rows_by_scan(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.csv"
+        path.write_bytes(text.encode())
+        try:
+            whole = TableFile(str(path))
+            expected = whole.read(list(whole.schema))
+        except SourceError:
+            return
+        assert TableFile(str(path)).rows.collect().equals(expected)
