@@ -91,22 +91,37 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
 @dg.asset(
     partitions_def=ALL_SEASONS,
     kinds={"jax", "netcdf"},
-    code_version="4",
+    code_version="5",
+    ins={"race_results": of_earlier_and_own_seasons},
     metadata=depends_on("scenarios", "seed", "fold_races", "ensembles", "nicknames"),
 )
 def scenario_ensemble(
-    settings: dg.ResourceParam[Settings], driver_features: pl.DataFrame, causal_network: xr.Dataset
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    race_results: dict[str, pl.DataFrame],
+    driver_features: pl.DataFrame,
+    causal_network: xr.Dataset,
 ) -> dg.Output[xr.Dataset]:
     """Scenarios of every race of the season whose fold has a network, or a user's own scenarios."""
-    from calibration_pipeline.forecasters.ensembles import read_ensemble
+    from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
     from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.draw.ensemble import simulate_races
     from calibration_pipeline.scenarios.summaries import finish_chances
 
     folds = settings.fold_length
     if settings.ensembles:
-        nicknames = read_nicknames(settings.nicknames)
-        ensemble, left_out = read_ensemble(settings.ensembles, driver_features, folds, nicknames)
+        season = int(context.partition_key)
+        ensemble, left_out = read_own_scenarios(
+            settings.ensembles,
+            driver_features,
+            pl.concat(race_results.values()).filter(pl.col("season") < season),  # no look-ahead
+            fold_races=folds,
+            seed=settings.seed,
+            nicknames=read_nicknames(settings.nicknames),
+            other_seasons=set(settings.season_list) - {season},
+        )
+        for line in left_out:
+            context.log.warning(line)
     else:
         ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
         left_out = []

@@ -23,7 +23,7 @@ from calibration_pipeline.forecast.chances import (
     known_events,
     scenario_table,
 )
-from calibration_pipeline.forecasters.ensembles import read_ensemble
+from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
 from calibration_pipeline.scenarios.draw.grids import draw_grids, fit_grid_strength, simulate_without_grid
 from calibration_pipeline.scenarios.fit.by_fold import fit_networks
@@ -141,12 +141,20 @@ def forecast_next_race(
     race_id, season = int(str(race["race_id"])), int(str(race["season"]))
     state = next_race_state(known.state, str(race["archetype"]), next_race.fold, season)
     n_scenarios = method.n_scenarios
+    notes: list[str] = []
     if method.ensembles:
-        own = read_ensemble(
-            method.ensembles, next_race.features, method.fold_races, method.nicknames
-        ).ensemble
+        own, notes = read_own_scenarios(
+            method.ensembles,
+            next_race.features,
+            known.race_results,
+            fold_races=method.fold_races,
+            seed=method.seed,
+            nicknames=method.nicknames,
+            other_seasons=known.race_results["season"].unique().to_list(),
+        )
         if own.sizes["race"] == 0:
-            return _no_forecast(own, f"The next race, {race_id}, is not in the user's own ensemble.")
+            why = f"The next race, {race_id}, has no scenarios in the user's own files"
+            return _no_forecast(own, f"{why}: {' | '.join(notes)}.")
         n_scenarios = own.sizes["scenario"]
         simulate: Simulate = partial(_rerank, own, method.seed)
     else:
@@ -170,6 +178,7 @@ def forecast_next_race(
         "calibration_races": n_races,
         ENTRY_DEFECTS: list(announced.defects),
         "interval_fits": 0 if state is None else FITS,
+        **({"left_out": notes} if notes else {}),
     }
     return RaceForecast(
         ensemble,

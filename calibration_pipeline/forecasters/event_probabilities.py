@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.field_matching import TWICE, MatchedRace, RacesInForce, named
+from calibration_pipeline.forecasters.car_matching import MatchedRace
+from calibration_pipeline.forecasters.field_matching import TWICE, RacesInForce, named
 from calibration_pipeline.forecasters.odds import (
     Margin,
     Notation,

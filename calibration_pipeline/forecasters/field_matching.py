@@ -4,62 +4,29 @@ Rules that every form shares: an entered car that the forecast lacks quarantines
 at the start is removed and counted; a driver who occurs twice quarantines the race.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import polars as pl
 
 from calibration_pipeline.forecasters import ForecasterError
+from calibration_pipeline.forecasters.car_matching import (
+    FieldMatch,
+    MatchedRace,
+    match_ids,
+    match_numbers,
+    number_as_written,
+    plain_number,
+)
 from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.scenarios.covariates import race_slots
 from calibration_pipeline.seasons import span
-from calibration_pipeline.sources.names import DriverMatches, Nicknames, driver_key, match_drivers
+from calibration_pipeline.sources.names import Nicknames, driver_key, match_drivers
 from calibration_pipeline.sources.quarantine import DefectLog, Row
 
 SHOWN = 5
 NO_SUCH_RACE = "the results have no such race"
 TWICE = "a driver occurs twice"
-
-
-class FieldMatch(NamedTuple):
-    """Labels of one race, matched to the cars entered.
-
-    Attributes
-    ----------
-    drivers : dict of str to str
-        Label → driver_id.
-    absent : dict of str to str or None
-        Label that is no car entered → the nearest name of a car without a label.
-    missing : list of str
-        Drivers entered who have no label.
-    repeated : list of str
-        Labels of a driver who has another label.
-    """
-
-    drivers: dict[str, str]
-    absent: dict[str, str | None]
-    missing: list[str]
-    repeated: list[str]
-
-
-class MatchedRace(NamedTuple):
-    """One race of a forecast that has all cars entered.
-
-    Attributes
-    ----------
-    race : mapping
-        race_id, season, round and label.
-    cars : polars.DataFrame
-        driver_id, driver and car_number of the cars entered, by grid.
-    rows : polars.DataFrame
-        Rows of the file, with driver_id; null for a car that was not at the start.
-    """
-
-    race: Row
-    cars: pl.DataFrame
-    rows: pl.DataFrame
 
 
 class RacesInForce:
@@ -71,10 +38,18 @@ class RacesInForce:
         `DriverFeatures` or `EntryList`.
     nicknames : Nicknames, optional
         Table of other spellings of drivers' names; that of the package if None.
+    other_seasons : collection of int
+        Seasons in force whose races are not in `entries`: a file may hold these alone.
     """
 
-    def __init__(self, entries: pl.DataFrame, nicknames: Nicknames | None = None) -> None:
+    def __init__(
+        self,
+        entries: pl.DataFrame,
+        nicknames: Nicknames | None = None,
+        other_seasons: Collection[int] = (),
+    ) -> None:
         self.nicknames = nicknames
+        self.other_seasons = other_seasons
         self.entries = entries
         label = pl.format("{} race {} ({})", "season", "round", "track_id")
         self.races = (
@@ -93,7 +68,7 @@ class RacesInForce:
         self._known = {
             "driver_id": {name.casefold() for name in ordered["driver_id"]},
             "driver": {driver_key(name, nicknames) for name in ordered["driver"].unique()},
-            "car_number": {_plain_number(number) for number in ordered["car_number"].drop_nulls()},
+            "car_number": {plain_number(number) for number in ordered["car_number"].drop_nulls()},
         }
 
     def cars(self, race_id: int) -> pl.DataFrame:
@@ -104,26 +79,35 @@ class RacesInForce:
         """Return the entries of some races, numbered by `covariates.race_slots`."""
         return race_slots(self.entries.filter(pl.col("race_id").is_in(list(race_ids))))
 
-    def locate(self, keys: pl.DataFrame, log: DefectLog) -> pl.DataFrame:
-        """Match the races of a file to those in force.
+    def locate(self, keys: Sequence[pl.DataFrame], log: DefectLog) -> list[pl.DataFrame]:
+        """Match the races of a forecaster's files to those in force.
 
         Parameters
         ----------
-        keys : polars.DataFrame
-            race_id, or season and round, or all three; nulls name no race. race_id counts where one fits.
+        keys : sequence of polars.DataFrame
+            For each file race_id, or season and round, or all three; nulls name no race. race_id counts where
+            one fits.
         log : DefectLog
             Gets the races of seasons in force that the results lack.
 
         Returns
         -------
-        polars.DataFrame
-            The distinct keys that fit, with the column `found`: the race_id in force.
+        list of polars.DataFrame
+            For each file the distinct keys that fit, with the column `found`: the race_id in force.
 
         Raises
         ------
         ForecasterError
-            If races are in force and none fits; the message names the seasons in the file.
+            If races are in force and no file fits one, nor another season in force; the message names the
+            seasons in the files.
         """
+        located = [self._locate_file(frame, log) for frame in keys]
+        if not self.races.is_empty() and all(frame.is_empty() for frame in located):
+            held = [frame.unique().drop_nulls() for frame in keys]
+            self._refuse_other_seasons(pl.concat(held, how="diagonal_relaxed"), log.path)
+        return located
+
+    def _locate_file(self, keys: pl.DataFrame, log: DefectLog) -> pl.DataFrame:
         distinct = keys.unique().drop_nulls().sort(pl.all())
         by_season = {"season", "round"} <= set(keys.columns)
         by_id = "race_id" in keys.columns
@@ -134,8 +118,6 @@ class RacesInForce:
         on = ["race_id"] if by_id else ["season", "round"]
         wanted = self.races.select(*on, found="race_id")
         located = distinct.join(wanted, on=on, how="inner", maintain_order="left")
-        if located.is_empty() and not self.races.is_empty():
-            raise ForecasterError(self._no_race(distinct, by_season, log.path))
         rest = distinct.join(located.select(distinct.columns), on=distinct.columns, how="anti")
         if by_season:
             here = pl.col("season").is_in(self.races["season"].to_list())
@@ -159,7 +141,7 @@ class RacesInForce:
             As for `locate`.
         """
         keys = list(table.keys)
-        located = self.locate(rows.select(keys), log)
+        (located,) = self.locate([rows.select(keys)], log)
         joined = rows.join(located, on=keys, how="inner", maintain_order="left").drop(keys)
         return joined.rename({"found": "race_id"})
 
@@ -177,9 +159,9 @@ class RacesInForce:
         names = zip(cars[by], cars["driver_id"], strict=True)
         known = {name: driver for name, driver in names if name is not None}
         if by == "car_number":
-            matched = _match_numbers(labels, list(known))
+            matched = match_numbers(labels, list(known))
         elif by == "driver_id":
-            matched = _match_ids(labels, list(known))
+            matched = match_ids(labels, list(known))
         else:
             matched = match_drivers(labels, known, self.nicknames)
         drivers = {label: known[car] for label, car in matched.matches.items()}
@@ -187,8 +169,9 @@ class RacesInForce:
         if by == "driver":
             repeated = [label for label in matched.unmatched if self._match_alone(label, known)]
         else:
-            keys = [(_number if by == "car_number" else str.casefold)(label) for label in labels]
-            repeated = [label for label, key in zip(labels, keys, strict=True) if keys.count(key) > 1]
+            keys = [(number_as_written if by == "car_number" else str.casefold)(label) for label in labels]
+            count = Counter(keys)
+            repeated = [label for label, key in zip(labels, keys, strict=True) if count[key] > 1]
         missing = cars.filter(~pl.col("driver_id").is_in(taken))["driver"].to_list()
         absent = {label: near for label, near in matched.unmatched.items() if label not in repeated}
         return FieldMatch(drivers, absent, missing, repeated)
@@ -234,7 +217,7 @@ class RacesInForce:
         plain = {
             "driver_id": str.casefold,
             "driver": lambda label: driver_key(label, self.nicknames),
-            "car_number": _plain_number,
+            "car_number": plain_number,
         }[by]
         return sum(plain(label) in self._known[by] for label in labels)
 
@@ -285,15 +268,16 @@ class RacesInForce:
     def _match_alone(self, name: str, known: Iterable[str]) -> bool:
         return bool(match_drivers([name], known, self.nicknames).matches)
 
-    def _no_race(self, keys: pl.DataFrame, by_season: bool, path: str) -> str:
-        if by_season:
-            seasons = sorted(keys["season"].unique())
-            held = f"it holds {_seasons(seasons)}" if seasons else "it names no race by whole numbers"
-        else:
-            held = f"it holds the race_id {named([str(race) for race in keys['race_id']])}"
-        return (
-            f"{path}: no race of it is in force; {held}, and in force are the {self.races.height} races of "
-            f"{_seasons(sorted(self.races['season'].unique()))}."
+    def _refuse_other_seasons(self, keys: pl.DataFrame, path: str) -> None:
+        seasons = sorted(keys["season"].drop_nulls().unique()) if "season" in keys.columns else []
+        ids = sorted(keys["race_id"].drop_nulls().unique()) if "race_id" in keys.columns else []
+        if set(seasons) & set(self.other_seasons) or (ids and not seasons and self.other_seasons):
+            return
+        held = f"the race_id {named([str(race) for race in ids])}" if ids else "no race by whole numbers"
+        held = _seasons(seasons) if seasons else held
+        raise ForecasterError(
+            f"{path}: no race of it is in force; it holds {held}, and in force are the {self.races.height} "
+            f"races of {_seasons(sorted(self.races['season'].unique()))}."
         )
 
 
@@ -309,34 +293,3 @@ def named(names: Sequence[str]) -> str:
 
 def _seasons(seasons: Sequence[int]) -> str:
     return f"the {'season' if len(seasons) == 1 else 'seasons'} {span(seasons)}"
-
-
-def _match_ids(labels: Iterable[str], known: Sequence[str]) -> DriverMatches:
-    folded = {name.casefold(): name for name in known}
-    matches = {label: folded[label.casefold()] for label in labels if label.casefold() in folded}
-    return DriverMatches(matches, dict.fromkeys(label for label in labels if label not in matches))
-
-
-def _match_numbers(labels: Sequence[str], known: Sequence[str]) -> DriverMatches:
-    """Match car numbers as written, then without leading zeros where this means one car on either side."""
-    written = {_number(label): label for label in labels}
-    matches = {written[number]: number for number in known if number in written}
-    free = [number for number in known if number not in matches.values()]
-    left = [label for label in dict.fromkeys(labels) if label not in matches]
-    plain = Counter(_plain_number(label) for label in labels)
-    theirs = Counter(_plain_number(number) for number in known)
-    by_plain = {_plain_number(number): number for number in free}
-    for label in left:
-        number = _plain_number(label)
-        if number in by_plain and plain[number] == 1 and theirs[number] == 1:
-            matches[label] = by_plain[number]
-    return DriverMatches(matches, dict.fromkeys(label for label in left if label not in matches))
-
-
-def _number(label: str) -> str:
-    """Return a car number as written on the car: without a mark, and 7 for 7.0."""
-    return re.sub(r"\.0$", "", label.strip().lstrip("#").strip())
-
-
-def _plain_number(label: str) -> str:
-    return _number(label).lstrip("0") or "0"

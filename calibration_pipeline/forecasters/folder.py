@@ -113,7 +113,7 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
         for child in sorted(UPath(address).iterdir(), key=lambda path: path.name):
             if child.name.startswith((".", "_", "~")):
                 continue
-            name, files = child.name, tuple(_forecast_files(child))
+            name, files = child.name, tuple(files_of(child))
             if not files:
                 ignored.append(name)
                 continue
@@ -121,10 +121,8 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
                 name = name[: -len(_suffix(name))]
             found[name.casefold()].append((name, files))
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ForecasterError(
-            f"The folder of forecasters {shown} cannot be listed: {reason}."
-        ) from safe_cause(error, address)
+        why = f"The folder of forecasters {shown} cannot be listed: {error.strerror or type(error).__name__}."
+        raise ForecasterError(why) from safe_cause(error, address)
     for same in found.values():
         if len(same) > 1:
             names = " and ".join(UPath(files[0]).name if len(files) == 1 else f"{n}/" for n, files in same)
@@ -201,8 +199,8 @@ def read_forecaster(
     Raises
     ------
     ValueError
-        If a file cannot be read or has no known form, files differ in form, no race is in force, or none can
-        be used; the message names the first reasons.
+        If a file cannot be read or has no known form, files differ in form, or no race is in force. If no
+        other season is in force, also where no race can be used; the message names the first reasons.
     """
     from calibration_pipeline.forecasters.event_probabilities import read_event_probabilities
     from calibration_pipeline.forecasters.odds import Margin
@@ -244,7 +242,7 @@ def read_forecaster(
             values = read_scenarios(sources, races, results, log, fold_races, seed)
         n_races = values.sizes["race"]
     quarantine = log.frame()
-    if not n_races and not races.races.is_empty():
+    if not n_races and not races.races.is_empty() and not races.other_seasons:
         raise _unusable(log, quarantine)
     return Forecasts(forms[0], values, overrounds, quarantine, log.notes)
 
@@ -282,7 +280,7 @@ def _unusable(log: DefectLog, quarantine: pl.DataFrame) -> ForecasterError:
     return ForecasterError(f"{log.path}: no race of it can be used: {reason}.")
 
 
-def _forecast_files(path: UPath) -> list[str]:
+def files_of(path: UPath) -> list[str]:
     """Return the files of a forecaster: the file itself, or the files in a subfolder."""
     files = sorted(path.iterdir(), key=lambda file: file.name) if path.is_dir() else [path]
     return [str(file) for file in files if _suffix(file.name) and not file.name.startswith((".", "_", "~"))]

@@ -13,7 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.field_matching import TWICE, MatchedRace, RacesInForce, named
+from calibration_pipeline.forecasters.car_matching import MatchedRace
+from calibration_pipeline.forecasters.field_matching import TWICE, RacesInForce, named
 from calibration_pipeline.forecasters.tables import ForecastTable
 from calibration_pipeline.scenarios.races import race_coordinates
 from calibration_pipeline.schemas.datasets import POSITION

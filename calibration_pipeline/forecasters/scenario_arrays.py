@@ -1,7 +1,12 @@
 """Scenarios in NetCDF: arrays over race, scenario and driver, in NetCDF 3 or NetCDF 4."""
 
+import math
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -11,26 +16,21 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.ensemble_files import (
-    CAR_DIMS,
-    CAR_OUTCOMES,
-    MOST_NAMED,
-    RACE_OUTCOMES,
-    label_texts,
-    name_errors,
-    open_file,
-)
 from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenarios import RaceScores
 from calibration_pipeline.forecasters.tables import FALSE, HIGHER_IS_BETTER, TRUE
-from calibration_pipeline.io.addresses import without_credentials
-from calibration_pipeline.io.netcdf_probe import MAX_RACES, refuse_unreadable
+from calibration_pipeline.io.addresses import safe_cause, without_credentials
+from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES, MAX_RACES, refuse_unreadable
+from calibration_pipeline.scenarios.stacking import CAR_DIMS, CAR_OUTCOMES, RACE_OUTCOMES
 from calibration_pipeline.sources.quarantine import Row
 
 POSITION_NAMES = ("finish_position", "position", "finish", "rank")
 SCORE_NAMES = ("score", "scores", "value", "rating")
 LABEL_NAMES = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "car_number": "car_number"}
 NETCDF_3 = (b"CDF\x01", b"CDF\x02")
+LOCAL = ("", "file", "local")
+COPIED_BYTES = 2**24
+MOST_NAMED = 50
 
 
 class ArrayScenarios:
@@ -73,14 +73,17 @@ class ArrayScenarios:
         ]
 
     def read(self, key: Row) -> RaceScores:
-        """Return the scenarios of a race."""
+        """Return the scenarios of a race; the shape alone if there are too many."""
         wanted = tuple(key[name] for name in self.keys.columns)
         indices = [k for k, row in enumerate(self.keys.iter_rows()) if row == wanted]
+        shape = self._dataset.sizes["scenario"], self._dataset.sizes["driver"]
+        if math.prod(shape) > MAX_RACE_VALUES:
+            return RaceScores([], np.broadcast_to(np.nan, shape), {}, [])
         race = self._dataset.isel(race=indices[0])
-        with name_errors(self.path, f"{self.path} cannot be read"):
+        with _name_errors(self.path, f"{self.path} cannot be read"):
             race = race[[self._value, self._label, *self._outcomes]].load()
         scores = race[self._value].transpose("scenario", "driver").values.astype(np.float64)
-        labels = [text.strip().strip("\0") for text in label_texts(race[self._label].values)]
+        labels = [text.strip().strip("\0") for text in _texts(race[self._label].values)]
         unnamed = np.array([label in ("", "nan") for label in labels], bool)
         padding = np.isnan(scores).all(axis=0)
         if self.are_positions:
@@ -95,7 +98,7 @@ class ArrayScenarios:
             outcomes[name] = own.astype(np.float64)
         chosen = [labels[slot] for slot in slots]
         twice = len(indices) > 1
-        repeated = sorted({label for label in chosen if twice or chosen.count(label) > 1})
+        repeated = sorted(label for label, n in Counter(chosen).items() if twice or n > 1)
         return RaceScores(chosen, scores[:, slots], outcomes, repeated)
 
     def _direction(self) -> bool | None:
@@ -135,9 +138,7 @@ class ArrayScenarios:
         best = (-1, "", "")
         for name, ours in LABEL_NAMES.items():
             if name in names and self._dataset[name].dims in dims:
-                labels = {
-                    text.strip().strip("\0") for text in label_texts(self._dataset[name].values.ravel())
-                }
+                labels = {text.strip().strip("\0") for text in _texts(self._dataset[name].values.ravel())}
                 n_known, by = races.best_reading(labels, ours)
                 best = max(best, (n_known, name, by), key=lambda found: found[0])
         if best[0] < 0:
@@ -164,8 +165,8 @@ def open_arrays(address: str, races: RacesInForce) -> Iterator[ArrayScenarios]:
         If the file cannot be read, or `ArrayScenarios` refuses it.
     """
     path = without_credentials(address)
-    with name_errors(address, f"{path} cannot be read"):
-        file = open_file(UPath(address))
+    with _name_errors(address, f"{path} cannot be read"):
+        file = _open_file(UPath(address))
     with file:
         dataset = _decode(file, path, address)
         yield ArrayScenarios(dataset, path, races)
@@ -178,5 +179,31 @@ def _decode(file: IO[bytes], path: str, address: str) -> xr.Dataset:
         refuse_unreadable([file], [path])
         file.seek(0)
     engine = "scipy" if is_old else "h5netcdf"
-    with name_errors(address, f"{path} cannot be read as NetCDF"):
+    with _name_errors(address, f"{path} cannot be read as NetCDF"):
         return xr.open_dataset(file, engine=engine, decode_times=False)
+
+
+def _open_file(path: UPath) -> IO[bytes]:
+    """Open a file on a local disk; a remote file is copied to an unnamed temporary file."""
+    if path.protocol in LOCAL:
+        return Path(str(path)).open("rb")
+    copy = TemporaryFile()  # noqa: SIM115, who opens it closes it
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, copy, COPIED_BYTES)
+    copy.seek(0)
+    return copy
+
+
+@contextmanager
+def _name_errors(address: str, trouble: str) -> Iterator[None]:
+    """Turn any error of a decoder or a file system into a `ForecasterError` that names the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))[:300].rstrip(". ")
+        raise ForecasterError(f"{trouble}: {reason}.") from safe_cause(error, address)
+
+
+def _texts(values: NDArray) -> list[str]:
+    """Return labels as a list of text; an array would be as wide as the longest label throughout."""
+    return [label.decode() if isinstance(label, bytes) else str(label) for label in values.tolist()]

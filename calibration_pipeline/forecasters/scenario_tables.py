@@ -1,5 +1,6 @@
 """Tables of scenarios: a row a scenario and drivers in columns, or a row a scenario and car."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,10 +8,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.ensemble_files import CAR_OUTCOMES
 from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenarios import RaceScores
 from calibration_pipeline.forecasters.tables import DUPLICATED, HIGHER_IS_BETTER, KEYS, ForecastTable
+from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES
+from calibration_pipeline.scenarios.stacking import CAR_OUTCOMES
 from calibration_pipeline.sources.quarantine import Row
 from calibration_pipeline.sources.tables.aliases import normalise
 
@@ -115,12 +117,14 @@ class LongScenarios:
         return pl.coalesce(table.number(name), words).alias(name)
 
     def read(self, key: Row) -> RaceScores:
-        """Return the scenarios of a race, in the order in which they occur first."""
+        """Return the scenarios of a race, by number or first occurrence; if too many, the shape alone."""
         part = self._parts[tuple(key[name] for name in self._names)]
         labels = part["label"].cast(pl.String).unique(maintain_order=True).to_list()
-        row = _codes(part["scenario"])
+        row = _codes(part["scenario"], by_number=True)
         car = _codes(part["label"])
         shape = (int(row.max()) + 1, len(labels))
+        if math.prod(shape) > MAX_RACE_VALUES:
+            return RaceScores(labels, np.broadcast_to(np.nan, shape), {}, [])
         count = np.bincount(row * shape[1] + car, minlength=shape[0] * shape[1]).reshape(shape)
         repeated = [labels[k] for k in np.flatnonzero((count > 1).any(axis=0))]
         values = {name: np.full(shape, np.nan) for name in ("value", *self._outcomes)}
@@ -146,9 +150,11 @@ def open_scenarios(table: ForecastTable, races: RacesInForce) -> WideScenarios |
     return LongScenarios(table, races) if is_long else WideScenarios(table, races)
 
 
-def _codes(values: pl.Series) -> NDArray[np.intp]:
-    """Return the index of each value among the distinct values, in the order of their first occurrence."""
+def _codes(values: pl.Series, *, by_number: bool = False) -> NDArray[np.intp]:
+    """Return the index of each value among the distinct values, by number or first occurrence."""
     distinct = values.unique(maintain_order=True).cast(pl.String)
+    if by_number:
+        distinct = distinct.gather(distinct.cast(pl.Float64, strict=False).arg_sort(nulls_last=True))
     codes = values.cast(pl.String).replace_strict(distinct, range(len(distinct)), return_dtype=pl.Int64)
     return codes.to_numpy()
 

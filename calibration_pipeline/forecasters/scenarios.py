@@ -15,15 +15,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.ensemble_files import CAR_OUTCOMES, RACE_OUTCOMES, RaceScenarios
-from calibration_pipeline.forecasters.ensembles import (
-    MIN_SCENARIOS,
-    allocate_races,
-    label_ensemble,
-    store_race,
-)
-from calibration_pipeline.forecasters.field_matching import TWICE, FieldMatch, RacesInForce, named
+from calibration_pipeline.forecasters.car_matching import FieldMatch
+from calibration_pipeline.forecasters.field_matching import TWICE, RacesInForce, named
 from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES
+from calibration_pipeline.scenarios.stacking import MIN_SCENARIOS, common_outcomes, stack_races
 from calibration_pipeline.sources.quarantine import DefectLog, Row
 from calibration_pipeline.stats.ranking import rank_at_random
 
@@ -111,9 +106,7 @@ def read_scenarios(
     Returns
     -------
     xarray.Dataset
-        `ScenarioEnsemble` with the coordinate `n_scenarios` (race), the number in the file. A race with fewer
-        scenarios than the largest has its scenarios repeated, so that their frequencies stay. Laps are
-        dropped where a car was removed from some race.
+        As `stack_races` returns it. Laps are dropped where a car was removed from some race.
 
     Raises
     ------
@@ -121,8 +114,8 @@ def read_scenarios(
         If no race is in force, a race is in two files, or the direction of scores cannot be guessed.
     """
     found: dict[int, dict[str, NDArray]] = {}
-    for source in sources:
-        located = races.locate(source.keys, log)
+    found_keys = races.locate([source.keys for source in sources], log)
+    for source, located in zip(sources, found_keys, strict=True):
         cleaned = _matched(source, located, races, log)
         ascending = _is_ascending(source, cleaned, races, results, log)
         by_id = {race["race_id"]: race for race in races.races.iter_rows(named=True)}
@@ -289,25 +282,13 @@ def _find_fault(outcomes: Mapping[str, NDArray]) -> tuple[str, str] | None:
 def _stack(
     found: Mapping[int, dict[str, NDArray]], races: RacesInForce, log: DefectLog, fold_races: int | None
 ) -> xr.Dataset:
-    """Return the races as one ensemble; only outcomes that all races have are kept."""
-    slots = races.slots(found)
-    width = int(slots["field_size"].max() or 1)  # type: ignore[arg-type]
-    names = [name for name in (*CAR_OUTCOMES, *RACE_OUTCOMES) if all(name in race for race in found.values())]
-    names = names if found else [FINISH]
-    if dropped := sorted({name for race in found.values() for name in race} - set(names)):
+    """Return the races as one ensemble, and note outcomes and scenarios that are not as in the file."""
+    dropped = sorted({name for race in found.values() for name in race} - set(common_outcomes(found)))
+    if dropped:
         log.notes.append(f"{', '.join(dropped)}: not in all races, or a car was removed; not read.")
-    n_scenarios = {race_id: len(outcomes[FINISH]) for race_id, outcomes in found.items()}
-    largest = max(n_scenarios.values(), default=MIN_SCENARIOS)
-    if len(set(n_scenarios.values())) > 1:
+    n_scenarios = {len(outcomes[FINISH]) for outcomes in found.values()}
+    if len(n_scenarios) > 1:
         log.notes.append(
-            f"Races have {min(n_scenarios.values()):,} to {largest:,} scenarios; fewer are repeated."
+            f"Races have {min(n_scenarios):,} to {max(n_scenarios):,} scenarios; fewer are repeated."
         )
-    arrays = allocate_races(names, len(found), largest, width)
-    order = slots["race_id"].unique(maintain_order=True).to_list()
-    for r, race_id in enumerate(order):
-        chosen = np.arange(largest) % n_scenarios[race_id]
-        outcomes = {name: found[race_id][name][chosen] for name in names}
-        store_race(arrays, r, RaceScenarios(chosen, outcomes), f"race_id {race_id}")
-    ensemble = label_ensemble(arrays, slots, width, fold_races)
-    counts = np.array([n_scenarios[race_id] for race_id in order], np.int32)
-    return ensemble.assign_coords(n_scenarios=("race", counts))
+    return stack_races(found, races.slots(found), fold_races)

@@ -14,23 +14,29 @@ def join_seasons(ensembles: Sequence[xr.Dataset], archetype: str) -> xr.Dataset:
     Parameters
     ----------
     ensembles : sequence of xarray.Dataset
-        At least one `ScenarioEnsemble`, in order of season, with the same number of scenarios.
+        At least one `ScenarioEnsemble`, in order of season. Ensembles of a user's forecaster, which have the
+        coordinate `n_scenarios`, may differ in their number of scenarios and in their outcomes.
     archetype : str
 
     Returns
     -------
     xarray.Dataset
-        `ScenarioEnsemble`, its `driver` axis as wide as the widest field; possibly of zero races.
+        `ScenarioEnsemble`, its `driver` axis as wide as the widest field; possibly of zero races. Fewer
+        scenarios are repeated, and outcomes that not all ensembles have are dropped.
 
     Raises
     ------
     ValueError
-        If ensembles that have races of the archetype differ in their number of scenarios.
+        If the network's ensembles that have races of the archetype differ in their number of scenarios.
     """
     chosen = [races_of(ensemble, archetype) for ensemble in ensembles]
     parts = [part for part in chosen if part.sizes["race"]] or chosen[:1]
     scenarios = {part.sizes["scenario"] for part in parts}
-    if len(scenarios) > 1:
+    if all("n_scenarios" in part.coords for part in parts):
+        parts = [_repeat_scenarios(part, max(scenarios)) for part in parts]
+        common = set.intersection(*({str(name) for name in part.data_vars} for part in parts))
+        parts = [part[[name for name in part.data_vars if name in common]] for part in parts]
+    elif len(scenarios) > 1:
         raise ValueError(
             f"Argument ensembles must have the same number of scenarios, got {sorted(scenarios)}: "
             "simulate the seasons again."
@@ -66,6 +72,12 @@ def widen(ensemble: xr.Dataset, width: int) -> xr.Dataset:
     }
     indexes = {str(name): ensemble[name].variable for name in ensemble.indexes}
     return xr.Dataset(filled, indexes, ensemble.attrs).set_coords([str(name) for name in coordinates])
+
+
+def _repeat_scenarios(ensemble: xr.Dataset, n_scenarios: int) -> xr.Dataset:
+    """Repeat the scenarios in order, up to a number."""
+    chosen = np.arange(n_scenarios) % ensemble.sizes["scenario"]
+    return ensemble.isel(scenario=chosen).assign_coords(scenario=np.arange(n_scenarios))
 
 
 def _padded(variable: xr.DataArray, missing: int) -> np.ndarray:

@@ -153,6 +153,18 @@ def races_left_out(quarantine: pl.DataFrame) -> list[str]:
     return [f"{_sentence(row)}." for row in rows.iter_rows(named=True)]
 
 
+def defect_lines(quarantine: pl.DataFrame) -> list[str]:
+    """Return a line for each defect: race, subject, rule, value and consequence; the worst first.
+
+    Parameters
+    ----------
+    quarantine : polars.DataFrame
+        Schema `Quarantine`.
+    """
+    rows = worst_first(quarantine).iter_rows(named=True)
+    return [f"{_sentence(row)} ({row['entity']} {row['consequence']})" for row in rows]
+
+
 def describe_quarantine(quarantine: pl.DataFrame) -> str:
     """Return one line on the defects: the first ones with their rules, and the count of the others.
 
@@ -168,8 +180,8 @@ def describe_quarantine(quarantine: pl.DataFrame) -> str:
     """
     if quarantine.is_empty():
         return ""
-    defects = worst_first(quarantine.filter(pl.col("rule") != DID_NOT_START)).to_dicts()
-    lines = [f"{_sentence(row)} ({row['entity']} {row['consequence']})" for row in defects[:SHOWN_DEFECTS]]
+    defects = defect_lines(quarantine.filter(pl.col("rule") != DID_NOT_START))
+    lines = defects[:SHOWN_DEFECTS]
     if len(defects) > SHOWN_DEFECTS:
         lines.append(f"and {len(defects) - SHOWN_DEFECTS} more")
     if absent := quarantine.filter(rule=DID_NOT_START)["subject"].fill_null("an unnamed car").to_list():

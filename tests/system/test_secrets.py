@@ -25,7 +25,7 @@ from assets.settings import (
     load_settings,
     to_public_json,
 )
-from calibration_pipeline.forecasters.ensembles import read_ensemble
+from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.simulated.source import SimulatedSource
@@ -206,7 +206,7 @@ def test_errors_name_addresses_without_credentials(project: Path) -> None:  # no
     assert WORD not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
-    with pytest.raises(ValueError, match=r"Ensemble https://127\.0\.0\.1:1/a\.nc ") as unread:
-        read_ensemble(f"{ADDRESS}.nc", pl.DataFrame(), None)
+    with pytest.raises(ValueError, match=r"https://127\.0\.0\.1:1/a\.nc ") as unread:
+        read_own_scenarios(f"{ADDRESS}.nc", pl.DataFrame(), None, fold_races=None, seed=1)
     assert WORD not in str(unread.value)
     assert unread.value.__cause__ is None

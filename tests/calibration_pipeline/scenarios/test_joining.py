@@ -49,6 +49,18 @@ def test_seasons_without_races_may_have_another_number_of_scenarios() -> None:
         join_seasons([season(["a"], 2, n_scenarios=1), season(["a"], 2)], "a")
 
 
+def test_seasons_of_a_users_forecaster_may_differ_in_scenarios_and_outcomes() -> None:
+    """Fewer scenarios are repeated in order; outcomes that a season lacks are dropped."""
+    few = season(["a"], 3, n_scenarios=3).assign_coords(n_scenarios=("race", [3]))
+    few["finish_position"] = few["finish_position"].copy(data=[[[1, 2, 3], [2, 1, 3], [3, 2, 1]]])
+    many = season(["a"], 3, n_scenarios=7, first=10).assign_coords(n_scenarios=("race", [7]))
+    joined = join_seasons([few.drop_vars("running"), many], "a")
+    assert joined["n_scenarios"].values.tolist() == [3, 7]
+    assert "running" not in joined
+    first = few["finish_position"].values[0]
+    np.testing.assert_array_equal(joined["finish_position"].values[0], first[[0, 1, 2, 0, 1, 2, 0]])
+
+
 def test_widening_is_undone_by_narrowing() -> None:
     narrow = season(["a", "b"], 2)
     xr.testing.assert_identical(widen(widen(narrow, 5), 2), narrow)
