@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     ensembles: str | None = Field(
         default=None,
         min_length=1,
-        description="path or address of your own scenarios, NetCDF or Parquet, in place of the network's",
+        description="path or address of your own scenarios, CSV, Parquet or NetCDF, instead of the network's",
     )
     events: str | None = Field(
         default=None,

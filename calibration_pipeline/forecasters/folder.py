@@ -1,7 +1,6 @@
 """Folder of forecasters: each file or subfolder is one forecaster, whose forecasts `read_forecaster` reads.
 
-Listing reads names alone and imports no library of tables or arrays, because code locations list the folder
-whenever they load.
+Listing reads names alone and imports no library of tables or arrays: a code location lists at each load.
 """
 
 from __future__ import annotations

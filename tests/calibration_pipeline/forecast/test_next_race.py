@@ -111,10 +111,12 @@ class World:
         self.no_state = fit_state({a: part.isel(race=[]) for a, part in raw.items()}, every_result)
 
     def forecast(
-        self, announced: AnnouncedRace | NoNextRace | None, state: xr.DataTree
+        self, announced: AnnouncedRace | NoNextRace | None, state: xr.DataTree, ensembles: str | None = None
     ) -> dict[str, dg.Output]:
         """Make the assets of the next race from what was known before it."""
-        settings = Settings(seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD)
+        settings = Settings(
+            seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD, ensembles=ensembles
+        )
         outputs = next_race(
             source=Announces(announced),
             settings=settings,
@@ -228,6 +230,33 @@ def test_a_race_that_the_source_cannot_place_is_named_in_the_note(world: World) 
     nothing = world.forecast(NoNextRace(why), world.state_before)
     assert nothing["race_forecast"].value.sizes["race"] == 0
     assert forecast_notes(nothing["race_forecast"].value) == [why]
+
+
+@pytest.mark.slow
+def test_scenarios_of_a_users_forecaster_are_the_forecast_or_the_reason_is_named(
+    world: World, tmp_path: Path
+) -> None:
+    """With a car too many the others are ranked; with a car too few there is no forecast."""
+    entries = world.announced.entries
+    names = [*entries["driver"].to_list(), "Withdrawn Man"]
+    drawn = np.random.default_rng(SEED).random((SCENARIOS, len(names))).argsort(axis=1) + 1
+    own = pl.DataFrame(drawn, schema=names).with_columns(
+        season=pl.lit(entries["season"][0]),
+        round=pl.lit(entries["round"][0]),
+        scenario=pl.int_range(pl.len()),
+    )
+    own.write_csv(tmp_path / "own.csv")
+    made = world.forecast(world.announced, world.state_before, str(tmp_path / "own.csv"))["race_forecast"]
+    assert made.value["race"].values.tolist() == [world.race]
+    assert "Withdrawn Man: it was not at the start" in str(made.metadata["left_out"].value)
+    own.drop(names[0]).write_csv(tmp_path / "own.csv")
+    none = world.forecast(world.announced, world.state_before, str(tmp_path / "own.csv"))["race_forecast"]
+    assert none.value.sizes["race"] == 0
+    (note,) = forecast_notes(none.value)
+    assert note.startswith(
+        f"The next race, {world.race}, has no scenarios in the user's own files: 2024 race"
+    )
+    assert f"1 are missing, got {names[0]}" in note
 
 
 @pytest.mark.slow
