@@ -100,11 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     run = parsers["run"].add_argument
     select = "assets by name or expression, e.g. +causal_network, with the inputs that they lack"
     run("--select", metavar="A,B", help=select)
-    run(
-        "--archetypes",
-        metavar="A,B",
-        help="archetypes to score, with the inputs that they lack; all by default",
-    )
+    run("--archetypes", metavar="A,B", help="archetypes to score; all by default")
     stale = "only stale partitions: new races, changed settings, missing or damaged files, changed inputs"
     run("--update", action="store_true", help=stale)
     again = "read a race of the feed again, e.g. 2025-5 for round 5 of 2025, and update"
