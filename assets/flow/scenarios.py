@@ -111,6 +111,7 @@ def scenario_ensemble(
     folds = settings.fold_length
     if settings.ensembles:
         season = int(context.partition_key)
+        seasons = {int(key) for key in context.assets_def.partitions_def.get_partition_keys()}
         ensemble, left_out = read_own_scenarios(
             settings.ensembles,
             driver_features,
@@ -118,7 +119,7 @@ def scenario_ensemble(
             fold_races=folds,
             seed=settings.seed,
             nicknames=read_nicknames(settings.nicknames),
-            other_seasons=set(settings.season_list) - {season},
+            other_seasons=seasons - {season},
         )
         for line in left_out:
             context.log.warning(line)
