@@ -134,7 +134,7 @@ def rerank(
     depth = np.take_along_axis(np.where(after, 0.0, depth), by_finish, axis=1)
     sequence = np.take_along_axis(by_finish, np.lexsort((depth, key), axis=1), axis=1)
     if (front_factor != 1).any():
-        sequence = _reorder_front(sequence, after, luck, sharpness, front_factor, rng)
+        sequence = _reorder_front(sequence, after, score, luck, sharpness, front_factor, rng)
     new = np.empty((n_scenarios, n_cars), np.int16)
     np.put_along_axis(new, sequence, positions.astype(np.int16), axis=1)
     return new
@@ -143,17 +143,23 @@ def rerank(
 def _reorder_front(
     sequence: NDArray,
     running: NDArray[np.bool_],
+    score: NDArray,
     luck: "Luck",
     sharpness: NDArray,
     front_factor: NDArray,
     rng: np.random.Generator,
 ) -> NDArray:
-    """Draw the order of the front group again; `sequence` holds the cars from first to last."""
+    """Draw the order of the front group again; `sequence` holds the cars from first to last.
+
+    Under the mirrored law the order given the group is not that law among the group's cars. Its scenarios
+    keep their order.
+    """
     rank = np.empty(sequence.shape, np.int64)
     np.put_along_axis(rank, sequence, np.arange(1, sequence.shape[1] + 1)[None], axis=1)
     front = front_group(np.where(running, rank, 0))
-    score = sharpen(front, luck, sharpness, sharpness * front_factor, rng)
-    key = np.take_along_axis(np.where(front > 0, -score, np.inf), sequence, axis=1)
+    drawn = sharpen(front, luck, sharpness, sharpness * front_factor, rng)
+    again = np.where(luck.has_bad_luck[:, None], drawn, score)
+    key = np.take_along_axis(np.where(front > 0, -again, np.inf), sequence, axis=1)
     return np.take_along_axis(sequence, key.argsort(axis=1, kind="stable"), axis=1)
 
 
