@@ -117,7 +117,7 @@ def rerank(
     n_scenarios, n_cars = finish.shape
     order = running_order(finish, before)
     luck = draw_luck(order, log_strength, rng)
-    score = sharpen(order, luck, np.ones(n_scenarios), sharpness, rng)
+    score = sharpen(order, luck, sharpness, rng)
     position = np.arange(1, n_cars + 1)
     by_finish = finish.argsort(axis=1)
     still_out = np.take_along_axis(~before & ~after, by_finish, axis=1)
@@ -157,7 +157,8 @@ def _reorder_front(
     rank = np.empty(sequence.shape, np.int64)
     np.put_along_axis(rank, sequence, np.arange(1, sequence.shape[1] + 1)[None], axis=1)
     front = front_group(np.where(running, rank, 0))
-    drawn = sharpen(front, luck, sharpness, sharpness * front_factor, rng)
+    old, more = sharpness[:, None], (sharpness * front_factor - sharpness)[:, None]
+    drawn = draw_scores(front, old * luck.log_strength, rng) + more * luck.log_strength
     again = np.where(luck.has_bad_luck[:, None], drawn, score)
     key = np.take_along_axis(np.where(front > 0, -again, np.inf), sequence, axis=1)
     return np.take_along_axis(sequence, key.argsort(axis=1, kind="stable"), axis=1)
@@ -195,28 +196,25 @@ def draw_luck(order: NDArray, log_strength: NDArray, rng: np.random.Generator) -
     return Luck(log_strength, slowness, rng.random(len(order)) < _share_of_first(gain))
 
 
-def sharpen(
-    order: NDArray, luck: Luck, before: NDArray, after: NDArray, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def sharpen(order: NDArray, luck: Luck, sharpness: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw scores given an order, and change their sharpness.
 
     Parameters
     ----------
     order : array of int, shape (scenario, car)
-        Ranks of the cars that take part, 0 for the others.
+        Ranks of the running cars, 0 for the others.
     luck : Luck
-    before, after : array, shape (scenario)
-        Sharpness of the order, and that of the scores.
+    sharpness : array, shape (scenario)
     rng : numpy.random.Generator
 
     Returns
     -------
     array, shape (scenario, car)
-        Scores, larger is ahead; without a change of the sharpness in the order of `order`.
+        Scores, larger is ahead; at sharpness 1 in the order of `order`.
     """
-    old, more = before[:, None], (after - before)[:, None]
-    bad_luck = draw_scores(order, old * luck.log_strength, rng) + more * luck.log_strength
-    good_luck = -draw_scores(_mirror(order), old * luck.slowness, rng) - more * luck.slowness
+    more = sharpness[:, None] - 1
+    bad_luck = draw_scores(order, luck.log_strength, rng) + more * luck.log_strength
+    good_luck = -draw_scores(_mirror(order), luck.slowness, rng) - more * luck.slowness
     return np.where(luck.has_bad_luck[:, None], bad_luck, good_luck)
 
 
