@@ -333,36 +333,26 @@ def _next_group(calendar: Calendar, draws: NDArray[np.float32]) -> xr.Dataset:
 
 def slope_dynamics(slow: SlowParameters) -> Dynamics:
     """Return the movement of the log slope."""
-    return Dynamics(
-        np.asarray(slow.slope_sigma) / np.sqrt(RACES_A_SEASON),
-        np.asarray(slow.archetype_sigma),
-        PRIOR_SLOPE_MU,
-        JUMP_SIGMA,
-        JUMP_PROBABILITY,
-        SEASON_JUMP_PROBABILITY,
-        DEVIATION_HALF_LIFE,
-    )
+    walk = np.asarray(slow.slope_sigma) / np.sqrt(RACES_A_SEASON)
+    return _dynamics(walk, np.asarray(slow.archetype_sigma), PRIOR_SLOPE_MU)
 
 
 def shift_dynamics() -> Dynamics:
     """Return the movement of the incident shift; its parameters are constants, so it has one draw."""
-    return Dynamics(
-        np.array([SHIFT_WALK_SIGMA]),
-        np.array([SHIFT_DEVIATION_SIGMA]),
-        PRIOR_INTERCEPT,
-        JUMP_SIGMA,
-        JUMP_PROBABILITY,
-        SEASON_JUMP_PROBABILITY,
-        DEVIATION_HALF_LIFE,
-    )
+    return _dynamics(np.array([SHIFT_WALK_SIGMA]), np.array([SHIFT_DEVIATION_SIGMA]), PRIOR_INTERCEPT)
 
 
 def tilt_dynamics() -> Dynamics:
     """Return the movement of the front tilt; its parameters are constants, so it has one draw."""
+    return _dynamics(np.array([FRONT_WALK_SIGMA]), np.array([FRONT_DEVIATION_SIGMA]), PRIOR_FRONT_TILT)
+
+
+def _dynamics(walk: NDArray, deviation: NDArray, prior: float) -> Dynamics:
+    """Return a movement with the jumps and the half-life that all three quantities share."""
     return Dynamics(
-        np.array([FRONT_WALK_SIGMA]),
-        np.array([FRONT_DEVIATION_SIGMA]),
-        PRIOR_FRONT_TILT,
+        walk,
+        deviation,
+        prior,
         JUMP_SIGMA,
         JUMP_PROBABILITY,
         SEASON_JUMP_PROBABILITY,
