@@ -29,12 +29,8 @@ from benchmarks.result_files import Row, estimated, markdown_table, write_result
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.mcmc.nuts import use_host_devices
-from calibration_pipeline.scenarios.log_strengths import (
-    recover_incidents,
-    recover_log_strengths,
-    running_order,
-)
 from calibration_pipeline.scenarios.network import structure
+from calibration_pipeline.scenarios.stacking import recover_race
 from calibration_pipeline.stats.intervals import clustered_mean
 from calibration_pipeline.verification.verdicts.slopes import win_slope
 
@@ -46,9 +42,7 @@ def as_own_scenarios(ensemble: xr.Dataset) -> xr.Dataset:
     recovered = {name: ensemble[name].values.copy() for name in ("utility", "incident_logit", "chaos_scale")}
     for r, n_cars in enumerate(ensemble["field_size"].values.tolist()):
         finish, running = (ensemble[name].values[r, :, :n_cars] for name in ("finish_position", "running"))
-        recovered["utility"][r, :n_cars] = recover_log_strengths(running_order(finish, running))
-        logit, recovered["chaos_scale"][r] = recover_incidents(running)
-        recovered["incident_logit"][r, :n_cars] = logit
+        recover_race(recovered, r, finish, running)
     own = ensemble.assign({name: (ensemble[name].dims, values) for name, values in recovered.items()})
     return own.assign_coords(network_as_of=own["network_as_of"] * 0)
 

@@ -100,9 +100,26 @@ def _store_race(arrays: dict[str, NDArray], r: int, outcomes: Mapping[str, NDArr
     n_cars = outcomes["finish_position"].shape[1]
     for name, values in outcomes.items():
         arrays[name][(r, slice(None), slice(n_cars))[: arrays[name].ndim]] = values
-    running = outcomes.get("running")
+    recover_race(arrays, r, outcomes["finish_position"], outcomes.get("running"))
+
+
+def recover_race(
+    arrays: Mapping[str, NDArray], r: int, finish_position: NDArray, running: NDArray | None
+) -> None:
+    """Write log strengths and incidents recovered from the scenarios of a race at index `r` of the arrays.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        utility and incident_logit (race, driver), chaos_scale (race).
+    r : int
+    finish_position : array of int, shape (scenario, car)
+    running : array, shape (scenario, car), or None
+        None where all classified cars count as running.
+    """
     running = None if running is None else running.astype(bool)
-    arrays["utility"][r, :n_cars] = recover_log_strengths(running_order(outcomes["finish_position"], running))
+    n_cars = finish_position.shape[1]
+    arrays["utility"][r, :n_cars] = recover_log_strengths(running_order(finish_position, running))
     logit, scale = (NO_INCIDENT_LOGIT, 0.0) if running is None else recover_incidents(running)
     arrays["incident_logit"][r, :n_cars] = logit
     arrays["chaos_scale"][r] = scale
