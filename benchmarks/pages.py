@@ -210,47 +210,29 @@ def simulators_table() -> str:
 
 def state_table() -> str:
     """Return the table of the state on real seasons of docs/state.md."""
+    labels = {
+        "state_over_map": "state over map",
+        "state_over_raw": "state over raw",
+        "map_over_raw": "map over raw",
+    }
     rows = [
-        {
-            "seasons": row["seasons"],
-            "races": row["races"],
-            "n": row["n_races"],
-            **{
-                label: shown_estimate(row, name)
-                for name, label in (
-                    ("state_over_map", "state over map"),
-                    ("state_over_raw", "state over raw"),
-                    ("map_over_raw", "map over raw"),
-                )
-            },
-            "retired: observed": row["retired_observed"],
-            **{name: row[f"retired_{name}"] for name in ("raw", "map", "state")},
-        }
-        for row in read_results("state")
+        estimates
+        | {"retired: observed": row["retired_observed"]}
+        | {name: row[f"retired_{name}"] for name in ("raw", "map", "state")}
+        for estimates, row in zip(_by_races("state", labels), read_results("state"), strict=True)
     ]
     return markdown_table(rows)
 
 
 def winner_table() -> str:
     """Return the table of the winner's log score on real seasons of docs/state.md."""
-    rows = [
-        {
-            "seasons": row["seasons"],
-            "races": row["races"],
-            "n": row["n_races"],
-            **{
-                label: shown_estimate(row, name)
-                for name, label in (
-                    ("winner_state_over_raw", "winner: state over raw"),
-                    ("winner_state_over_map", "winner: state over map"),
-                    ("winner_state_over_untilted", "winner: with over without tilt"),
-                    ("state_over_untilted", "all cars: with over without tilt"),
-                )
-            },
-        }
-        for row in read_results("state")
-    ]
-    return markdown_table(rows)
+    labels = {
+        "winner_state_over_raw": "winner: state over raw",
+        "winner_state_over_map": "winner: state over map",
+        "winner_state_over_untilted": "winner: with over without tilt",
+        "state_over_untilted": "all cars: with over without tilt",
+    }
+    return markdown_table(_by_races("state", labels))
 
 
 def own_scenarios_table() -> str:
@@ -263,16 +245,20 @@ def own_scenarios_table() -> str:
         "temperature_without_tilt": "without tilt",
         "temperature_with_tilt": "with tilt",
     }
-    rows = [
+    return markdown_table(_by_races("own_scenarios", labels))
+
+
+def _by_races(file: str, labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the rows of a result file by seasons and races, with the labelled estimates."""
+    return [
         {
             "seasons": row["seasons"],
             "races": row["races"],
             "n": row["n_races"],
             **{label: shown_estimate(row, name) for name, label in labels.items()},
         }
-        for row in read_results("own_scenarios")
+        for row in read_results(file)
     ]
-    return markdown_table(rows)
 
 
 def choices_table() -> str:
