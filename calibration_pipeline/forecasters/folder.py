@@ -147,13 +147,13 @@ def split_models(forecasters: Iterable[ForecasterFiles]) -> list[ForecasterFiles
 
     found: list[ForecasterFiles] = []
     for forecaster in forecasters:
-        files_of: dict[str, list[str]] = defaultdict(list)
+        by_model: dict[str, list[str]] = defaultdict(list)
         for file in forecaster.files:
             if not file.lower().endswith(ARRAYS) and is_hubverse(table := open_table(file)):
                 for model in list_models(table):
-                    files_of[model].append(file)
-        if len(files_of) > 1:
-            found += [ForecasterFiles(model, tuple(files_of[model]), model) for model in sorted(files_of)]
+                    by_model[model].append(file)
+        if len(by_model) > 1:
+            found += [ForecasterFiles(model, tuple(by_model[model]), model) for model in sorted(by_model)]
         else:
             found.append(forecaster)
     names: dict[str, str] = {}

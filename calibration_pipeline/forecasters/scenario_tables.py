@@ -1,7 +1,7 @@
 """Tables of scenarios: a row a scenario and drivers in columns, or a row a scenario and car."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -59,13 +59,11 @@ class WideScenarios:
         frame = table.collect(
             *table.key_columns(), *(table.number(name).alias(f"car {name}") for name in cars)
         )
-        self._names = list(table.keys)
-        self.keys = frame.select(self._names)
-        self._parts = frame.partition_by(self._names, as_dict=True, include_key=False)
+        self.keys, self._rows = _split(frame, list(table.keys))
 
     def read(self, key: Row) -> RaceScores:
         """Return the scenarios of a race: its rows in the order of the file."""
-        part = self._parts[tuple(key[name] for name in self._names)]
+        part = self._rows(key)
         part = part.select(column for column in part if column.null_count() < len(column))
         labels = [name.removeprefix("car ") for name in part.columns]
         repeated = [match[1] for label in labels if (match := DUPLICATED.fullmatch(label))]
@@ -107,9 +105,7 @@ class LongScenarios:
             table.number(value).alias("value"),
             *(self._outcome(table, name) for name in self._outcomes),
         ).drop_nulls(["scenario", "label"])
-        self._names = list(table.keys)
-        self.keys = frame.select(self._names)
-        self._parts = frame.partition_by(self._names, as_dict=True, include_key=False)
+        self.keys, self._rows = _split(frame, list(table.keys))
 
     @staticmethod
     def _outcome(table: ForecastTable, name: str) -> pl.Expr:
@@ -118,7 +114,7 @@ class LongScenarios:
 
     def read(self, key: Row) -> RaceScores:
         """Return the scenarios of a race, by number or first occurrence; if too many, the shape alone."""
-        part = self._parts[tuple(key[name] for name in self._names)]
+        part = self._rows(key)
         labels = part["label"].cast(pl.String).unique(maintain_order=True).to_list()
         row = _codes(part["scenario"], by_number=True)
         car = _codes(part["label"])
@@ -131,6 +127,12 @@ class LongScenarios:
         for name, array in values.items():
             array[row, car] = part[name].to_numpy()
         return RaceScores(labels, values.pop("value"), _complete(values), repeated)
+
+
+def _split(frame: pl.DataFrame, names: list[str]) -> tuple[pl.DataFrame, Callable[[Row], pl.DataFrame]]:
+    """Return the race of each row, and a function of a race that returns its rows without these columns."""
+    parts = frame.partition_by(names, as_dict=True, include_key=False)
+    return frame.select(names), lambda key: parts[tuple(key[name] for name in names)]
 
 
 def is_scenario_table(table: ForecastTable) -> bool:

@@ -114,11 +114,11 @@ def read_scenarios(
         If no race is in force, a race is in two files, or the direction of scores cannot be guessed.
     """
     found: dict[int, dict[str, NDArray]] = {}
+    by_id = {race["race_id"]: race for race in races.races.iter_rows(named=True)}
     found_keys = races.locate([source.keys for source in sources], log)
     for source, located in zip(sources, found_keys, strict=True):
-        cleaned = _matched(source, located, races, log)
+        cleaned = _matched(source, located, races, by_id, log)
         ascending = _is_ascending(source, cleaned, races, results, log)
-        by_id = {race["race_id"]: race for race in races.races.iter_rows(named=True)}
         for race_id, (key, match) in cleaned.items():
             if race_id in found:
                 raise ForecasterError(f"{source.path}: {by_id[race_id]['label']} is in another file as well.")
@@ -138,10 +138,13 @@ def read_scenarios(
 
 
 def _matched(
-    source: ScenarioSource, located: pl.DataFrame, races: RacesInForce, log: DefectLog
+    source: ScenarioSource,
+    located: pl.DataFrame,
+    races: RacesInForce,
+    by_id: Mapping[int, Row],
+    log: DefectLog,
 ) -> dict[int, tuple[Row, FieldMatch]]:
     """Return race_id → key in the file and match of the cars, of the races that can be ranked."""
-    by_id = {race["race_id"]: race for race in races.races.iter_rows(named=True)}
     matched: dict[int, tuple[Row, FieldMatch]] = {}
     for key in located.sort("found").iter_rows(named=True):
         race = by_id[key["found"]]
