@@ -305,7 +305,8 @@ def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
     try:
         with _reported(ContractError):
             forecast, chances, events = (
-                read_asset(store, name) for name in ("race_forecast", "forecast_chances", "forecast_events")
+                read_asset(store, name, settings.shown_forecaster)
+                for name in ("race_forecast", "forecast_chances", "forecast_events")
             )
     except FileNotFoundError as error:
         raise CommandError(

@@ -14,7 +14,7 @@ from .orchestration.jobs import build_jobs
 from .orchestration.schedules import build_schedules, with_freshness
 from .orchestration.sensors import keep_up_to_date
 from .orchestration.source_news import REPORT
-from .partitions import narrow, season_partitions
+from .partitions import known_forecasters, narrow, season_partitions
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings
 
@@ -33,6 +33,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
     """
     as_set, settings = settings, with_seasons(settings)
     seasons = season_partitions(settings.seasons_in_force)
+    forecasters = known_forecasters(settings)
     groups = {
         key.path[-1]: module.__name__.rpartition(".")[2]
         for module in FLOW
@@ -40,7 +41,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         for key in asset.keys  # type: ignore[union-attr]
     }
     assets = [
-        with_freshness(described(narrow(asset, seasons), groups), settings)
+        with_freshness(described(narrow(asset, seasons, forecasters), groups), settings)
         for asset in dg.load_assets_from_modules(FLOW, key_prefix=settings.key_prefix)
         if isinstance(asset, dg.AssetsDefinition) and _is_known(asset, settings)
     ]
@@ -51,7 +52,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         asset_checks=[*build_checks(assets), every_finished_race.build_check(last)],
         jobs=list(jobs.values()),
         schedules=build_schedules(jobs, seasons, settings),
-        sensors=[keep_up_to_date(as_set, jobs.values(), seasons, last)],
+        sensors=[keep_up_to_date(as_set, jobs.values(), seasons, forecasters, last)],
         resources={**build_resources(settings), **(resources or {})},
         executor=dg.in_process_executor,
     )

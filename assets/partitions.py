@@ -4,15 +4,17 @@ A mapping to the past is the only way in which one season's asset reads another 
 """
 
 import datetime
-import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.seasons import FIRST_SEASON, Seasons
+
+from .settings import Settings
 
 LONG_AGO = -100
 NETWORK = "network"
@@ -39,21 +41,38 @@ def season_partitions(seasons: Seasons) -> dg.TimeWindowPartitionsDefinition:
     )
 
 
-# Assets are declared over all seasons; `definitions.build_defs` narrows them to those of the settings.
+def known_forecasters(settings: Settings) -> list[str]:
+    """Return the network and the forecasters of the settings' folder that issue scenarios."""
+    return [NETWORK, *find_forecasters(settings.forecasters).scenarios]
+
+
+def forecaster_partitions(
+    forecasters: Iterable[str], seasons: dg.TimeWindowPartitionsDefinition
+) -> tuple[dg.StaticPartitionsDefinition, dg.MultiPartitionsDefinition, dg.MultiPartitionsDefinition]:
+    """Return the partitions by forecaster, by season of a forecaster, and by archetype of a forecaster."""
+    of_forecaster = dg.StaticPartitionsDefinition(list(forecasters))
+    archetypes = dg.StaticPartitionsDefinition([str(archetype) for archetype in ARCHETYPES])
+    by_season = dg.MultiPartitionsDefinition({"forecaster": of_forecaster, "season": seasons})
+    return (
+        of_forecaster,
+        by_season,
+        dg.MultiPartitionsDefinition({"archetype": archetypes, "forecaster": of_forecaster}),
+    )
+
+
+# Assets are declared over all seasons and the network; `definitions.build_defs` has those of the settings.
 ALL_SEASONS = season_partitions(Seasons((FIRST_SEASON,), is_open=True))
-FORECASTERS = dg.StaticPartitionsDefinition([NETWORK])
-ARCHETYPE_PARTITIONS = dg.MultiPartitionsDefinition(
-    {
-        "archetype": dg.StaticPartitionsDefinition([str(archetype) for archetype in ARCHETYPES]),
-        "forecaster": FORECASTERS,
-    }
-)
+FORECASTERS, SEASON_PARTITIONS, ARCHETYPE_PARTITIONS = forecaster_partitions([NETWORK], ALL_SEASONS)
 
 with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     earlier_and_own_seasons = dg.TimeWindowPartitionMapping(
         start_offset=LONG_AGO, end_offset=0, allow_nonexistent_upstream_partitions=True
     )
     archetypes_of_forecaster = dg.MultiToSingleDimensionPartitionMapping("forecaster")
+    season_of_forecaster = dg.MultiToSingleDimensionPartitionMapping("season")
+    seasons_of_forecaster = dg.MultiPartitionMapping(
+        {"forecaster": dg.DimensionPartitionMapping("forecaster", dg.IdentityPartitionMapping())}
+    )
 
 every_season = dg.AllPartitionMapping()
 
@@ -80,25 +99,48 @@ def archetype_of(partition: str) -> str:
     return partition.partition("|")[0]
 
 
-def by_archetype[T](values: Mapping[str, T]) -> dict[Archetype, T]:
+def by_archetype[T](values: Mapping[str, T], forecaster: str | None = None) -> dict[Archetype, T]:
     """Return the values of one forecaster's archetypes, those that are there, in the order of archetypes.
 
     Parameters
     ----------
     values : mapping of str to T
         Partition key → value.
+    forecaster : str, optional
+        The forecaster, where `values` holds those of several.
     """
-    by_name = {archetype_of(partition): value for partition, value in values.items()}
+    by_name = {archetype_of(key): values[key] for key in values if _is_of(forecaster, key)}
     return {archetype: by_name[archetype] for archetype in ARCHETYPES if archetype in by_name}
 
 
-def narrow(asset: dg.AssetsDefinition, seasons: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
-    """Return `asset` with the seasons of the settings, if seasons are its partitions."""
-    return asset.map_asset_specs(
-        lambda spec: (
-            spec.replace_attributes(partitions_def=seasons) if spec.partitions_def == ALL_SEASONS else spec
-        )
-    )
+def _is_of(forecaster: str | None, partition: str) -> bool:
+    return forecaster is None or partition.partition("|")[2] == forecaster
+
+
+def forecaster_of(partition: str) -> str:
+    """Return the forecaster of a partition key of an asset by forecaster, by itself or with a season.
+
+    Examples
+    --------
+    >>> forecaster_of("network|2023"), forecaster_of("my model")
+    ('network', 'my model')
+    """
+    return partition.partition("|")[0]
+
+
+def narrow(
+    asset: dg.AssetsDefinition, seasons: dg.TimeWindowPartitionsDefinition, forecasters: Iterable[str]
+) -> dg.AssetsDefinition:
+    """Return `asset` with the seasons and the forecasters of the settings, where they are its partitions."""
+    declared = (ALL_SEASONS, FORECASTERS, SEASON_PARTITIONS, ARCHETYPE_PARTITIONS)
+    narrowed = (seasons, *forecaster_partitions(forecasters, seasons))
+
+    def of_settings(spec: dg.AssetSpec) -> dg.AssetSpec:
+        if spec.partitions_def not in declared:
+            return spec
+        return spec.replace_attributes(partitions_def=narrowed[declared.index(spec.partitions_def)])
+
+    return asset.map_asset_specs(of_settings)
 
 
 def upstream_partitions(
@@ -117,16 +159,15 @@ def upstream_partitions(
     own, upstream = graph.get(child).partitions_def, graph.get(parent).partitions_def
     if upstream is None:
         return [None]
-    return list(_mapped(graph.get_partition_mapping(child, parent), own, upstream, partition))
+    mapping = graph.get_partition_mapping(child, parent)
+    # Dagster takes up to 20 ms, and every asset of a season reads others in the same way.
+    key = repr(mapping), own, upstream, partition  # a mapping by dimension has no hash
+    if key not in _mapped:
+        subset = own.subset_with_partition_keys([partition]) if own and partition else None
+        read = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, own, upstream)
+        _mapped[key] = sorted(read.partitions_subset.get_partition_keys())
+    return list(_mapped[key])
 
 
-@functools.cache  # Dagster takes up to 20 ms, and every asset of a season reads others in the same way
-def _mapped(
-    mapping: dg.PartitionMapping,
-    own: dg.PartitionsDefinition | None,
-    upstream: dg.PartitionsDefinition,
-    partition: str | None,
-) -> list[str]:
-    subset = own.subset_with_partition_keys([partition]) if own and partition else None
-    read = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, own, upstream)
-    return sorted(read.partitions_subset.get_partition_keys())
+_mapped: dict[tuple[Any, ...], list[str]] = {}
+"""Partitions read, by mapping, partitions definitions and partition."""

@@ -22,7 +22,7 @@ from calibration_pipeline.seasons import Seasons, parse_eras, parse_seasons, spa
 
 ENV_PREFIX = "CALIBRATION_"
 DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
-ADDRESSES = ("feed_url", "results", "laps", "columns", "tracks", "nicknames", "ensembles", "events")
+ADDRESSES = ("feed_url", "results", "laps", "columns", "tracks", "nicknames", "forecasters", "events")
 """The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
@@ -95,10 +95,17 @@ class Settings(BaseSettings):
         description="full, or a baseline to compare with: ordinary (Plackett-Luce, the winner drawn first), "
         "no_incidents or ordinary_no_incidents",
     )
-    ensembles: str | None = Field(
+    forecasters: str | None = Field(
         default=None,
         min_length=1,
-        description="path or address of your own scenarios, CSV, Parquet or NetCDF, instead of the network's",
+        description="path or address of a folder with forecasts of your own, each file or subfolder a "
+        "forecaster beside the network",
+    )
+    forecaster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="forecaster whose verdicts come first in the report; yours if there is exactly one, else "
+        "network, by default",
     )
     events: str | None = Field(
         default=None,
@@ -191,7 +198,7 @@ class Settings(BaseSettings):
         parse_eras(value)
         return value
 
-    @field_validator("results", "laps", "columns", "tracks", "nicknames", "ensembles", "events")
+    @field_validator("results", "laps", "columns", "tracks", "nicknames", "forecasters", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         if value is None or "://" in value:
@@ -212,11 +219,12 @@ class Settings(BaseSettings):
             raise ValueError(" ".join(str(error).split())) from None
         return value
 
-    @field_validator("events", "tracks", "nicknames")
+    @field_validator("events", "tracks", "nicknames", "forecasters")
     @classmethod
     def _check_file(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return value
+        from calibration_pipeline.forecasters.folder import list_forecasters
         from calibration_pipeline.sources.names import read_nicknames  # it loads polars, as tracks do: late
         from calibration_pipeline.tracks import load_tracks
 
@@ -224,8 +232,19 @@ class Settings(BaseSettings):
             "events": read_events,
             "tracks": lambda path: load_tracks(address=path),
             "nicknames": read_nicknames,
+            "forecasters": list_forecasters,
         }
         readers[str(info.field_name)](value)
+        return value
+
+    @field_validator("forecaster")
+    @classmethod
+    def _check_forecaster(cls, value: str | None, info: ValidationInfo) -> str | None:
+        from calibration_pipeline.forecasters.folder import find_forecasters
+
+        known = ["network", *find_forecasters(info.data.get("forecasters")).scenarios]
+        if value is not None and value not in known:
+            raise ValueError(f"there are {', '.join(known)}")
         return value
 
     @field_validator("results")
@@ -272,6 +291,14 @@ class Settings(BaseSettings):
         from calibration_pipeline.scenarios.folds import default_fold_races
 
         return self.fold_races or default_fold_races(len(self.season_list))
+
+    @property
+    def shown_forecaster(self) -> str:
+        """The forecaster whose verdicts come first: the one set, the only one of a user, or the network."""
+        from calibration_pipeline.forecasters.folder import find_forecasters
+
+        known = [*find_forecasters(self.forecasters).scenarios]
+        return self.forecaster or (known[0] if len(known) == 1 else "network")
 
     @property
     def key_prefix(self) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Overconfident simulator of the simulated seasons: it keeps only 40 % of the luck.
 
-    python examples/overconfident_simulator.py scenarios.nc
-    calibration-pipeline run --ensembles scenarios.nc
+    python examples/overconfident_simulator.py overconfident.nc
+    calibration-pipeline run --forecasters overconfident.nc
 
 `docs/ensembles.md` explains the report. `write` shows the form of the file for your own simulator.
 """

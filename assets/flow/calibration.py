@@ -8,7 +8,6 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
-from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.seasons import without_gaps
 
 from ..partitions import (
@@ -18,6 +17,7 @@ from ..partitions import (
     archetypes_of_forecaster,
     by_archetype,
     every_season,
+    seasons_of_forecaster,
 )
 from ..settings import Settings
 from ..storage.io_manager import LEFT_OUT, OWN_ARCHETYPE
@@ -27,7 +27,7 @@ from .metadata import chart, number, numbers, plot, table
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
 scenarios_of_every_season = dg.AssetIn(
-    partition_mapping=every_season,
+    partition_mapping=seasons_of_forecaster,
     metadata={OWN_ARCHETYPE: True, LEFT_OUT: ["laps_completed", "fastest_laps"]},
 )
 outcomes_alone = dg.AssetIn(
@@ -62,13 +62,14 @@ def archetype_races(
     """
     from calibration_pipeline.calibration.archetype_races import join_archetype_races
 
+    seasons = [key.partition("|")[2] for key in scenario_ensemble]
     races = join_archetype_races(
         list(scenario_ensemble.values()),
         pl.concat(race_results.values()),
         pl.concat(driver_features.values()),
         list(causal_network.values()),
         archetype_of(context.partition_key),
-        [int(season) for season in scenario_ensemble],
+        [int(season) for season in seasons],
     )
     sizes = races["forecast"].sizes
     return dg.Output(
@@ -76,7 +77,7 @@ def archetype_races(
         metadata={
             "races": sizes["race"],
             "scenarios": sizes["scenario"],
-            "seasons": ", ".join(scenario_ensemble),
+            "seasons": ", ".join(seasons),
         },
     )
 
@@ -138,7 +139,7 @@ def archetype_state(calibration_state: xr.DataTree) -> dg.Output[xr.Dataset]:
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
     code_version="4",
-    metadata=depends_on("seed", "ensembles"),
+    metadata=depends_on("seed"),
 )
 def recalibrated_forecast(
     settings: dg.ResourceParam[Settings], archetype_races: xr.DataTree, archetype_state: xr.Dataset
@@ -156,7 +157,6 @@ def recalibrated_forecast(
     return dg.Output(
         ensemble,
         metadata={
-            "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "last_race": chart(

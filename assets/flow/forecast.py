@@ -11,10 +11,11 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.events.files import judged_events
-from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.sources.names import read_nicknames
 
+from ..partitions import FORECASTERS, every_season
 from ..settings import Settings
 from ..storage.provenance import depends_on
 from .metadata import chart, number, rows, table
@@ -25,11 +26,14 @@ TABLES = {
     "forecast_scenarios": "The calibrated scenarios of the next race in long form, for an optimizer.",
 }
 SHOWN_ROWS = 45
-SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles", "nicknames", "events")
+SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "forecaster_files", "events")
+OF_EVERY_SEASON = ("race_results", "lap_aggregates", "driver_features", "causal_network")
 
 
 @dg.multi_asset(
     name="next_race",
+    partitions_def=FORECASTERS,
+    ins=dict.fromkeys(OF_EVERY_SEASON, dg.AssetIn(partition_mapping=every_season)),
     outs={
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
@@ -46,6 +50,7 @@ SETTINGS = depends_on("seed", "scenarios", "fold_races", "network", "ensembles",
     },
 )
 def next_race(
+    context: dg.AssetExecutionContext,
     source: dg.ResourceParam[Source],
     settings: dg.ResourceParam[Settings],
     race_results: dict[str, pl.DataFrame],
@@ -54,9 +59,9 @@ def next_race(
     causal_network: dict[str, xr.Dataset],
     calibration_state: xr.DataTree,
 ) -> Iterator[dg.Output]:
-    """Forecast of the next race, by exactly the procedure that was backtested.
+    """Forecast of the next race by a forecaster, by exactly the procedure that was backtested.
 
-    All tables are stored empty where the source announces no race, or a user's own ensemble lacks it.
+    All tables are stored empty where the source announces no race, or a user's forecaster lacks it.
     """
     from calibration_pipeline.forecast.next_race import Knowledge, Method, forecast_next_race
     from calibration_pipeline.plots import charts
@@ -72,13 +77,11 @@ def next_race(
     )
     structure, folds = VARIANTS[settings.network], settings.fold_length
     nicknames = read_nicknames(settings.nicknames)
-    method = Method(settings.scenarios, folds, settings.seed, structure, settings.ensembles, nicknames)
+    files = find_forecasters(settings.forecasters).scenarios.get(context.partition_key)
+    method = Method(settings.scenarios, folds, settings.seed, structure, files, nicknames)
     made = forecast_next_race(source.next_race(int(last)), known, method, judged_events(settings.events))
     forecast, chances = made.ensemble, made.chances
-    facts: dict[str, Any] = {
-        **made.facts,
-        "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
-    }
+    facts: dict[str, Any] = made.facts
     shown: dict[str, Any] = {}
     if not chances.is_empty():
         drawn = chart(charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24)

@@ -21,7 +21,7 @@ from calibration_pipeline.terminal.summary import score_rows, verdict_rows
 from calibration_pipeline.tracks import load_tracks
 
 from ..orchestration.source_news import REPORT
-from ..partitions import ARCHETYPE_PARTITIONS, archetype_of, by_archetype
+from ..partitions import ARCHETYPE_PARTITIONS, NETWORK, archetype_of, by_archetype
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, PATH
 from ..storage.provenance import depends_on
@@ -78,7 +78,8 @@ def report_pictures(
         "seasons",
         "fold_races",
         "network",
-        "ensembles",
+        "forecaster",
+        "forecaster_files",
         "events",
         "eras",
         "scenarios",
@@ -111,31 +112,33 @@ def calibration_report(
     report_pictures: dict[str, pl.DataFrame],
     backtest: dict[str, xr.Dataset],
     calibration_posterior: dict[str, xr.DataTree],
-    pooled_posterior: xr.DataTree,
-    calibration_state: xr.DataTree,
-    model_comparison: pl.DataFrame,
-    race_forecast: xr.Dataset,
-    forecast_chances: pl.DataFrame,
-    forecast_events: pl.DataFrame,
+    pooled_posterior: dict[str, xr.DataTree],
+    calibration_state: dict[str, xr.DataTree],
+    model_comparison: dict[str, pl.DataFrame],
+    race_forecast: dict[str, xr.Dataset],
+    forecast_chances: dict[str, pl.DataFrame],
+    forecast_events: dict[str, pl.DataFrame],
 ) -> dg.Output[dict[str, bytes]]:
     """Report with the matrix of verdicts and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
     from calibration_pipeline.report import assembly, render_html, render_markdown
 
+    shown = settings.shown_forecaster
     evidence = assembly.Evidence(
-        by_archetype(calibration_posterior),
-        by_archetype(verdict),
-        by_archetype(calibration_metrics),
-        by_archetype(joint_event_validation),
-        by_archetype(calibration_curves),
-        by_archetype(calibration_monitoring),
-        by_archetype(backtest),
+        by_archetype(calibration_posterior, shown),
+        by_archetype(verdict, shown),
+        by_archetype(calibration_metrics, shown),
+        by_archetype(joint_event_validation, shown),
+        by_archetype(calibration_curves, shown),
+        by_archetype(calibration_monitoring, shown),
+        by_archetype(backtest, shown),
     )
+    next_race = race_forecast[shown]
     content = assembly.assemble_content(
         evidence,
-        assembly.PooledEvidence(pooled_posterior, calibration_state, model_comparison),
+        assembly.PooledEvidence(pooled_posterior[shown], calibration_state[shown], model_comparison[shown]),
         assembly.NextRaceForecast(
-            race_forecast, forecast_chances, forecast_events, forecast_notes(race_forecast)
+            next_race, forecast_chances[shown], forecast_events[shown], forecast_notes(next_race)
         ),
         judged_events(settings.events),
         pl.concat([Quarantine.empty(), *quarantine.values()]),
@@ -145,7 +148,7 @@ def calibration_report(
     )
     pictures = {
         name: png
-        for frame in report_pictures.values()
+        for frame in by_archetype(report_pictures, shown).values()
         for name, png in frame.select("picture", "png").iter_rows()
     }
     markdown = render_markdown(content)
@@ -197,10 +200,12 @@ def _provenance(settings: Settings, source: str) -> dict[str, str]:
         "Source address": shown_address(address, "none, simulated"),
         "Seasons": span(settings.season_list),
         "Races per fold": str(settings.fold_length or "a season"),
-        "Scenarios of": shown_address(settings.ensembles, f"the causal network ({settings.network})"),
+        "Forecaster": settings.shown_forecaster,
+        "Forecasters of": shown_address(settings.forecasters, "the causal network alone"),
+        "Network": settings.network,
         "Joint events of": shown_address(settings.events, "the default ones"),
         "First seasons of eras": ", ".join(str(start) for start in settings.era_starts) or "none",
-        "Scenarios a race": str(settings.scenarios) if settings.ensembles is None else "as in the ensemble",
+        "Scenarios a race": str(settings.scenarios) if settings.shown_forecaster == NETWORK else "as issued",
         "Seed": str(settings.seed),
         "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,
         "Schema version of stored files": SCHEMA_VERSION,

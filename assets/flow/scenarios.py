@@ -7,10 +7,16 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.sources.names import read_nicknames
 
-from ..partitions import ALL_SEASONS, earlier_and_own_seasons
+from ..partitions import (
+    ALL_SEASONS,
+    NETWORK,
+    SEASON_PARTITIONS,
+    earlier_and_own_seasons,
+    season_of_forecaster,
+)
 from ..settings import Settings
 from ..storage.provenance import depends_on
 from .metadata import bullets, chart, rows, table
@@ -89,54 +95,59 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
 
 
 @dg.asset(
-    partitions_def=ALL_SEASONS,
+    partitions_def=SEASON_PARTITIONS,
     kinds={"jax", "netcdf"},
-    code_version="5",
-    ins={"race_results": of_earlier_and_own_seasons},
-    metadata=depends_on("scenarios", "seed", "fold_races", "ensembles", "nicknames"),
+    code_version="6",
+    ins=dict.fromkeys(
+        ("fold_history", "driver_features", "causal_network"),
+        dg.AssetIn(partition_mapping=season_of_forecaster),
+    ),
+    metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
 )
 def scenario_ensemble(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
+    fold_history: pl.DataFrame,
     driver_features: pl.DataFrame,
     causal_network: xr.Dataset,
 ) -> dg.Output[xr.Dataset]:
-    """Scenarios of every race of the season whose fold has a network, or a user's own scenarios."""
-    from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
+    """Scenarios of a forecaster for every race of the season: simulated by the network, or a user's own.
+
+    The network simulates the races whose fold has a network.
+    """
+    from calibration_pipeline.forecasters.season_scenarios import read_season_scenarios
     from calibration_pipeline.plots import charts
     from calibration_pipeline.scenarios.draw.ensemble import simulate_races
     from calibration_pipeline.scenarios.summaries import finish_chances
 
-    folds = settings.fold_length
-    if settings.ensembles:
-        season = int(context.partition_key)
-        seasons = {int(key) for key in context.assets_def.partitions_def.get_partition_keys()}
-        ensemble, left_out = read_own_scenarios(
-            settings.ensembles,
+    forecaster, _, season = context.partition_key.partition("|")
+    folds, notes = settings.fold_length, list[str]()
+    if forecaster == NETWORK:
+        ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
+    else:
+        partitions = context.assets_def.partitions_def.get_partitions_def_for_dimension("season")
+        seasons = {int(key) for key in partitions.get_partition_keys()}
+        ensemble, notes = read_season_scenarios(
+            find_forecasters(settings.forecasters).scenarios[forecaster],
             driver_features,
-            pl.concat(race_results.values()).filter(pl.col("season") < season),  # no look-ahead
+            fold_history.filter(pl.col("season") < int(season)),  # no look-ahead
             fold_races=folds,
             seed=settings.seed,
             nicknames=read_nicknames(settings.nicknames),
-            other_seasons=seasons - {season},
+            other_seasons=seasons - {int(season)},
         )
-        for line in left_out:
+        for line in notes:
             context.log.warning(line)
-    else:
-        ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
-        left_out = []
     chances = finish_chances(ensemble)
     outcomes = (str(name) for name in ensemble.data_vars if "scenario" in ensemble[name].dims)
     return dg.Output(
         ensemble,
         metadata={
-            "scenarios_of": without_credentials(settings.ensembles or "the causal network"),
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
             "widest_field": ensemble.sizes["driver"],
             "outcomes": ", ".join(outcomes),
-            "left_out": bullets(left_out),
+            "left_out": bullets(notes),
             "last_race": chart(
                 charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24
             ),

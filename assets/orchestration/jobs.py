@@ -32,11 +32,12 @@ WAVES: tuple[tuple[Job, ...], ...] = (
     (Job("tracks", ("track_constraints",), "Compiles the track catalogue."),),
     (INGEST,),
     (Job("features", ("driver_features",), "Builds the features of a season's cars from earlier races."),),
+    (Job("networks", ("fold_history", "causal_network"), "Fits a season's causal networks."),),
     (
         Job(
             "scenarios",
-            ("fold_history", "causal_network", "scenario_ensemble"),
-            "Fits a season's causal networks and draws its scenarios.",
+            ("scenario_ensemble",),
+            "Draws a season's scenarios from the network, or reads those of a user's forecaster.",
         ),
     ),
     (

@@ -15,9 +15,11 @@ from typing import Any
 
 import dagster as dg
 
+from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.io.addresses import is_on_the_web
 from calibration_pipeline.sources.base import SourceError, describe_missing
 
+from ..partitions import known_forecasters
 from ..resources import run_tags, with_seasons
 from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
@@ -42,7 +44,11 @@ type Tick = dg.SensorResult | dg.SkipReason
 
 
 def keep_up_to_date(
-    as_set: Settings, jobs: Iterable[Any], loaded: dg.PartitionsDefinition, report: dg.AssetKey
+    as_set: Settings,
+    jobs: Iterable[Any],
+    loaded: dg.PartitionsDefinition,
+    forecasters: Collection[str],
+    report: dg.AssetKey,
 ) -> dg.SensorDefinition:
     """Return the sensor.
 
@@ -54,6 +60,8 @@ def keep_up_to_date(
         The jobs of all waves.
     loaded : dagster.PartitionsDefinition
         The seasons of the code location as it was loaded.
+    forecasters : collection of str
+        The forecasters of the code location as it was loaded.
     report : dagster.AssetKey
         Key of the report, whose check fails once races have finished since.
     """
@@ -83,7 +91,13 @@ def keep_up_to_date(
                 cursor["asked_at"] = time.time()
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
-        if new := [season for season in finished if str(season) not in loaded.get_partition_keys()]:
+        new = [f"season {season}" for season in finished if str(season) not in loaded.get_partition_keys()]
+        try:
+            present = known_forecasters(settings)
+        except ForecasterError as error:
+            return dg.SkipReason(str(error))
+        new += [f"forecaster {name}" for name in present if name not in forecasters]
+        if new:
             return dg.SkipReason(_reload(context, new))
         missing = missing_races(settings, finished)
         cursor["known"] = known | {str(season): sorted(races) for season, races in finished.items()}
@@ -178,12 +192,12 @@ def _may_try_again(earlier: Sequence[dg.RunRecord]) -> bool:
     return len(earlier) < ATTEMPTS and datetime.datetime.now(datetime.UTC) >= last + wait
 
 
-def _reload(context: dg.SensorEvaluationContext, seasons: Collection[int]) -> str:
-    """Ask the code server to load the definitions again, with the new seasons; return a message.
+def _reload(context: dg.SensorEvaluationContext, found: Collection[str]) -> str:
+    """Ask the code server to load the definitions again, with new seasons and forecasters; return a message.
 
     The server ends the process in which the sensor runs, so a thread asks it after the tick.
     """
-    new = f"Season {', '.join(map(str, seasons))} is new in the source and no partition yet."
+    new = f"New, and no partition yet: {', '.join(found)}."
     create_client = getattr(context.code_location_origin, "create_client", None)
     if create_client is None:
         return f"{new} Reload the code location, or restart the daemon: this one cannot be asked to."

@@ -19,7 +19,7 @@ from calibration_pipeline.schemas.contracts import ContractError, place
 from ..partitions import upstream_partitions
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, READ, SCHEMA, SETTINGS, SOURCE_VERSION
-from ..storage.provenance import DEPENDS_ON, setting_values
+from ..storage.provenance import DEPENDS_ON, setting_values, settings_of
 from .source_news import News
 
 DATA_VERSION_TAG = "dagster/data_version"
@@ -174,7 +174,7 @@ class Lineage:
         where = place(asset, partition)
         if _tags(record).get(CODE_VERSION_TAG, "") != (self.graph.get(self.keys[asset]).code_version or ""):
             return f"{where} was materialized by another version of its code"
-        if changed := self._changed_settings(asset, record):
+        if changed := self._changed_settings(asset, partition, record):
             return f"{where} was materialized with other settings: {changed}"
         recorded = _metadata(record, READ)
         present = self.input_versions(asset, partition)
@@ -184,11 +184,11 @@ class Lineage:
             return f"{where} read another version of {', '.join(changes[:SHOWN])}{more}"
         return None
 
-    def _changed_settings(self, asset: str, record: dg.EventLogRecord) -> str:
+    def _changed_settings(self, asset: str, partition: str | None, record: dg.EventLogRecord) -> str:
         """Return the settings that a partition depends on and that have changed since."""
         then = _flat(_metadata(record, SETTINGS))
         names = self.graph.get(self.keys[asset]).metadata.get(DEPENDS_ON, ())
-        now = _flat({name: self._values[name] for name in names})
+        now = _flat(settings_of(self._values, names, partition))
         return ", ".join(
             f"{name} was {_shown(then.get(name))}, is {_shown(value)}"
             for name, value in now.items()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 from rich.console import Console
 
+from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.sources.base import SourceError
 
@@ -92,6 +93,8 @@ def run(
                 news, _ = read_news(settings)
             except SourceError as error:  # stored partitions can be brought up to date all the same
                 progress.note(f"Not known whether the source has changed: {error}")
+        for name, why in find_forecasters(settings.forecasters).refused.items():
+            progress.note(f"{name} is no forecaster: {why}")
         lineage = Lineage(defs.resolve_asset_graph(), settings, instance, news)
         wanted = {
             (asset, partition)

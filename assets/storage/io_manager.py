@@ -26,7 +26,7 @@ from calibration_pipeline.io.stored_values import (
 from calibration_pipeline.schemas.contracts import place, validate
 
 from ..partitions import archetype_of
-from .provenance import DEPENDS_ON
+from .provenance import DEPENDS_ON, settings_of
 
 LEFT_OUT = "left_out"
 """Metadata key of an input, a dataset: the variables that are not read."""
@@ -76,13 +76,14 @@ class StoredManager(dg.IOManager):
         data = self.write(obj, context, path)
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(content_version(data)))
         depends_on = (context.definition_metadata or {}).get(DEPENDS_ON, ())
+        settings = settings_of(self.settings, depends_on, partition)
         read = self._versions_read(context.run_id, context.op_def.name)
         context.add_output_metadata(
             {
                 PATH: dg.MetadataValue.path(str(path)),
                 SCHEMA: SCHEMA_VERSION,
                 READ: dg.MetadataValue.json(read),
-                SETTINGS: dg.MetadataValue.json({name: self.settings.get(name) for name in depends_on}),
+                SETTINGS: dg.MetadataValue.json(settings),
             }
         )
 

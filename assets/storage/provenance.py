@@ -5,13 +5,16 @@ give the same file, to the bit.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from calibration_pipeline.forecasters.folder import find_forecasters, forecaster_version
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.tracks import load_tracks
 
+from ..partitions import forecaster_of
 from ..settings import Settings
 
 LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "netCDF4", "numpy", "numpyro", "polars", "xarray")
@@ -45,10 +48,36 @@ def setting_values(settings: Settings) -> dict[str, Any]:
         "scenarios": settings.scenarios,
         "network": settings.network,
         "fold_races": settings.fold_length or "a season",
-        "ensembles": without_credentials(settings.ensembles or ""),
-        "nicknames": read_nicknames(settings.nicknames).content_hash if settings.ensembles else "",
+        "forecaster": settings.shown_forecaster,
+        "forecaster_files": _forecaster_values(settings),
         "events": [str(event) for event in judged_events(settings.events)],
         "eras": list(settings.era_starts),
+    }
+
+
+def settings_of(values: Mapping[str, Any], names: Iterable[str], partition: str | None) -> dict[str, Any]:
+    """Return the values of the settings that a partition depends on; of `forecaster_files` its forecaster's.
+
+    Parameters
+    ----------
+    values : mapping
+        As `setting_values` returns them.
+    names : iterable of str
+    partition : str or None
+    """
+    chosen = {name: values.get(name) for name in names}
+    if partition is not None and "forecaster_files" in chosen:
+        chosen["forecaster_files"] = values["forecaster_files"].get(forecaster_of(partition))
+    return chosen
+
+
+def _forecaster_values(settings: Settings) -> dict[str, str]:
+    """Return the version of each user's forecaster: its files, and the nicknames that match its drivers."""
+    known = find_forecasters(settings.forecasters)
+    nicknames = read_nicknames(settings.nicknames).content_hash
+    return {
+        name: f"{forecaster_version(files)}, nicknames {nicknames}"
+        for name, files in {**known.scenarios, **known.probabilities}.items()
     }
 
 

@@ -23,7 +23,8 @@ from calibration_pipeline.forecast.chances import (
     known_events,
     scenario_table,
 )
-from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
+from calibration_pipeline.forecasters.folder import ForecasterFiles
+from calibration_pipeline.forecasters.season_scenarios import read_season_scenarios
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
 from calibration_pipeline.scenarios.draw.grids import draw_grids, fit_grid_strength, simulate_without_grid
 from calibration_pipeline.scenarios.fit.by_fold import fit_networks
@@ -65,13 +66,13 @@ class Knowledge(NamedTuple):
 
 
 class Method(NamedTuple):
-    """Settings of the scenarios, the same as in the backtest."""
+    """Settings of the scenarios, the same as in the backtest; `forecaster` is None for the network."""
 
     n_scenarios: int
     fold_races: int | None
     seed: int
     structure: Structure = FULL
-    ensembles: str | None = None
+    forecaster: ForecasterFiles | None = None
     nicknames: Nicknames | None = None
 
 
@@ -142,9 +143,9 @@ def forecast_next_race(
     state = next_race_state(known.state, str(race["archetype"]), next_race.fold, season)
     n_scenarios = method.n_scenarios
     notes: list[str] = []
-    if method.ensembles:
-        own, notes = read_own_scenarios(
-            method.ensembles,
+    if method.forecaster:
+        own, notes = read_season_scenarios(
+            method.forecaster,
             next_race.features,
             known.race_results,
             fold_races=method.fold_races,
@@ -153,7 +154,7 @@ def forecast_next_race(
             other_seasons=known.race_results["season"].unique().to_list(),
         )
         if own.sizes["race"] == 0:
-            why = f"The next race, {race_id}, has no scenarios in the user's own files"
+            why = f"The next race, {race_id}, has no scenarios of {method.forecaster.name}"
             return _no_forecast(own, f"{why}: {' | '.join(notes)}.")
         n_scenarios = own.sizes["scenario"]
         simulate: Simulate = partial(_rerank, own, method.seed)

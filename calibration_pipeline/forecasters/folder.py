@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from upath import UPath
@@ -68,6 +69,22 @@ class FolderListing(NamedTuple):
     ignored: list[str]
 
 
+class KnownForecasters(NamedTuple):
+    """Forecasters of a folder by name and form.
+
+    Attributes
+    ----------
+    scenarios, probabilities : dict
+        Name → files of the forecasters that issue scenarios, and position or event probabilities.
+    refused : dict
+        Name → the reason why a file or subfolder is no forecaster.
+    """
+
+    scenarios: dict[str, ForecasterFiles]
+    probabilities: dict[str, ForecasterFiles]
+    refused: dict[str, str]
+
+
 class Forecasts(NamedTuple):
     """Forecasts of one forecaster.
 
@@ -97,7 +114,7 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
     Parameters
     ----------
     folder : str or path-like
-        Path, or address of an object store. Hidden files are left out.
+        Path, or address of an object store. Hidden files are left out. A file is the only forecaster.
 
     Raises
     ------
@@ -109,7 +126,9 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
     found: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
     ignored: list[str] = []
     try:
-        for child in sorted(UPath(address).iterdir(), key=lambda path: path.name):
+        path = UPath(address)
+        children = [path] if path.is_file() else list(path.iterdir())
+        for child in sorted(children, key=lambda path: path.name):
             if child.name.startswith((".", "_", "~")):
                 continue
             name, files = child.name, tuple(files_of(child))
@@ -130,6 +149,44 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
             )
         _refuse_name(same[0][0], shown)
     return FolderListing([ForecasterFiles(*same[0]) for same in found.values()], ignored)
+
+
+def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
+    """Find the forecasters of a folder by form; the first rows of each table are read.
+
+    Parameters
+    ----------
+    folder : str, path-like or None
+        As for `list_forecasters`; None for no forecaster.
+
+    Raises
+    ------
+    ForecasterError
+        As for `list_forecasters`.
+    """
+    known = KnownForecasters({}, {}, {})
+    if folder is None:
+        return known
+    listing = list_forecasters(folder)
+    known.refused.update(dict.fromkeys(listing.ignored, f"no file of it ends in {', '.join(SUFFIXES)}"))
+    for listed in listing.forecasters:
+        try:
+            for forecaster in split_models([listed]):
+                forms = {_form_of(file, forecaster.model) for file in forecaster.files}
+                group = known.scenarios if Form.SCENARIOS in forms else known.probabilities
+                if forecaster.name in {*known.scenarios, *known.probabilities}:
+                    raise ForecasterError(f"another forecaster has the name {forecaster.name!r}")
+                group[forecaster.name] = forecaster
+        except ValueError as error:
+            known.refused[listed.name] = str(error)
+    return known
+
+
+def forecaster_version(forecaster: ForecasterFiles) -> str:
+    """Return the version of a forecaster's files: their names, sizes and times of modification."""
+    stats = ((file, UPath(file).stat()) for file in forecaster.files)
+    parts = [f"{UPath(file).name} {stat.st_size} {stat.st_mtime}" for file, stat in stats]
+    return sha256("|".join([*parts, forecaster.model or ""]).encode()).hexdigest()[:16]
 
 
 def split_models(forecasters: Iterable[ForecasterFiles]) -> list[ForecasterFiles]:
@@ -244,6 +301,10 @@ def read_forecaster(
     if not n_races and not races.races.is_empty() and not races.other_seasons:
         raise _unusable(log, quarantine)
     return Forecasts(forms[0], values, overrounds, quarantine, log.notes)
+
+
+def _form_of(file: str, model: str | None) -> Form:
+    return Form.SCENARIOS if file.lower().endswith(ARRAYS) else _recognise(file, model)[0]
 
 
 def _recognise(file: str, model: str | None) -> tuple[Form, ForecastTable]:

@@ -119,6 +119,8 @@ def read_scenarios(
     for source, located in zip(sources, found_keys, strict=True):
         cleaned = _matched(source, located, races, by_id, log)
         ascending = _is_ascending(source, cleaned, races, results, log)
+        if ascending is None:
+            continue
         for race_id, (key, match) in cleaned.items():
             if race_id in found:
                 raise ForecasterError(f"{source.path}: {by_id[race_id]['label']} is in another file as well.")
@@ -180,8 +182,11 @@ def _is_ascending(
     races: RacesInForce,
     results: pl.DataFrame | None,
     log: DefectLog,
-) -> bool:
-    """Return whether the lowest value wins, and note the reason."""
+) -> bool | None:
+    """Return whether the lowest value wins, and note the reason.
+
+    None in a season before which the drivers have no finishes: its races are left out.
+    """
     if not matched:
         return True
     if source.higher_is_better is not None:
@@ -199,6 +204,13 @@ def _is_ascending(
         for race_id, (key, match) in chosen
         if (value := _correlation(source.read(key), match, race_id, races, results)) is not None
     ]
+    if not correlations and races.other_seasons:
+        log.notes.append(
+            f"Scenarios of {len(matched)} races are left out: no race has earlier finishes of its drivers, "
+            "so it is not known whether higher or lower scores are better. A column higher_is_better of true "
+            "or false states it."
+        )
+        return None
     mean = float(np.mean(correlations)) if correlations else 0.0
     if abs(mean) < LEAST_CORRELATION:
         reason = f"their mean rank correlation with earlier finishes is {mean:.2f}" if correlations else (

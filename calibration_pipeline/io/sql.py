@@ -15,7 +15,7 @@ from duckdb import StatementType
 from upath import UPath
 
 from calibration_pipeline.io.addresses import is_local
-from calibration_pipeline.schemas.contracts import BOUNDARIES, value_type
+from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER, value_type
 
 TABLE_SUFFIX = ".parquet"
 NONE_DAMAGED: Mapping[str, str] = MappingProxyType({})
@@ -56,7 +56,7 @@ def create_views(
         try:
             connection.execute(
                 f"CREATE OR REPLACE VIEW {asset} AS "  # noqa: S608
-                f"SELECT * FROM read_parquet({_quoted(files)}, union_by_name = true)"
+                f"SELECT {_columns(asset)} FROM read_parquet({_quoted(files)}, union_by_name = true)"
             )
         except duckdb.Error as error:
             unreadable[asset] = " ".join(str(error).split())[:300]
@@ -144,8 +144,19 @@ def _refuse_commands(statements: Sequence[duckdb.Statement]) -> None:
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
-    for name, column in BOUNDARIES[asset].to_schema().columns.items():
-        connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(column.description or "")}')
+    columns = BOUNDARIES[asset].to_schema().columns
+    described = {name: column.description or "" for name, column in columns.items()}
+    if asset in BY_FORECASTER:
+        described["forecaster"] = "Issuer of the forecasts"
+    for name, description in described.items():
+        connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(description)}')
+
+
+def _columns(asset: str) -> str:
+    """Return the columns of a view: those of the table, and the forecaster whose name its file has."""
+    if asset not in BY_FORECASTER:
+        return "*"
+    return "parse_filename(filename, true) AS forecaster, *"
 
 
 def stored_tables(store: UPath) -> dict[str, str]:

@@ -46,6 +46,19 @@ BOUNDARIES: Mapping[str, Any] = {
     "forecast_scenarios": forecasts.ForecastScenarios,
 }
 
+BY_FORECASTER = (
+    "model_comparison",
+    "calibration_metrics",
+    "joint_event_validation",
+    "calibration_curves",
+    "calibration_monitoring",
+    "report_pictures",
+    "forecast_chances",
+    "forecast_events",
+    "forecast_scenarios",
+)
+"""Tables of one forecaster a file, named after it, that have no column of forecasters."""
+
 
 class ContractError(ValueError):
     """Error of a value that breaks its contract; names asset, partition, variable, rule and values."""

@@ -87,7 +87,8 @@ def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, p
     Yields
     ------
     tuple
-        Label of the archetype, its `JointEventTable`, and the reason if there are no rows.
+        Label of the archetype and of a user's forecaster, its `JointEventTable`, and the reason if there are
+        no rows.
     """
     from calibration_pipeline.calibration.archetype_races import results_table
     from calibration_pipeline.verification.backtest import scored_forecasts
@@ -97,7 +98,9 @@ def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, p
         races = read_asset(store, "archetype_races", partition)
         forecasts = scored_forecasts(races, read_asset(store, "recalibrated_forecast", partition))
         table, skipped = validate_events(forecasts, results_table(races), [event], seed)
-        yield parse_archetype(partition.partition("|")[0]).label, table, skipped.get(str(event), "")
+        archetype, _, forecaster = partition.partition("|")
+        label = parse_archetype(archetype).label + ("" if forecaster == "network" else f", {forecaster}")
+        yield label, table, skipped.get(str(event), "")
 
 
 def judged_partitions(store: UPath) -> list[str]:

@@ -1,4 +1,4 @@
-"""Seasons as partitions: the first, one without laps, the running one, and the one that is new."""
+"""Partitions: seasons (the first, one without laps, the running one, a new one) and forecasters."""
 
 import datetime
 from pathlib import Path
@@ -9,9 +9,16 @@ import pytest
 import xarray as xr
 
 from assets.cli import main
-from assets.partitions import earlier_and_own_seasons, season_partitions
+from assets.definitions import build_defs
+from assets.partitions import (
+    archetype_partition,
+    earlier_and_own_seasons,
+    season_partitions,
+    upstream_partitions,
+)
 from assets.resources import with_seasons
 from assets.settings import Settings
+from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.seasons import parse_seasons
 from helpers.example_tables import write_table
 
@@ -60,6 +67,31 @@ def test_seasons_with_a_gap_are_partitions_that_read_the_earlier_ones() -> None:
     assert sorted(read.partitions_subset.get_partition_keys()) == ["2016", "2018"]
 
 
+def test_a_file_is_a_partition_of_its_own_that_reads_its_own_scenarios(project: Path) -> None:
+    folder = project / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    (folder / "a sim.nc").touch()
+    table = pl.DataFrame({"season": [2022], "round": [1], "driver": ["Ann"], "win": [0.5]})
+    table.write_csv(folder / "odds.csv")
+    (folder / "broken.parquet").write_text("no Parquet")
+    settings = Settings(forecasters=str(folder), seasons="2022,2023")
+    graph = build_defs(settings).resolve_asset_graph()
+    keys = {key.path[-1]: key for key in graph.toposorted_asset_keys}
+    of = {name: graph.get(key).partitions_def for name, key in keys.items()}
+    assert of["pooled_posterior"].get_partition_keys() == ["network", "a sim"]
+    assert set(of["verdict"].get_partition_keys()) == {
+        archetype_partition(archetype, name) for archetype in ARCHETYPES for name in ("network", "a sim")
+    }
+    for upstream, asset, partition, expected in (
+        ("scenario_ensemble", "archetype_races", "short_track|a sim", ["a sim|2022", "a sim|2023"]),
+        ("driver_features", "scenario_ensemble", "a sim|2023", ["2023"]),
+        ("fold_history", "scenario_ensemble", "a sim|2023", ["2023"]),
+        ("calibration_state", "race_forecast", "a sim", ["a sim"]),
+    ):
+        assert upstream_partitions(graph, keys[upstream], keys[asset], partition) == expected
+
+
 @pytest.mark.slow
 def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_are_empty(
     project: Path, capsys: pytest.CaptureFixture[str]
@@ -69,7 +101,7 @@ def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_ar
     write_table(table, {THIS_YEAR - 1: 3})
     options = ["--source", "tables", "--results", str(table), "--seasons", f"{THIS_YEAR - 1}-"]
     assert main(["run", *options, "--scenarios", "100", "--select", "+scenario_ensemble"]) == 0
-    assert f"scenario_ensemble [{THIS_YEAR}]" in capsys.readouterr().out
+    assert f"scenario_ensemble [network|{THIS_YEAR}]" in capsys.readouterr().out
     store = project / "data" / "store" / "tables" / "cup"
     heights = {
         (name, season): pl.read_parquet(store / name / f"{season}.parquet").height

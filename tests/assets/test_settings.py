@@ -62,7 +62,8 @@ def test_a_file_that_is_no_text_is_named(project: Path) -> None:
         ("tracks", "http://[", "it cannot be read: Invalid IPv6 URL"),
         ("events", "http://[", "it cannot be read: Invalid IPv6 URL"),
         ("events", "~nobody-here/a.toml", "home directory"),
-        ("ensembles", "~nobody-here/a.nc", "home directory"),
+        ("forecasters", "~nobody-here/mine", "home directory"),
+        ("forecasters", "/lost/mine", "cannot be listed: No such file"),
         ("store", "~nobody-here/store", "home directory"),
     ],
 )
@@ -129,7 +130,8 @@ def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
     [
         ("series", "indycar", "cup, xfinity or truck"),
         ("source", "telepathy", "simulated, nascar_feed or tables"),
-        ("ensembles", "", "your own scenarios"),
+        ("forecasters", "", "a folder with forecasts of your own"),
+        ("forecaster", "mine", "there are network"),
         ("scenarios", "12", "100 to 100000"),
         ("scenarios", "many", "100 to 100000"),
         ("seed", "-1", "0 to"),
@@ -192,7 +194,21 @@ def test_paths_are_made_absolute_and_addresses_kept(project: Path, monkeypatch: 
     monkeypatch.chdir(project)
     settings = load_settings({"source": "tables", "results": "a.csv", "laps": "s3://bucket/laps.parquet"})
     assert (settings.results, settings.laps) == (str(project / "a.csv"), "s3://bucket/laps.parquet")
-    assert load_settings({"ensembles": "mine.nc"}).ensembles == str(project / "mine.nc")
+    (project / "mine").mkdir()
+    assert load_settings({"forecasters": "mine"}).forecasters == str(project / "mine")
+
+
+def test_the_only_forecaster_of_a_user_is_shown_first(project: Path) -> None:
+    """Its own name, or the network's where there are several; a setting overrides."""
+    folder = project / "mine"
+    folder.mkdir()
+    shown = []
+    for name in ("odds.csv", "a.nc", "b.nc"):
+        (folder / name).write_text("season,round,driver,win\n2022,1,Ann,0.1\n" if name == "odds.csv" else "")
+        shown.append(load_settings({"forecasters": str(folder)}).shown_forecaster)
+    assert shown == ["network", "a", "network"]
+    settings = load_settings({"forecasters": str(folder), "forecaster": "b"})
+    assert settings.shown_forecaster == "b"
 
 
 def test_default_seasons_of_files_are_not_known_before_they_are_read(project: Path) -> None:  # noqa: ARG001

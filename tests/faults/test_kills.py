@@ -28,7 +28,8 @@ STEPS = {
     "lap_aggregates": (f"lap_aggregates/{SEASON}.parquet",),
     "driver_features": (f"driver_features/{SEASON}.parquet",),
     "fold_history": (f"fold_history/{SEASON}.parquet",),
-    **{name: (f"{name}/{SEASON}.nc",) for name in ("causal_network", "scenario_ensemble")},
+    "causal_network": (f"causal_network/{SEASON}.nc",),
+    "scenario_ensemble": (f"scenario_ensemble/network/{SEASON}.nc",),
     **{
         name: (f"{name}/{ARCHETYPE}/network.nc",)
         for name in (
@@ -51,8 +52,8 @@ STEPS = {
         )
     },
     "next_race": (
-        "race_forecast.nc",
-        *(f"forecast_{table}.parquet" for table in ("chances", "events", "scenarios")),
+        "race_forecast/network.nc",
+        *(f"forecast_{table}/network.parquet" for table in ("chances", "events", "scenarios")),
     ),
     **{name: (f"{name}/network.nc",) for name in ("pooled_posterior", "calibration_state")},
     "model_comparison": ("model_comparison/network.parquet",),

@@ -18,7 +18,8 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.forecasters import ForecasterError, scenario_arrays
-from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
+from calibration_pipeline.forecasters.folder import ForecasterFiles
+from calibration_pipeline.forecasters.season_scenarios import read_season_scenarios
 from calibration_pipeline.io import netcdf_probe
 from calibration_pipeline.scenarios.stacking import MIN_SCENARIOS
 from fuzz.choices import Choices, columns_of
@@ -88,7 +89,9 @@ FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-ensembles-"))
 def read_all(path: Path) -> None:
     """Read a file as the pipeline does."""
     with contextlib.suppress(ForecasterError):
-        read_own_scenarios(path, ENTRIES, None, fold_races=None, seed=1)
+        read_season_scenarios(
+            ForecasterFiles(path.name, (str(path),)), ENTRIES, None, fold_races=None, seed=1
+        )
 
 
 def ensembles_parquet(data: bytes) -> None:

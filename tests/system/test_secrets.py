@@ -25,13 +25,15 @@ from assets.settings import (
     load_settings,
     to_public_json,
 )
-from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
+from calibration_pipeline.forecasters.folder import ForecasterFiles
+from calibration_pipeline.forecasters.season_scenarios import read_season_scenarios
 from calibration_pipeline.sources import SeasonData
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.tables.reader import TableFile
 from calibration_pipeline.tracks import compile_constraints
 from helpers.clusters import free_port, start
+from helpers.example_ensembles import entry_list
 from helpers.feed_layout import write_feed
 from helpers.paths import ROOT
 from helpers.postgres_server import PASSWORD, binaries, postgres
@@ -206,7 +208,8 @@ def test_errors_name_addresses_without_credentials(project: Path) -> None:  # no
     assert WORD not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
+    files = ForecasterFiles("a", (f"{ADDRESS}.nc",))
     with pytest.raises(ValueError, match=r"https://127\.0\.0\.1:1/a\.nc ") as unread:
-        read_own_scenarios(f"{ADDRESS}.nc", pl.DataFrame(), None, fold_races=None, seed=1)
+        read_season_scenarios(files, entry_list(), None, fold_races=None, seed=1)
     assert WORD not in str(unread.value)
     assert unread.value.__cause__ is None

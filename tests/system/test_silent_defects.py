@@ -193,7 +193,7 @@ def test_scenarios_upside_down_are_named(project: Path, capsys: pytest.CaptureFi
     rows = pl.read_parquet(RESULTS).filter(chosen)
     rows.write_parquet(project / "cup.parquet")
     upside_down(rows).write_parquet(project / "scenarios.parquet")
-    files = ("--results", str(project / "cup.parquet"), "--ensembles", str(project / "scenarios.parquet"))
+    files = ("--results", str(project / "cup.parquet"), "--forecasters", str(project / "scenarios.parquet"))
     method = ("--network", "ordinary_no_incidents", "--fold-races", "36")
     output = run(capsys, "--source", "tables", *files, *method, "--select", "+backtest")
     evaluation = last_evaluation("tables", "backtest", "right_way_up")

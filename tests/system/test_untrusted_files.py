@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
+from calibration_pipeline.forecasters.folder import ForecasterFiles
+from calibration_pipeline.forecasters.season_scenarios import read_season_scenarios
 from calibration_pipeline.io import netcdf_probe
 from calibration_pipeline.io.netcdf_probe import refuse_unreadable
 from calibration_pipeline.sources import SourceError
@@ -41,7 +42,9 @@ HOSTILE_NAMES = (
 
 
 def read_own(path: Path) -> xr.Dataset:
-    return read_own_scenarios(path, entry_list(), None, fold_races=None, seed=1)[0]
+    return read_season_scenarios(
+        ForecasterFiles(path.name, (str(path),)), entry_list(), None, fold_races=None, seed=1
+    )[0]
 
 
 def archive(path: Path, members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> Path:

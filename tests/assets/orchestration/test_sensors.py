@@ -40,7 +40,11 @@ class Watched:
 
     def __init__(self, table: Path, instance: dg.DagsterInstance, seasons: str | None = None) -> None:
         store = str(table.parent / "store")
-        self.settings = Settings(source="tables", results=str(table), store=store, seasons=seasons)
+        self.folder = table.parent / "forecasters"
+        self.folder.mkdir(exist_ok=True)
+        self.settings = Settings(
+            source="tables", results=str(table), store=store, seasons=seasons, forecasters=str(self.folder)
+        )
         self.defs = build_defs(self.settings)
         self.repository = self.defs.get_repository_def()
         self.instance = instance
@@ -111,8 +115,18 @@ def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
     assert features.tags["calibration/seasons"] == "2022"
     assert not any("lock" in name or "/" in value for name, value in features.tags.items())
     assert ingested.execute(features)
+    (networks,) = ingested.requests()
+    assert networks.job_name == "networks"
+    assert ingested.execute(networks)
     (scenarios,) = ingested.requests()
-    assert scenarios.job_name == "scenarios"
+    assert (scenarios.job_name, scenarios.partition_key) == ("scenarios", "network|2022")
+
+
+def test_a_new_file_of_a_forecaster_loads_the_code_location_again(ingested: Watched) -> None:
+    (ingested.folder / "late.nc").touch()
+    assert ingested.skipped().startswith(
+        "New, and no partition yet: forecaster late. Reload the code location"
+    )
 
 
 def test_a_race_is_ingested_once_and_only_its_season(table: Path, ingested: Watched) -> None:
@@ -259,7 +273,7 @@ def test_a_new_season_waits_for_its_partition(table: Path, ingested: Watched) ->
     """Without access to the code server, the message of the tick names the reload that is necessary."""
     before = ingested.cursor
     write_table(table, {2022: 1, 2023: 2})
-    assert re.search(r"Season 2023 is new .* Reload the code location", ingested.skipped())
+    assert re.search(r"New, and no partition yet: season 2023\. Reload the code location", ingested.skipped())
     assert ingested.cursor == before
     reloaded = Watched(table, ingested.instance)
     reloaded.cursor = before

@@ -31,6 +31,9 @@ NAMES = {
     "era_starts": "eras",
     "feed_url": "source",
     "results": "source",
+    "forecasters": "forecaster_files",
+    "nicknames": "forecaster_files",
+    "shown_forecaster": "forecaster",
 }
 """Attributes of the settings → the names that assets declare."""
 NOT_IN_VALUES = {"store_path", "key_prefix", "series"}
@@ -90,7 +93,7 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
         if not asset.keys:
             continue
         attributes = read[asset.op.name.rpartition("__")[2]] - NOT_IN_VALUES
-        wanted = {NAMES.get(name, name) for name in attributes if name not in ("source", "ensembles", "laps")}
+        wanted = {NAMES.get(name, name) for name in attributes if name not in ("source", "laps")}
         for spec in asset.specs:
             declared = set(spec.metadata.get(DEPENDS_ON, ()))
             missing = wanted - declared - ({"seed"} if "source" in declared else set())

@@ -248,9 +248,9 @@ def test_assets_of_one_step_are_materialized_together(
 ) -> None:
     """A run that was killed between the files of the next race leaves some of them."""
     before = content(whole_store)
-    (whole_store / "forecast_chances.parquet").unlink()
-    forecast = {"race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"}
-    assert remade(capsys, WHOLE) >= forecast
+    (whole_store / "forecast_chances" / "network.parquet").unlink()
+    forecast = ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios")
+    assert remade(capsys, WHOLE) >= {f"{name} [network]" for name in forecast}
     assert content(whole_store) == before
 
 
@@ -260,11 +260,11 @@ def test_changed_scenarios_reach_the_report(capsys: pytest.CaptureFixture[str]) 
     """More scenarios a race: every archetype's numbers follow; networks and features do not."""
     more = [*WHOLE[:-1], "120"]
     made_again = remade(capsys, more)
-    assert {"scenario_ensemble [2024]", "scenario_ensemble [2025]"} <= made_again
+    assert {"scenario_ensemble [network|2024]", "scenario_ensemble [network|2025]"} <= made_again
     assert {f"calibration_posterior [{archetype}|network]" for archetype in ARCHETYPES} <= made_again
     assert "calibration_report" in made_again
     assert not any(
         name.startswith(("causal_network", "driver_features", "race_"))
-        for name in made_again - {"race_forecast"}
+        for name in made_again - {"race_forecast [network]"}
     )
     assert remade(capsys, more) == set()

@@ -111,13 +111,18 @@ class World:
         self.no_state = fit_state({a: part.isel(race=[]) for a, part in raw.items()}, every_result)
 
     def forecast(
-        self, announced: AnnouncedRace | NoNextRace | None, state: xr.DataTree, ensembles: str | None = None
+        self, announced: AnnouncedRace | NoNextRace | None, state: xr.DataTree, own: Path | None = None
     ) -> dict[str, dg.Output]:
-        """Make the assets of the next race from what was known before it."""
+        """Make the assets of the next race from what was known before it, by the network or a user's file."""
         settings = Settings(
-            seasons="2023,2024", scenarios=SCENARIOS, seed=SEED, fold_races=FOLD, ensembles=ensembles
+            seasons="2023,2024",
+            scenarios=SCENARIOS,
+            seed=SEED,
+            fold_races=FOLD,
+            forecasters=None if own is None else str(own),
         )
         outputs = next_race(
+            dg.build_asset_context(partition_key="network" if own is None else own.stem),
             source=Announces(announced),
             settings=settings,
             race_results=self.results_before,
@@ -246,16 +251,14 @@ def test_scenarios_of_a_users_forecaster_are_the_forecast_or_the_reason_is_named
         scenario=pl.int_range(pl.len()),
     )
     own.write_csv(tmp_path / "own.csv")
-    made = world.forecast(world.announced, world.state_before, str(tmp_path / "own.csv"))["race_forecast"]
+    made = world.forecast(world.announced, world.state_before, tmp_path / "own.csv")["race_forecast"]
     assert made.value["race"].values.tolist() == [world.race]
     assert "Withdrawn Man: it was not at the start" in str(made.metadata["left_out"].value)
     own.drop(names[0]).write_csv(tmp_path / "own.csv")
-    none = world.forecast(world.announced, world.state_before, str(tmp_path / "own.csv"))["race_forecast"]
+    none = world.forecast(world.announced, world.state_before, tmp_path / "own.csv")["race_forecast"]
     assert none.value.sizes["race"] == 0
     (note,) = forecast_notes(none.value)
-    assert note.startswith(
-        f"The next race, {world.race}, has no scenarios in the user's own files: 2024 race"
-    )
+    assert note.startswith(f"The next race, {world.race}, has no scenarios of own: 2024 race")
     assert f"1 are missing, got {names[0]}" in note
 
 
@@ -402,9 +405,9 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     store = UPath(tmp_path / "simulated" / "cup")
 
     def keep(outputs: dict[str, dg.Output]) -> None:
-        write_atomically(store / "race_forecast.nc", encode(outputs["race_forecast"].value))
+        write_atomically(store / "race_forecast" / "network.nc", encode(outputs["race_forecast"].value))
         for name in TABLES:
-            write_atomically(store / f"{name}.parquet", encode(outputs[name].value))
+            write_atomically(store / name / "network.parquet", encode(outputs[name].value))
 
     keep(calibrated)
     assert main(options) == 0
@@ -416,8 +419,8 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     keep(world.forecast(None, world.no_state))
     assert main(options) == 0
     assert "announces no race" in capsys.readouterr().out
-    (store / "forecast_chances.parquet").write_bytes(b"PAR1")
+    (store / "forecast_chances" / "network.parquet").write_bytes(b"PAR1")
     keep_forecast = encode(calibrated["race_forecast"].value)
-    write_atomically(store / "race_forecast.nc", keep_forecast)
+    write_atomically(store / "race_forecast" / "network.nc", keep_forecast)
     assert main(options) == 1
-    assert "forecast_chances cannot be read" in capsys.readouterr().err
+    assert "forecast_chances [network] cannot be read" in capsys.readouterr().err

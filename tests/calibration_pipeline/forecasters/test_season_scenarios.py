@@ -1,4 +1,4 @@
-"""Scenarios of the setting `ensembles`: accepted files, the stored form, notes, and broken files."""
+"""Scenarios of a user's forecaster: accepted files, the stored form, notes, and broken files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,8 @@ from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.field_matching import RacesInForce
-from calibration_pipeline.forecasters.own_scenarios import read_own_scenarios
+from calibration_pipeline.forecasters.folder import ForecasterFiles, files_of
+from calibration_pipeline.forecasters.season_scenarios import read_season_scenarios
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble
 from calibration_pipeline.sources.quarantine import DefectLog
@@ -26,7 +27,14 @@ def read(
     fold_races: int | None = None,
     other_seasons: tuple[int, ...] = (),
 ) -> tuple[xr.Dataset, list[str]]:
-    return read_own_scenarios(path, entries, None, fold_races=fold_races, seed=1, other_seasons=other_seasons)
+    return read_season_scenarios(
+        forecaster(path), entries, None, fold_races=fold_races, seed=1, other_seasons=other_seasons
+    )
+
+
+def forecaster(path: Path | str) -> ForecasterFiles:
+    """Return the file, or the files of a folder, as one forecaster."""
+    return ForecasterFiles("mine", tuple(files_of(UPath(path))))
 
 
 def stored(tmp_path: Path, value: xr.Dataset | pl.DataFrame, name: str = "scenarios") -> Path:
@@ -264,7 +272,7 @@ def test_broken_files_are_refused(tmp_path: Path, make, message: str) -> None:
 
 def test_another_form_is_refused(tmp_path: Path) -> None:
     events = entry_list().select("season", "round", "driver", win=0.02)
-    with pytest.raises(ForecasterError, match="the pipeline takes scenarios; got event probabilities"):
+    with pytest.raises(ForecasterError, match="its files must hold scenarios; got event probabilities"):
         read(stored(tmp_path, events), entry_list())
 
 
@@ -281,14 +289,22 @@ def test_the_direction_of_scores_is_guessed_from_earlier_results_alone(tmp_path:
     )
     for later in (results.with_columns(season=2022), results.filter(pl.col("season") < 2020)):
         with pytest.raises(ForecasterError, match="because no race has earlier finishes of its drivers"):
-            read_own_scenarios(path, entry_list(), later, fold_races=None, seed=1)
-    ensemble, notes = read_own_scenarios(path, entry_list(), results, fold_races=None, seed=1)
+            read_season_scenarios(forecaster(path), entry_list(), later, fold_races=None, seed=1)
+    ensemble, notes = read_season_scenarios(forecaster(path), entry_list(), results, fold_races=None, seed=1)
     assert [note.partition(": guessed")[0] for note in notes] == [
         "Of the values in scenarios the higher ones are better"
     ]
     finish = parquet().drop("running")
     expected, _ = read(stored(tmp_path, finish, "positions"), entry_list())
     xr.testing.assert_identical(ensemble, expected)
+
+
+def test_scores_without_direction_have_no_scenarios_in_the_first_of_several_seasons(tmp_path: Path) -> None:
+    path = stored(tmp_path, scores(-1))
+    ensemble, notes = read(path, entry_list(), other_seasons=(2022,))
+    ScenarioEnsemble.validate(ensemble, lazy=True)
+    assert ensemble.sizes["race"] == 0
+    assert notes[0].startswith("Scenarios of 3 races are left out: no race has earlier finishes")
 
 
 def test_ten_million_scenarios_are_refused(tmp_path: Path) -> None:
@@ -305,10 +321,6 @@ def test_ten_million_scenarios_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ForecasterError, match=r"lost\.nc does not exist"):
-        read(tmp_path / "lost.nc", entry_list())
-    with pytest.raises(ForecasterError, match=r"that ends in \.nc, \.parquet, \.csv.* has none"):
-        read(tmp_path, entry_list())
     (tmp_path / "text.nc").write_text("no NetCDF")
     with pytest.raises(ValueError, match=r"text\.nc cannot be read as NetCDF 4"):
         read(tmp_path / "text.nc", entry_list())

@@ -1,55 +1,19 @@
-"""Scenarios of the one forecaster that takes the position of the network in the pipeline.
+"""Scenarios of a user's forecaster for the races of an entry list, with a line for everything left out."""
 
-A file, or a folder whose files together are one forecaster, as the setting `ensembles` names it.
-"""
-
-import os
 from collections.abc import Collection
 
 import polars as pl
 import xarray as xr
-from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.field_matching import RacesInForce
-from calibration_pipeline.forecasters.folder import SUFFIXES, ForecasterFiles, Form, files_of, read_forecaster
-from calibration_pipeline.io.addresses import safe_cause, without_credentials
+from calibration_pipeline.forecasters.folder import ForecasterFiles, Form, read_forecaster
 from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.sources.quarantine import defect_lines
 
 
-def find_own_files(path: str | os.PathLike[str]) -> ForecasterFiles:
-    """Return the file, or the files of the folder, as one forecaster.
-
-    Parameters
-    ----------
-    path : str or path-like
-        Path, or address of an object store.
-
-    Raises
-    ------
-    ForecasterError
-        If there is no such file, or no file of a known format.
-    """
-    address = os.fspath(path)
-    shown = without_credentials(address)
-    try:
-        exists = UPath(address).exists()
-        files = files_of(UPath(address)) if exists else []
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ForecasterError(f"{shown} cannot be read: {reason}.") from safe_cause(error, address)
-    if not files:
-        state = "has none" if exists else "does not exist"
-        raise ForecasterError(
-            f"Scenarios must be a file, or a folder of files, that ends in {', '.join(SUFFIXES)}; "
-            f"{shown} {state}."
-        )
-    return ForecasterFiles(shown, tuple(files))
-
-
-def read_own_scenarios(
-    path: str | os.PathLike[str],
+def read_season_scenarios(
+    forecaster: ForecasterFiles,
     entries: pl.DataFrame,
     results: pl.DataFrame | None,
     *,
@@ -62,12 +26,13 @@ def read_own_scenarios(
 
     Parameters
     ----------
-    path : str or path-like
-        As for `find_own_files`; see `docs/forecasters.md`.
+    forecaster : ForecasterFiles
+        Files with scenarios; see `docs/forecasters.md`.
     entries : polars.DataFrame
         `DriverFeatures` (or `EntryList` with a grid) of the requested races; may be empty.
     results : polars.DataFrame or None
-        `RaceResults` of earlier seasons, from which the direction of scores is guessed.
+        race_id, season, driver_id and finish_position of earlier races, from which the direction of scores is
+        guessed.
     fold_races : int or None
         Races in a fold, None for a season.
     seed : int
@@ -90,11 +55,10 @@ def read_own_scenarios(
     ValueError
         If the files hold another form of forecast than scenarios, or as for `read_forecaster`.
     """
-    files = find_own_files(path)
     races = RacesInForce(entries, nicknames, other_seasons)
-    forecasts = read_forecaster(files, races, results, fold_races=fold_races, seed=seed)
+    forecasts = read_forecaster(forecaster, races, results, fold_races=fold_races, seed=seed)
     if forecasts.form is not Form.SCENARIOS or not isinstance(forecasts.values, xr.Dataset):
-        raise ForecasterError(f"{files.name}: the pipeline takes scenarios; got {forecasts.form}.")
+        raise ForecasterError(f"{forecaster.name}: its files must hold scenarios; got {forecasts.form}.")
     named = {*forecasts.values["race"].values.tolist(), *forecasts.quarantine["race_id"].drop_nulls()}
     missing = races.races.filter(~pl.col("race_id").is_in(list(named)))["label"]
     lines = [*forecasts.notes, *defect_lines(forecasts.quarantine)]
