@@ -14,7 +14,7 @@ from assets.settings import Settings
 from calibration_pipeline.io.sql import TABLES, create_views, run_query, stored_tables
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
-from calibration_pipeline.schemas.contracts import BOUNDARIES
+from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 from helpers.clusters import BUCKET, object_store
@@ -32,7 +32,8 @@ def results() -> pl.DataFrame:
 def fill(store: UPath, results: pl.DataFrame) -> None:
     """Store two seasons of results, and every other table without rows."""
     for asset in TABLES:
-        frames = {f"{asset}.parquet": BOUNDARIES[asset].empty()}
+        where = f"{asset}/my model" if asset in BY_FORECASTER else asset
+        frames = {f"{where}.parquet": BOUNDARIES[asset].empty()}
         if asset == "race_results":
             frames = {f"{asset}/{key}.parquet": results for key in ("2024", "2025")}
         for name, frame in frames.items():
@@ -40,7 +41,8 @@ def fill(store: UPath, results: pl.DataFrame) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path, results: pl.DataFrame) -> UPath:
+def store(tmp_path: Path, results: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> UPath:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     fill(UPath(tmp_path / "store" / "simulated" / "cup"), results)
     return UPath(tmp_path / "store" / "simulated" / "cup")
 
@@ -50,6 +52,20 @@ def test_a_view_holds_all_partitions(store: UPath, results: pl.DataFrame) -> Non
     assert answer.columns == ("cars", "newest")
     assert answer.rows == [(2 * results.height, 2024)]
     assert set(stored_tables(store)) == set(TABLES)
+
+
+def test_a_table_of_several_forecasters_names_each(tmp_path: Path) -> None:
+    events = pl.concat(
+        [
+            BOUNDARIES["forecast_events"].empty(),
+            pl.DataFrame({"event": ["count(dnf) >= 8"], "predicted": [0.5]}),
+        ],
+        how="diagonal",
+    )
+    for forecaster in ("network", "my.model"):
+        write_atomically(UPath(tmp_path) / "forecast_events" / f"{forecaster}.parquet", encode(events))
+    answer = run_query(UPath(tmp_path), "SELECT forecaster, event FROM forecast_events ORDER BY 1", 5)
+    assert answer.rows == [("my.model", "count(dnf) >= 8"), ("network", "count(dnf) >= 8")]
 
 
 def test_only_so_many_rows_are_returned(store: UPath) -> None:
