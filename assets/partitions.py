@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.forecasters.folder import find_forecasters
+from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.seasons import FIRST_SEASON, Seasons
 
 from .settings import Settings
@@ -43,7 +43,7 @@ def season_partitions(seasons: Seasons) -> dg.TimeWindowPartitionsDefinition:
 
 def known_forecasters(settings: Settings) -> list[str]:
     """Return the network and the forecasters of the settings' folder that issue scenarios."""
-    return [NETWORK, *find_forecasters(settings.forecasters).scenarios]
+    return [NETWORK, *find_forecasters(settings.forecasters).by_form[Form.SCENARIOS]]
 
 
 def forecaster_partitions(

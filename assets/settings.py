@@ -240,9 +240,9 @@ class Settings(BaseSettings):
     @field_validator("forecaster")
     @classmethod
     def _check_forecaster(cls, value: str | None, info: ValidationInfo) -> str | None:
-        from calibration_pipeline.forecasters.folder import find_forecasters
+        from calibration_pipeline.forecasters.folder import Form, find_forecasters
 
-        known = ["network", *find_forecasters(info.data.get("forecasters")).scenarios]
+        known = ["network", *find_forecasters(info.data.get("forecasters")).by_form[Form.SCENARIOS]]
         if value is not None and value not in known:
             raise ValueError(f"there are {', '.join(known)}")
         return value
@@ -295,9 +295,9 @@ class Settings(BaseSettings):
     @property
     def shown_forecaster(self) -> str:
         """The forecaster whose verdicts come first: the one set, the only one of a user, or the network."""
-        from calibration_pipeline.forecasters.folder import find_forecasters
+        from calibration_pipeline.forecasters.folder import Form, find_forecasters
 
-        known = [*find_forecasters(self.forecasters).scenarios]
+        known = [*find_forecasters(self.forecasters).by_form[Form.SCENARIOS]]
         return self.forecaster or (known[0] if len(known) == 1 else "network")
 
     @property

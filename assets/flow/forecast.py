@@ -11,7 +11,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.events.files import judged_events
-from calibration_pipeline.forecasters.folder import find_forecasters
+from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.sources.names import read_nicknames
 
@@ -77,7 +77,7 @@ def next_race(
     )
     structure, folds = VARIANTS[settings.network], settings.fold_length
     nicknames = read_nicknames(settings.nicknames)
-    files = find_forecasters(settings.forecasters).scenarios.get(context.partition_key)
+    files = find_forecasters(settings.forecasters).by_form[Form.SCENARIOS].get(context.partition_key)
     method = Method(settings.scenarios, folds, settings.seed, structure, files, nicknames)
     made = forecast_next_race(source.next_race(int(last)), known, method, judged_events(settings.events))
     forecast, chances = made.ensemble, made.chances

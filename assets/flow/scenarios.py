@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.forecasters.folder import find_forecasters
+from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import (
@@ -128,7 +128,7 @@ def scenario_ensemble(
         partitions = context.assets_def.partitions_def.get_partitions_def_for_dimension("season")
         seasons = {int(key) for key in partitions.get_partition_keys()}
         ensemble, notes = read_season_scenarios(
-            find_forecasters(settings.forecasters).scenarios[forecaster],
+            find_forecasters(settings.forecasters).by_form[Form.SCENARIOS][forecaster],
             driver_features,
             fold_history.filter(pl.col("season") < int(season)),  # no look-ahead
             fold_races=folds,

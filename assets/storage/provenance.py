@@ -77,7 +77,8 @@ def _forecaster_values(settings: Settings) -> dict[str, str]:
     nicknames = read_nicknames(settings.nicknames).content_hash
     return {
         name: f"{forecaster_version(files)}, nicknames {nicknames}"
-        for name, files in {**known.scenarios, **known.probabilities}.items()
+        for of_form in known.by_form.values()
+        for name, files in of_form.items()
     }
 
 

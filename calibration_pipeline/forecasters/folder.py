@@ -74,14 +74,13 @@ class KnownForecasters(NamedTuple):
 
     Attributes
     ----------
-    scenarios, probabilities : dict
-        Name → files of the forecasters that issue scenarios, and position or event probabilities.
+    by_form : dict
+        Form → name → files.
     refused : dict
         Name → the reason why a file or subfolder is no forecaster.
     """
 
-    scenarios: dict[str, ForecasterFiles]
-    probabilities: dict[str, ForecasterFiles]
+    by_form: dict[Form, dict[str, ForecasterFiles]]
     refused: dict[str, str]
 
 
@@ -164,7 +163,7 @@ def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
     ForecasterError
         As for `list_forecasters`.
     """
-    known = KnownForecasters({}, {}, {})
+    known = KnownForecasters({form: {} for form in Form}, {})
     if folder is None:
         return known
     listing = list_forecasters(folder)
@@ -172,11 +171,11 @@ def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
     for listed in listing.forecasters:
         try:
             for forecaster in split_models([listed]):
-                forms = {_form_of(file, forecaster.model) for file in forecaster.files}
-                group = known.scenarios if Form.SCENARIOS in forms else known.probabilities
-                if forecaster.name in {*known.scenarios, *known.probabilities}:
+                form = _form_of(forecaster)
+                others = [name.casefold() for names in known.by_form.values() for name in names]
+                if forecaster.name.casefold() in others:
                     raise ForecasterError(f"another forecaster has the name {forecaster.name!r}")
-                group[forecaster.name] = forecaster
+                known.by_form[form][forecaster.name] = forecaster
         except ValueError as error:
             known.refused[listed.name] = str(error)
     return known
@@ -303,8 +302,10 @@ def read_forecaster(
     return Forecasts(forms[0], values, overrounds, quarantine, log.notes)
 
 
-def _form_of(file: str, model: str | None) -> Form:
-    return Form.SCENARIOS if file.lower().endswith(ARRAYS) else _recognise(file, model)[0]
+def _form_of(forecaster: ForecasterFiles) -> Form:
+    """Return the form of the first file; `read_forecaster` refuses files of several forms."""
+    first = forecaster.files[0]
+    return Form.SCENARIOS if first.lower().endswith(ARRAYS) else _recognise(first, forecaster.model)[0]
 
 
 def _recognise(file: str, model: str | None) -> tuple[Form, ForecastTable]:

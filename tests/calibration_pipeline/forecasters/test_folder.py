@@ -16,6 +16,8 @@ from calibration_pipeline.forecasters.folder import (
     ForecasterFiles,
     Forecasts,
     Form,
+    find_forecasters,
+    forecaster_version,
     list_forecasters,
     read_forecaster,
     split_models,
@@ -216,6 +218,43 @@ def test_a_model_with_the_name_of_a_forecaster_is_refused(tmp_path: Path) -> Non
     event_table().write_csv(tmp_path / "Book.csv")
     with pytest.raises(ForecasterError, match=r"must not have one name: 'book' is in .*Book.csv"):
         split_models(list_forecasters(tmp_path).forecasters)
+
+
+def test_forecasters_are_found_by_form_and_other_files_are_named(tmp_path: Path) -> None:
+    hub().write_csv(tmp_path / "hub.csv")
+    event_table().write_csv(tmp_path / "sharp_book.csv")
+    wide_scenarios().write_csv(tmp_path / "wide.csv")
+    event_table().write_csv(tmp_path / "Sim.csv")
+    (tmp_path / "arrays.nc").touch()
+    (tmp_path / "README.md").touch()
+    (tmp_path / "broken.parquet").write_text("no Parquet")
+    pl.DataFrame({"season": [2022], "round": [1], "driver": ["Ann"]}).write_csv(tmp_path / "bare.csv")
+    found = find_forecasters(tmp_path)
+    assert {form: sorted(names) for form, names in found.by_form.items()} == {
+        Form.SCENARIOS: ["arrays", "wide"],
+        Form.POSITIONS: ["flat", "sharp"],
+        Form.EVENTS: ["Sim", "book", "sharp_book"],
+    }
+    reasons = {
+        "README.md": "no file of it ends in .nc",
+        "bare": "bare.csv is no form of forecast",
+        "broken": "broken.parquet",
+        "hub": "another forecaster has the name 'sim'",
+    }
+    assert found.refused.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert reason in found.refused[name]
+    assert not any(find_forecasters(None).by_form.values())
+
+
+def test_a_changed_file_is_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    wide_scenarios().write_csv(path)
+    (forecaster,) = list_forecasters(tmp_path).forecasters
+    before = forecaster_version(forecaster)
+    assert forecaster_version(forecaster) == before
+    path.write_text(path.read_text() + "\n")
+    assert forecaster_version(forecaster) != before
 
 
 def test_quantiles_are_refused(tmp_path: Path) -> None:
