@@ -14,7 +14,7 @@ from calibration_pipeline.checks import properties
 from calibration_pipeline.scenarios.summaries import finish_chances
 from helpers.paths import ROOT
 
-EXAMPLE = ROOT / "examples" / "overconfident_simulator.py"
+EXAMPLE = ROOT / "examples" / "forecasters.py"
 
 
 def ensemble() -> xr.Dataset:
@@ -66,34 +66,34 @@ def win_shares(race: xr.Dataset) -> dict[str, float]:
 @pytest.mark.soak
 def test_the_example_ends_in_a_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Scenarios are stored as they are, ranked again where there is a fit, and forecast the next race."""
-    path = project / "mine.nc"
     seasons = ["--first", "2024", "--last", "2025", "--scenarios", "200"]
-    runpy.run_path(str(EXAMPLE))["main"]([str(path), *seasons])
+    runpy.run_path(str(EXAMPLE))["main"]([str(project / "mine"), *seasons])
+    path = project / "mine" / "right.nc"
     assert main(["run", "--seasons", "2024,2025", "--forecasters", str(path)]) == 0
     assert "calibration_report.html" in capsys.readouterr().out.replace("\n", "")
     store = project / "data" / "store" / "simulated" / "cup"
     own = xr.open_dataset(path, engine="h5netcdf").load()
     for season in (2024, 2025):
         stored = xr.open_dataset(
-            store / "scenario_ensemble" / "mine" / f"{season}.nc", engine="h5netcdf"
+            store / "scenario_ensemble" / "right" / f"{season}.nc", engine="h5netcdf"
         ).load()
         assert stored.sizes["scenario"] == 200
         assert not stored["network_as_of"].any()
         for race in stored["race"].values:
             assert win_shares(stored.sel(race=race)) == win_shares(own.sel(race=race))
     for archetype in ARCHETYPES:
-        path_of_new = store / "recalibrated_forecast" / archetype / "mine.nc"
+        path_of_new = store / "recalibrated_forecast" / archetype / "right.nc"
         new = xr.open_dataset(path_of_new, engine="h5netcdf").load()
         assert "laps_led" not in new
-        backtest = xr.open_dataset(store / "backtest" / archetype / "mine.nc", engine="h5netcdf").load()
+        backtest = xr.open_dataset(store / "backtest" / archetype / "right.nc", engine="h5netcdf").load()
         fitted = backtest["n_calibration_races"].values > 0
         same = (backtest["raw"] == backtest["recalibrated"]).all(("driver", "position")).values
         assert (same == ~fitted).all()
         assert fitted.any()
-    forecast = xr.open_dataset(store / "race_forecast" / "mine.nc", engine="h5netcdf").load()
+    forecast = xr.open_dataset(store / "race_forecast" / "right.nc", engine="h5netcdf").load()
     assert forecast["race"].values.tolist() == [202601]
     assert forecast.sizes["scenario"] == 200
     report = (store / "calibration_report.md").read_text().replace("\\", "")
     assert path.name in report
     assert str(path) not in report
-    assert "| Forecaster | mine |" in report
+    assert "| Forecaster | right |" in report
