@@ -5,7 +5,7 @@ A mapping to the past is the only way in which one season's asset reads another 
 
 import datetime
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -41,28 +41,31 @@ def season_partitions(seasons: Seasons) -> dg.TimeWindowPartitionsDefinition:
     )
 
 
-def known_forecasters(settings: Settings) -> list[str]:
-    """Return the network and the forecasters of the settings' folder that issue scenarios."""
-    return [NETWORK, *find_forecasters(settings.forecasters).by_form[Form.SCENARIOS]]
+def known_forecasters(settings: Settings) -> dict[Form, list[str]]:
+    """Return the forecasters of each form: the network, and those of the settings' folder."""
+    own = find_forecasters(settings.forecasters).by_form
+    return {form: [NETWORK] * (form is Form.SCENARIOS) + list(names) for form, names in own.items()}
 
 
 def forecaster_partitions(
-    forecasters: Iterable[str], seasons: dg.TimeWindowPartitionsDefinition
-) -> tuple[dg.StaticPartitionsDefinition, dg.MultiPartitionsDefinition, dg.MultiPartitionsDefinition]:
-    """Return the partitions by forecaster, by season of a forecaster, and by archetype of a forecaster."""
-    of_forecaster = dg.StaticPartitionsDefinition(list(forecasters))
+    forecasters: dg.StaticPartitionsDefinition, seasons: dg.TimeWindowPartitionsDefinition
+) -> tuple[dg.MultiPartitionsDefinition, dg.MultiPartitionsDefinition]:
+    """Return the partitions of forecasters by season, and by archetype."""
     archetypes = dg.StaticPartitionsDefinition([str(archetype) for archetype in ARCHETYPES])
-    by_season = dg.MultiPartitionsDefinition({"forecaster": of_forecaster, "season": seasons})
     return (
-        of_forecaster,
-        by_season,
-        dg.MultiPartitionsDefinition({"archetype": archetypes, "forecaster": of_forecaster}),
+        dg.MultiPartitionsDefinition({"forecaster": forecasters, "season": seasons}),
+        dg.MultiPartitionsDefinition({"archetype": archetypes, "forecaster": forecasters}),
     )
 
 
 # Assets are declared over all seasons and the network; `definitions.build_defs` has those of the settings.
 ALL_SEASONS = season_partitions(Seasons((FIRST_SEASON,), is_open=True))
-FORECASTERS, SEASON_PARTITIONS, ARCHETYPE_PARTITIONS = forecaster_partitions([NETWORK], ALL_SEASONS)
+FORECASTERS = dg.StaticPartitionsDefinition([NETWORK])
+SEASON_PARTITIONS, ARCHETYPE_PARTITIONS = forecaster_partitions(FORECASTERS, ALL_SEASONS)
+EVENT_FORECASTERS, POSITION_FORECASTERS = (
+    dg.StaticPartitionsDefinition([str(form)]) for form in (Form.EVENTS, Form.POSITIONS)
+)
+"""Forecasters of event and of position probabilities; a user may have none."""
 
 with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     earlier_and_own_seasons = dg.TimeWindowPartitionMapping(
@@ -129,16 +132,25 @@ def forecaster_of(partition: str) -> str:
 
 
 def narrow(
-    asset: dg.AssetsDefinition, seasons: dg.TimeWindowPartitionsDefinition, forecasters: Iterable[str]
+    asset: dg.AssetsDefinition,
+    seasons: dg.TimeWindowPartitionsDefinition,
+    forecasters: Mapping[Form, Sequence[str]],
 ) -> dg.AssetsDefinition:
     """Return `asset` with the seasons and the forecasters of the settings, where they are its partitions."""
-    declared = (ALL_SEASONS, FORECASTERS, SEASON_PARTITIONS, ARCHETYPE_PARTITIONS)
-    narrowed = (seasons, *forecaster_partitions(forecasters, seasons))
+    of_scenarios = dg.StaticPartitionsDefinition(forecasters[Form.SCENARIOS])
+    by_season, by_archetype = forecaster_partitions(of_scenarios, seasons)
+    narrowed = (
+        (ALL_SEASONS, seasons),
+        (FORECASTERS, of_scenarios),
+        (SEASON_PARTITIONS, by_season),
+        (ARCHETYPE_PARTITIONS, by_archetype),
+        (EVENT_FORECASTERS, dg.StaticPartitionsDefinition(forecasters[Form.EVENTS])),
+        (POSITION_FORECASTERS, dg.StaticPartitionsDefinition(forecasters[Form.POSITIONS])),
+    )
 
     def of_settings(spec: dg.AssetSpec) -> dg.AssetSpec:
-        if spec.partitions_def not in declared:
-            return spec
-        return spec.replace_attributes(partitions_def=narrowed[declared.index(spec.partitions_def)])
+        own = [of_settings for declared, of_settings in narrowed if spec.partitions_def == declared]
+        return spec.replace_attributes(partitions_def=own[0]) if own else spec
 
     return asset.map_asset_specs(of_settings)
 

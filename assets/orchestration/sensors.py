@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 
 from calibration_pipeline.forecasters import ForecasterError
+from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.io.addresses import is_on_the_web
 from calibration_pipeline.sources.base import SourceError, describe_missing
 
@@ -47,7 +48,7 @@ def keep_up_to_date(
     as_set: Settings,
     jobs: Iterable[Any],
     loaded: dg.PartitionsDefinition,
-    forecasters: Collection[str],
+    forecasters: Mapping[Form, Collection[str]],
     report: dg.AssetKey,
 ) -> dg.SensorDefinition:
     """Return the sensor.
@@ -60,8 +61,8 @@ def keep_up_to_date(
         The jobs of all waves.
     loaded : dagster.PartitionsDefinition
         The seasons of the code location as it was loaded.
-    forecasters : collection of str
-        The forecasters of the code location as it was loaded.
+    forecasters : mapping
+        The forecasters of each form of the code location as it was loaded.
     report : dagster.AssetKey
         Key of the report, whose check fails once races have finished since.
     """
@@ -96,7 +97,12 @@ def keep_up_to_date(
             present = known_forecasters(settings)
         except ForecasterError as error:
             return dg.SkipReason(str(error))
-        new += [f"forecaster {name}" for name in present if name not in forecasters]
+        new += [
+            f"forecaster {name}"
+            for form, names in present.items()
+            for name in names
+            if name not in forecasters[form]
+        ]
         if new:
             return dg.SkipReason(_reload(context, new))
         missing = missing_races(settings, finished)
