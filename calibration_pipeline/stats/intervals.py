@@ -6,11 +6,12 @@ Student's t alone would miss one truth in twelve. `benchmarks.intervals` measure
 A paired comparison passes differences.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -51,6 +52,35 @@ def student_t(n_races: int, confidence: float = CONFIDENCE) -> float:
     3.182
     """
     return float(stdtrit(max(n_races - 2, 1), 0.5 + confidence / 2))
+
+
+def tail_probability(room: float, half_width: float, n_races: int) -> float:
+    """Return the one-sided p-value of an estimate that lies `room` away from a limit.
+
+    The estimate over its error is taken for Student's t, with the error from the interval's half.
+
+    Parameters
+    ----------
+    room : float
+        Distance of the estimate from the limit; negative on the wrong side of it, infinite without a limit.
+    half_width : float
+        Distance of the estimate from the end of its 95 % interval towards the limit.
+    n_races : int
+        Races of the estimate.
+
+    Returns
+    -------
+    float
+        0.025 where the interval ends at the limit.
+
+    Examples
+    --------
+    >>> round(tail_probability(0.3, 0.3, 20), 3)
+    0.025
+    """
+    if math.isinf(room) or half_width <= 0:
+        return 0.0 if room > 0 else 1.0
+    return float(stdtr(max(n_races - 2, 1), -room / half_width * student_t(n_races)))
 
 
 def clustered_mean(values: NDArray, race: NDArray) -> Estimate:

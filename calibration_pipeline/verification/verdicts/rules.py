@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
-from scipy.special import ndtri, stdtr
+from scipy.special import ndtri
 
 from calibration_pipeline.markets import ALL_MARKETS, FINISH, HOW_MANY_RETIRE, JOINT_EVENTS, MARKETS
-from calibration_pipeline.stats.intervals import student_t
+from calibration_pipeline.stats.intervals import tail_probability
 from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.verdicts.estimates import MarketEstimate
 
@@ -237,8 +237,14 @@ def _estimate_evidence(found: MarketEstimate) -> Evidence:
     if found.quantity == "gain":
         return Evidence(*keys, f"{interval}.", estimate, lower, upper, n)
     low, high = LIMITS[found.quantity, found.level]
-    p_inside = max(_tail(estimate - low, estimate - lower, n), _tail(high - estimate, upper - estimate, n))
-    p_outside = min(_tail(low - estimate, upper - estimate, n), _tail(estimate - high, estimate - lower, n))
+    p_inside = max(
+        tail_probability(estimate - low, estimate - lower, n),
+        tail_probability(high - estimate, upper - estimate, n),
+    )
+    p_outside = min(
+        tail_probability(low - estimate, upper - estimate, n),
+        tail_probability(estimate - high, estimate - lower, n),
+    )
     where = "inside" if low <= lower and upper <= high else "partly outside"
     if upper < low or lower > high:
         where = "wholly outside"
@@ -251,13 +257,6 @@ def _estimate_evidence(found: MarketEstimate) -> Evidence:
 
 def _name(market: str, forecast: str, quantity: str, level: str) -> str:
     return f"{forecast.capitalize()}: {market}, {quantity}{f' of {level} intervals' if level else ''}"
-
-
-def _tail(room: float, half: float, n_races: int) -> float:
-    """Return P(T > t) for the t at which an interval of half width `half` would reach `room`."""
-    if math.isinf(room) or half <= 0:
-        return 0.0 if room > 0 else 1.0
-    return float(stdtr(max(n_races - 2, 1), -room / half * student_t(n_races)))
 
 
 def _joint_evidence(events: pl.DataFrame) -> list[Evidence]:
