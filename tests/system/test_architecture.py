@@ -40,6 +40,7 @@ LIBRARY_LAYERS = tuple(
         "forecast",
         "metrics",
         "verification",
+        "comparison",
         "checks",
         "plots",
         "report",
