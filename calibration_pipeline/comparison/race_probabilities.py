@@ -171,6 +171,31 @@ def add_events(forecasts: Forecasts, events: Forecasts) -> Forecasts:
     return joined
 
 
+def list_events(forecasts: Forecasts) -> pl.DataFrame:
+    """Return the event probabilities of forecasts of any form.
+
+    Parameters
+    ----------
+    forecasts : mapping
+        As `read_backtests` and `read_events` return them.
+
+    Returns
+    -------
+    polars.DataFrame
+        race_id, driver_id, market, forecast and probability.
+    """
+    rows = [
+        (race_id, driver, market, forecast, value)
+        for forecast, races in forecasts.items()
+        for race_id, race in races.items()
+        for market, probability in race.events.items()
+        for driver, value in zip(race.driver_id.tolist(), probability.tolist(), strict=True)
+    ]
+    types = (pl.Int64, pl.String, pl.String, pl.String, pl.Float64)
+    schema = dict(zip((*EVENT_KEYS, "probability"), types, strict=True))
+    return pl.DataFrame(rows, schema, orient="row")
+
+
 def climatology_of(forecasts: Iterable[Forecasts]) -> Forecasts:
     """Return the pseudo-forecaster `CLIMATOLOGY` on the races that any forecaster has.
 
