@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY, NETWORK
 from calibration_pipeline.comparison.sequential import log_e_better
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS, Leaderboard
@@ -97,6 +97,17 @@ def rank_forecasters(scores: pl.DataFrame) -> pl.DataFrame:
                     keys = {"archetype": str(archetype), "market": market, "forecast": forecast}
                     rows += [keys | row for row in _rank(_by_forecaster(own))]
     return table(rows, Leaderboard)
+
+
+def archetype_label(name: str) -> str:
+    """Return the name of an archetype, or of all of them, for display.
+
+    Examples
+    --------
+    >>> archetype_label("short_track"), archetype_label(ALL_ARCHETYPES)
+    ('Short track', 'All archetypes')
+    """
+    return "All archetypes" if name == ALL_ARCHETYPES else parse_archetype(name).label
 
 
 def compact_letters(order: Sequence[str], differ: Collection[Pair]) -> dict[str, str]:

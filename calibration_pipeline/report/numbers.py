@@ -5,6 +5,8 @@ import math
 from calibration_pipeline.report.blocks import Cell
 
 UNKNOWN = "n/a"
+LARGEST_WRITTEN = 6
+"""Largest power of ten of an e-value that is written as a number."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -92,3 +94,21 @@ def p_value(value: float) -> str:
     ('= 0.018', '< 0.001')
     """
     return "< 0.001" if value < 0.001 else f"= {number(value)}"
+
+
+def e_value(log10: float) -> str:
+    """Return an e-value from its logarithm; large ones as a power of ten.
+
+    Parameters
+    ----------
+    log10 : float
+        Logarithm to base 10.
+
+    Examples
+    --------
+    >>> e_value(-1.0), e_value(1.5), e_value(300.2)
+    ('0.10', '31.6', '10^300')
+    """
+    if log10 > LARGEST_WRITTEN:
+        return f"10^{log10:.0f}"
+    return number(10**log10, 2 if log10 < 1 else 1 if log10 < 2 else 0)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
 from calibration_pipeline.plots import charts, figures, posteriors
+from calibration_pipeline.plots.leaderboard import draw_leaderboard
 from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
 from calibration_pipeline.plots.state import state_figure
 from calibration_pipeline.report.blocks import Picture
@@ -309,6 +310,23 @@ def diagnostic_pictures(fit: xr.DataTree, archetype: Archetype) -> list[Picture]
     ]
 
 
+def leaderboard_picture(leaderboard: pl.DataFrame) -> Picture:
+    """Return the chart of the forecasters' gains over the network by market.
+
+    Parameters
+    ----------
+    leaderboard : polars.DataFrame
+        `Leaderboard` rows of one archetype, or of all archetypes.
+    """
+    return Picture(
+        "leaderboard",
+        "Gain over the network of every forecaster, market by market, raw and recalibrated.",
+        "Right of the line a forecaster is better than the network on the races of both; lines are 95 % "
+        "intervals. Where an interval holds 0, that market shows no difference.",
+        partial(_leaderboard_png, leaderboard),
+    )
+
+
 def forecast_picture(forecast: pl.DataFrame, title: str) -> Picture:
     """Return the chart of every car's probabilities in the next race.
 
@@ -349,6 +367,12 @@ def _reliability_png(curve: pl.DataFrame, event: str) -> bytes:
 def _rank_histograms_png(monitoring: pl.DataFrame) -> bytes:
     figure, panels = figures.figure_grid(4, 2)
     draw_rank_histograms(panels, rank_histograms(monitoring))
+    return figures.figure_png(figure)
+
+
+def _leaderboard_png(leaderboard: pl.DataFrame) -> bytes:
+    figure, panels = figures.figure_grid(4, 2)
+    draw_leaderboard(panels, leaderboard)
     return figures.figure_png(figure)
 
 

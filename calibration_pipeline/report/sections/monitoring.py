@@ -6,15 +6,13 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.markets import ALL_MARKETS, RACE_MARKETS
 from calibration_pipeline.report.blocks import Block, Cell, Gallery, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.report.numbers import UNKNOWN, number
+from calibration_pipeline.report.numbers import UNKNOWN, e_value
 from calibration_pipeline.report.pictures import evidence_picture, rank_picture
 from calibration_pipeline.report.sections.scores import FORECAST_LABELS
 from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.monitoring import ALARM, LOG10_ALARM, list_alarms, pool_archetypes
 
 HEADING = "Evidence against calibration over time"
-MOST_SHOWN = 6
-"""Largest power of ten that is written as a number."""
 SPANS = {"log10_e_season": "in {season}", "log10_e_start": "since the start"}
 COLUMNS = [(forecast, span) for span in SPANS for forecast in JUDGED]
 
@@ -80,7 +78,7 @@ def _row(label: str, rows: pl.DataFrame, season: int) -> list[Cell]:
         values = (own.filter(season=season) if span == "log10_e_season" else own)[span].to_list()
         if values:
             alarm = "alarm; " if max(values) >= LOG10_ALARM else ""
-            cells.append(Cell(_e_value(max(values)), f"{alarm}now {_e_value(values[-1])}"))
+            cells.append(Cell(e_value(max(values)), f"{alarm}now {e_value(values[-1])}"))
         else:
             cells.append(Cell(UNKNOWN))
     return [Cell(label), *cells]
@@ -95,7 +93,7 @@ def _alarm_table(content: ReportContent) -> Table:
             Cell(parse_archetype(row["archetype"]).label),
             Cell(FORECAST_LABELS[row["forecast"]]),
             Cell(str(row["race"])),
-            Cell(_e_value(row["log10_e"])),
+            Cell(e_value(row["log10_e"])),
         ]
         for row in alarms.sort("season", maintain_order=True).iter_rows(named=True)
     ]
@@ -105,16 +103,3 @@ def _alarm_table(content: ReportContent) -> Table:
 
 def _label(rows: pl.DataFrame) -> str:
     return parse_archetype(rows["archetype"][0]).label
-
-
-def _e_value(log10: float) -> str:
-    """Return an e-value from its logarithm; large ones as a power of ten.
-
-    Examples
-    --------
-    >>> _e_value(-1.0), _e_value(1.5), _e_value(300.2)
-    ('0.10', '31.6', '10^300')
-    """
-    if log10 > MOST_SHOWN:
-        return f"10^{log10:.0f}"
-    return number(10**log10, 2 if log10 < 1 else 1 if log10 < 2 else 0)

@@ -1,0 +1,76 @@
+"""Chart of the leaderboard: gains over the network of every forecaster and market."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from calibration_pipeline.comparison.leaderboard import archetype_label
+from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY, NETWORK
+from calibration_pipeline.plots.figures import GREY
+from calibration_pipeline.plots.series import by_forecast, dodged, interval_ends, only_value
+from calibration_pipeline.schemas.comparison import COMPARED_MARKETS
+
+THOUSANDTHS = 1000
+"""Differences of scores are shown in thousandths."""
+
+
+def draw_leaderboard(panels: Sequence[Axes], leaderboard: pl.DataFrame) -> Sequence[Axes]:
+    """Draw the gain over the network of every ranked forecaster, one market on each axes.
+
+    Climatology is left out: its distance would hide the differences between forecasters.
+
+    Parameters
+    ----------
+    panels : sequence of matplotlib.axes.Axes
+        One for each of `COMPARED_MARKETS` and one more for the legend, in rows of two.
+    leaderboard : polars.DataFrame
+        `Leaderboard` rows of one archetype, or of all archetypes.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If `leaderboard` holds several archetypes.
+    """
+    *of_markets, legend = panels
+    legend.axis("off")
+    others = ~pl.col("forecaster").is_in([NETWORK, CLIMATOLOGY])
+    shown = leaderboard.filter(others & pl.col("rank").is_not_null())
+    names = sorted(shown["forecaster"].unique())
+    handles = {}
+    for place, (ax, market) in enumerate(zip(of_markets, COMPARED_MARKETS, strict=True)):
+        ax.set_title(market.capitalize(), fontsize="small")
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.set_yticks(range(len(names)), names if place % 2 == 0 else [], fontsize="small")
+        own = shown.filter(market=market)
+        if own.is_empty():
+            ax.set_xticks([])
+            ax.text(0.5, 0.5, "no comparison", ha="center", va="center", color=GREY, transform=ax.transAxes)
+            continue
+        ax.axvline(0, color=GREY, linewidth=1)
+        for offset, (style, part) in dodged(list(by_forecast(own)), 0.24):
+            row = np.array([names.index(name) for name in part["forecaster"]]) + offset
+            gain = part.select(
+                estimate=pl.col("gain_over_network") * THOUSANDTHS,
+                lower=pl.col("gain_over_network_lower") * THOUSANDTHS,
+                upper=pl.col("gain_over_network_upper") * THOUSANDTHS,
+            )
+            ax.hlines(row, *interval_ends(gain), color=style.color, linewidth=1.5)
+            (handles[style.label],) = ax.plot(
+                gain["estimate"].to_numpy(), row, style.marker, color=style.color, markersize=4
+            )
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.tick_params(axis="x", labelsize="small")
+    if shown.height:
+        name = archetype_label(only_value(shown, "archetype"))
+        title = f"{name}: gain over the network, thousandths"
+        of_markets[0].figure.suptitle(title, fontsize="medium")
+        legend.legend(handles.values(), handles.keys(), loc="center", frameon=False, fontsize="small")
+    return panels

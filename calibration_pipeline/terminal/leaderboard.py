@@ -1,0 +1,126 @@
+"""Terminal output of the leaderboard: ranks by market, and the comparisons with the network."""
+
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label
+from calibration_pipeline.schemas.comparison import COMPARED_MARKETS
+from calibration_pipeline.verification.cases import JUDGED
+
+MARKET_HEADS = dict(
+    zip(COMPARED_MARKETS, ("Win", "Top3", "Top5", "Top10", "Top20", "H2H", "Finish"), strict=True)
+)
+SIGNS = {"better than network": "+", "worse than network": "-"}
+NAME_WIDTH = 16
+GAIN_COLUMNS = ("Forecaster", "Rank", "Races", "Gain", "95 %", "E better", "E worse")
+LEGEND = (
+    "Letters: forecasters with a common letter do not differ.\n"
+    f"+ better, - worse than the network; few: fewer than {FEWEST_SHARED} races with it.\n"
+    "Gain: the network's score less the forecaster's own, in thousandths.\n"
+    "E: largest e-value for better and for worse; 20 is an alarm at any time."
+)
+
+
+def rank_rows(leaderboard: pl.DataFrame, archetype: str, forecast: str) -> list[dict[str, str]]:
+    """Return the rows of the matrix of ranks: one for each forecaster, in the order of their mean ranks.
+
+    Parameters
+    ----------
+    leaderboard : polars.DataFrame
+        `Leaderboard`.
+    archetype : str
+        An archetype, or `ALL_ARCHETYPES`.
+    forecast : str
+        raw or recalibrated.
+    """
+    own = leaderboard.filter(archetype=archetype, forecast=forecast)
+    names = own.group_by("forecaster", maintain_order=True).agg(pl.col("rank").mean())
+    rows = []
+    for name in names.sort("rank", nulls_last=True, maintain_order=True)["forecaster"]:
+        cells = {row["market"]: _rank(row) for row in own.filter(forecaster=name).iter_rows(named=True)}
+        heads = {head: cells.get(market, "-") for market, head in MARKET_HEADS.items()}
+        rows.append({"Forecaster": name, **heads})
+    return rows
+
+
+def gain_rows(leaderboard: pl.DataFrame, archetype: str, market: str, forecast: str) -> list[dict[str, str]]:
+    """Return the comparisons with the network in one market: one row a forecaster, the best first.
+
+    Parameters
+    ----------
+    leaderboard : polars.DataFrame
+        `Leaderboard`.
+    archetype : str
+        An archetype, or `ALL_ARCHETYPES`.
+    market, forecast : str
+    """
+    own = leaderboard.filter(archetype=archetype, market=market, forecast=forecast)
+    return [
+        {
+            "Forecaster": row["forecaster"],
+            "Rank": _rank(row),
+            "Races": str(row["n_shared"]),
+            "Gain": _thousandths(row["gain_over_network"]),
+            "95 %": " to ".join(_thousandths(row[f"gain_over_network_{end}"]) for end in ("lower", "upper")),
+            "E better": _e_value(row["log10_e_better_max"]),
+            "E worse": _e_value(row["log10_e_worse_max"]),
+        }
+        for row in own.iter_rows(named=True)
+    ]
+
+
+def print_leaderboard(console: Console, leaderboard: pl.DataFrame, archetype: str) -> None:
+    """Print the ranks of all markets, and the recalibrated forecasts' comparisons with the network.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    leaderboard : polars.DataFrame
+        `Leaderboard`.
+    archetype : str
+        An archetype, or `ALL_ARCHETYPES`.
+    """
+    own = leaderboard.filter(archetype=archetype)
+    if own.is_empty():
+        console.print(f"{archetype_label(archetype)}: no race has been scored yet.", highlight=False)
+        return
+    for forecast in JUDGED:
+        title = f"{archetype_label(archetype)}: ranks of the {forecast} forecasts"
+        console.print(
+            _table(title, ("Forecaster", *MARKET_HEADS.values()), rank_rows(own, archetype, forecast))
+        )
+        console.print()
+    for market in COMPARED_MARKETS:
+        if rows := gain_rows(own, archetype, market, JUDGED[-1]):
+            console.print(_table(f"{market.capitalize()}, recalibrated", GAIN_COLUMNS, rows))
+            console.print()
+    console.print(LEGEND, highlight=False)
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[dict[str, str]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(columns[0], no_wrap=True, max_width=NAME_WIDTH)
+    for column in columns[1:]:
+        table.add_column(column, no_wrap=True, justify="right")
+    for row in rows:
+        table.add_row(*(escape(row[column]) for column in columns))
+    return table
+
+
+def _rank(row: dict[str, object]) -> str:
+    if row["rank"] is None:
+        return "few"
+    return f"{row['rank']} {row['ties']}{SIGNS.get(str(row['verdict']), '')}"
+
+
+def _thousandths(value: float | None) -> str:
+    return "-" if value is None else f"{1000 * value:.2f}"
+
+
+def _e_value(log10: float | None) -> str:
+    if log10 is None:
+        return "-"
+    return f"{10**log10:.2g}" if log10 < 3 else f"1e{log10:.0f}"

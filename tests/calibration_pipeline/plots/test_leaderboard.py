@@ -1,0 +1,58 @@
+"""Tests of the chart of the leaderboard: artists have the values of their frame."""
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.axes import Axes
+
+from calibration_pipeline.comparison.leaderboard import rank_forecasters
+from calibration_pipeline.plots.figures import figure_grid
+from calibration_pipeline.plots.leaderboard import draw_leaderboard
+from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
+from helpers.compared_forecasters import make_backtests, scores_of
+
+
+@pytest.fixture(scope="module")
+def leaderboard() -> pl.DataFrame:
+    backtests = make_backtests({"network": 1.0, "mine": 2.0, "flat": 0.4}, n_races=30)
+    backtests["new"] = [part.isel(race=slice(0, 3)) for part in backtests["mine"]]
+    return rank_forecasters(scores_of(backtests))
+
+
+def drawn(frame: pl.DataFrame) -> list[Axes]:
+    return list(draw_leaderboard(figure_grid(4, 2)[1], frame))
+
+
+def test_each_market_shows_the_gains_of_ranked_forecasters(leaderboard: pl.DataFrame) -> None:
+    whole = leaderboard.filter(archetype=ALL_ARCHETYPES)
+    *of_markets, legend = drawn(whole)
+    assert [ax.get_title() for ax in of_markets] == [market.capitalize() for market in COMPARED_MARKETS]
+    for ax, market in zip(of_markets, COMPARED_MARKETS, strict=True):
+        if market == "top 20":  # fields of 16 cars
+            assert [text.get_text() for text in ax.texts] == ["no comparison"]
+            continue
+        zero, raw, recalibrated = ax.lines
+        assert list(zero.get_xdata()) == [0, 0]
+        for line, forecast in ((raw, "raw"), (recalibrated, "recalibrated")):
+            own = whole.filter(market=market, forecast=forecast)
+            gains = dict(own.select("forecaster", "gain_over_network").iter_rows())
+            expected = [1000 * gains[name] for name in ("flat", "mine")]
+            found = sorted(zip(np.round(line.get_ydata()), line.get_xdata(), strict=True))
+            np.testing.assert_allclose([gain for _, gain in found], expected)
+    assert [tick.get_text() for tick in of_markets[0].get_yticklabels()] == ["flat", "mine"]
+    assert [text.get_text() for text in legend.get_legend().get_texts()] == ["Raw", "Recalibrated"]
+
+
+def test_the_title_names_the_archetype(leaderboard: pl.DataFrame) -> None:
+    ax, *_ = drawn(leaderboard.filter(archetype="short_track"))
+    assert ax.figure.get_suptitle() == "Short track: gain over the network, thousandths"
+
+
+def test_without_ranked_forecasters_nothing_is_compared(leaderboard: pl.DataFrame) -> None:
+    *of_markets, _ = drawn(leaderboard.filter(archetype=ALL_ARCHETYPES, forecaster="new"))
+    assert all(ax.texts[0].get_text() == "no comparison" for ax in of_markets)
+
+
+def test_several_archetypes_are_refused(leaderboard: pl.DataFrame) -> None:
+    with pytest.raises(ValueError, match="A plot shows one archetype"):
+        drawn(leaderboard)
