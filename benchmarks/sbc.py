@@ -1,4 +1,4 @@
-"""Whether the two maps find the truth in data from their own models.
+"""Whether the three maps find the truth in data from their own models.
 
 Simulation-based calibration: parameters are drawn from the prior and results from the parameters; the map is
 fitted as it is shipped. Over many such simulations the rank of the truth among posterior draws is uniform,
@@ -22,10 +22,14 @@ from calibration_pipeline.calibration.latent import Evidence, latent_calibration
 from calibration_pipeline.calibration.latent_plain import Fields, plain_latent_model
 from calibration_pipeline.calibration.race_curves import tabulate_incidents, tabulate_orders
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.event_map.model import BOX, plain_event_model, pooled_event_model, tabulate
+from calibration_pipeline.event_map.races import EventRaces
 from calibration_pipeline.marginal import model as marginal
 from calibration_pipeline.marginal.predictive import race_log_likelihoods
 from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU
 from calibration_pipeline.models import run_mcmc_calibration, track_archetype_calibration_model
+from calibration_pipeline.stats.race_noise import NoiseTables, read_tables, sampler_tables, tabulate_noise
 
 N_CHAINS = 2
 N_WARMUP = 250
@@ -34,6 +38,7 @@ KEPT_DRAWS = 49
 """Draws kept of a chain, near independent: ranks are then 0, ..., 98."""
 BAND_SIMULATIONS = 5000
 MARGINAL = ("slope_mu", "slope_sigma", "noise_sigma", "intercept")
+EVENT = ("slope_mu", "slope_sigma", "archetype_sigma", "noise_sigma", "intercept", "log_slope")
 
 
 def gather(fields: Fields, retired: ArrayLike, running_order: ArrayLike) -> Evidence:
@@ -195,6 +200,85 @@ def marginal_ranks(predicted_probs: NDArray, season: NDArray, n_simulations: int
             values["log_likelihood"] = race_log_likelihoods(races, flat).sum(axis=-1)[None]
         ranks.append(_ranks(_flat(truth), _flat(found)))
     return _rank_table(ranks, seed)
+
+
+def event_tables(
+    races: EventRaces,
+    archetype: NDArray[np.int_],
+    season: NDArray[np.int_],
+    n_archetypes: int,
+    n_seasons: int,
+) -> NoiseTables:
+    """Return the event map's likelihood of all races, as the sampler reads it.
+
+    Parameters
+    ----------
+    races : EventRaces
+    archetype, season : array of int, shape (race)
+    n_archetypes, n_seasons : int
+    """
+    tables = tabulate_noise(tabulate(races))
+    sums = np.zeros((n_archetypes, n_seasons, *tables.shape[1:]), np.float32)
+    np.add.at(sums, (archetype, season), tables)
+    return sampler_tables(sums, BOX, PRIOR_SLOPE_MU)
+
+
+def event_ranks(
+    races: EventRaces, archetype: NDArray[np.int_], season: NDArray[np.int_], n_simulations: int, seed: int
+) -> pl.DataFrame:
+    """Rank truths from the event map's prior among the draws of its fits.
+
+    The model draws the cars one by one, so this proves the code. Recovery where the number of winners is
+    fixed is another question.
+
+    Parameters
+    ----------
+    races : EventRaces
+        Of every simulation; `happened` is not read.
+    archetype, season : array of int, shape (race)
+    n_simulations, seed : int
+
+    Returns
+    -------
+    polars.DataFrame
+        As `latent_ranks`.
+    """
+    sizes = int(archetype.max()) + 1, int(season.max()) + 1
+    prior = Predictive(plain_event_model, num_samples=n_simulations)
+    arguments = (jax.random.key(seed), races, archetype, season, *sizes)
+    drawn = {name: np.asarray(v) for name, v in prior(*arguments).items()}
+    ranks = []
+    for i in range(n_simulations):
+        happened = drawn["event"][i].astype(bool) & np.asarray(races.is_car)
+        tables = event_tables(races._replace(happened=happened), archetype, season, *sizes)
+        mcmc = run_nuts(
+            pooled_event_model,
+            (tables,),
+            n_warmup=N_WARMUP,
+            n_samples=N_SAMPLES,
+            n_chains=N_CHAINS,
+            seed=seed + i,
+        )
+        samples = mcmc.get_samples(group_by_chain=True)
+        found = {name: thin(np.asarray(samples[name]), KEPT_DRAWS) for name in EVENT}
+        truth = {name: drawn[name][i][None, None] for name in EVENT}
+        for values in (found, truth):
+            known = (values[name] for name in ("log_slope", "noise_sigma", "intercept"))
+            values["log_likelihood"] = np.asarray(_event_log_likelihood(tables, *known))
+        ranks.append(_ranks(_flat(truth), _flat(found)))
+    return _rank_table(ranks, seed)
+
+
+@jax.jit
+def _event_log_likelihood(
+    tables: NoiseTables, log_slope: jax.Array, noise_sigma: jax.Array, intercept: jax.Array
+) -> jax.Array:
+    """Log-likelihood of all races at draws (chain, draw)."""
+
+    def at(slope: jax.Array, noise: jax.Array, shift: jax.Array) -> jax.Array:
+        return read_tables(tables, slope, noise[:, None], shift[:, None]).sum()
+
+    return jax.vmap(jax.vmap(at))(log_slope, noise_sigma, intercept)
 
 
 def judge_ranks(ranks: pl.DataFrame, probability: float) -> pl.DataFrame:

@@ -18,7 +18,6 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 from numpyro.infer import MCMC
-from scipy.stats import norm
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.summaries import INFORMED
@@ -31,6 +30,7 @@ from calibration_pipeline.marginal.checks import (
 )
 from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.mcmc.priors import SCALARS, prior_sd, sample_parameter
+from calibration_pipeline.stats.race_noise import spread_noise
 from calibration_pipeline.stats.ranking import is_permutation
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 
@@ -334,11 +334,8 @@ def _predictive_points(
     """Return log sharpness of a new race and intercept, at even quantiles of the former: each (point,)."""
     draws = (np.asarray(values, dtype=np.float64).ravel() for values in (log_slope, intercept, noise_sigma))
     mean, shift, scale = np.broadcast_arrays(*draws)
-    eps = norm.ppf((np.arange(NOISE_STRATA) + 0.5) / NOISE_STRATA)
-    sharpness = (mean[:, None] + scale[:, None] * eps).ravel()
-    middles = (np.arange(PREDICTION_POINTS) + 0.5) / PREDICTION_POINTS
-    chosen = np.argsort(sharpness, kind="stable")[(middles * sharpness.size).astype(int)]
-    return sharpness[chosen], shift[chosen // NOISE_STRATA]
+    sharpness, draw = spread_noise(mean, scale, NOISE_STRATA, PREDICTION_POINTS)
+    return sharpness, shift[draw]
 
 
 def _public_samples(draws: Mapping[str, jax.Array], *, has_seasons: bool, seed: int) -> dict[str, jax.Array]:

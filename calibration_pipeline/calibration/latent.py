@@ -220,18 +220,34 @@ def pooled_calibration_model(likelihood: Likelihood) -> None:
     season), noise_sigma and intercept are (archetype). In addition archetype_sigma, sd of the archetypes
     around the common walk, and archetype_effect (archetype), its whitened coordinates.
     """
-    estimate, information = likelihood.weighted_estimate, likelihood.information
+    log_slope = sample_pooled_slopes(likelihood.weighted_estimate, likelihood.information)
+    n_archetypes = len(log_slope)
+    noise_sigma = sample_parameter("noise_sigma", n_archetypes)
+    intercept = sample_parameter("intercept", n_archetypes)
+    _score(likelihood, log_slope, noise_sigma, intercept)
+
+
+def sample_pooled_slopes(weighted_estimate: AnyArray, information: AnyArray) -> Array:
+    """Sample partially pooled log slopes: the sites slope_sigma to log_slope of `pooled_calibration_model`.
+
+    Parameters
+    ----------
+    weighted_estimate, information : array, shape (archetype, season)
+        A rough normal likelihood of each log slope, for the sampler's coordinates.
+
+    Returns
+    -------
+    jax.Array, shape (archetype, season)
+    """
+    estimate, information = jnp.asarray(weighted_estimate), jnp.asarray(information)
     slope_sigma = sample_parameter("slope_sigma")
     archetype_sigma = sample_parameter("archetype_sigma")
     offset = whitened_effects("archetype_effect", archetype_sigma, information.sum(axis=1))[:, None]
     known = (estimate - information * offset).sum(axis=0), information.sum(axis=0)
     walk = whitened_walk("slope_effect", PRIOR_SLOPE_MU, slope_sigma, *known)
-    log_slope = numpyro.deterministic("log_slope", walk + offset)
+    log_slope: Array = numpyro.deterministic("log_slope", walk + offset)
     numpyro.deterministic("slope_mu", walk[0])
-    n_archetypes = len(information)
-    noise_sigma = sample_parameter("noise_sigma", n_archetypes)
-    intercept = sample_parameter("intercept", n_archetypes)
-    _score(likelihood, log_slope, noise_sigma, intercept)
+    return log_slope
 
 
 def _score(likelihood: Likelihood, log_slope: Array, noise_sigma: Array, intercept: Array) -> None:

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.ndimage import spline_filter1d
 
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, RACES_MULTIPLE
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.chebyshev import chebyshev_basis
 from calibration_pipeline.stats.quadrature import even_nodes
+from calibration_pipeline.stats.race_noise import fit_splines, read_splines
 
 LARGEST_NOISE = 2.6
 STEP = 0.05
@@ -43,14 +43,7 @@ def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
         Spline coefficients; `read_surfaces` reads them, or sums of them over races.
     """
     blocks = np.split(order, range(RACES_MULTIPLE, len(order), RACES_MULTIPLE))
-    return np.concatenate([_spline_coefficients(np.asarray(_grid_values(block))) for block in blocks])
-
-
-def _spline_coefficients(values: NDArray) -> NDArray[np.float32]:
-    """Coefficients of surfaces through values (race, log sharpness, noise), padded at each edge."""
-    for axis in (1, 2):
-        values = spline_filter1d(values, order=3, axis=axis, mode="mirror")
-    return np.pad(values.astype(np.float32), ((0, 0), (1, 2), (1, 2)), mode="reflect")
+    return np.concatenate([fit_splines(np.asarray(_grid_values(block))) for block in blocks])
 
 
 @jax.jit
@@ -83,20 +76,5 @@ def read_surfaces(coefficients: AnyArray, log_sharpness: AnyArray, noise: AnyArr
     array, shape (...)
         The surface is constant beyond the grid; see `latent.mass_outside`.
     """
-    lower, upper = LOG_SHARPNESS_BOX
-    x = (jnp.clip(log_sharpness, lower, upper) - lower) / STEP
-    y = jnp.broadcast_to(jnp.clip(noise, 0.0, LARGEST_NOISE) / STEP, x.shape)
-    i = jnp.clip(jnp.floor(x), 0, N_LOG_SHARPNESS - 2).astype(int)
-    j = jnp.clip(jnp.floor(y), 0, N_NOISE - 2).astype(int)
-    patches = jax.vmap(lambda table, a, b: jax.lax.dynamic_slice(table, (a, b), (4, 4)))(
-        jnp.asarray(coefficients).reshape(-1, *jnp.shape(coefficients)[-2:]), i.ravel(), j.ravel()
-    ).reshape(*x.shape, 4, 4)
-    return jnp.einsum("...ab,...a,...b->...", patches, _spline_weights(x - i), _spline_weights(y - j))
-
-
-def _spline_weights(t: Array) -> Array:
-    """Cubic B-spline weights of the four neighbours at t in [0, 1] between the middle two: (..., 4)."""
-    return (
-        jnp.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=-1)
-        / 6
-    )
+    x = (jnp.asarray(log_sharpness) - LOG_SHARPNESS_BOX[0]) / STEP
+    return read_splines(coefficients, x, jnp.broadcast_to(jnp.asarray(noise) / STEP, x.shape))

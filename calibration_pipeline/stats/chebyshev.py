@@ -249,6 +249,13 @@ def chebyshev_basis(
     return _basis(_to_unit(x, lower, upper), n)
 
 
+def basis_values(
+    x: ArrayLike, n: int, lower: float = LOG_SLOPE_BOX[0], upper: float = LOG_SLOPE_BOX[1]
+) -> NDArray[np.float32]:
+    """Return `chebyshev_basis` as a NumPy array, by one compiled program for each shape."""
+    return np.asarray(_compiled_basis(x, n, lower, upper))
+
+
 def _node_transform(n: int) -> NDArray[np.float64]:
     """Return the matrix M with: values at the n nodes @ M = coefficients."""
     angle = np.pi * (n - np.arange(n) - 0.5) / n
@@ -267,6 +274,9 @@ def _basis_at_zero(lower: float, upper: float, n: int) -> NDArray[np.float64]:
 def _to_unit(x: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> jax.Array:
     """Map the box to [-1, 1]."""
     return (2.0 * jnp.asarray(x) - lower - upper) / (jnp.asarray(upper) - lower)
+
+
+_compiled_basis = jax.jit(chebyshev_basis, static_argnums=1)
 
 
 @jax.custom_jvp

@@ -1,12 +1,285 @@
-"""Likelihood curves with the race-level noise integrated out; the curves are tables of `chebyshev`."""
+r"""Likelihoods of races with the race-level noise of the log slope integrated out.
+
+A map with one slope and one intercept enters a race's likelihood only through its log slope and its
+intercept: the likelihood is a surface, tabulated once as a Chebyshev series (`Surfaces`). For races that
+share their parameters, the sum
+
+.. math:: F(\lambda, \sigma, b) = \sum_r \log E \exp f_r(\lambda + \sigma \varepsilon, b),
+    \quad \varepsilon \sim N(0, 1),
+
+is tabulated in turn (`tabulate_noise`). A sampler reads one table a group, so that the cost of its step does
+not grow with the number of races. Cubic B-splines interpolate tables (Unser 1999, doi:10.1109/79.799930).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
+from numpy.typing import NDArray
+from scipy.ndimage import spline_filter1d
+from scipy.special import ndtri
 
-from calibration_pipeline.stats.chebyshev import LOG_SLOPE_BOX, evaluate
+from calibration_pipeline.stats.chebyshev import (
+    LOG_SLOPE_BOX,
+    basis_values,
+    centre_2d,
+    chebyshev_nodes,
+    evaluate,
+    fit_coefficients,
+    fit_coefficients_2d,
+)
 from calibration_pipeline.stats.quadrature import even_nodes
+from calibration_pipeline.stats.state_filter import SMALLEST_LIKELIHOOD, STEP, gaussian_kernel, grid
+
+INTERCEPT_BOX = (-2.5, 2.5)
+"""Intercepts of a surface; outside it the surface is linear."""
+LARGEST_NOISE = 2.0
+"""Four times the scale of the noise's prior. Beyond it, and beyond the box of the log slope, a table of
+`tabulate_noise` is level."""
+TABLE_STEP = 2 * STEP
+"""Distance of the points of a table, in the log slope and in the noise."""
+REACH = 3.0
+"""How far beyond the box of the log slope the noise is integrated."""
+BLOCK = 32
+"""Races that are tabulated together. The last block is padded: a race's table is bitwise the same whatever
+the number of later races."""
+TYPICAL_NOISE = 0.2
+SPLINE_AT_KNOT = np.array([1.0, 4.0, 1.0]) / 6
+"""Weights of the three coefficients of a cubic B-spline around one of its knots."""
+
+
+class Surfaces(NamedTuple):
+    """Log-likelihoods of races by log slope and intercept.
+
+    Attributes
+    ----------
+    coefficients : (race, n_x, n_y), centred at slope 1, intercept 0
+    at_zero : (race,), what was subtracted
+    box : (2,), lower and upper end in log slope, -u and u
+    """
+
+    coefficients: NDArray[np.float64]
+    at_zero: NDArray[np.float64]
+    box: tuple[float, float]
+
+
+class NoiseTables(NamedTuple):
+    """Log-likelihoods of groups of races by log slope, race noise and intercept, as a sampler reads them.
+
+    Attributes
+    ----------
+    coefficients : (group, log slope, noise, n_y), splines of Chebyshev coefficients in the intercept
+    lower : (), log slope at which the table begins
+    weighted_estimate, information : (group), a rough normal likelihood of each log slope, which affects a
+        sampler's coordinates alone
+    """
+
+    coefficients: ArrayLike
+    lower: ArrayLike
+    weighted_estimate: ArrayLike
+    information: ArrayLike
+
+
+def fit_surfaces(
+    log_likelihood: Callable[[NDArray[np.float64]], ArrayLike],
+    n_nodes: tuple[int, int],
+    box: tuple[float, float],
+) -> Surfaces:
+    """Tabulate log-likelihoods at Chebyshev nodes.
+
+    Parameters
+    ----------
+    log_likelihood : callable
+        Points (point, 2) of log slope and intercept -> log-likelihoods (point, race).
+    n_nodes : tuple of int
+        Nodes in the log slope and in the intercept.
+    box : tuple of float
+        Of the log slope. Outside it, and outside `INTERCEPT_BOX`, the surfaces are linear.
+    """
+    nodes = chebyshev_nodes(*box, n_nodes[0]), chebyshev_nodes(*INTERCEPT_BOX, n_nodes[1])
+    points = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, 2)
+    values = np.asarray(log_likelihood(points), dtype=np.float64)
+    coefficients = fit_coefficients_2d(values.T.reshape(-1, *n_nodes))
+    return Surfaces(*centre_2d(coefficients, box, INTERCEPT_BOX), box)
+
+
+def tabulate_noise(surfaces: Surfaces) -> NDArray[np.float32]:
+    """Integrate race noise out of surfaces.
+
+    The noise has the discrete Gaussian law of `state_filter.gaussian_kernel`, on a grid of step `STEP` that
+    ends `REACH` beyond the box.
+
+    Parameters
+    ----------
+    surfaces : Surfaces
+
+    Returns
+    -------
+    array, shape (race, n_slopes + 3, n_noises + 3, n_y)
+        Chebyshev coefficients in the intercept, as splines over log slopes and noises `TABLE_STEP` apart.
+        `sampler_tables` takes their sums over races.
+    """
+    n_x, n_y = surfaces.coefficients.shape[1:]
+    upper = surfaces.box[1]
+    points = grid(2 * round((upper + REACH) / STEP) + 1)
+    kept = np.flatnonzero(np.abs(points) < upper + STEP / 2)[:: round(TABLE_STEP / STEP)]
+    noise = np.linspace(0.0, LARGEST_NOISE, round(LARGEST_NOISE / TABLE_STEP) + 1)
+    kernel = gaussian_kernel(noise, len(points))[:, kept].reshape(-1, len(points)).T
+    basis = basis_values(points, n_x, *surfaces.box)
+    at_nodes = basis_values(chebyshev_nodes(*INTERCEPT_BOX, n_y), n_y, *INTERCEPT_BOX)
+    tables = [np.zeros((0, len(kept) + 3, len(noise) + 3, n_y), np.float32)]
+    for rows, block in blocks(np.arange(len(surfaces.coefficients)), surfaces.coefficients):
+        curves = np.einsum("px,rxy,by->rbp", basis, block, at_nodes, optimize=True)
+        largest = curves.max(axis=-1, keepdims=True)
+        smooth = np.exp(curves - largest).reshape(-1, len(points)) @ kernel
+        values = np.log(smooth + SMALLEST_LIKELIHOOD).reshape(*curves.shape[:2], -1) + largest
+        table = fit_coefficients(np.moveaxis(values, 1, -1)).reshape(BLOCK, len(noise), len(kept), n_y)
+        tables.append(fit_splines(table.swapaxes(1, 2))[: len(rows)])
+    return np.concatenate(tables)
+
+
+def sampler_tables(sums: NDArray[np.float32], box: tuple[float, float], prior_sd: float) -> NoiseTables:
+    """Return the tables of groups of races as a sampler reads them.
+
+    Parameters
+    ----------
+    sums : array, shape (..., n_slopes + 3, n_noises + 3, n_y)
+        Sums of `tabulate_noise` over the races of the groups (...).
+    box : tuple of float
+        Of the log slope.
+    prior_sd : float
+        Of the log slopes. The normal likelihood is that around their posterior mode, at intercept 0.
+    """
+    at_zero = basis_values(np.zeros(1), sums.shape[-1], *INTERCEPT_BOX)[0].astype(np.float64)
+    noise = round(TYPICAL_NOISE / TABLE_STEP)
+    knots = (sums[..., noise : noise + 3, :] @ at_zero) @ SPLINE_AT_KNOT
+    curve = np.lib.stride_tricks.sliding_window_view(knots[..., :-1], 3, axis=-1) @ SPLINE_AT_KNOT
+    x = box[0] + TABLE_STEP * np.arange(curve.shape[-1])
+    mode = np.argmax(curve - 0.5 * (x / prior_sd) ** 2, axis=-1).clip(1, len(x) - 2)
+    before, here, after = (
+        np.take_along_axis(curve, mode[..., None] + step, axis=-1)[..., 0] for step in (-1, 0, 1)
+    )
+    information = np.maximum(2 * here - before - after, 0.0) / TABLE_STEP**2
+    weighted_estimate = information * x[mode] + (after - before) / (2 * TABLE_STEP)
+    summary = (values.astype(np.float32) for values in (weighted_estimate, information))
+    return NoiseTables(sums, np.float32(box[0]), *summary)
+
+
+def read_tables(
+    tables: NoiseTables, log_slope: ArrayLike, noise_sigma: ArrayLike, intercept: ArrayLike
+) -> jax.Array:
+    """Return the log-likelihood of each group of races.
+
+    Parameters
+    ----------
+    tables : NoiseTables
+        Of groups (...).
+    log_slope : array_like, shape (...)
+    noise_sigma, intercept : array_like, broadcastable to (...)
+
+    Returns
+    -------
+    jax.Array, shape (...)
+    """
+    x = (jnp.asarray(log_slope) - tables.lower) / TABLE_STEP
+    y = jnp.broadcast_to(jnp.asarray(noise_sigma) / TABLE_STEP, x.shape)
+    curve = read_splines(tables.coefficients, x, y)
+    return evaluate(curve, jnp.broadcast_to(jnp.asarray(intercept), x.shape), *INTERCEPT_BOX)
+
+
+def fit_splines(values: NDArray) -> NDArray[np.float32]:
+    """Return the coefficients of cubic splines through values on a grid, padded at each edge.
+
+    Parameters
+    ----------
+    values : array, shape (table, n_x, n_y, ...)
+
+    Returns
+    -------
+    array, shape (table, n_x + 3, n_y + 3, ...)
+        For `read_splines`; sums of them interpolate the sums of the values.
+    """
+    for axis in (1, 2):
+        values = spline_filter1d(values, order=3, axis=axis, mode="mirror")
+    rest = [(0, 0)] * (values.ndim - 3)
+    return np.pad(values.astype(np.float32), ((0, 0), (1, 2), (1, 2), *rest), mode="reflect")
+
+
+def read_splines(coefficients: ArrayLike, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Interpolate each table at its own point; beyond its edges it is level.
+
+    Parameters
+    ----------
+    coefficients : array, shape (*table, n_x + 3, n_y + 3) or (*table, n_x + 3, n_y + 3, k)
+        As returned by `fit_splines`.
+    x, y : jax.Array, shape (*table)
+        In steps of the grid, 0 to n_x - 1 and n_y - 1.
+
+    Returns
+    -------
+    jax.Array, shape (*table) or (*table, k)
+    """
+    known = jnp.asarray(coefficients)
+    inner = known.shape[x.ndim + 2 :]
+    tables = known.reshape(-1, *known.shape[x.ndim :])
+    n_x, n_y = tables.shape[1] - 3, tables.shape[2] - 3
+    x, y = jnp.clip(x, 0.0, n_x - 1), jnp.clip(y, 0.0, n_y - 1)
+    i = jnp.clip(jnp.floor(x), 0, n_x - 2).astype(int)
+    j = jnp.clip(jnp.floor(y), 0, n_y - 2).astype(int)
+    start, size = (0,) * len(inner), (4, 4, *inner)
+    patches = jax.vmap(lambda table, a, b: jax.lax.dynamic_slice(table, (a, b, *start), size))(
+        tables, i.ravel(), j.ravel()
+    ).reshape(*x.shape, *size)
+    axes = "k" * len(inner)
+    return jnp.einsum(
+        f"...ab{axes},...a,...b->...{axes}", patches, spline_weights(x - i), spline_weights(y - j)
+    )
+
+
+def spline_weights(t: jax.Array) -> jax.Array:
+    """Cubic B-spline weights of the four neighbours at t in [0, 1] between the middle two: (..., 4)."""
+    return (
+        jnp.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=-1)
+        / 6
+    )
+
+
+def blocks(races: NDArray[np.int_], values: NDArray) -> Iterator[tuple[NDArray[np.int_], NDArray]]:
+    """Yield indices of races and their values, padded to `BLOCK` races."""
+    for start in range(0, len(races), BLOCK):
+        rows = races[start : start + BLOCK]
+        yield rows, np.pad(values[rows], [(0, BLOCK - len(rows)), *[(0, 0)] * (values.ndim - 1)])
+
+
+def spread_noise(
+    log_slope: NDArray[np.float64], noise_sigma: NDArray[np.float64], n_strata: int, n_points: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return log slopes of a race, its noise included, at even quantiles of their distribution.
+
+    Parameters
+    ----------
+    log_slope, noise_sigma : array, shape (..., draw)
+    n_strata : int
+        Values of the noise for each draw, even quantiles.
+    n_points : int
+
+    Returns
+    -------
+    points : array, shape (..., n_points)
+        Increasing.
+    draw : array of int, shape (..., n_points)
+        Draw that each point belongs to.
+    """
+    eps = ndtri((np.arange(n_strata) + 0.5) / n_strata)
+    spread = log_slope[..., None] + noise_sigma[..., None] * eps
+    values = spread.reshape(*log_slope.shape[:-1], -1)
+    middles = (np.arange(n_points) + 0.5) / n_points
+    order = np.argsort(values, axis=-1, kind="stable")[..., (middles * values.shape[-1]).astype(int)]
+    return np.take_along_axis(values, order, axis=-1), order // n_strata
 
 
 def integrated_log_likelihood(

@@ -1,14 +1,16 @@
-"""Both maps find truths from their own prior: the ranks of the truths are uniform."""
+"""The maps find truths from their own prior: the ranks of the truths are uniform."""
 
 import numpy as np
 import polars as pl
 import pytest
 
 from benchmarks.proof import FAILURE_RATE, bell_forecasts, fields, judge
-from benchmarks.sbc import judge_ranks, latent_ranks, marginal_ranks
+from benchmarks.sbc import event_ranks, judge_ranks, latent_ranks, marginal_ranks
+from helpers.planted_events import planted_events
 
 LATENT_SIMULATIONS = 100
 MARGINAL_SIMULATIONS = 80
+EVENT_SIMULATIONS = 100
 
 
 def ranks_of(pit: np.ndarray) -> pl.DataFrame:
@@ -47,4 +49,14 @@ def test_marginal_map_finds_its_truths():
     season = np.repeat([0, 1], 3)
     ranks = marginal_ranks(bell_forecasts(6, 10), season, MARGINAL_SIMULATIONS, seed=5)
     assert ranks["quantity"].n_unique() == 7
+    assert outside(ranks) == []
+
+
+@pytest.mark.slow
+def test_event_map_finds_its_truths():
+    """All parameters of two archetypes, each season's slopes, and the log-likelihood."""
+    races, _ = planted_events(1.0, 16, "top 5", n_cars=16)
+    archetype, season = np.tile([0, 1], 8), np.repeat([0, 1], 8)
+    ranks = event_ranks(races, archetype, season, EVENT_SIMULATIONS, seed=5)
+    assert ranks["quantity"].n_unique() == 12
     assert outside(ranks) == []
