@@ -19,7 +19,7 @@ from fsspec.core import url_to_fs
 from calibration_pipeline.io.addresses import is_on_the_web, safe_cause, split_query, without_credentials
 from calibration_pipeline.sources.base import DefectError, MissingDocumentError, SourceError
 from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
-from calibration_pipeline.sources.web import WebClient, WebLimits, too_large
+from calibration_pipeline.sources.web import WebLimits, request_document, too_large
 
 CHUNK_BYTES = 2**20
 TURN = ".turn"
@@ -59,7 +59,7 @@ class FeedReader:
         self.has_answered = False
         key = hashlib.sha256(self.base_url.encode()).hexdigest()[:16]
         self._cache = FeedCache(cache_dir / key) if cache_dir is not None and self.is_remote else None
-        self._web = WebClient(self._limits, self._cache.folder / TURN if self._cache is not None else None)
+        self._turn = self._cache.folder / TURN if self._cache is not None else None
 
     def read_json(self, path: str, *, final: bool = False) -> Any:
         """Return the parsed document at `path` below the base URL.
@@ -127,9 +127,9 @@ class FeedReader:
         if kept is not None and kept.final and final:
             return kept.content, _parse(kept.content, where)
         try:
-            answer = self._web.get(
-                f"{self._address}/{path}{self._query}", kept.validators if kept is not None else {}
-            )
+            address = f"{self._address}/{path}{self._query}"
+            validators = kept.validators if kept is not None else {}
+            answer = request_document(address, self._limits, validators, self._turn)
         except MissingDocumentError as error:
             if kept is None or self._cache is None:
                 raise

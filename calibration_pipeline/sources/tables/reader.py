@@ -28,7 +28,7 @@ from calibration_pipeline.sources.tables.delimited import (
     find_regular_delimiter,
     mark_ragged_lines,
 )
-from calibration_pipeline.sources.web import WebClient, WebLimits
+from calibration_pipeline.sources.web import WebLimits, request_document
 
 MAX_BYTES = 2**30
 MAX_ROWS = 50_000_000
@@ -241,7 +241,7 @@ class TableFile:
 
     def _read_once(self) -> bytes:
         if is_on_the_web(self._address):
-            document = WebClient(WEB_LIMITS).get(self._address, {})
+            document = request_document(self._address, WEB_LIMITS, {})
             opened: IO[bytes] = io.BytesIO(b"" if document is None else document.content)
         else:
             filesystem, path = url_to_fs(self._address)

@@ -32,7 +32,9 @@ REAL_FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
 REAL_RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
 needs_real_feed = pytest.mark.skipif(not REAL_FEED.exists(), reason=f"the real feed is not at {REAL_FEED}")
 TRACKS = compile_constraints()
-QUICK = WebLimits(first_delay_s=0.01, spacing_s=0.0, tries=3)
+QUICK = WebLimits(
+    retries=WebLimits().retries.new(total=2, backoff_factor=0.01, backoff_jitter=0.0), spacing_s=0.0
+)
 
 
 Documents = dict[str, Any]
