@@ -121,7 +121,7 @@ def lap_times() -> dict[str, Any]:
 def feed_text(data: bytes) -> None:
     """Bytes as each of the feed's documents."""
     try:
-        document = _parse(data, "the document")
+        document = _parse(data, "the document", 2**20)
     except SourceError:
         return
     for model in (ScheduledRace, Result):

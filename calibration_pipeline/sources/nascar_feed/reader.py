@@ -5,6 +5,7 @@ All documents are untrusted: they are limited in size, parsed strictly, and cach
 
 import gzip
 import hashlib
+import io
 import json
 import math
 import zipfile
@@ -80,7 +81,7 @@ class FeedReader:
         """
         if self.is_remote:
             return self._read_web(path, final=final)[1]
-        return _parse(self._read_file(path), self.url(path))
+        return _parse(self._read_file(path), self.url(path), self._limits.max_bytes)
 
     def digest(self, path: str, *, final: bool = False) -> str:
         """Return the SHA-256 of the content of the document at `path`; parameters and errors as `read_json`.
@@ -125,7 +126,7 @@ class FeedReader:
         where = self.url(path)
         kept = self._cache.load(path) if self._cache is not None else None
         if kept is not None and kept.final and final:
-            return kept.content, _parse(kept.content, where)
+            return kept.content, _parse(kept.content, where, self._limits.max_bytes)
         try:
             address = f"{self._address}/{path}{self._query}"
             validators = kept.validators if kept is not None else {}
@@ -138,7 +139,7 @@ class FeedReader:
                 f"or has taken it back; its copy lies in {self._cache.folder}."
             ) from error
         if answer is not None:
-            document = _parse(answer.content, where, answer.content_type)
+            document = _parse(answer.content, where, self._limits.max_bytes, answer.content_type)
             if self._cache is not None and (final or answer.validators):
                 self._cache.keep(path, KeptDocument(answer.content, final, answer.validators))
             self.has_answered = True
@@ -147,7 +148,7 @@ class FeedReader:
             raise SourceError(
                 f"{where} cannot be read: the server reports it as unchanged, but there is no copy."
             )
-        document = _parse(kept.content, where)
+        document = _parse(kept.content, where, self._limits.max_bytes)
         if final:
             self._cache.keep(path, KeptDocument(kept.content, final, kept.validators))
         self.has_answered = True
@@ -191,8 +192,11 @@ def _reason(error: Exception) -> str:
     return without_credentials(" ".join(f"{type(error).__name__} {error}".split()))[:200].rstrip(". ")
 
 
-def _parse(content: bytes, where: str, content_type: str = "") -> Any:
-    """Parse strict JSON: NaN and infinities are refused, halves of a surrogate pair become U+FFFD."""
+def _parse(content: bytes, where: str, max_bytes: int, content_type: str = "") -> Any:
+    """Parse strict JSON: NaN and infinities are refused, halves of a surrogate pair become U+FFFD.
+
+    A gzip file is decompressed first, up to `max_bytes`.
+    """
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not a JSON number")
@@ -203,13 +207,18 @@ def _parse(content: bytes, where: str, content_type: str = "") -> Any:
 
     try:
         if content[:2] == GZIP:  # without its header Content-Encoding
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                content = file.read(max_bytes + 1)
+            if len(content) > max_bytes:
+                raise too_large(where, max_bytes)
         content = content.removeprefix(BYTE_ORDER_MARK)
         document = json.loads(content, parse_constant=refuse, parse_float=finite)
         if b"\\ud" in content or b"\\uD" in content:
             text = json.dumps(document, ensure_ascii=False).encode("utf-16", "surrogatepass")
             document = json.loads(text.decode("utf-16", "replace"))
         return document
+    except SourceError:
+        raise
     except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
         declared_type = f", content type {content_type!r}" if content_type else ""
         size = f"{len(content):,} bytes{declared_type}"

@@ -305,16 +305,17 @@ def test_answers_that_are_not_json_are_named(
 def test_a_document_has_a_largest_size(feed: Feed) -> None:
     large = b" " * 200_001
     message = "is too large: a document must have at most 200,000 bytes, decompressed."
-    for answer in (
+    answers = (
         Answer(large, declared=None),
         Answer(gzip.compress(b" " * 50_000_000), headers=GZIP),
         Answer(gzip.compress(b" " * 50_000_000), headers=GZIP, declared=None),
-    ):
+        Answer(gzip.compress(b" " * 50_000_000)),
+    )
+    tracemalloc.start()
+    for answer in answers:
         feed.always[RACES] = answer
         assert message in refusal(feed)
         assert feed.paths == [RACES]
-    tracemalloc.start()
-    refusal(feed)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     feed.always[RACES] = Answer(b" " * 199_998 + b"{}", declared=None)
