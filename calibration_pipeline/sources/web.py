@@ -198,7 +198,7 @@ class _Request:
                 if self.is_abandoned.is_set():
                     raise SystemExit
                 content.write(chunk if unzip is None else unzip.decompress(chunk, most + 1 - content.tell()))
-                if max(response.tell(), content.tell()) > most:
+                if max(response.tell() + (response.length_remaining or 0), content.tell()) > most:
                     raise too_large(self.url, most)
             if unzip is not None and not unzip.eof:
                 raise ResponseError("the answer is cut short: its gzip stream does not end")

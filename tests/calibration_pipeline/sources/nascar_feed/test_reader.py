@@ -306,6 +306,7 @@ def test_a_document_has_a_largest_size(feed: Feed) -> None:
     large = b" " * 200_001
     message = "is too large: a document must have at most 200,000 bytes, decompressed."
     answers = (
+        Answer(b"{", declared=10**9),
         Answer(large, declared=None),
         Answer(gzip.compress(b" " * 50_000_000), headers=GZIP),
         Answer(gzip.compress(b" " * 50_000_000), headers=GZIP, declared=None),
