@@ -213,6 +213,15 @@ def test_a_body_that_is_cut_short_is_asked_for_again_never_parsed(feed: Feed) ->
     assert "content encoding 'br' was not asked for" in refusal(feed)
 
 
+def test_bodies_that_break_off_are_not_kept_in_memory(feed: Feed) -> None:
+    feed.always[RACES] = Answer(b" " * 4_000_000, declared=4_000_001)
+    tracemalloc.start()
+    assert "IncompleteRead" in refusal(feed, replace(QUICK, max_bytes=5_000_000))
+    assert tracemalloc.get_traced_memory()[1] < 7_000_000
+    tracemalloc.stop()
+    assert feed.paths == [RACES] * 3
+
+
 def test_compressed_answers_are_decompressed(feed: Feed) -> None:
     feed.always[RACES] = Answer(gzip.compress(feed.documents[RACES]), headers=GZIP)
     assert read(feed) == json.loads(feed.documents[RACES])
