@@ -99,6 +99,18 @@ def rank_forecasters(scores: pl.DataFrame) -> pl.DataFrame:
     return table(rows, Leaderboard)
 
 
+def order_forecasters(leaderboard: pl.DataFrame) -> list[str]:
+    """Return the forecasters of several markets in the order of their mean ranks, those without one last.
+
+    Parameters
+    ----------
+    leaderboard : polars.DataFrame
+        `Leaderboard`.
+    """
+    means = leaderboard.group_by("forecaster", maintain_order=True).agg(pl.col("rank").mean())
+    return means.sort("rank", nulls_last=True, maintain_order=True)["forecaster"].to_list()
+
+
 def archetype_label(name: str) -> str:
     """Return the name of an archetype, or of all of them, for display.
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label
+from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label, order_forecasters
 from calibration_pipeline.schemas.comparison import COMPARED_MARKETS
 from calibration_pipeline.verification.cases import JUDGED
 
@@ -37,9 +37,8 @@ def rank_rows(leaderboard: pl.DataFrame, archetype: str, forecast: str) -> list[
         raw or recalibrated.
     """
     own = leaderboard.filter(archetype=archetype, forecast=forecast)
-    names = own.group_by("forecaster", maintain_order=True).agg(pl.col("rank").mean())
     rows = []
-    for name in names.sort("rank", nulls_last=True, maintain_order=True)["forecaster"]:
+    for name in order_forecasters(own):
         cells = {row["market"]: _rank(row) for row in own.filter(forecaster=name).iter_rows(named=True)}
         heads = {head: cells.get(market, "-") for market, head in MARKET_HEADS.items()}
         rows.append({"Forecaster": name, **heads})

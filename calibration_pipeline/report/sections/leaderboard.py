@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label
+from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label, order_forecasters
 from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY, NETWORK
 from calibration_pipeline.report.blocks import Block, Cell, Gallery, Section, Table, Text
 from calibration_pipeline.report.numbers import UNKNOWN, e_value, estimate, number
@@ -66,9 +66,8 @@ def _rank_table(leaderboard: pl.DataFrame, forecast: str) -> Table:
     """Return the ranks of all forecasters in all markets, over all archetypes."""
     own = leaderboard.filter(forecast=forecast)
     markets = [market for market in COMPARED_MARKETS if market in own["market"]]
-    names = own.group_by("forecaster", maintain_order=True).agg(pl.col("rank").mean())
     rows = []
-    for name in names.sort("rank", nulls_last=True, maintain_order=True)["forecaster"]:
+    for name in order_forecasters(own):
         found = {row["market"]: row for row in own.filter(forecaster=name).iter_rows(named=True)}
         rows.append([Cell(name), *(_rank_cell(found.get(market)) for market in markets)])
     caption = f"Ranks of the {forecast} forecasts, all archetypes; in small print the gain over the network"
