@@ -61,6 +61,7 @@ class Surfaces(NamedTuple):
     box: tuple[float, float]
 
 
+@jax.jit
 def as_races(position: ArrayLike, probabilities: ArrayLike) -> Races:
     """Mark the padding and take logits.
 
