@@ -1,5 +1,6 @@
 """The marginal map: arithmetic against plain NumPy, tables against the map, refusals, padding."""
 
+import functools
 import subprocess
 import sys
 
@@ -64,18 +65,28 @@ def padded():
     return forecasts(np.random.default_rng(3), 6, 12, width=15)
 
 
+@functools.cache
+def tabulated_races():
+    """Races, their table, and a compiled function that reads the table."""
+    position, probabilities = forecasts(np.random.default_rng(3), 6, 12, width=15)
+    races = marginal.as_races(position, probabilities)
+    surfaces = marginal.tabulate(races)
+
+    @jax.jit
+    def read(log_slope, intercept):
+        curve = chebyshev.section(surfaces.coefficients, intercept, marginal.INTERCEPT_BOX)
+        return chebyshev.evaluate(curve, jnp.full(6, log_slope), *surfaces.box)
+
+    return position, probabilities, races, surfaces, read
+
+
 @given(st.floats(-1.8, 1.8), st.floats(-2, 2))
 @settings(max_examples=25)
 def test_table_equals_the_plain_likelihood(log_slope, intercept):
     """Relative error of a race's log-likelihood at most 1e-4, anywhere in the box, padded or not."""
-    position, probabilities = forecasts(np.random.default_rng(3), 6, 12, width=15)
-    races = marginal.as_races(position, probabilities)
-    surfaces = marginal.tabulate(races)
-    points = jnp.full(6, log_slope)
-    curve = chebyshev.section(surfaces.coefficients, intercept, marginal.INTERCEPT_BOX)
-    table = chebyshev.evaluate(curve, points, *surfaces.box)
+    position, probabilities, races, surfaces, read = tabulated_races()
     expected = plain_log_likelihood(position, probabilities, 12, np.exp(log_slope), intercept)
-    np.testing.assert_allclose(table + surfaces.at_zero, expected, rtol=1e-4)
+    np.testing.assert_allclose(read(log_slope, intercept) + surfaces.at_zero, expected, rtol=1e-4)
     np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, intercept), expected, rtol=1e-5)
 
 
@@ -87,7 +98,8 @@ def test_race_noise_is_integrated(padded):
     values = [plain_log_likelihood(position, probabilities, 12, np.exp(0.2 + 0.3 * e), 0.1) for e in eps]
     weights = -0.5 * eps**2 - logsumexp(-0.5 * eps**2)
     expected = logsumexp(np.array(values) + weights[:, None], axis=0)
-    np.testing.assert_allclose(marginal.integrated_exactly(races, 0.2, 0.1, 0.3), expected, rtol=1e-4)
+    integrated = jax.jit(marginal.integrated_exactly)(races, 0.2, 0.1, 0.3)
+    np.testing.assert_allclose(integrated, expected, rtol=1e-4)
 
 
 def test_plain_model_has_this_density(padded):
@@ -96,15 +108,20 @@ def test_plain_model_has_this_density(padded):
     values = {"slope_mu": 0.2, "slope_sigma": 0.1, "noise_sigma": 0.3, "intercept": -0.4, "slope_z": 0.5}
     eps = np.linspace(-1, 1, 6)
     model = substitute(seed(track_archetype_calibration_model, 0), {**values, "race_noise": jnp.asarray(eps)})
-    sites = trace(model).get_trace(position, probabilities, "short_track")
-    site = sites["finish_position"]
-    log_likelihood = site["fn"].log_prob(site["value"])
+
+    @jax.jit
+    def density():
+        sites = trace(model).get_trace(position, probabilities, "short_track")
+        site = sites["finish_position"]
+        return site["fn"].log_prob(site["value"]), sites["slope"]["value"]
+
+    log_likelihood, slope = density()
     slopes = np.exp(0.2 + 0.1 * 0.5 + 0.3 * eps)
     expected = [
         plain_log_likelihood(position[[r]], probabilities[[r]], 12, slopes[r], -0.4)[0] for r in range(6)
     ]
     np.testing.assert_allclose(log_likelihood, expected, rtol=1e-5)
-    assert sites["slope"]["value"] == pytest.approx(np.exp(0.25))
+    assert slope == pytest.approx(np.exp(0.25))
 
 
 @pytest.mark.slow
@@ -162,7 +179,7 @@ def test_padding_is_never_read(padded):
         rtol=1e-6,
     )
     gradient = jax.grad(lambda x, b: marginal.race_log_likelihood(races, x, b).sum(), argnums=(0, 1))
-    assert np.isfinite(gradient(0.4, 0.2)).all()
+    assert np.isfinite(jax.jit(gradient)(0.4, 0.2)).all()
 
 
 def test_a_second_fit_compiles_nothing(padded):
@@ -191,9 +208,6 @@ def test_same_seed_same_draws(padded):
     fields = mcmc.get_extra_fields(group_by_chain=True)
     assert {"diverging", "energy", "num_steps"} <= set(fields)
     assert fields["diverging"].shape == (2, 150)
-    tree = az.from_numpyro(mcmc, log_likelihood=False)
-    assert tree["posterior"]["slope_mu"].shape == (2, 150)
-    assert "energy" in tree["sample_stats"]
 
 
 @pytest.mark.parametrize(
@@ -246,10 +260,12 @@ def test_season_labels_are_checked():
         run_mcmc_calibration([[1, 2]], np.full((1, 2, 2), 0.5), "road_course", season=[2024, 2025])
 
 
-def test_odd_input_is_logged(caplog):
+def test_odd_input_is_logged(padded, caplog):
     """Short runs and positions that are no permutation are taken, with a warning each."""
-    position = [[1, 1], [1, 2], [1, 2], [2, 1], [2, 1], [2, 1]]
-    run_mcmc_calibration(position, np.full((6, 2, 2), 0.5), "road_course", **FEW)
+    position, probabilities = padded
+    twice = position.copy()
+    twice[0, 0] = twice[0, 1]
+    run_mcmc_calibration(twice, probabilities, "road_course", **FEW)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "150 draws a chain are few" in caplog.text
     assert "1 of 6 races are not a permutation" in caplog.text
@@ -441,25 +457,30 @@ def test_whitening_leaves_the_prior_as_it_is(kind):
     def weights(u):
         return WEIGHTS[kind](substitute(seed(WHITENED[kind], 0), {"u": u})())
 
-    def log_density(u):
+    @jax.jit
+    def log_densities(u):
         sites = trace(substitute(seed(WHITENED[kind], 0), {"u": u})).get_trace()
-        return sum(site["fn"].log_prob(site["value"]).sum() for site in sites.values())
-
-    for u in (jnp.zeros(3), jnp.array([1.0, -0.5, 2.0])):
         volume = jnp.linalg.slogdet(jax.jacobian(weights)(u))[1]
-        expected = dist.Normal(0, 1).log_prob(weights(u)).sum() + volume
-        assert log_density(u) == pytest.approx(float(expected), abs=1e-4)
+        return (
+            sum(site["fn"].log_prob(site["value"]).sum() for site in sites.values()),
+            dist.Normal(0, 1).log_prob(weights(u)).sum() + volume,
+        )
+
+    for u in (np.zeros(3), np.array([1.0, -0.5, 2.0])):
+        log_density, expected = log_densities(u)
+        assert log_density == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_a_whitened_walk_has_the_posterior_that_its_normal_data_give_it():
     """Standard coordinates map to levels with the mean and covariance of a conjugate normal."""
-    steps = jnp.array([[0.3, 0.0, 0.0], [0.3, 0.2, 0.0], [0.3, 0.2, 0.2]])
+    steps = np.array([[0.3, 0.0, 0.0], [0.3, 0.2, 0.0], [0.3, 0.2, 0.2]])
 
+    @jax.jit
     def levels(u):
         return substitute(seed(WHITENED["walk"], 0), {"u": u})()
 
-    covariance = jnp.linalg.inv(jnp.linalg.inv(steps @ steps.T) + jnp.diag(INFORMATION))
-    factor = jax.jacobian(levels)(jnp.zeros(3))
+    covariance = np.linalg.inv(np.linalg.inv(steps @ steps.T) + np.diag(INFORMATION))
+    factor = np.asarray(jax.jit(jax.jacobian(levels))(jnp.zeros(3)))
     np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-5)
     np.testing.assert_allclose(levels(jnp.zeros(3)), covariance @ WEIGHTED, atol=1e-5)
 
@@ -484,6 +505,9 @@ def test_run_nuts_gives_the_known_posterior(n_chains):
     np.testing.assert_allclose(flat.std(0), np.sqrt(0.5), atol=0.08)
     chain_means = np.asarray(draws).mean(axis=1)[:, 0]
     assert len(np.unique(chain_means)) == n_chains
+    tree = az.from_numpyro(mcmc, log_likelihood=False)
+    assert tree["posterior"]["mean"].shape == draws.shape
+    assert "energy" in tree["sample_stats"]
 
 
 def test_devices_are_set_before_jax_starts():

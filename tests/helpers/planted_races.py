@@ -9,6 +9,8 @@ from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 
 N_CARS, N_SCENARIOS = 20, 40
 SEASONS = [2021, 2022]
+QUICK = {"n_warmup": 300, "n_samples": 500, "n_chains": 2}
+"""Settings of fits by NUTS. Test modules that use them share the compiled samplers."""
 
 
 def race_order(

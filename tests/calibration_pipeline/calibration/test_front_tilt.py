@@ -26,8 +26,8 @@ from calibration_pipeline.calibration.state import (
     tilt_dynamics,
 )
 from calibration_pipeline.scenarios.network.structure import FRONT_CARS
-from calibration_pipeline.stats.chebyshev import evaluate
 from calibration_pipeline.stats.state_filter import POINTS, STEP, Dynamics, State, grid
+from helpers.jitted import evaluate
 from helpers.planted_races import planted, race_order
 
 N_CARS, RACES_A_SEASON = 36, 36

@@ -27,7 +27,7 @@ from calibration_pipeline.calibration.recalibration import draw_recalibration, n
 from calibration_pipeline.calibration.reranking import rerank_races, shift_incidents
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_incidents
-from calibration_pipeline.stats.chebyshev import evaluate
+from helpers.jitted import evaluate
 
 N_RACES, N_CARS, N_SCENARIOS = 30, 38, 1200
 N_RETIRED = 140

@@ -23,9 +23,8 @@ from calibration_pipeline.mcmc.convergence import judge_convergence
 from calibration_pipeline.mcmc.draws import read_draws
 from calibration_pipeline.schemas.datasets import CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
-from calibration_pipeline.stats.chebyshev import evaluate
-from calibration_pipeline.stats.plackett_luce import log_probability
-from helpers.planted_races import N_CARS, SEASONS, planted
+from helpers.jitted import evaluate, log_probability
+from helpers.planted_races import N_CARS, QUICK, SEASONS, planted
 
 
 def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
@@ -37,7 +36,8 @@ def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
 @pytest.fixture(scope="module")
 def overconfident() -> tuple[xr.Dataset, pl.DataFrame, xr.DataTree]:
     ensemble, results = planted(0.7, incident_shift=0.6)
-    return ensemble, results, fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=1, **QUICK)
+    return ensemble, results, fit
 
 
 def test_the_table_is_the_likelihood():
@@ -125,7 +125,7 @@ def test_reference_of_bare_scenarios_is_one_and_team_effects_lower_it():
 def test_planted_slopes_are_recovered(slope):
     """The 95 % interval of the mean log slope over seasons holds the truth, and excludes 1."""
     ensemble, results = planted(slope, seed=3)
-    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2)
+    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2, **QUICK)
     mean = np.exp(fit["posterior"]["log_slope"].sel(season=SEASONS).mean("season").values)
     lower, upper = np.quantile(mean, (0.025, 0.975))
     assert lower < slope < upper
@@ -134,7 +134,7 @@ def test_planted_slopes_are_recovered(slope):
 
 def test_calibrated_ensembles_with_team_effects_get_slope_one():
     ensemble, results = planted(1.0, team_scale=0.8, n_races=64, seed=5)
-    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2)
+    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2, **QUICK)
     mean = np.exp(fit["posterior"]["log_slope"].sel(season=SEASONS).mean("season").values)
     lower, upper = np.quantile(mean, (0.025, 0.975))
     assert lower < 1 < upper
@@ -147,8 +147,12 @@ def test_the_incident_shift_is_recovered(overconfident):
     assert shift.mean() > 0.3
 
 
+@pytest.mark.slow
 def test_fits_converge_at_the_default_settings(overconfident):
-    fit = overconfident[2]
+    ensemble, results, _ = overconfident
+    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    assert fit["posterior"].sizes["chain"] == 4
+    assert fit["posterior"].sizes["draw"] == 1500
     assert judge_convergence(read_draws(fit)).converged
     assert int(fit["sample_stats"]["diverging"].sum()) == 0
 
@@ -170,8 +174,8 @@ def test_a_fit_opens_by_itself(overconfident, tmp_path):
     again = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
     groups = "posterior prior posterior_predictive prior_predictive log_likelihood sample_stats"
     assert {*groups.split(), "observed_data", "constant_data", "convergence"} <= set(again.children)
-    assert again["posterior"].sizes["chain"] == 4
-    assert again["posterior"].sizes["draw"] == 1500
+    assert again["posterior"].sizes["chain"] == QUICK["n_chains"]
+    assert again["posterior"].sizes["draw"] == QUICK["n_samples"]
     assert again["log_likelihood"]["result"].dims == ("chain", "draw", "race")
     xr.testing.assert_identical(again["posterior"].to_dataset().load(), fit["posterior"].to_dataset())
 
@@ -189,7 +193,7 @@ def test_predictive_checks_cover_the_observed_races(overconfident):
 
 def test_a_fit_to_no_race_is_the_prior():
     ensemble, results = planted(1.0, n_races=4)
-    fit = fit_archetype(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    fit = fit_archetype(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, SEASONS, seed=1, **QUICK)
     assert float(fit["posterior"]["slope_mu"].std()) == pytest.approx(0.3, abs=0.03)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
 
@@ -238,7 +242,7 @@ def test_one_race_compares_nothing():
         n_races = 1 if archetype == Archetype.SHORT_TRACK else 0
         ensemble, results = planted(1.0, n_races=4, archetype=archetype, seed=8)
         few = ensemble.isel(race=slice(0, n_races))
-        fits[archetype] = fit_archetype(few, results, archetype, SEASONS, seed=1)
-    comparison = compare_calibrations(fits, fit_pooled(fits, SEASONS, seed=1))
+        fits[archetype] = fit_archetype(few, results, archetype, SEASONS, seed=1, **QUICK)
+    comparison = compare_calibrations(fits, fit_pooled(fits, SEASONS, seed=1, **QUICK))
     assert comparison.is_empty()
     ModelComparison.validate(comparison)

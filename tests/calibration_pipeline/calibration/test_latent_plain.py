@@ -22,8 +22,7 @@ from calibration_pipeline.calibration.latent import (
 from calibration_pipeline.calibration.latent_plain import Fields, ReversePlackettLuce, plain_latent_model
 from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, Reference, tabulate_orders
 from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces, tabulate_surfaces
-from calibration_pipeline.stats.chebyshev import evaluate
-from calibration_pipeline.stats.plackett_luce import log_probability
+from helpers.jitted import evaluate, log_probability
 
 N_RACES, N_CARS, N_SEASONS = 6, 16, 3
 
@@ -44,7 +43,8 @@ def fields() -> Fields:
 
 @pytest.fixture(scope="module")
 def results(fields):
-    drawn = Predictive(plain_latent_model, num_samples=1)(jax.random.key(0), fields, N_SEASONS)
+    draw = jax.jit(lambda key: Predictive(plain_latent_model, num_samples=1)(key, fields, N_SEASONS))
+    drawn = draw(jax.random.key(0))
     return np.asarray(drawn["retired"][0]), np.asarray(drawn["running_order"][0])
 
 
@@ -53,9 +53,9 @@ def test_the_order_is_a_distribution():
     utility = jnp.array([1.0, 0.2, -0.5, 0.0, 9.0])
     law = ReversePlackettLuce(utility, jnp.arange(5) < 4)
     orders = np.array([(*order, 0) for order in permutations(range(1, 5))])
-    probability = np.exp(np.asarray(jax.vmap(law.log_prob)(orders)))
+    probability = np.exp(np.asarray(jax.jit(jax.vmap(law.log_prob))(orders)))
     assert probability.sum() == pytest.approx(1.0, abs=1e-5)
-    drawn = np.asarray(law.sample(jax.random.key(0), (20_000,)))
+    drawn = np.asarray(jax.jit(lambda key: law.sample(key, (20_000,)))(jax.random.key(0)))
     share = (drawn[:, None] == orders).all(axis=-1).mean(axis=0)
     np.testing.assert_allclose(share, probability, atol=5 * np.sqrt(0.25 / 20_000))
 
@@ -67,6 +67,11 @@ def test_drawn_races_are_races(fields, results):
     assert ((order > 0) == taking_part).all()
     assert (order.max(axis=1) == taking_part.sum(axis=1)).all()
     assert retired[fields.is_car].mean() < 0.6
+
+
+@jax.jit
+def site_log_likelihoods(draws, fields, retired, order):
+    return log_likelihood(plain_latent_model, draws, fields, N_SEASONS, retired, order)
 
 
 def integrated(fields, results, log_slope, noise_sigma, intercept):
@@ -85,7 +90,7 @@ def integrated(fields, results, log_slope, noise_sigma, intercept):
     }
     draws = {k: np.broadcast_to(np.float32(v), (n, *np.shape(v))) for k, v in parameters.items()}
     draws |= {"chaos": every_race, "race_noise": every_race}
-    by_site = log_likelihood(plain_latent_model, draws, fields, N_SEASONS, retired, order)
+    by_site = site_log_likelihoods(draws, fields, retired, order)
     return sum(
         logsumexp(np.asarray(values, np.float64) + log_weights[:, None], axis=0)
         for values in (by_site["running_order"], by_site["retired"])

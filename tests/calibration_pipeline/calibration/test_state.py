@@ -38,10 +38,10 @@ from calibration_pipeline.calibration.summaries import convergence_by_fold, stat
 from calibration_pipeline.mcmc.convergence import LATEST
 from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU
 from calibration_pipeline.schemas.contracts import validate
-from calibration_pipeline.stats.chebyshev import evaluate
 from calibration_pipeline.telemetry.baselines import shares_beaten
 from calibration_pipeline.verification.backtest import build_backtest, scored_races
-from helpers.planted_races import SEASONS, planted_calendar
+from helpers.jitted import evaluate
+from helpers.planted_races import QUICK, SEASONS, planted_calendar
 
 N_CARS, RACES_A_SEASON = 36, 36
 ENDS = np.array([0.025, 0.975])
@@ -170,9 +170,8 @@ Fits = dict[Archetype, xr.DataTree]
 
 def fit_all(ensembles: dict[Archetype, xr.Dataset], results: pl.DataFrame) -> tuple[Fits, xr.DataTree]:
     """Fit every archetype, and all together."""
-    quick = {"n_warmup": 300, "n_samples": 500, "n_chains": 2, "seed": 1}
-    fits = {a: fit_archetype(ensembles[a], results, a, SEASONS, **quick) for a in ARCHETYPES}
-    return fits, fit_pooled(fits, SEASONS, **quick)
+    fits = {a: fit_archetype(ensembles[a], results, a, SEASONS, seed=1, **QUICK) for a in ARCHETYPES}
+    return fits, fit_pooled(fits, SEASONS, seed=1, **QUICK)
 
 
 @pytest.fixture(scope="module")

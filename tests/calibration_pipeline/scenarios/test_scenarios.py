@@ -29,7 +29,7 @@ from calibration_pipeline.scenarios.fit.laplace import (
     fit_posterior,
     forgetting,
 )
-from calibration_pipeline.scenarios.fit.posterior import TERMS, order_log_likelihood, prior
+from calibration_pipeline.scenarios.fit.posterior import TERMS, prior
 from calibration_pipeline.scenarios.folds import fold_name, open_fold
 from calibration_pipeline.scenarios.network.model import DAMAGE_SHARE
 from calibration_pipeline.scenarios.network.stints import STINTS, share_out
@@ -37,7 +37,7 @@ from calibration_pipeline.scenarios.network.structure import FRONT_CARS, FULL, S
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.schemas.datasets import ScenarioEnsemble, is_coherent
-from calibration_pipeline.stats.plackett_luce import log_probability, rank_columns, stages_narrow
+from helpers.jitted import log_probability, order_log_likelihood, rank_columns, stages_narrow
 from helpers.simulated_seasons import without_laps
 
 FOLD_RACES = 12
@@ -110,7 +110,7 @@ def test_cars_that_do_not_take_part_change_nothing():
     padded = jnp.array([0.3, 1e30, -0.2, -1e30, 0.9, jnp.nan])
     taking_part = jnp.array([True, False, True, False, True, False])
     assert float(log_probability(padded, taking_part)) == pytest.approx(float(alone), rel=1e-6)
-    gradient = jax.grad(lambda u: log_probability(u, taking_part))(padded.at[5].set(0.0))
+    gradient = jax.jit(jax.grad(log_probability))(padded.at[5].set(0.0), taking_part)
     assert np.isfinite(np.asarray(gradient)).all()
 
 
@@ -135,10 +135,15 @@ def test_stints_of_next_to_nothing_take_no_lap_back():
     rng = np.random.default_rng(0)
     lengths = rng.exponential(size=(STINTS, n_scenarios)) * (rng.random((STINTS, n_scenarios)) < 0.5)
     lengths[0] = 1.0
-    laps, race_laps = jnp.full(n_scenarios, 30_000), jnp.full(n_scenarios, 30_000)
-    finished = jnp.full((n_cars, n_scenarios), 30_000)
-    with handlers.seed(rng_seed=0), handlers.substitute(data={"lead_length": jnp.asarray(lengths)}):
-        led = share_out("lead", laps, jnp.zeros((n_cars, n_scenarios)), finished, race_laps, 1.0)
+    laps, race_laps = np.full(n_scenarios, 30_000), np.full(n_scenarios, 30_000)
+    finished, weight = np.full((n_cars, n_scenarios), 30_000), np.zeros((n_cars, n_scenarios))
+
+    @jax.jit
+    def draw(lengths: jax.Array, *arguments: jax.Array) -> jax.Array:
+        with handlers.seed(rng_seed=0), handlers.substitute(data={"lead_length": lengths}):
+            return share_out("lead", *arguments, 1.0)
+
+    led = np.asarray(draw(lengths, laps, weight, finished, race_laps))
     assert led.min() >= 0
     np.testing.assert_array_equal(led.sum(axis=0), laps)
 
@@ -277,11 +282,13 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
     def potential(at: jax.Array) -> jax.Array:
         return potential_energy(model, (), {}, unravel(at))
 
-    blocks = _potential_and_gradient(flat, history, weight, 48, FULL)
-    for found, expected in zip(blocks, jax.jit(jax.value_and_grad(potential))(flat), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-3)
     direction = jnp.ones(n_parameters)
-    along = jax.jit(lambda at: jax.jvp(jax.grad(potential), (at,), (direction,))[1])(flat)
+    expected, (_, along) = jax.jit(
+        lambda at: jax.jvp(jax.value_and_grad(potential), (at,), (direction,))  # compiled together
+    )(flat)
+    blocks = _potential_and_gradient(flat, history, weight, 48, FULL)
+    for found, plain in zip(blocks, expected, strict=True):
+        np.testing.assert_allclose(found, plain, rtol=2e-5, atol=2e-3)
     curvature = _curvature(flat, history, weight, 48, FULL)
     np.testing.assert_allclose(curvature @ direction, along, rtol=2e-4, atol=2e-2)
 

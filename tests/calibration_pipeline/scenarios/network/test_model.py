@@ -26,7 +26,7 @@ from calibration_pipeline.scenarios.network.structure import (
     VARIANTS,
     Structure,
 )
-from calibration_pipeline.stats.plackett_luce import log_probability
+from helpers.jitted import log_probability
 from helpers.simulated_seasons import without_laps
 
 TEST_FAILURE_RATE = 2e-5
@@ -146,15 +146,15 @@ def test_scenarios_of_four_cars_agree_with_enumeration(law_of):
 
 def test_luck_at_the_front_keeps_the_front_group():
     """With other sharpness there, the same cars are in the group, and the others keep their positions."""
-    rng = np.random.default_rng(0)
+    rng, reorder = np.random.default_rng(0), jax.jit(reorder_front)
     running_order = np.maximum(rng.permuted(np.tile(np.arange(20) - 2, (500, 1)), axis=1).T, 0)
-    strength, luck = jnp.asarray(rng.normal(size=(20, 500))), jnp.asarray(rng.gumbel(size=(12, 500)))
-    moved = np.asarray(reorder_front(jnp.asarray(running_order), strength, luck, 5))
+    strength, luck = rng.normal(size=(20, 500)), rng.gumbel(size=(12, 500))
+    moved = np.asarray(reorder(running_order, strength, luck, 5))
     assert (np.sort(moved, axis=0) == np.sort(running_order, axis=0)).all()
     front = (running_order > 0) & (running_order <= 5)
     assert (moved[~front] == running_order[~front]).all()
     assert (moved[front] != running_order[front]).mean() > 0.5
-    none = reorder_front(jnp.asarray(running_order), strength, luck, 0)
+    none = reorder(running_order, strength, luck, 0)
     assert (np.asarray(none) == running_order).all()
 
 
@@ -205,27 +205,50 @@ def test_every_variant_draws_races(season, name):
     assert float(network["front_cars"][0]) == (0 if VARIANTS[name].ordinary else FRONT_CARS)
 
 
-def test_cut_edges_carry_nothing(season):
-    features, results = season
-    edges = frozenset({("team_effect", "running_order"), ("chaos", "incident"), ("driver", "running_order")})
-    network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=Structure(edges))
-    assert (network["team_scale"] == 0).all()
-    assert (network["chaos_scale"] == 0).all()
-    weight = network["pace_weight"].mean(("fold", "draw", "archetype"))
+CUT = frozenset(
+    {
+        ("team_effect", "running_order"),
+        ("chaos", "incident"),
+        ("driver", "running_order"),
+        ("archetype", "incident"),
+        ("archetype", "running_order"),
+        NO_DAMAGE,
+    }
+)
+
+
+def any_parameters() -> xr.Dataset:
+    """Random parameters, as a fit has them."""
+    rng, dims = np.random.default_rng(0), {name: ("fold", *of) for name, of in PARAMETER_DIMS.items()}
+    sizes = {name: len(values) for name, values in NETWORK_COORDINATES.items()} | {"fold": 2}
+    values = {name: rng.normal(size=[sizes[dim] for dim in of]) for name, of in dims.items()}
+    cut = jax.jit(Structure(CUT).apply)(values)
+    return xr.Dataset({name: (of, np.asarray(cut[name])) for name, of in dims.items()}, NETWORK_COORDINATES)
+
+
+def fitted(season: tuple[pl.DataFrame, pl.DataFrame]) -> xr.Dataset:
+    return fit_networks(fold_history(*season, 2022, 18), 18, seed=1, structure=Structure(CUT))
+
+
+@pytest.fixture(scope="module", params=["any parameters", pytest.param("fitted", marks=pytest.mark.slow)])
+def sparse(request, season) -> xr.Dataset:
+    """Network without many of its edges."""
+    return fitted(season) if request.param == "fitted" else any_parameters()
+
+
+def test_cut_edges_carry_nothing(sparse):
+    assert (sparse["team_scale"] == 0).all()
+    assert (sparse["chaos_scale"] == 0).all()
+    weight = sparse["pace_weight"].mean(("fold", "draw", "archetype"))
     assert (weight.sel(pace_covariate=["finish_form", "running_form", "experience"]) == 0).all()
     assert (weight.sel(pace_covariate=["start_score", "team_form"]) != 0).all()
 
 
-@pytest.mark.slow
-def test_archetypes_share_the_parameters_of_removed_edges(season):
-    features, results = season
-    edges = frozenset({("archetype", "incident"), ("archetype", "running_order"), NO_DAMAGE})
-    structure = Structure(edges)
-    network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=structure)
+def test_archetypes_share_the_parameters_of_removed_edges(sparse):
     for name in ("incident_intercept", "incident_weight", "pace_weight", "front_sharpness"):
-        mean = network[name].mean("archetype")
-        np.testing.assert_allclose(network[name], mean.broadcast_like(network[name]), rtol=1e-4, atol=1e-6)
-    assert (network["damage_intercept"] == NEVER).all()
+        mean = sparse[name].mean("archetype")
+        np.testing.assert_allclose(sparse[name], mean.broadcast_like(sparse[name]), rtol=1e-4, atol=1e-6)
+    assert (sparse["damage_intercept"] == NEVER).all()
 
 
 def test_only_fitted_edges_can_be_cut():
