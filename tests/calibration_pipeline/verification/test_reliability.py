@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from model_diagnostics.scoring import SquaredError, decompose
 
 from calibration_pipeline.schemas.frames import CalibrationCurves
 from calibration_pipeline.verification.corp import (
@@ -95,6 +94,8 @@ def test_blocks_lose_no_case(forecast, seed):
 
 @given(ROUND.filter(lambda p: p.size > 1), st.integers(0, 2**32 - 1))
 def test_the_decomposition_agrees_with_model_diagnostics(forecast, seed):
+    from model_diagnostics.scoring import SquaredError, decompose  # takes seconds to load
+
     outcome = outcomes_of(forecast, seed)
     theirs = decompose(outcome.astype(float), forecast, scoring_function=SquaredError()).row(0, named=True)
     names = ("miscalibration", "discrimination", "uncertainty")
