@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from assets.definitions import build_defs
+from assets.instance import open_instance, prepare_home
 from assets.orchestration import sensors, source_news
 from assets.orchestration.jobs import WAVES
 from assets.orchestration.sensors import ATTEMPTS, SENSOR
@@ -20,6 +21,7 @@ from calibration_pipeline.sources.base import describe_missing
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 from helpers.example_tables import write_table
+from helpers.stored_runs import copied, point_at
 
 
 @pytest.fixture
@@ -38,12 +40,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
 class Watched:
     """A code location that was loaded once, whose sensor ticks; requests are executed at once."""
 
-    def __init__(self, table: Path, instance: dg.DagsterInstance, seasons: str | None = None) -> None:
-        store = str(table.parent / "store")
+    def __init__(
+        self, table: Path, store: Path, instance: dg.DagsterInstance, seasons: str | None = None
+    ) -> None:
+        self.table = table
         self.folder = table.parent / "forecasters"
         self.folder.mkdir(exist_ok=True)
         self.settings = Settings(
-            source="tables", results=str(table), store=store, seasons=seasons, forecasters=str(self.folder)
+            source="tables",
+            results=str(table),
+            store=str(store),
+            seasons=seasons,
+            forecasters=str(self.folder),
         )
         self.defs = build_defs(self.settings)
         self.repository = self.defs.get_repository_def()
@@ -100,12 +108,30 @@ class Watched:
         raise AssertionError(f"still requesting: {runs}")
 
 
-@pytest.fixture
-def ingested(table: Path, instance: dg.DagsterInstance) -> Watched:
-    """Return a location whose tracks and first season are stored."""
-    watched = Watched(table, instance)
-    assert watched.until("features") == [("tracks", None), ("ingest", "2022")]
+@pytest.fixture(scope="module")
+def first_season(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """Store tracks and the first season of a table, for `ingested` to copy."""
+    folder = tmp_path_factory.mktemp("first_season")
+    write_table(folder / "mine.csv", {2022: 1})
+    with pytest.MonkeyPatch.context() as patch:
+        point_at(folder, patch)
+        prepare_home()
+        with open_instance() as instance:
+            watched = Watched(folder / "mine.csv", folder / "store", instance)
+            assert watched.until("features") == [("tracks", None), ("ingest", "2022")]
     return watched
+
+
+@pytest.fixture
+def ingested(first_season: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    """Return a location whose tracks and first season are stored."""
+    table = first_season.table  # its path is a setting, and must not change
+    write_table(table, {2022: 1})
+    copied(table.parent, tmp_path, monkeypatch)
+    with open_instance() as instance:
+        watched = Watched(table, tmp_path / "store", instance)
+        watched.cursor, watched.launched = first_season.cursor, set(first_season.launched)
+        yield watched
 
 
 def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
@@ -129,8 +155,8 @@ def test_a_new_file_of_a_forecaster_loads_the_code_location_again(ingested: Watc
     )
 
 
-def test_a_race_is_ingested_once_and_only_its_season(table: Path, ingested: Watched) -> None:
-    write_table(table, {2022: 2})
+def test_a_race_is_ingested_once_and_only_its_season(ingested: Watched) -> None:
+    write_table(ingested.table, {2022: 2})
     (new,) = ingested.requests()
     assert (new.job_name, new.partition_key) == ("ingest", "2022")
     assert {key.path[-1] for key in new.asset_selection or ()} == {
@@ -146,7 +172,7 @@ def test_a_race_is_ingested_once_and_only_its_season(table: Path, ingested: Watc
 def test_a_partition_whose_run_failed_is_requested_again_only_after_a_change(
     table: Path, instance: dg.DagsterInstance
 ) -> None:
-    watched = Watched(table, instance)
+    watched = Watched(table, table.parent / "store", instance)
     watched.until("features")
     (request,) = watched.requests()
     results = watched.settings.store_path / "race_results" / "2022.parquet"
@@ -188,21 +214,21 @@ def test_nothing_is_requested_while_a_run_of_the_source_is_in_progress(ingested:
     assert ingested.requests()
 
 
-def test_a_source_that_is_down_is_named_and_asked_again(table: Path, ingested: Watched) -> None:
+def test_a_source_that_is_down_is_named_and_asked_again(ingested: Watched) -> None:
     for request in ingested.requests():
         ingested.execute(request)
-    known, content = json.loads(ingested.cursor or "")["known"], table.read_text()
-    table.unlink()
+    known, content = json.loads(ingested.cursor or "")["known"], ingested.table.read_text()
+    ingested.table.unlink()
     assert re.search(r"The source could not be asked; .*mine.csv does not exist", ingested.skipped())
     assert json.loads(ingested.cursor or "").get("known", known) == known
-    table.write_text(content)
+    ingested.table.write_text(content)
     assert ingested.requests()
 
 
 def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(
     table: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingested = Watched(table, instance, seasons="2022")
+    ingested = Watched(table, table.parent / "store", instance, seasons="2022")
     ingested.until("scenarios")
     write_table(table, {2022: 2})
     good, keys = table.read_text(), set()
@@ -224,12 +250,12 @@ def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(
     assert "ingest" not in {request.job_name for request in ingested.requests()}
 
 
-def test_corrected_results_are_ingested_again_once(table: Path, ingested: Watched) -> None:
+def test_corrected_results_are_ingested_again_once(ingested: Watched) -> None:
     """Results change after a race, as by a disqualification; the season is then read again."""
     ingested.until("scenarios")
-    rows = table.read_text()
-    table.write_text(rows.replace("Ann,1,1,", "Ann,1,2,").replace("Bo,2,2,", "Bo,2,1,"))
-    assert table.read_text() != rows
+    rows = ingested.table.read_text()
+    ingested.table.write_text(rows.replace("Ann,1,1,", "Ann,1,2,").replace("Bo,2,2,", "Bo,2,1,"))
+    assert ingested.table.read_text() != rows
     (request,) = ingested.requests()
     assert (request.job_name, request.partition_key) == ("ingest", "2022")
     assert ingested.execute(request)
@@ -253,9 +279,9 @@ def test_a_race_without_results_is_ingested_again_only_when_the_source_changes(
 
 
 def test_each_season_is_asked_for_finished_races_once_a_tick(
-    table: Path, ingested: Watched, monkeypatch: pytest.MonkeyPatch
+    ingested: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_table(table, {2021: 1, 2022: 1})
+    write_table(ingested.table, {2021: 1, 2022: 1})
     asked: list[int] = []
 
     class Counted(TablesSource):
@@ -263,26 +289,26 @@ def test_each_season_is_asked_for_finished_races_once_a_tick(
             asked.append(season)
             return super().finished_races(season)
 
-    counted = Counted(str(table), None, compile_constraints())
+    counted = Counted(str(ingested.table), None, compile_constraints())
     monkeypatch.setattr(source_news, "build_source", lambda _settings: counted)
     ingested.tick()
     assert asked == [2021, 2022]
 
 
-def test_a_new_season_waits_for_its_partition(table: Path, ingested: Watched) -> None:
+def test_a_new_season_waits_for_its_partition(ingested: Watched) -> None:
     """Without access to the code server, the message of the tick names the reload that is necessary."""
     before = ingested.cursor
-    write_table(table, {2022: 1, 2023: 2})
+    write_table(ingested.table, {2022: 1, 2023: 2})
     assert re.search(r"New, and no partition yet: season 2023\. Reload the code location", ingested.skipped())
     assert ingested.cursor == before
-    reloaded = Watched(table, ingested.instance)
+    reloaded = Watched(ingested.table, ingested.settings.store_path.parents[1], ingested.instance)
     reloaded.cursor = before
     (request,) = reloaded.requests()
     assert (request.job_name, request.partition_key) == ("ingest", "2023")
 
 
-def test_the_report_is_overdue_once_for_each_race_that_finished_since(table: Path, ingested: Watched) -> None:
-    write_table(table, {2022: 3})
+def test_the_report_is_overdue_once_for_each_race_that_finished_since(ingested: Watched) -> None:
+    write_table(ingested.table, {2022: 3})
     answer = ingested.tick()
     assert isinstance(answer, dg.SensorResult)
     (event,) = answer.asset_events
@@ -298,7 +324,7 @@ def test_the_report_is_overdue_once_for_each_race_that_finished_since(table: Pat
 
 
 def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
-    table: Path, ingested: Watched
+    ingested: Watched,
 ) -> None:
     finished = {2022: {202201: "2022 race 1 (daytona)", 202299: "another"}}
     assert missing_races(ingested.settings, finished) == {2022: {202299: "another"}}
@@ -310,11 +336,11 @@ def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
         resources={"settings": ingested.settings.model_copy(update={"seasons": "2022"})},
     ).resolve_job_def("judge")
     for rounds, passed in ((1, True), (2, False)):
-        write_table(table, {2022: rounds})
+        write_table(ingested.table, {2022: rounds})
         (evaluation,) = job.execute_in_process(instance=ingested.instance).get_asset_check_evaluations()
         assert evaluation.passed is passed
         assert evaluation.severity == dg.AssetCheckSeverity.WARN
-    table.unlink()
+    ingested.table.unlink()
     (unknown,) = job.execute_in_process(instance=ingested.instance).get_asset_check_evaluations()
     assert not unknown.passed
     assert "Not known whether races of" in str(unknown.description)
