@@ -161,7 +161,7 @@ def choice_rows(
 
 def _read_front(calendar: Calendar, slow: SlowParameters, log_slope: NDArray) -> NDArray[np.float64]:
     """Return the log-likelihoods of the front groups' orders at mean log slopes (race, draw)."""
-    return front_log_likelihood(calendar.archetype, calendar.front, slow, log_slope.mean(axis=1))
+    return front_log_likelihood(calendar.archetype, calendar.curves["front"], slow, log_slope.mean(axis=1))
 
 
 def _without_tilt(calendar: Calendar, folds: Sequence[Fold]) -> NDArray[np.float64]:
@@ -169,7 +169,7 @@ def _without_tilt(calendar: Calendar, folds: Sequence[Fold]) -> NDArray[np.float
     parts = []
     for chosen, slow in folds:
         few, seen = _thin(slow), calendar.until(chosen.stop)
-        order = order_log_likelihood(seen.archetype, seen.order, few)
+        order = order_log_likelihood(seen.archetype, seen.curves["order"], few)
         law = slope_dynamics(few)
         slopes = filter_races(order, seen.archetype, seen.starts_season, law, len(ARCHETYPES), chosen.stop)
         front = _read_front(seen, few, slopes.mean)
@@ -189,7 +189,7 @@ def _predictive(
     calendar: Calendar, folds: Sequence[Fold], changes: Mapping[str, float]
 ) -> NDArray[np.float64]:
     """Return log predictive likelihoods of orders, incidents and fronts: (3, race)."""
-    incident = incident_log_likelihood(calendar.incident)
+    incident = incident_log_likelihood(calendar.curves["incident"])
     parts = []
     for chosen, slow in folds:
         few, seen = _thin(slow), calendar.until(chosen.stop)
@@ -198,7 +198,7 @@ def _predictive(
             groups = races.archetype, races.starts_season
             return filter_races(values, *groups, _changed(law, changes), len(ARCHETYPES))
 
-        slopes = run(order_log_likelihood(seen.archetype, seen.order, few), slope_dynamics(few))
+        slopes = run(order_log_likelihood(seen.archetype, seen.curves["order"], few), slope_dynamics(few))
         shifts = run(incident[: chosen.stop], shift_dynamics())
         tilts = run(_read_front(seen, few, slopes.mean), tilt_dynamics())
         evidence = [filtered.log_evidence for filtered in (slopes, shifts, tilts)]

@@ -7,10 +7,10 @@ front group, at the mean of the log slope before the race. The constants below w
 2015 to 2020 (`benchmarks.state`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
-import jax
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from calibration_pipeline.calibration.race_curves import INCIDENT_SHIFT_BOX, LOG
 from calibration_pipeline.mcmc.convergence import LATEST
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT, PRIOR_SLOPE_MU
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.stats.chebyshev import chebyshev_basis
+from calibration_pipeline.stats.chebyshev import basis_values
+from calibration_pipeline.stats.race_noise import blocks
 from calibration_pipeline.stats.state_filter import (
     POINTS,
     Dynamics,
@@ -54,12 +55,6 @@ PRIOR_FRONT_TILT, FRONT_WALK_SIGMA, FRONT_DEVIATION_SIGMA = 0.15, 0.005, 0.2
 """Standard deviations of the front tilt before the first race, of a step, and between archetypes."""
 SHIFT_POINTS = grid(361)
 """Grid of the incident shift's likelihood; it covers ensembles in which hardly any car retires."""
-BLOCK = 32
-"""Races that are tabulated together. The last block is padded: a race's values are bitwise the same whatever
-the number of later races."""
-
-
-_basis = jax.jit(chebyshev_basis, static_argnums=1)  # one program in place of one for each operation
 
 
 class Calendar(NamedTuple):
@@ -70,16 +65,15 @@ class Calendar(NamedTuple):
     race, race_order : (race) int
     fold : (race) str
     archetype : (race) int, index into `ARCHETYPES`
-    order, incident, front : (race, coefficient), curves as in `race_curves.RaceCurves`
+    curves : name -> (race, ...), log-likelihoods of the race; of scenarios order, incident and front (race,
+        coefficient), as in `race_curves.RaceCurves`
     """
 
     race: NDArray[np.int_]
     race_order: NDArray[np.int_]
     fold: NDArray[np.str_]
     archetype: NDArray[np.int_]
-    order: AnyArray
-    incident: AnyArray
-    front: AnyArray
+    curves: Mapping[str, AnyArray]
 
     @property
     def season(self) -> NDArray[np.int_]:
@@ -93,7 +87,40 @@ class Calendar(NamedTuple):
 
     def until(self, n_races: int) -> "Calendar":
         """Return the first races."""
-        return Calendar._make(values[:n_races] for values in self)
+        return Calendar(
+            self.race[:n_races],
+            self.race_order[:n_races],
+            self.fold[:n_races],
+            self.archetype[:n_races],
+            {name: values[:n_races] for name, values in self.curves.items()},
+        )
+
+
+class Scales(Protocol):
+    """Draws of the scales of a log slope's movement, each (draw)."""
+
+    @property
+    def slope_sigma(self) -> AnyArray:
+        """Step from season to season."""
+
+    @property
+    def archetype_sigma(self) -> AnyArray:
+        """Differences between archetypes."""
+
+
+class FoldFilter(NamedTuple):
+    """Quantities filtered with the slow parameters of a fold.
+
+    Attributes
+    ----------
+    quantities : sequence of (Filtered, Dynamics)
+        Each with the states before the races of the fold, and after the last race.
+    draw : callable
+        States of the quantities, index of the archetype, generator -> draws (variable, draw).
+    """
+
+    quantities: Sequence[tuple[Filtered, Dynamics]]
+    draw: Callable[[Sequence[State], int, np.random.Generator], NDArray]
 
 
 class SlowParameters(NamedTuple):
@@ -154,13 +181,15 @@ def join_calendar(fits: Mapping[Archetype, xr.DataTree]) -> Calendar:
         Archetype -> `CalibrationPosterior`, of all archetypes.
     """
     parts = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    race, race_order, fold, *curves = (
-        np.concatenate([part[name].values for part in parts])
-        for name in ("race", "race_order", "fold", "order_curve", "incident_curve", "front_curve")
-    )
     archetype = np.repeat(np.arange(len(parts)), [part.sizes["race"] for part in parts])
-    by_time = np.argsort(race_order)
-    return Calendar._make(values[by_time] for values in (race, race_order, fold, archetype, *curves))
+    by_time = np.argsort(np.concatenate([part["race_order"].values for part in parts]))
+
+    def join(name: str) -> NDArray:
+        values: NDArray = np.concatenate([part[name].values for part in parts])
+        return values[by_time]
+
+    curves = {name: join(f"{name}_curve") for name in ("order", "incident", "front")}
+    return Calendar(join("race"), join("race_order"), join("fold"), archetype[by_time], curves)
 
 
 def fold_ranges(calendar: Calendar) -> Iterator[tuple[str, range]]:
@@ -189,47 +218,78 @@ def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, see
         are before its fold.
     """
     calendar = join_calendar(fits)
-    n_races = len(calendar.race)
     shifts = filter_shifts(calendar)
-    races: dict[int, NDArray] = {}
-    following = np.full((len(OPENINGS), len(ARCHETYPES), len(DRAWN), STORED_DRAWS), np.nan, np.float32)
 
-    def draw_next(
-        opening: str, slopes: Filtered, tilts: Filtered, slow: SlowParameters, known: NDArray[np.bool_]
-    ) -> None:
+    def filter_fold(fold: str, own: range) -> FoldFilter:
+        slow = read_slow_parameters(pooled, fold)
+        slopes, tilts = filter_orders(calendar.until(own.stop), slow, own.start)
+        own_shifts = shifts._replace(before=shifts.before[own.start : own.stop])
+        quantities = (
+            (slopes, slope_dynamics(slow)),
+            (own_shifts, shift_dynamics()),
+            (tilts, tilt_dynamics()),
+        )
+        return FoldFilter(quantities, partial(draw_state, slow=slow))
+
+    return draw_states(calendar, filter_fold, DRAWN, seed)
+
+
+def draw_states(
+    calendar: Calendar,
+    filter_fold: Callable[[str, range], FoldFilter],
+    drawn: Sequence[str],
+    seed: int,
+) -> xr.DataTree:
+    """Draw the states before the races of a calendar, fold by fold, and before the next race.
+
+    Parameters
+    ----------
+    calendar : Calendar
+    filter_fold : callable
+        Fold, or `LATEST`, and the indices of its races -> quantities, filtered over the races before the end
+        of the fold with slow parameters that are fitted to the races before it.
+    drawn : sequence of str
+        Names of the variables.
+    seed : int
+        A race's draws depend on the seed, the number of earlier races, and the archetype.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `races` and `next`, as of `CalibrationState`, with the variables `drawn`.
+    """
+    n_races = len(calendar.race)
+    races: dict[int, NDArray] = {}
+    following = np.full((len(OPENINGS), len(ARCHETYPES), len(drawn), STORED_DRAWS), np.nan, np.float32)
+
+    def draw_next(opening: str, fold: FoldFilter, known: NDArray[np.bool_]) -> None:
         first = opening == NEW_SEASON
-        states = [
-            advance(filtered.after, law, starts_season=first)
-            for filtered, law in (
-                (slopes, slope_dynamics(slow)),
-                (shifts, shift_dynamics()),
-                (tilts, tilt_dynamics()),
-            )
-        ]
+        states = [advance(part.after, law, starts_season=first) for part, law in fold.quantities]
         for a in np.flatnonzero(known).tolist():
             rng = np.random.default_rng([seed, n_races, a])
-            following[OPENINGS.index(opening), a] = draw_state(states, slow, a, rng)
+            following[OPENINGS.index(opening), a] = fold.draw(states, a, rng)
 
-    for fold, own in fold_ranges(calendar):
+    for label, own in fold_ranges(calendar):
         known = _count_races(calendar, own.start) >= MIN_CALIBRATION_RACES
         if not known.any():
             continue
-        slow = read_slow_parameters(pooled, fold)
-        slopes, tilts = filter_orders(calendar.until(own.stop), slow, own.start)
-        for slope, tilt, race in zip(slopes.before, tilts.before, own, strict=True):
-            if known[a := calendar.archetype[race]]:
-                rng = np.random.default_rng([seed, race, a])
-                races[race] = draw_state([slope, shifts.before[race], tilt], slow, int(a), rng)
+        fold = filter_fold(label, own)
+        for place, race in enumerate(own):
+            if known[a := int(calendar.archetype[race])]:
+                states = [part.before[place] for part, _ in fold.quantities]
+                races[race] = fold.draw(states, a, np.random.default_rng([seed, race, a]))
         if own.stop == n_races:
-            draw_next(SAME_FOLD, slopes, tilts, slow, known)
+            draw_next(SAME_FOLD, fold, known)
     known = _count_races(calendar, n_races) >= MIN_CALIBRATION_RACES
     if known.any():
-        slow = read_slow_parameters(pooled, LATEST)
-        slopes, tilts = filter_orders(calendar, slow, n_races)
-        draw_next(NEW_FOLD, slopes, tilts, slow, known)
-        draw_next(NEW_SEASON, slopes, tilts, slow, known)
+        fold = filter_fold(LATEST, range(n_races, n_races))
+        draw_next(NEW_FOLD, fold, known)
+        draw_next(NEW_SEASON, fold, known)
     tree = xr.DataTree.from_dict(
-        {"races": _race_group(calendar, races), "next": _next_group(calendar, following)}
+        {
+            "races": _race_group(calendar, races, drawn),
+            "next": _next_group(calendar, following, drawn),
+        }
     )
     tree.attrs = {
         "n_races": n_races,
@@ -241,7 +301,7 @@ def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, see
 
 
 def draw_state(
-    states: Sequence[State], slow: SlowParameters, archetype: int, rng: np.random.Generator
+    states: Sequence[State], archetype: int, rng: np.random.Generator, slow: SlowParameters
 ) -> NDArray[np.float64]:
     """Draw the state before a race.
 
@@ -249,10 +309,10 @@ def draw_state(
     ----------
     states : sequence of State
         Of the log slope, with one draw of each of the slow parameters, incident shift and front tilt.
-    slow : SlowParameters
     archetype : int
         Index into `ARCHETYPES`.
     rng : numpy.random.Generator
+    slow : SlowParameters
 
     Returns
     -------
@@ -282,15 +342,16 @@ def filter_orders(calendar: Calendar, slow: SlowParameters, first_kept: int = 0)
     slopes, tilts : Filtered
     """
     races = (calendar.archetype, calendar.starts_season)
-    order = order_log_likelihood(calendar.archetype, calendar.order, slow)
-    slopes = filter_races(order, *races, slope_dynamics(slow), len(ARCHETYPES), first_kept)
-    front = front_log_likelihood(calendar.archetype, calendar.front, slow, slopes.mean.mean(axis=1))
+    law = slope_dynamics(slow)
+    order = order_log_likelihood(calendar.archetype, calendar.curves["order"], slow)
+    slopes = filter_races(order, *races, law, len(ARCHETYPES), first_kept)
+    front = front_log_likelihood(calendar.archetype, calendar.curves["front"], slow, slopes.mean.mean(axis=1))
     return slopes, filter_races(front, *races, tilt_dynamics(), len(ARCHETYPES), first_kept)
 
 
 def filter_shifts(calendar: Calendar) -> Filtered:
     """Filter the incident shift over a calendar."""
-    incident = incident_log_likelihood(calendar.incident)
+    incident = incident_log_likelihood(calendar.curves["incident"])
     return filter_races(
         incident, calendar.archetype, calendar.starts_season, shift_dynamics(), len(ARCHETYPES)
     )
@@ -301,14 +362,14 @@ def _count_races(calendar: Calendar, n_races: int) -> NDArray[np.int_]:
     return np.bincount(calendar.archetype[:n_races], minlength=len(ARCHETYPES))
 
 
-def _race_group(calendar: Calendar, draws: Mapping[int, NDArray]) -> xr.Dataset:
-    """Return the group `races` of `CalibrationState`."""
+def _race_group(calendar: Calendar, draws: Mapping[int, NDArray], drawn: Sequence[str]) -> xr.Dataset:
+    """Return the group `races` from draws (variable, draw) by race."""
     index = np.array(sorted(draws), np.int64)
-    values = np.array([draws[race] for race in index], np.float32).reshape(-1, len(DRAWN), STORED_DRAWS)
+    values = np.array([draws[race] for race in index], np.float32).reshape(-1, len(drawn), STORED_DRAWS)
     n_earlier = [_count_races(calendar, race)[calendar.archetype[race]] for race in index]
     names = np.array([str(archetype) for archetype in ARCHETYPES])
     return xr.Dataset(
-        {name: (("race", "draw"), values[:, k]) for k, name in enumerate(DRAWN)},
+        {name: (("race", "draw"), values[:, k]) for k, name in enumerate(drawn)},
         {
             "race": calendar.race[index],
             "archetype": ("race", names[calendar.archetype[index]]),
@@ -321,17 +382,17 @@ def _race_group(calendar: Calendar, draws: Mapping[int, NDArray]) -> xr.Dataset:
     )
 
 
-def _next_group(calendar: Calendar, draws: NDArray[np.float32]) -> xr.Dataset:
-    """Return the group `next` of `CalibrationState` from draws (opening, archetype, variable, draw)."""
+def _next_group(calendar: Calendar, draws: NDArray[np.float32], drawn: Sequence[str]) -> xr.Dataset:
+    """Return the group `next` from draws (opening, archetype, variable, draw)."""
     n_earlier = np.where(np.isnan(draws[:, :, 0, 0]), 0, _count_races(calendar, len(calendar.race)))
     return xr.Dataset(
-        {name: (("opening", "archetype", "draw"), draws[:, :, k]) for k, name in enumerate(DRAWN)}
+        {name: (("opening", "archetype", "draw"), draws[:, :, k]) for k, name in enumerate(drawn)}
         | {"n_calibration_races": (("opening", "archetype"), n_earlier.astype(np.int32))},
         {"opening": list(OPENINGS), "archetype": [str(archetype) for archetype in ARCHETYPES]},
     )
 
 
-def slope_dynamics(slow: SlowParameters) -> Dynamics:
+def slope_dynamics(slow: Scales) -> Dynamics:
     """Return the movement of the log slope."""
     walk = np.asarray(slow.slope_sigma) / np.sqrt(RACES_A_SEASON)
     return _dynamics(walk, np.asarray(slow.archetype_sigma), PRIOR_SLOPE_MU)
@@ -376,11 +437,11 @@ def order_log_likelihood(archetype: NDArray[np.int_], order: AnyArray, slow: Slo
     curves = np.asarray(order, np.float64)
     values = np.zeros((len(curves), len(slow.slope_sigma), len(POINTS)))
     for a, reference in enumerate(slow.references):
-        basis = _basis(POINTS + reference.log_slope, curves.shape[1], *LOG_SHARPNESS_BOX)
+        basis = basis_values(POINTS + reference.log_slope, curves.shape[1], *LOG_SHARPNESS_BOX)
         noise = np.hypot(reference.noise_sigma, np.asarray(slow.noise_sigma)[a])
         own = np.flatnonzero(archetype == a)
-        for rows, block in _blocks(own, curves):
-            values[rows] = smooth_likelihood(block @ np.asarray(basis).T, noise)[: len(rows)]
+        for rows, block in blocks(own, curves):
+            values[rows] = smooth_likelihood(block @ basis.T, noise)[: len(rows)]
     return values
 
 
@@ -406,9 +467,9 @@ def front_log_likelihood(
     for a, reference in enumerate(slow.references):
         noise = np.hypot(reference.noise_sigma, np.sqrt(np.mean(np.asarray(slow.noise_sigma)[a] ** 2)))
         centre = reference.log_slope + reference.front_tilt + log_slope
-        for rows, block in _blocks(np.flatnonzero(archetype == a), curves):
+        for rows, block in blocks(np.flatnonzero(archetype == a), curves):
             at = np.pad(centre[rows], (0, len(block) - len(rows)))
-            basis = np.asarray(_basis(at[:, None] + POINTS, block.shape[1], *LOG_SHARPNESS_BOX))
+            basis = basis_values(at[:, None] + POINTS, block.shape[1], *LOG_SHARPNESS_BOX)
             likelihood = np.einsum("rpc,rc->rp", basis, block)
             values[rows] = smooth_likelihood(likelihood, noise[None])[: len(rows)]
     return values
@@ -417,15 +478,8 @@ def front_log_likelihood(
 def incident_log_likelihood(incident: AnyArray) -> NDArray:
     """Tabulate the incidents' log-likelihoods by shift of the logit, on `SHIFT_POINTS`: (race, 1, point)."""
     curves = np.asarray(incident, np.float64)
-    basis = np.asarray(_basis(SHIFT_POINTS, curves.shape[1], *INCIDENT_SHIFT_BOX))
+    basis = basis_values(SHIFT_POINTS, curves.shape[1], *INCIDENT_SHIFT_BOX)
     values = np.zeros((len(curves), 1, len(SHIFT_POINTS)))
-    for rows, block in _blocks(np.arange(len(curves)), curves):
+    for rows, block in blocks(np.arange(len(curves)), curves):
         values[rows, 0] = (block @ basis.T)[: len(rows)]
     return values
-
-
-def _blocks(races: NDArray[np.int_], curves: NDArray) -> Iterator[tuple[NDArray[np.int_], NDArray]]:
-    """Yield races and their curves, padded to `BLOCK` races."""
-    for start in range(0, len(races), BLOCK):
-        rows = races[start : start + BLOCK]
-        yield rows, np.pad(curves[rows], [(0, BLOCK - len(rows)), (0, 0)])

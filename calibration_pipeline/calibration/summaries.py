@@ -45,7 +45,7 @@ def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
 
 
 def state_by_race(state: xr.DataTree) -> pl.DataFrame:
-    """Calibration slope, incident shift and front tilt before every race that has a state, in order of time.
+    """Calibration slope, shift and front tilt before every race that has a state, in order of time.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def state_by_race(state: xr.DataTree) -> pl.DataFrame:
     -------
     polars.DataFrame
         archetype, season, race_order, race_id, n_calibration_races, and mean and central 95 % interval:
-        slope, shift and tilt (a factor: 1 is calibrated), each with _lower and _upper.
+        slope, shift and tilt (a factor: 1 is calibrated), each with _lower and _upper. States of forecasts
+        that are no scenarios have no tilt.
     """
     races = state["races"].to_dataset()
     tail = (1 - INTERVAL) / 2
@@ -66,11 +67,9 @@ def state_by_race(state: xr.DataTree) -> pl.DataFrame:
         "race_id": races["race"].values,
         "n_calibration_races": races["n_calibration_races"].values.astype(np.int64),
     }
-    quantities = {
-        "slope": np.exp(races["log_slope"].values),
-        "shift": races["intercept"].values,
-        "tilt": np.exp(races["front_tilt"].values),
-    }
+    quantities = {"slope": np.exp(races["log_slope"].values), "shift": races["intercept"].values}
+    if "front_tilt" in races:
+        quantities["tilt"] = np.exp(races["front_tilt"].values)
     for name, draws in quantities.items():
         columns[name] = draws.mean(axis=1, dtype=np.float64)
         lower, upper = np.quantile(draws.astype(np.float64), (tail, 1 - tail), axis=1)

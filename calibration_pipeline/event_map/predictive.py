@@ -59,12 +59,14 @@ def renormalise(
     for _ in range(MAX_STEPS):
         p = np.where(is_car, expit(log_odds + shift), 0.0)
         excess = p.sum(axis=-1, keepdims=True) - target
-        if np.abs(excess).max(initial=0.0) <= LARGEST_ERROR:
+        found = np.abs(excess) <= LARGEST_ERROR
+        if found.all():
             break
         lower, upper = np.where(excess < 0, shift, lower), np.where(excess > 0, shift, upper)
         slope = (p * (1 - p)).sum(axis=-1, keepdims=True)
         step = shift - excess / np.maximum(slope, 1e-300)
-        shift = np.where((step > lower) & (step < upper), step, 0.5 * (lower + upper))
+        step = np.where((step > lower) & (step < upper), step, 0.5 * (lower + upper))
+        shift = np.where(found, shift, step)  # the other races change no bit of a race that is done
     return p
 
 

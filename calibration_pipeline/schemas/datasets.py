@@ -316,8 +316,8 @@ class PooledParameters(pa.DatasetModel):
     )
 
 
-class SlowParameters(pa.DatasetModel):
-    """Draws of the pooled fits' parameters that the state needs: one fit a fold, and `latest`."""
+class FoldParameters(pa.DatasetModel):
+    """Draws of the fits' parameters that the state of any map needs: one fit a fold, and `latest`."""
 
     fold: Coordinate[np.str_] = pa.Field(dims=("fold",), unique=True, description="Fold, or latest")
     archetype: Coordinate[np.str_] = pa.Field(dims=("archetype",), unique=True, description="Archetype")
@@ -330,6 +330,15 @@ class SlowParameters(pa.DatasetModel):
     noise_sigma: np.float64 = pa.Field(
         dims=("fold", "draw", "archetype"), ge=0, description="Race-level sd of log sharpness"
     )
+    n_races: np.int32 = pa.Field(dims=("fold", "archetype"), ge=0, description="Races that the fit saw")
+    as_of: np.int32 = pa.Field(
+        dims=("fold",), ge=0, description="race_order of the last race that the fit saw, 0 for none"
+    )
+
+
+class SlowParameters(FoldParameters):
+    """Draws of the latent map's parameters that the state needs, and the reference of the ensembles."""
+
     reference_log_slope: np.float64 = pa.Field(
         dims=("fold", "archetype"), description="Log sharpness of the ensemble's own scenarios"
     )
@@ -339,10 +348,6 @@ class SlowParameters(pa.DatasetModel):
     reference_front_tilt: np.float64 = pa.Field(
         dims=("fold", "archetype"),
         description="Log sharpness of the scenarios' front group, relative to that of all stages",
-    )
-    n_races: np.int32 = pa.Field(dims=("fold", "archetype"), ge=0, description="Races that the fit saw")
-    as_of: np.int32 = pa.Field(
-        dims=("fold",), ge=0, description="race_order of the last race that the fit saw, 0 for none"
     )
 
 
@@ -355,8 +360,8 @@ class PooledPosterior(pa.DataTreeModel):
     convergence: FitConvergence
 
 
-class RaceStates(pa.DatasetModel):
-    """Draws of the calibration's state before each race that has one, in order of time."""
+class MapStates(pa.DatasetModel):
+    """Draws of the state of any map before each race that has one, in order of time."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
     archetype: Coordinate[np.str_] = pa.Field(dims=RACE, description="Archetype of the track")
@@ -374,9 +379,6 @@ class RaceStates(pa.DatasetModel):
         dims=("race", "draw"), ge=0, description="Race-level sd of log sharpness"
     )
     intercept: np.float32 = pa.Field(dims=("race", "draw"), description="Shift of the incident logit")
-    front_tilt: np.float32 = pa.Field(
-        dims=("race", "draw"), description="Log of a further factor on the front group's sharpness"
-    )
 
     class Config:
         """Pandera options."""
@@ -389,10 +391,23 @@ class RaceStates(pa.DatasetModel):
         return bool((calibration_as_of.values < calibration_as_of["race_order"].values).all())
 
 
+class RaceStates(MapStates):
+    """Draws of the latent map's state before each race that has one."""
+
+    front_tilt: np.float32 = pa.Field(
+        dims=("race", "draw"), description="Log of a further factor on the front group's sharpness"
+    )
+
+    class Config:
+        """Pandera options."""
+
+        strict = True
+
+
 NEXT = ("opening", "archetype", "draw")
 
 
-class NextStates(pa.DatasetModel):
+class NextMapStates(pa.DatasetModel):
     """Draws of the state before the next race, by what it opens; NaN where an archetype has no state."""
 
     opening: Coordinate[np.str_] = pa.Field(
@@ -404,11 +419,16 @@ class NextStates(pa.DatasetModel):
         dims=NEXT, nullable=True, ge=0, description="Race-level sd of log sharpness"
     )
     intercept: np.float32 = pa.Field(dims=NEXT, nullable=True, description="Shift of the incident logit")
-    front_tilt: np.float32 = pa.Field(
-        dims=NEXT, nullable=True, description="Log of a further factor on the front group's sharpness"
-    )
     n_calibration_races: np.int32 = pa.Field(
         dims=("opening", "archetype"), ge=0, description="Earlier races of the archetype, 0 without a state"
+    )
+
+
+class NextStates(NextMapStates):
+    """Draws of the latent map's state before the next race."""
+
+    front_tilt: np.float32 = pa.Field(
+        dims=NEXT, nullable=True, description="Log of a further factor on the front group's sharpness"
     )
 
 

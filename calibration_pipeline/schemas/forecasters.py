@@ -1,4 +1,4 @@
-"""Contracts of the forecasts that users' forecasters issue: event and position probabilities."""
+"""Contracts of users' forecasts that are no scenarios: event and position probabilities, and their maps."""
 
 import numpy as np
 import pandera.polars as pa
@@ -9,7 +9,18 @@ from pandera import check
 from pandera.polars import PolarsData
 
 from calibration_pipeline.markets import EVENT_MARKETS
-from calibration_pipeline.schemas.datasets import POSITION, SUM_TOLERANCE, Races, car_mask
+from calibration_pipeline.schemas.datasets import (
+    POSITION,
+    SUM_TOLERANCE,
+    FitConvergence,
+    FoldParameters,
+    MapStates,
+    NextMapStates,
+    PooledParameters,
+    Races,
+    SampleStats,
+    car_mask,
+)
 from calibration_pipeline.schemas.frames import Table
 
 
@@ -81,3 +92,27 @@ class PositionProbabilities(Races):
         if (probability.values * ~inside[:, None, :]).any():
             return False
         return bool(np.abs(probability.values.sum(axis=2) - car).max(initial=0) <= SUM_TOLERANCE)
+
+
+class MapParameters(FoldParameters):
+    """Draws of the parameters of a map with one intercept an archetype, one fit a fold, and `latest`."""
+
+    intercept: np.float64 = pandera.xarray.Field(
+        dims=("fold", "draw", "archetype"), description="Shift of the logit"
+    )
+
+
+class MarketPosterior(pandera.xarray.DataTreeModel):
+    """The fits of the event map to one market: a child of what `walk_forward.events.fit_events` returns."""
+
+    posterior: PooledParameters
+    sample_stats: SampleStats
+    slow: MapParameters
+    convergence: FitConvergence
+
+
+class MapState(pandera.xarray.DataTreeModel):
+    """State of a map of event or position probabilities before every race, and before the next race."""
+
+    races: MapStates
+    next: NextMapStates

@@ -276,7 +276,7 @@ def spread_noise(
     """
     eps = ndtri((np.arange(n_strata) + 0.5) / n_strata)
     spread = log_slope[..., None] + noise_sigma[..., None] * eps
-    values = spread.reshape(*log_slope.shape[:-1], -1)
+    values = spread.reshape(*log_slope.shape[:-1], log_slope.shape[-1] * n_strata)
     middles = (np.arange(n_points) + 0.5) / n_points
     order = np.argsort(values, axis=-1, kind="stable")[..., (middles * values.shape[-1]).astype(int)]
     return np.take_along_axis(values, order, axis=-1), order // n_strata

@@ -32,6 +32,8 @@ MARGIN = 18
 SMALLEST_PROBABILITY = 1e-100
 SMALLEST_VARIANCE = 1e-8
 SMALLEST_LIKELIHOOD = 1e-300
+NEGLIGIBLE = 1e-150
+"""Factors below it count as 0: products of subnormal numbers would take most of the time."""
 
 
 class Dynamics(NamedTuple):
@@ -122,6 +124,28 @@ def smooth_likelihood(log_likelihood: Array, noise_sigma: Array) -> Array:
         "dij,rj->rdi", gaussian_kernel(noise_sigma, log_likelihood.shape[-1]), likelihood, optimize=True
     )
     return np.log(smooth + SMALLEST_LIKELIHOOD) + largest[:, None, None]
+
+
+def smooth_by_draw(log_likelihood: Array, noise_sigma: Array) -> Array:
+    """Integrate race-level noise out of log-likelihoods that differ by draw, as `smooth_likelihood` does.
+
+    Parameters
+    ----------
+    log_likelihood : array, shape (..., draw, race, point)
+        On a `grid`.
+    noise_sigma : array, shape (draw)
+
+    Returns
+    -------
+    array, shape (..., draw, race, point)
+    """
+    kernel = gaussian_kernel(noise_sigma, log_likelihood.shape[-1])
+    kernel[kernel < NEGLIGIBLE] = 0.0
+    largest = log_likelihood.max(axis=-1, keepdims=True)
+    likelihood = np.exp(log_likelihood - largest)
+    likelihood[likelihood < NEGLIGIBLE] = 0.0
+    smooth: Array = np.log(likelihood @ kernel.swapaxes(1, 2) + SMALLEST_LIKELIHOOD) + largest
+    return smooth
 
 
 def gaussian_kernel(sigma: Array, n: int) -> Array:

@@ -12,12 +12,12 @@ from calibration_pipeline.markets import EVENT_MARKETS
 
 
 def planted_probabilities(
-    slope: float | NDArray, n_races: int, n_cars: int, n_winners: int, rng: np.random.Generator
+    slope: float | NDArray, log_strength: NDArray[np.float64], n_winners: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw forecasts and true probabilities (race, car): the map of the slope makes the first the second."""
-    cars = np.ones((n_races, n_cars), bool)
-    truth = renormalise(rng.normal(0, 1, cars.shape), cars, n_winners)
-    slopes = np.broadcast_to(slope, n_races)[:, None]
+    """Return forecasts and the true probabilities that the map of the slope makes of them: (race, car)."""
+    cars = np.ones(log_strength.shape, bool)
+    truth = renormalise(log_strength, cars, n_winners)
+    slopes = np.broadcast_to(slope, len(cars))[:, None]
     return renormalise(logit(truth) / slopes, cars, n_winners), truth
 
 
@@ -39,7 +39,8 @@ def planted_events(
 ) -> tuple[EventRaces, NDArray[np.float64]]:
     """Make races of one market and their true probabilities."""
     rng = np.random.default_rng(seed)
-    probability, truth = planted_probabilities(slope, n_races, n_cars, EVENT_MARKETS[market], rng)
+    log_strength = rng.normal(0, 1, (n_races, n_cars))
+    probability, truth = planted_probabilities(slope, log_strength, EVENT_MARKETS[market])
     return as_event_races(probability, np.ones(truth.shape, bool), draw_winners(truth, rng)), truth
 
 
@@ -54,20 +55,22 @@ def planted_frames(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Make the forecasts of a calendar in which archetypes take turns, its results, and the truth.
 
-    Of several markets, the results are drawn for the last one; its winners take their order by chance.
+    Of several markets, the results are drawn for the last one. Its winners are ranked by the ordinary
+    Plackett-Luce law, so that the slopes of the other markets are near the planted one.
     """
     rng = np.random.default_rng(seed)
     n = n_seasons * season_races
     season, round_ = 2020 + np.arange(n) // season_races, 1 + np.arange(n) % season_races
     order = np.repeat(100 * season + round_, n_cars)
     driver = [f"d{car:02d}" for car in range(n_cars)] * n
+    log_strength = rng.normal(0, 1, (n, n_cars))
     frames, truths = [], []
     for market in markets:
-        probability, truth = planted_probabilities(slope, n, n_cars, EVENT_MARKETS[market], rng)
+        probability, truth = planted_probabilities(slope, log_strength, EVENT_MARKETS[market])
         frame = {"race_id": order, "driver_id": driver, "market": [market] * len(order)}
         frames.append(pl.DataFrame({**frame, "probability": probability.ravel()}))
         truths.append(pl.DataFrame({**frame, "truth": truth.ravel()}))
-    ahead = draw_winners(truth, rng) + rng.random(truth.shape)
+    ahead = 1e3 * draw_winners(truth, rng) + log_strength + rng.gumbel(size=truth.shape)
     results = pl.DataFrame(
         {
             "race_id": order,

@@ -96,9 +96,10 @@ def races(rng: np.random.Generator, log_slope: np.ndarray, tilt: np.ndarray) -> 
         race_order=order,
         fold=(order // 100).astype(str),
         archetype=rng.integers(4, size=n),
-        order=tabulate_orders(log_strength, rank)[:, 0],
-        incident=np.zeros((n, 2)),
-        front=tabulate_orders(log_strength, front_group(rank))[:, 0],
+        curves={
+            "order": tabulate_orders(log_strength, rank)[:, 0],
+            "front": tabulate_orders(log_strength, front_group(rank))[:, 0],
+        },
     )
 
 
@@ -110,7 +111,7 @@ def parts(calendar: Calendar) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-likelihoods (race, point) of back and front on `REACH`."""
     order, front = (
         np.asarray(evaluate(curve[:, None], REACH, *LOG_SHARPNESS_BOX), np.float64)
-        for curve in (calendar.order, calendar.front)
+        for curve in (calendar.curves["order"], calendar.curves["front"])
     )
     return order - front, front
 
@@ -232,9 +233,7 @@ def test_a_calibrated_ensemble_gets_no_tilt(own_tilt):
         order,
         order.astype(str),
         np.ones(64, int),
-        curves.order[:64],
-        curves.incident[:64],
-        curves.front[:64],
+        {"order": curves.order[:64], "front": curves.front[:64]},
     )
     _, tilts = filter_orders(calendar, slow(0.0, [reference] * 4))
     lower, upper = summarise_state(tilts.after, 1, ENDS)[1]

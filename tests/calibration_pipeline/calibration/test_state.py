@@ -64,9 +64,11 @@ def races(log_slope: np.ndarray, shift: np.ndarray, seed: int = 0) -> Calendar:
         race_order=race_order,
         fold=(race_order // 100).astype(str),
         archetype=rng.integers(4, size=n),
-        order=tabulate_orders(utility.astype(np.float32), order[:, None])[:, 0],
-        incident=tabulate_incidents(logit, np.full(n, 0.5), retired, np.ones_like(retired)),
-        front=tabulate_orders(utility.astype(np.float32), front_group(order)[:, None])[:, 0],
+        curves={
+            "order": tabulate_orders(utility.astype(np.float32), order[:, None])[:, 0],
+            "incident": tabulate_incidents(logit, np.full(n, 0.5), retired, np.ones_like(retired)),
+            "front": tabulate_orders(utility.astype(np.float32), front_group(order)[:, None])[:, 0],
+        },
     )
 
 
@@ -120,12 +122,12 @@ def test_reference_moves_the_slope():
 def test_more_races_change_no_earlier_state():
     """Bitwise, whatever the number of later races and their results."""
     calendar = races(np.zeros(60), np.zeros(60), seed=4)
-    later = {name: getattr(calendar, name).copy() for name in ("order", "front", "incident")}
+    later = {name: values.copy() for name, values in calendar.curves.items()}
     for values in later.values():
         values[31:] *= -1
     few, many = (
         [*filter_orders(part, slow()), filter_shifts(part)]
-        for part in (calendar.until(32), calendar._replace(**later))
+        for part in (calendar.until(32), calendar._replace(curves=later))
     )
     for known, whole in zip(few, many, strict=True):
         for early, late in zip(known.before, whole.before[:32], strict=True):
@@ -140,7 +142,7 @@ def test_evidence_is_the_integrated_likelihood():
     filtered, _ = filter_orders(calendar, sure)
     x = np.linspace(-1.5, 1.5, 601)
     prior = np.exp(-0.5 * (x / PRIOR_SLOPE_MU) ** 2)
-    curve = np.asarray(evaluate(calendar.order, x[None], *LOG_SHARPNESS_BOX))[0]
+    curve = np.asarray(evaluate(calendar.curves["order"], x[None], *LOG_SHARPNESS_BOX))[0]
     expected = np.log((prior * np.exp(curve)).sum() / prior.sum())
     np.testing.assert_allclose(filtered.log_evidence[0, 0], expected, atol=2e-3)
 
@@ -152,7 +154,7 @@ def test_draws_have_the_law_of_the_state():
     before, tilts = (filtered.before[39] for filtered in filter_orders(calendar, parameters))
     shifts = filter_shifts(calendar).before[39]
     log_slope, noise_sigma, shift, tilt = draw_state(
-        [before, shifts, tilts], parameters, own, np.random.default_rng(1)
+        [before, shifts, tilts], own, np.random.default_rng(1), parameters
     )
     mean, ends = summarise_state(before, own, ENDS)
     assert abs(log_slope.mean() - mean) < 0.01

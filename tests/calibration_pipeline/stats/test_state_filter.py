@@ -14,6 +14,7 @@ from calibration_pipeline.stats.state_filter import (
     draw_values,
     filter_races,
     gaussian_kernel,
+    smooth_by_draw,
     smooth_likelihood,
 )
 
@@ -219,3 +220,14 @@ def test_steps_have_the_exact_variance(sigma):
     step = STEP * (np.arange(113) - 56)
     np.testing.assert_allclose(kernel.sum(axis=1), 1.0)
     assert kernel[56] @ step**2 == pytest.approx(sigma**2, rel=1e-6)
+
+
+def test_likelihoods_that_differ_by_draw_are_smoothed_alike():
+    """Each draw's own likelihood with its own noise, as one likelihood with all noises."""
+    log_likelihood = -0.5 * ((POINTS - np.array([[-0.4], [0.1], [1.2]])) / 0.2) ** 2
+    noise = np.array([0.0, 0.1, 0.7])
+    expected = smooth_likelihood(log_likelihood, noise)
+    got = smooth_by_draw(np.broadcast_to(log_likelihood, (2, 3, *log_likelihood.shape)), noise)
+    near = expected > -300
+    for part in got:
+        np.testing.assert_allclose(part.swapaxes(0, 1)[near], expected[near], atol=1e-9)
