@@ -5,7 +5,7 @@
 
 | file | form | fault |
 |---|---|---|
-| right.nc | scenarios | none: it knows the law of the simulated races, and not their results |
+| right.nc | scenarios | none: it knows the law of the simulated races and the grid |
 | overconfident.csv | scenarios in wide form, with ties | luck and form of the day are 0.6 of the right ones |
 | flat.csv | position probabilities | logits of the right probabilities times 0.6 |
 | bookmaker.csv | American odds, win to top 10 | favourite-longshot bias, logits times 0.8; margin of 20 % |
@@ -62,23 +62,22 @@ class Scenarios(NamedTuple):
 def simulate_race(
     cars: pl.DataFrame, law: xr.Dataset, n_scenarios: int, luck_kept: float, rng: np.random.Generator
 ) -> Scenarios:
-    """Draw scenarios of one race before its qualifying, by the law of the simulated seasons.
+    """Draw scenarios of one race by the law of the simulated seasons.
 
-    A car's speed is its ability with the effects of the day on team and car, and of the grid, which speed
-    decides. Luck is a two-piece Student t. Cars retire alone, with a chance that chaos raises, or in wrecks.
+    A car's speed is its ability with an effect of the day, about which the grid tells something, and of the
+    grid. Luck is a two-piece Student t. Cars retire alone, with a chance that chaos raises, or in wrecks.
     """
     value = {str(name): float(law[name]) for name in law.data_vars if not law[name].dims}
     driver_ids, drivers = cars["driver_id"].to_list(), cars["driver"].to_list()
     ability = (law["skill"] + law["team_strength"]).sel(driver=driver_ids).values
-    _, team = np.unique(cars["team"].to_numpy(), return_inverse=True)
     shape = n_scenarios, n_cars = (n_scenarios, len(drivers))
-
-    day = rng.normal(0, value["team_day_sd"], (n_scenarios, team.max() + 1))[:, team]
-    day += rng.normal(0, value["car_day_sd"], shape)
-    pace = value["sharpness"] * (ability + luck_kept * day)
-    spread = (pace - pace.mean(axis=1, keepdims=True)) / pace.std(axis=1, keepdims=True)
-    start = (-(0.8 * spread + rng.normal(size=shape))).argsort(axis=1).argsort(axis=1)
-    speed = pace - value["start_effect"] * ndtri((start + 0.5) / n_cars)
+    mean, variance = effect_of_the_day(cars["start_position"], ability, value)
+    day = mean + luck_kept * rng.normal(0, np.sqrt(variance), shape)
+    pace = value["sharpness"] * (ability + day)
+    start = (
+        cars["start_position"].to_numpy() if cars["start_position"].null_count() == 0 else (n_cars + 1) / 2
+    )
+    speed = pace - value["start_effect"] * ndtri((start - 0.5) / n_cars)
     luck = rng.standard_t(4, shape)
     luck *= value["luck_scale"] * np.where(luck > 0, 0.5, 1.0)
 
@@ -93,6 +92,24 @@ def simulate_race(
     season, number, race_id = (int(cars[name][0]) for name in ("season", "round", "race_id"))
     performance = speed + luck_kept * luck
     return Scenarios(season, number, race_id, driver_ids, drivers, performance, ~(alone | wrecked))
+
+
+def effect_of_the_day(
+    start: pl.Series, ability: NDArray, value: dict[str, float]
+) -> tuple[NDArray | float, float]:
+    """Return mean and variance of the cars' effects of the day, given the grid if it is set.
+
+    Qualifying ranks 0.8 times the standardised pace plus N(0, 1): a normal observation of the effect.
+    """
+    variance = value["team_day_sd"] ** 2 + value["car_day_sd"] ** 2
+    if start.null_count():
+        return 0.0, variance
+    centred = value["sharpness"] * (ability - ability.mean())
+    spread = np.sqrt(centred.var() + value["sharpness"] ** 2 * variance)
+    weight = 0.8 * value["sharpness"] / spread
+    observed = -np.hypot(0.8, 1.0) * ndtri((start.to_numpy() - 0.5) / start.len())
+    gain = variance * weight / (1 + weight**2 * variance)
+    return gain * (observed - 0.8 * centred / spread), variance / (1 + weight**2 * variance)
 
 
 def simulate_seasons(seasons: range, n_scenarios: int, luck_kept: float, seed: int) -> Iterator[Scenarios]:
