@@ -155,3 +155,19 @@ class BlendWeights(ForecasterRows, RaceRows):
         """The members share one whole."""
         total = pl.col("weight").sum().over("race_id", "market", "forecast")
         return data.lazyframe.select((total - 1).abs() < SUM_TOLERANCE)
+
+
+class ForecasterChances(Table):
+    """Recalibrated probabilities of the next race, one row a forecaster, car and market; the blend too."""
+
+    race_id: int = pa.Field(ge=0, description="Race, unique over seasons")
+    driver_id: str = pa.Field(str_length={"min_value": 1}, description="Driver, stable over races")
+    driver: str = pa.Field(description="Driver's name")
+    forecaster: str = pa.Field(str_length={"min_value": 1}, description="Issuer of the forecasts")
+    market: str = pa.Field(isin=list(EVENT_MARKETS), description="Event: a win, or a finish in the top n")
+    probability: float = pa.Field(ge=0, le=1, description="Probability of the event, recalibrated")
+
+    class Config:
+        """Pandera options."""
+
+        unique = ["forecaster", "driver_id", "market"]

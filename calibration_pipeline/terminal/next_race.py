@@ -62,6 +62,30 @@ def print_forecast(
     console.print(joint)
 
 
+def print_side_by_side(console: Console, chances: pl.DataFrame) -> None:
+    """Print the probabilities of every forecaster, market by market, where there are several.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    chances : polars.DataFrame
+        `ForecasterChances`.
+    """
+    for (market,), own in chances.group_by("market", maintain_order=True):
+        wide = own.pivot("forecaster", index="driver", values="probability")
+        names = wide.columns[1:]
+        if len(names) < 2:
+            continue
+        console.print(f"[bold]{str(market).capitalize()} %, recalibrated, by forecaster[/]", highlight=False)
+        grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
+        for name in names:
+            grid.add_column(escape(name), justify="right", no_wrap=True, max_width=DRIVER_WIDTH)
+        for car in wide.sort(names[-1], descending=True).iter_rows(named=True):
+            grid.add_row(escape(car["driver"]), *(_chance(car[name], None, None) for name in names))
+        console.print(grid)
+
+
 def _chance(estimate: float | None, lower: float | None, upper: float | None) -> str:
     if estimate is None:
         return "-"
