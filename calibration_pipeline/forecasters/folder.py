@@ -106,6 +106,15 @@ class Forecasts(NamedTuple):
     quarantine: pl.DataFrame
     notes: list[str]
 
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The values of a form that is a table."""
+        import polars as pl
+
+        if isinstance(self.values, pl.DataFrame):
+            return self.values
+        raise ForecasterError(f"Forecasts must be a table, got {self.form}.")
+
 
 def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
     """List the forecasters of a folder; no file is opened.

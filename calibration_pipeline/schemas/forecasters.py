@@ -1,5 +1,7 @@
 """Contracts of users' forecasts that are no scenarios: event and position probabilities, and their maps."""
 
+from typing import Any
+
 import numpy as np
 import pandera.polars as pa
 import pandera.xarray
@@ -116,3 +118,31 @@ class MapState(pandera.xarray.DataTreeModel):
 
     races: MapStates
     next: NextMapStates
+
+
+class EventPosterior(MarketPosterior):
+    """Fits of the event maps of a forecaster: a `MarketPosterior` for each market."""
+
+    @classmethod
+    def validate(cls, value: xr.DataTree, *args: Any, **options: Any) -> xr.DataTree:
+        """Return the tree after a check of every market."""
+        return _validate_markets(MarketPosterior, value, *args, **options)
+
+
+class EventState(MapState):
+    """States of the event maps of a forecaster: a `MapState` for each market."""
+
+    @classmethod
+    def validate(cls, value: xr.DataTree, *args: Any, **options: Any) -> xr.DataTree:
+        """Return the tree after a check of every market."""
+        return _validate_markets(MapState, value, *args, **options)
+
+
+def _validate_markets(
+    model: type[pandera.xarray.DataTreeModel], tree: xr.DataTree, *args: Any, **options: Any
+) -> xr.DataTree:
+    for market, child in tree.children.items():
+        if market not in EVENT_MARKETS:
+            raise ValueError(f"Groups must be markets of {', '.join(EVENT_MARKETS)}; got {market!r}.")
+        model.validate(child, *args, **options)
+    return tree
