@@ -57,18 +57,20 @@ class PooledEvidence(NamedTuple):
 
 
 class NextRaceForecast(NamedTuple):
-    """The forecast of the next race: scenarios of one race or none, its tables and notes."""
+    """The forecast of the next race: scenarios of one race or none, tables, notes, and all forecasters."""
 
     ensemble: xr.Dataset
     chances: pl.DataFrame
     events: pl.DataFrame
     notes: Sequence[str]
+    of_forecasters: pl.DataFrame
 
 
 def assemble_content(
     evidence: Evidence,
     pooled: PooledEvidence,
     forecast: NextRaceForecast,
+    leaderboard: pl.DataFrame,
     judged_events: Iterable[Event],
     quarantine: pl.DataFrame,
     provenance: Mapping[str, str],
@@ -83,6 +85,8 @@ def assemble_content(
         Fits of archetypes without verdicts are not shown.
     pooled : PooledEvidence
     forecast : NextRaceForecast
+    leaderboard : polars.DataFrame
+        `Leaderboard`.
     judged_events : iterable of Event
         Events requested for validation.
     quarantine : polars.DataFrame
@@ -124,6 +128,8 @@ def assemble_content(
         forecast_title="" if race is None else _race_title(race),
         forecast_archetype="" if race is None else str(race["archetype"].item()),
         forecast_notes=list(forecast.notes),
+        forecaster_chances=forecast.of_forecasters,
+        leaderboard=leaderboard,
         quarantine=quarantine,
         warnings=implausible_backtests(backtests),
         provenance={

@@ -7,6 +7,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.schemas.comparison import ForecasterChances, Leaderboard
 from calibration_pipeline.schemas.quarantine import Quarantine
 
 ALL_ARCHETYPES = "all"
@@ -179,6 +180,10 @@ class ReportContent:
         Its archetype, '' where no race is announced.
     forecast_notes : sequence of str
         Notes on `forecast`, or the reason why there is none.
+    forecaster_chances : polars.DataFrame
+        `ForecasterChances`: the next race by every forecaster.
+    leaderboard : polars.DataFrame
+        `Leaderboard`.
     quarantine : polars.DataFrame
         `Quarantine` of all seasons.
     warnings : sequence of str
@@ -213,6 +218,8 @@ class ReportContent:
     forecast_title: str = ""
     forecast_archetype: str = ""
     forecast_notes: Sequence[str] = ()
+    forecaster_chances: pl.DataFrame = field(default_factory=ForecasterChances.empty)
+    leaderboard: pl.DataFrame = field(default_factory=Leaderboard.empty)
     quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
     warnings: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)

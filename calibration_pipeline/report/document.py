@@ -18,6 +18,7 @@ from calibration_pipeline.report.sections.fits import (
     slope_section,
     state_section,
 )
+from calibration_pipeline.report.sections.leaderboard import has_others, leaderboard_section
 from calibration_pipeline.report.sections.monitoring import monitoring_note, monitoring_section
 from calibration_pipeline.report.sections.next_race import forecast_section
 from calibration_pipeline.report.sections.parameters import identification_section
@@ -65,6 +66,7 @@ def build_document(content: ReportContent) -> Document:
     """
     notes = [words.SIMULATED_NOTE] if content.source == "simulated" else []
     sections = [
+        *([leaderboard_section(content.leaderboard)] if has_others(content.leaderboard) else []),
         *(track_section(content, archetype) for archetype in content.archetypes),
         *skipped_section(content),
         state_section(content),

@@ -12,7 +12,6 @@ from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MAR
 from calibration_pipeline.verification.cases import JUDGED
 
 HEADING = "Leaderboard"
-NOTHING = "No forecaster but the network has scored races, so there is nothing to compare."
 COLUMNS = (
     "Forecaster",
     "Rank and ties",
@@ -28,6 +27,11 @@ VERDICT_STYLES = {"better than network": "trust", "worse than network": "do not 
 """Verdict to the verdict whose colour its cell has."""
 
 
+def has_others(leaderboard: pl.DataFrame) -> bool:
+    """Return whether a leaderboard has forecasters beside the network and climatology."""
+    return not leaderboard.filter(_is_other()).is_empty()
+
+
 def leaderboard_section(leaderboard: pl.DataFrame) -> Section:
     """Return the section on the comparison of forecasters.
 
@@ -36,9 +40,6 @@ def leaderboard_section(leaderboard: pl.DataFrame) -> Section:
     leaderboard : polars.DataFrame
         `Leaderboard`.
     """
-    others = leaderboard.filter(~pl.col("forecaster").is_in([NETWORK, CLIMATOLOGY]))
-    if others.is_empty():
-        return Section("leaderboard", HEADING, [Text(NOTHING)])
     whole = leaderboard.filter(archetype=ALL_ARCHETYPES)
     blocks: list[Block] = [
         Text(
@@ -48,7 +49,7 @@ def leaderboard_section(leaderboard: pl.DataFrame) -> Section:
             f"cases. Forecasters with fewer than {FEWEST_SHARED} races are not ranked."
         ),
         *(_rank_table(whole, forecast) for forecast in reversed(JUDGED)),
-        *([Gallery([leaderboard_picture(whole)])] if others["rank"].count() else []),
+        *([Gallery([leaderboard_picture(whole)])] if whole.filter(_is_other())["rank"].count() else []),
         Text(
             "The verdicts hold for one look at the races so far. The e-values hold however often one looks: "
             "of forecasters that are on average not better than the network, at most 5 of 100 ever reach 20."
@@ -60,6 +61,10 @@ def leaderboard_section(leaderboard: pl.DataFrame) -> Section:
         ),
     ]
     return Section("leaderboard", HEADING, blocks)
+
+
+def _is_other() -> pl.Expr:
+    return ~pl.col("forecaster").is_in([NETWORK, CLIMATOLOGY])
 
 
 def _rank_table(leaderboard: pl.DataFrame, forecast: str) -> Table:

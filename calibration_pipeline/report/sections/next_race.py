@@ -28,6 +28,7 @@ def forecast_section(content: ReportContent) -> Section:
         Gallery([picture]),
         _car_table(forecast),
     ]
+    blocks += _side_by_side(content.forecaster_chances)
     if content.forecast_events is not None and content.forecast_events.height:
         blocks.append(_event_table(content))
     return Section("next-race", "Next race", blocks)
@@ -62,6 +63,28 @@ def _car_table(forecast: pl.DataFrame) -> Table:
         "median and central 80 %"
     )
     return Table(title, columns, rows, folded=True)
+
+
+def _side_by_side(chances: pl.DataFrame) -> list[Table]:
+    """Return a table for each market with a column for each forecaster, where there are several."""
+    wide = [
+        (str(market), own.pivot("forecaster", index="driver", values="probability"))
+        for (market,), own in chances.group_by("market", maintain_order=True)
+    ]
+    return [_market_table(market, own) for market, own in wide if own.width > 2]
+
+
+def _market_table(market: str, chances: pl.DataFrame) -> Table:
+    names = chances.columns[1:]
+    rows = [
+        [
+            Cell(str(car["driver"])),
+            *(Cell(UNKNOWN if car[name] is None else percent(car[name])) for name in names),
+        ]
+        for car in chances.sort(names[-1], descending=True).iter_rows(named=True)
+    ]
+    title = f"{market.capitalize()}: recalibrated probabilities of every forecaster"
+    return Table(title, ["Driver", *names], rows, folded=True)
 
 
 def _event_table(content: ReportContent) -> Table:
