@@ -19,7 +19,7 @@ SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow soak fuzz bench check docs ui report lock clean
+.PHONY: help install run example test slow soak fuzz bench check docs ui report lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,10 @@ install: $(STAMP)  ## Make the environment from requirements.lock, with uv
 
 run: $(STAMP)  ## Materialize everything and print the table; options go in ARGS="--source nascar_feed"
 	$(BIN)/calibration-pipeline run $(ARGS)
+
+example: $(STAMP)  ## Compare four example forecasters, whose faults are known, with the network
+	$(BIN)/python examples/forecasters.py build/example
+	$(BIN)/calibration-pipeline run --update --forecasters build/example $(ARGS)
 
 test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
 	$(PYTEST) $(WORKERS) $(ARGS)

@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         "list the language of joint events, or judge one",
         EVENT_EXAMPLES,
     )
-    add("forecast", _forecast, "print the forecast of the next race")
+    add("forecast", _forecast, "print the forecast of the next race, by every forecaster")
+    add("leaderboard", _leaderboard, "compare the forecasters by market and archetype")
     add("sql", _sql, "ask the stored tables in SQL, or list them with their columns", SQL_EXAMPLES)
     add("verify", _verify, "compare what is stored with what the runs recorded", VERIFY_EXAMPLES, VERIFY_TEXT)
     add("settings", _settings, "show what is in force and where it came from")
@@ -110,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     parsers["report"].add_argument("--open", action="store_true", help="open the page in a browser")
     event = "an event in quotes; see examples"
     parsers["events"].add_argument("expression", nargs="?", metavar="EVENT", help=event)
+    board = "archetype; all together by default"
+    parsers["leaderboard"].add_argument("archetype", nargs="?", metavar="ARCHETYPE", help=board)
     query = "one query in quotes; see examples"
     parsers["sql"].add_argument("question", nargs="?", metavar="QUERY", help=query)
 
@@ -299,7 +302,7 @@ def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
     from calibration_pipeline.forecast.next_race import forecast_notes
     from calibration_pipeline.io.stored_values import read_asset
     from calibration_pipeline.schemas.contracts import ContractError
-    from calibration_pipeline.terminal.next_race import print_forecast
+    from calibration_pipeline.terminal.next_race import print_forecast, print_side_by_side
 
     store = settings.store_path
     try:
@@ -308,13 +311,35 @@ def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
                 read_asset(store, name, settings.shown_forecaster)
                 for name in ("race_forecast", "forecast_chances", "forecast_events")
             )
+            of_forecasters = read_asset(store, "forecaster_chances")
     except FileNotFoundError as error:
         raise CommandError(
             f"There is no forecast in {store} yet: calibration-pipeline run makes one."
         ) from error
     console = _console()
     print_forecast(console, forecast, chances, events, forecast_notes(forecast))
+    print_side_by_side(console, of_forecasters)
     console.print(f"Files: {store}", highlight=False)
+
+
+def _leaderboard(settings: "Settings", options: argparse.Namespace) -> None:
+    from calibration_pipeline.archetypes import parse_archetype
+    from calibration_pipeline.io.stored_values import read_asset
+    from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES
+    from calibration_pipeline.schemas.contracts import ContractError
+    from calibration_pipeline.terminal.leaderboard import print_leaderboard
+
+    with _reported(ValueError, code=2):
+        archetype = str(parse_archetype(options.archetype)) if options.archetype else ALL_ARCHETYPES
+    store = settings.store_path
+    try:
+        with _reported(ContractError):
+            board = read_asset(store, "leaderboard")
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"There is no leaderboard in {store} yet: calibration-pipeline run makes one."
+        ) from error
+    print_leaderboard(_console(), board, archetype)
 
 
 def _sql(settings: "Settings", options: argparse.Namespace) -> None:
@@ -368,7 +393,7 @@ def _settings(settings: "Settings", options: argparse.Namespace) -> None:
     print_settings(_console(), setting_rows(settings, _given(options)))
 
 
-WITHOUT_SEASONS = (_report, _events, _forecast, _sql)
+WITHOUT_SEASONS = (_report, _events, _forecast, _leaderboard, _sql)
 """Commands that read what is stored: the seasons of the source do not matter."""
 
 if __name__ == "__main__":

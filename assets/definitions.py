@@ -7,7 +7,17 @@ import dagster as dg
 
 from .asset_checks import every_finished_race
 from .asset_checks.stored_values import build_checks
-from .flow import calibration, forecast, ingest, report, scenarios, telemetry, verification
+from .flow import (
+    calibration,
+    comparison,
+    forecast,
+    ingest,
+    probabilities,
+    report,
+    scenarios,
+    telemetry,
+    verification,
+)
 from .flow.metadata import described
 from .jax_environment import prepare_jax
 from .orchestration.jobs import build_jobs
@@ -18,7 +28,17 @@ from .partitions import known_forecasters, narrow, season_partitions
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings
 
-FLOW = [ingest, telemetry, scenarios, calibration, verification, forecast, report]
+FLOW = [
+    ingest,
+    telemetry,
+    scenarios,
+    calibration,
+    verification,
+    probabilities,
+    comparison,
+    forecast,
+    report,
+]
 """Modules of assets in the order of the data flow; each is a group of the UI."""
 
 

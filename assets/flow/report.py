@@ -79,7 +79,7 @@ def report_pictures(
         "fold_races",
         "network",
         "forecaster",
-        "forecaster_files",
+        "forecasters",
         "events",
         "eras",
         "scenarios",
@@ -118,6 +118,8 @@ def calibration_report(
     race_forecast: dict[str, xr.Dataset],
     forecast_chances: dict[str, pl.DataFrame],
     forecast_events: dict[str, pl.DataFrame],
+    forecaster_chances: pl.DataFrame,
+    leaderboard: pl.DataFrame,
 ) -> dg.Output[dict[str, bytes]]:
     """Report with the matrix of verdicts and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
@@ -138,8 +140,13 @@ def calibration_report(
         evidence,
         assembly.PooledEvidence(pooled_posterior[shown], calibration_state[shown], model_comparison[shown]),
         assembly.NextRaceForecast(
-            next_race, forecast_chances[shown], forecast_events[shown], forecast_notes(next_race)
+            next_race,
+            forecast_chances[shown],
+            forecast_events[shown],
+            forecast_notes(next_race),
+            forecaster_chances,
         ),
+        leaderboard,
         judged_events(settings.events),
         pl.concat([Quarantine.empty(), *quarantine.values()]),
         _provenance(settings, source.name),

@@ -42,6 +42,11 @@ WAVES: tuple[tuple[Job, ...], ...] = (
     ),
     (
         Job(
+            "events",
+            ("event_probabilities", "event_posterior", "event_state", "recalibrated_events", "next_events"),
+            "Recalibrates the event probabilities of a forecaster.",
+        ),
+        Job(
             "archetypes",
             ("archetype_races", "calibration_posterior"),
             "Joins the forecasts of an archetype over all seasons, and fits their sharpness.",
@@ -55,7 +60,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
         ),
     ),
     (
-        Job("comparison", ("model_comparison",), "Compares the calibrations of a forecaster."),
+        Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
         Job(
             "scores",
             (
@@ -72,6 +77,13 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
         NEXT_RACE,
+    ),
+    (
+        Job(
+            "comparison",
+            ("blend_weights", "market_scores", "leaderboard", "forecaster_chances", "blend_forecast"),
+            "Compares all forecasters, and blends them.",
+        ),
     ),
     (Job("report", ("calibration_report", "catalogue"), "Writes the report and the catalogue of views."),),
 )

@@ -6,6 +6,7 @@ give the same file, to the bit.
 
 import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
@@ -49,6 +50,7 @@ def setting_values(settings: Settings) -> dict[str, Any]:
         "network": settings.network,
         "fold_races": settings.fold_length or "a season",
         "forecaster": settings.shown_forecaster,
+        "forecasters": without_credentials(settings.forecasters or ""),
         "forecaster_files": _forecaster_values(settings),
         "events": [str(event) for event in judged_events(settings.events)],
         "eras": list(settings.era_starts),
@@ -72,11 +74,11 @@ def settings_of(values: Mapping[str, Any], names: Iterable[str], partition: str 
 
 
 def _forecaster_values(settings: Settings) -> dict[str, str]:
-    """Return the version of each user's forecaster: its files, and the nicknames that match its drivers."""
+    """Return a digest of each user's forecaster: its files, and the nicknames that match its drivers."""
     known = find_forecasters(settings.forecasters)
     nicknames = read_nicknames(settings.nicknames).content_hash
     return {
-        name: f"{forecaster_version(files)}, nicknames {nicknames}"
+        name: sha256(f"{forecaster_version(files)} {nicknames}".encode()).hexdigest()[:12]
         for of_form in known.by_form.values()
         for name, files in of_form.items()
     }

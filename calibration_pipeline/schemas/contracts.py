@@ -10,7 +10,16 @@ import polars as pl
 import xarray as xr
 from pandera.errors import SchemaError, SchemaErrors
 
-from calibration_pipeline.schemas import datasets, forecasts, frames, histories, monitoring, quarantine
+from calibration_pipeline.schemas import (
+    comparison,
+    datasets,
+    forecasters,
+    forecasts,
+    frames,
+    histories,
+    monitoring,
+    quarantine,
+)
 
 SHOWN_FAILURES = 3
 SHOWN_CASES = 3
@@ -40,6 +49,16 @@ BOUNDARIES: Mapping[str, Any] = {
     "calibration_monitoring": monitoring.CalibrationMonitoring,
     "verdict": frames.VerdictTable,
     "report_pictures": frames.ReportPictures,
+    "event_probabilities": forecasters.EventProbabilities,
+    "event_posterior": forecasters.EventPosterior,
+    "event_state": forecasters.EventState,
+    "recalibrated_events": forecasters.EventProbabilities,
+    "blend_weights": comparison.BlendWeights,
+    "market_scores": comparison.MarketScores,
+    "leaderboard": comparison.Leaderboard,
+    "next_events": forecasters.EventProbabilities,
+    "forecaster_chances": comparison.ForecasterChances,
+    "blend_forecast": datasets.ScenarioEnsemble,
     "race_forecast": datasets.ScenarioEnsemble,
     "forecast_chances": forecasts.ForecastChances,
     "forecast_events": forecasts.ForecastEvents,
@@ -53,6 +72,9 @@ BY_FORECASTER = (
     "calibration_curves",
     "calibration_monitoring",
     "report_pictures",
+    "event_probabilities",
+    "recalibrated_events",
+    "next_events",
     "forecast_chances",
     "forecast_events",
     "forecast_scenarios",

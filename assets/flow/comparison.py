@@ -1,0 +1,113 @@
+"""Group `comparison`: all forecasters side by side, and their blend.
+
+Modules that need JAX are imported inside the functions that compute.
+"""
+
+import dagster as dg
+import polars as pl
+import xarray as xr
+
+from ..partitions import NETWORK, every_season
+from ..settings import Settings
+from ..storage.io_manager import ALLOW_MISSING
+from ..storage.provenance import depends_on
+from .metadata import rows, table
+
+existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
+SHOWN = (
+    "archetype",
+    "market",
+    "forecast",
+    "rank",
+    "forecaster",
+    "score",
+    "gain_over_network",
+    "verdict",
+    "n_shared",
+)
+
+
+@dg.multi_asset(
+    outs={
+        "blend_weights": dg.AssetOut(
+            description="Weights of the forecasters in the blend before each race, by earlier log scores.",
+            kinds={"polars", "parquet"},
+            code_version="1",
+        ),
+        "market_scores": dg.AssetOut(
+            description="Scores of every forecaster, the blend and climatology, by race and market.",
+            kinds={"polars", "parquet"},
+            code_version="1",
+        ),
+    },
+    ins={
+        "race_results": dg.AssetIn(partition_mapping=every_season),
+        **dict.fromkeys(("backtest", "event_probabilities", "recalibrated_events"), existing_partitions),
+    },
+)
+def scores_of_forecasters(
+    race_results: dict[str, pl.DataFrame],
+    backtest: dict[str, xr.Dataset],
+    event_probabilities: dict[str, pl.DataFrame],
+    recalibrated_events: dict[str, pl.DataFrame],
+    race_forecast: dict[str, xr.Dataset],
+) -> tuple[dg.Output[pl.DataFrame], dg.Output[pl.DataFrame]]:
+    """Scores of every forecaster by race and market, and the weights of the blend."""
+    from calibration_pipeline.comparison.all_forecasters import read_forecasters, weigh_and_score
+
+    results = pl.concat(race_results.values())
+    by_forecaster: dict[str, dict[str, xr.Dataset]] = {}
+    by_archetype: dict[str, dict[str, xr.Dataset]] = {}
+    for key, races in backtest.items():
+        archetype, _, forecaster = key.partition("|")
+        by_forecaster.setdefault(forecaster, {})[archetype] = races
+        by_archetype.setdefault(archetype, {})[forecaster] = races
+    events = {
+        name: {"raw": event_probabilities[name], "recalibrated": recalibrated}
+        for name, recalibrated in recalibrated_events.items()
+    }
+    backtests = {name: own.values() for name, own in by_forecaster.items()}
+    forecasts = read_forecasters(backtests, events, results)
+    weights, scores = weigh_and_score(forecasts, by_archetype, results, race_forecast[NETWORK])
+    return (
+        dg.Output(weights, metadata=rows(weights)),
+        dg.Output(scores, metadata={**rows(scores), "forecasters": ", ".join(forecasts)}),
+    )
+
+
+@dg.asset(kinds={"polars", "parquet"}, code_version="1")
+def leaderboard(market_scores: pl.DataFrame) -> dg.Output[pl.DataFrame]:
+    """Forecasters by market and archetype: scores, differences to the network, evidence and verdict."""
+    from calibration_pipeline.comparison.leaderboard import rank_forecasters
+
+    board = rank_forecasters(market_scores)
+    return dg.Output(board, metadata={**rows(board), "leaderboard": table(board.select(SHOWN), 60)})
+
+
+@dg.asset(kinds={"polars", "parquet"}, code_version="1")
+def forecaster_chances(
+    forecast_chances: dict[str, pl.DataFrame],
+    next_events: dict[str, pl.DataFrame],
+    blend_weights: pl.DataFrame,
+) -> dg.Output[pl.DataFrame]:
+    """Probabilities of the next race by every forecaster, recalibrated, and by their blend."""
+    from calibration_pipeline.comparison.next_race import compare_next_race
+
+    chances = compare_next_race(forecast_chances, next_events, blend_weights)
+    wide = chances.filter(market="win").pivot("forecaster", index="driver", values="probability")
+    return dg.Output(chances, metadata={**rows(chances), "win": table(wide, 45)})
+
+
+@dg.asset(kinds={"numpy", "netcdf"}, code_version="1", metadata=depends_on("seed", "scenarios"))
+def blend_forecast(
+    settings: dg.ResourceParam[Settings], race_forecast: dict[str, xr.Dataset], blend_weights: pl.DataFrame
+) -> dg.Output[xr.Dataset]:
+    """Scenarios of the next race: whole scenarios of the forecasters, in proportion to their weights."""
+    from calibration_pipeline.comparison.blend import mix_scenarios
+
+    members = {name: forecast for name, forecast in race_forecast.items() if forecast.sizes["race"]}
+    if NETWORK in members and len(members) > 1 and blend_weights.height:
+        mixed = mix_scenarios(members, blend_weights, "recalibrated", settings.scenarios, settings.seed)
+    else:
+        mixed = race_forecast[NETWORK]
+    return dg.Output(mixed, metadata={"races": mixed.sizes["race"], "forecasters": ", ".join(members)})
