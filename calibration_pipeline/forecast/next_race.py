@@ -254,5 +254,5 @@ def forecast_notes(forecast: xr.Dataset) -> list[str]:
     )
     defects: list[str] = json.loads(forecast.attrs.get(ENTRY_DEFECTS, "[]"))
     entries = [f"Entry list: {sentence}" for sentence in defects]
-    files = "Scenarios for an optimizer: race_forecast.nc and forecast_scenarios.parquet in the store."
+    files = "Scenarios for an optimizer: race_forecast and forecast_scenarios in the store."
     return [calibrated, grid, *entries, files]
