@@ -5,7 +5,7 @@ A mapping to the past is the only way in which one season's asset reads another 
 
 import datetime
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -100,6 +100,19 @@ def archetype_of(partition: str) -> str:
     'short_track'
     """
     return partition.partition("|")[0]
+
+
+def is_chosen(partition: str | None, archetypes: Collection[str]) -> bool:
+    """Return whether a partition is of one of the archetypes, or of no archetype at all.
+
+    Examples
+    --------
+    >>> keys = (None, "network|2023", "short_track|mine", "intermediate|mine")
+    >>> [is_chosen(key, ["short_track"]) for key in keys]
+    [True, True, True, False]
+    """
+    head = archetype_of(partition or "")
+    return head in archetypes or head not in set(map(str, ARCHETYPES))
 
 
 def by_archetype[T](values: Mapping[str, T], forecaster: str | None = None) -> dict[Archetype, T]:

@@ -28,7 +28,7 @@ from ..orchestration.tasks import (
     stale_tasks,
     with_missing_inputs,
 )
-from ..partitions import archetype_of
+from ..partitions import is_chosen
 from ..resources import run_tags
 from ..settings import Settings, to_public_json
 from .executors import open_executor
@@ -100,7 +100,7 @@ def run(
             (asset, partition)
             for asset in selected
             for partition in lineage.partitions(asset)
-            if not archetypes or "|" not in str(partition) or archetype_of(str(partition)) in archetypes
+            if not archetypes or is_chosen(partition, archetypes)
         }
         if selection or archetypes:
             needed = with_missing_inputs(lineage, wanted)

@@ -4,7 +4,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -187,9 +187,10 @@ def _open_file(path: UPath) -> IO[bytes]:
     """Open a file on a local disk; a remote file is copied to an unnamed temporary file."""
     if path.protocol in LOCAL:
         return Path(str(path)).open("rb")
-    copy = TemporaryFile()  # noqa: SIM115, who opens it closes it
-    with path.open("rb") as file:
+    with ExitStack() as failed, path.open("rb") as file:
+        copy = failed.enter_context(TemporaryFile())
         shutil.copyfileobj(file, copy, COPIED_BYTES)
+        failed.pop_all()  # who opens it closes it
     copy.seek(0)
     return copy
 

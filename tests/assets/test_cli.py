@@ -18,6 +18,7 @@ from assets.cli import main
 from assets.definitions import build_defs
 from assets.orchestration.staleness import Lineage
 from assets.orchestration.tasks import with_missing_inputs
+from assets.partitions import is_chosen
 from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
@@ -128,7 +129,7 @@ def test_a_single_archetype_needs_the_fits_of_all_and_no_scores_of_others(projec
             (asset, partition)
             for asset in lineage.keys
             for partition in lineage.partitions(asset)
-            if "|" not in str(partition) or partition == "intermediate|network"
+            if is_chosen(partition, ["intermediate"])
         }
         added = with_missing_inputs(lineage, wanted) - wanted
     others = {f"{archetype}|network" for archetype in ARCHETYPES} - {"intermediate|network"}

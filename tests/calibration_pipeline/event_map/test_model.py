@@ -201,7 +201,7 @@ def test_renormalised_probabilities_sum_to_the_number_of_winners(n_cars, n_winne
     p = renormalise(log_odds, cars, n_winners)
     np.testing.assert_allclose(p.sum(axis=1), n_winners, atol=1e-8)
     assert (p[:, is_car] > 0).all()
-    assert (p[:, is_car] < 1).all()
+    assert (p[:, is_car] <= 1).all()
     assert (p[:, ~is_car] == 0).all()
     np.testing.assert_allclose(renormalise(log_odds + 3.0, cars, n_winners), p, atol=1e-8)
     order = np.argsort(log_odds[:, is_car], axis=1)

@@ -136,7 +136,7 @@ def test_example_questions_of_the_documentation_are_answered(store: UPath, examp
         ("CHECKPOINT", "Only queries are answered"),
         ("USE memory", "Only queries are answered"),
         ("SELECT * FROM read_parquet('{store}/../other/x.parquet')", "disabled by configuration"),
-        ("FROM nothing", r"nothing does not exist(.|\n)*Tables: calibration_curves, "),
+        ("FROM nothing", r"nothing does not exist(.|\n)*Tables: blend_weights, "),
         ("SELEC 1", "syntax error"),
     ],
 )
