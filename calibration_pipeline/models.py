@@ -129,9 +129,9 @@ def run_mcmc_calibration(
 ) -> tuple[dict[str, jax.Array], MCMC]:
     """Fit the marginal map to the races of one archetype with NUTS.
 
-    The posterior is that of `track_archetype_calibration_model`, with its race noise integrated out by the
-    trapezoid rule: 25 evenly spaced nodes, on a Chebyshev table of each race's likelihood. The table is
-    compared with the exact likelihood at posterior draws; where they differ, a wider table is used.
+    The posterior is that of `track_archetype_calibration_model`, with its race noise integrated out. NUTS
+    reads a table of each season's likelihood, so that its cost does not grow with the number of races. The
+    table is compared with the exact likelihood at posterior draws; where they differ, a wider table is used.
 
     Parameters
     ----------
@@ -174,12 +174,11 @@ def run_mcmc_calibration(
     labels = np.zeros(len(position), dtype=int) if season is None else season
     seasons, index = season_index(labels, len(position))
     races = marginal.as_races(position, probabilities)
-    membership = (index == np.arange(len(seasons))[:, None]).astype(float)
     for n_nodes, box in marginal.TABLES:
-        surfaces = marginal.tabulate(races, n_nodes, box)
+        tables = marginal.season_tables(marginal.tabulate(races, n_nodes, box), index, len(seasons))
         mcmc = run_nuts(
             marginal.tabulated_model,
-            marginal.model_arguments(surfaces, membership),
+            (tables,),
             n_warmup=n_warmup,
             n_samples=n_samples,
             n_chains=n_chains,
@@ -189,8 +188,9 @@ def run_mcmc_calibration(
         some = np.linspace(0, n_chains * n_samples - 1, TABLE_CHECK_DRAWS).astype(int)
         error = marginal.table_error(
             races,
-            surfaces,
-            np.asarray(draws["log_slope"])[some][:, index],
+            tables,
+            index,
+            np.asarray(draws["log_slope"])[some],
             np.asarray(draws["intercept"])[some],
             np.asarray(draws["noise_sigma"])[some],
         )

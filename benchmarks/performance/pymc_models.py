@@ -19,7 +19,7 @@ from calibration_pipeline.marginal import model as marginal
 from calibration_pipeline.mcmc import priors
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.plackett_luce import slots_in_order
-from calibration_pipeline.stats.quadrature import even_nodes
+from calibration_pipeline.stats.race_noise import INTERCEPT_BOX, TABLE_STEP, NoiseTables
 
 
 def _latent_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
@@ -76,12 +76,7 @@ def tabulated_latent(likelihood: latent.Likelihood) -> pm.Model:
         y = pt.clip(noise, 0.0, surfaces.LARGEST_NOISE) / surfaces.STEP
         i = pt.clip(pt.floor(x), 0, surfaces.N_LOG_SHARPNESS - 2).astype("int64")
         j = pt.clip(pt.floor(y), 0, surfaces.N_NOISE - 2).astype("int64")
-        four = np.arange(4)
-        patch = pt.as_tensor(table)[
-            np.arange(n_seasons)[:, None, None], (i[:, None] + four)[:, :, None], j + four
-        ]
-        by_noise = (patch * _spline_weights(y - j)[None, None, :]).sum(axis=2)
-        pm.Potential("running_order", (by_noise * _spline_weights(x - i).T).sum())
+        pm.Potential("running_order", _read_splines(table, i, j, x - i, y - j).sum())
         incident = np.asarray(likelihood.incident, float)
         from_mode = intercept - float(likelihood.incident_mode)
         pm.Potential(
@@ -104,17 +99,30 @@ def plain_marginal(problem: MarginalProblem) -> pm.Model:
     return model
 
 
-def tabulated_marginal(tables: marginal.Surfaces, season: NDArray) -> pm.Model:
-    """Return the marginal map with the Chebyshev surface of each race; quadrature integrates the noise."""
-    nodes, weights = even_nodes()
-    n = tables.coefficients.shape[-1]
+def tabulated_marginal(tables: NoiseTables) -> pm.Model:
+    """Return the marginal map with the B-spline tables of the seasons, Chebyshev series in the intercept."""
+    table = np.asarray(tables.coefficients, float)
+    n_x, n_y = table.shape[1] - 3, table.shape[2] - 3
     with pm.Model() as model:
-        log_slope, noise_sigma, intercept = _marginal_parameters(int(season.max()) + 1)
-        curve = (tables.coefficients * _polynomials(intercept, marginal.INTERCEPT_BOX, n)).sum(axis=2)
-        points = log_slope[season][:, None] + noise_sigma * nodes
-        values = _read(curve, _unit(points, *tables.box), n)
-        pm.Potential("finish_position", logsumexp(values + np.log(weights), axis=1, keepdims=False).sum())
+        log_slope, noise_sigma, intercept = _marginal_parameters(len(table))
+        x = pt.clip((log_slope - float(tables.lower)) / TABLE_STEP, 0.0, n_x - 1.0)
+        y = pt.clip(noise_sigma / TABLE_STEP, 0.0, n_y - 1.0)
+        i = pt.clip(pt.floor(x), 0, n_x - 2).astype("int64")
+        j = pt.clip(pt.floor(y), 0, n_y - 2).astype("int64")
+        series = _read_splines(table, i, j, x - i, y - j)
+        polynomials = _polynomials(intercept, INTERCEPT_BOX, table.shape[3])
+        pm.Potential("finish_position", (series * polynomials).sum())
     return model
+
+
+def _read_splines(table: NDArray, i: Any, j: Any, x: Any, y: Any) -> Any:
+    """Read tables (season, n_x, n_y, ...) at cells i (season), j, and places x (season), y in them."""
+    four, rest = np.arange(4), (None,) * (table.ndim - 3)
+    patch = pt.as_tensor(table)[
+        np.arange(len(table))[:, None, None], (i[:, None] + four)[:, :, None], j + four
+    ]
+    by_noise = (patch * _spline_weights(y)[(None, None, slice(None), *rest)]).sum(axis=2)
+    return (by_noise * _spline_weights(x).T[(slice(None), slice(None), *rest)]).sum(axis=1)
 
 
 def _unit(x: Any, lower: float, upper: float) -> Any:
@@ -125,17 +133,6 @@ def _polynomials(x: Any, box: tuple[float, float], n: int) -> Any:
     """Return the Chebyshev polynomials T_0, ..., T_{n-1} of a scalar within its box."""
     inside = pt.clip(_unit(x, *box), -1.0 + 1e-9, 1.0 - 1e-9)
     return pt.cos(np.arange(n) * pt.arccos(inside))
-
-
-def _read(curve: Any, unit: Any, n: int) -> Any:
-    """Evaluate curves (row, n) at points (row, point) by Clenshaw's recurrence, linear outside [-1, 1]."""
-    inside, order = pt.clip(unit, -1.0, 1.0), np.arange(n)
-    later = last = pt.zeros_like(inside)
-    for k in range(n - 1, 0, -1):
-        later, last = curve[:, k, None] + 2.0 * inside * later - last, later
-    above = (curve * order**2).sum(axis=1)[:, None]
-    below = (curve * (-1.0) ** (order + 1) * order**2).sum(axis=1)[:, None]
-    return curve[:, 0, None] + inside * later - last + pt.switch(unit > 0, above, below) * (unit - inside)
 
 
 def _spline_weights(t: Any) -> Any:

@@ -114,10 +114,10 @@ def marginal_makers(problem: MarginalProblem, length: Length, tabulated: bool) -
         return public(mcmc.get_samples(group_by_chain=True))
 
     if tabulated:
-        tables = marginal.tabulate(marginal.as_races(finish, probabilities))
-        membership = (season == np.arange(season.max() + 1)[:, None]).astype(float)
-        model, arguments = marginal.tabulated_model, marginal.model_arguments(tables, membership)
-        return _makers(ours, model, arguments, length, lambda: pymc_models.tabulated_marginal(tables, season))
+        surfaces = marginal.tabulate(marginal.as_races(finish, probabilities))
+        tables = marginal.season_tables(surfaces, season, int(season.max()) + 1)
+        model, arguments = marginal.tabulated_model, (tables,)
+        return _makers(ours, model, arguments, length, lambda: pymc_models.tabulated_marginal(tables))
     model, arguments = track_archetype_calibration_model, (finish, probabilities, ARCHETYPE, season)
     return _makers(ours, model, arguments, length, lambda: pymc_models.plain_marginal(problem))
 

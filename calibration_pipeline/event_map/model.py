@@ -28,11 +28,10 @@ from calibration_pipeline.event_map.races import EventRaces
 from calibration_pipeline.mcmc.priors import sample_parameter
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.race_noise import (
-    BLOCK,
     NoiseTables,
     Surfaces,
-    blocks,
     fit_surfaces,
+    race_blocks,
     read_tables,
 )
 
@@ -119,17 +118,12 @@ def tabulate(races: EventRaces) -> Surfaces:
     """
 
     def log_likelihood(points: NDArray[np.float64]) -> NDArray[np.float32]:
-        parts = []
-        for rows, log_odds in blocks(np.arange(len(races.log_odds)), np.asarray(races.log_odds)):
-            block = EventRaces(log_odds, *(_pad(np.asarray(values)[rows]) for values in races[1:]))
-            parts.append(np.asarray(_log_likelihood(block, points))[:, : len(rows)])
+        parts = [
+            np.asarray(_log_likelihood(block, points))[:, : len(rows)] for rows, block in race_blocks(races)
+        ]
         return np.concatenate([np.zeros((len(points), 0), np.float32), *parts], axis=1)
 
     return fit_surfaces(log_likelihood, N_NODES, BOX)
-
-
-def _pad(values: NDArray) -> NDArray:
-    return np.pad(values, [(0, BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)])
 
 
 @jax.jit

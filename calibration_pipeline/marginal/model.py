@@ -1,7 +1,7 @@
-"""Tabulated likelihood of the marginal map: for each race a surface over (log slope, intercept).
+"""Tabulated likelihood of the marginal map: for each season a table over log slope, noise and intercept.
 
 The plain model in `calibration_pipeline.models` defines the map. This module has the arithmetic of both
-models, the table that NUTS reads, and the table's error against the exact likelihood.
+models, the tables that NUTS reads, and their error against the exact likelihood.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,22 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU, sample_parameter
-from calibration_pipeline.stats import chebyshev as curves
+from calibration_pipeline.stats.chebyshev import LOG_SLOPE_BOX
 from calibration_pipeline.stats.quadrature import even_nodes
-from calibration_pipeline.stats.race_noise import integrated_log_likelihood
-from calibration_pipeline.stats.whitening import whitened_normal
+from calibration_pipeline.stats.race_noise import (
+    NoiseTables,
+    Surfaces,
+    fit_surfaces,
+    race_blocks,
+    read_tables,
+    sampler_tables,
+    tabulate_noise,
+)
+from calibration_pipeline.stats.whitening import whitened_effects
 
-TABLES = ((curves.N_NODES_2D, curves.LOG_SLOPE_BOX), (56, (-4.4, 4.4)))
-"""Nodes and box in log slope of the table, and of the wider table for draws outside the first."""
-INTERCEPT_BOX = (-2.5, 2.5)
+TABLES = (((24, 16), LOG_SLOPE_BOX), ((56, 16), (-4.4, 4.4)))
+"""Nodes in log slope and intercept, and box in log slope, of the table, and of the wider table for draws
+outside the first."""
 PROBABILITY_FLOOR = 1e-6
 MAX_LOG_SLOPE = 20.0
 """Clipping bound of log slopes: beyond it the map is a step function in float32, and soon overflows."""
@@ -44,21 +52,6 @@ class Races(NamedTuple):
     is_car: jax.Array
     is_position: jax.Array
     position: jax.Array
-
-
-class Surfaces(NamedTuple):
-    """Tabulated log-likelihoods of races.
-
-    Attributes
-    ----------
-    coefficients : (race, n_x, n_y), centred at slope 1, intercept 0
-    at_zero : (race,), what was subtracted
-    box : (2,), lower and upper end in log slope
-    """
-
-    coefficients: NDArray[np.float64]
-    at_zero: NDArray[np.float64]
-    box: tuple[float, float]
 
 
 @jax.jit
@@ -153,69 +146,64 @@ def race_log_likelihood(races: Races, log_slope: ArrayLike, intercept: ArrayLike
 
 
 def tabulate(
-    races: Races, n_nodes: int = curves.N_NODES_2D, box: tuple[float, float] = curves.LOG_SLOPE_BOX
+    races: Races, n_nodes: tuple[int, int] = TABLES[0][0], box: tuple[float, float] = TABLES[0][1]
 ) -> Surfaces:
-    """Tabulate each race's log-likelihood at n_nodes x n_nodes Chebyshev nodes.
+    """Tabulate each race's log-likelihood at Chebyshev nodes, bitwise the same whatever the later races.
 
     Parameters
     ----------
     races : Races
-    n_nodes : int
+    n_nodes : tuple of int
+        In the log slope and in the intercept.
     box : tuple of float
         Of the log slope; outside it, and outside [-2.5, 2.5] in the intercept, the table is linear.
     """
-    log_slopes = curves.chebyshev_nodes(*box, n_nodes)
-    intercepts = curves.chebyshev_nodes(*INTERCEPT_BOX, n_nodes)
-    grid = np.stack(np.meshgrid(log_slopes, intercepts, indexing="ij"), axis=-1).reshape(-1, 2)
-    values = np.asarray(_at_points(races, jnp.asarray(grid, dtype=float)), dtype=np.float64)
-    coefficients = curves.fit_coefficients_2d(values.T.reshape(-1, n_nodes, n_nodes))
-    return Surfaces(*curves.centre_2d(coefficients, box, INTERCEPT_BOX), box)
+
+    def log_likelihood(points: NDArray[np.float64]) -> NDArray[np.float32]:
+        parts = [np.asarray(_at_points(block, points))[:, : len(rows)] for rows, block in race_blocks(races)]
+        return np.concatenate([np.zeros((len(points), 0), np.float32), *parts], axis=1)
+
+    return fit_surfaces(log_likelihood, n_nodes, box)
 
 
-def tabulated_model(
-    coefficients: jax.Array,
-    box: tuple[ArrayLike, ArrayLike],
-    estimate: jax.Array,
-    information: jax.Array,
-    membership: jax.Array,
-) -> None:
+def season_tables(surfaces: Surfaces, season: NDArray[np.int_], n_seasons: int) -> NoiseTables:
+    """Integrate race noise out of the surfaces, and sum them by season.
+
+    Parameters
+    ----------
+    surfaces : Surfaces
+    season : array of int, shape (race)
+    n_seasons : int
+    """
+    tables = tabulate_noise(surfaces)
+    sums = np.zeros((n_seasons, *tables.shape[1:]), np.float32)
+    np.add.at(sums, season, tables)
+    return sampler_tables(sums, surfaces.box, PRIOR_SLOPE_MU)
+
+
+def tabulated_model(tables: NoiseTables) -> None:
     """NumPyro model with the posterior of the plain one, race noise integrated out.
 
     Parameters
     ----------
-    coefficients : jax.Array, shape (race, n_x, n_y)
-    box : tuple
-        Of the table, in log slope.
-    estimate, information : jax.Array, shape (race,)
-        `curves.gaussian_summary` of each race at intercept 0; it affects the sampler's coordinates only.
-    membership : jax.Array, shape (season, race)
-        1 where the race belongs to the season, else 0.
+    tables : NoiseTables
+        Of the seasons.
     """
+    estimate, information = jnp.asarray(tables.weighted_estimate), jnp.asarray(tables.information)
     slope_sigma = sample_parameter("slope_sigma")
     noise_sigma, intercept = sample_parameter("noise_sigma"), sample_parameter("intercept")
-    n_seasons = membership.shape[0]
-    mean_effect = jnp.full((n_seasons, 1), PRIOR_SLOPE_MU)
-    design = jnp.concatenate([mean_effect, slope_sigma * jnp.eye(n_seasons)], axis=1)
-    known = 1.0 / (1.0 / information + noise_sigma**2)
-    w = whitened_normal("standard", design, membership @ (known * estimate), membership @ known)
-    numpyro.deterministic("slope_mu", PRIOR_SLOPE_MU * w[0])
-    log_slope = numpyro.deterministic("log_slope", design @ w)
-    curve = curves.section(coefficients, intercept, INTERCEPT_BOX)
-    likelihood = integrated_log_likelihood(curve, log_slope @ membership, noise_sigma, *box)
-    numpyro.factor("finish_position", likelihood.sum())
-
-
-def model_arguments(surfaces: Surfaces, membership: NDArray[np.float64]) -> tuple:
-    """Return the arguments of `tabulated_model`, as JAX arrays."""
-    flat = np.asarray(curves.section(surfaces.coefficients, 0.0, INTERCEPT_BOX))
-    estimate, information = curves.gaussian_summary(flat, *surfaces.box)
-    arrays = (surfaces.coefficients, surfaces.box, estimate, information, membership)
-    return jax.tree.map(lambda values: jnp.asarray(values, dtype=float), arrays)
+    kept = 1.0 / (1.0 + slope_sigma**2 * information)
+    of_mean = (kept * information).sum(keepdims=True), (kept * estimate).sum(keepdims=True)
+    slope_mu = numpyro.deterministic("slope_mu", whitened_effects("mean_effect", PRIOR_SLOPE_MU, *of_mean)[0])
+    by_season = whitened_effects("season_effect", slope_sigma, information, estimate - information * slope_mu)
+    log_slope = numpyro.deterministic("log_slope", slope_mu + by_season)
+    numpyro.factor("finish_position", read_tables(tables, log_slope, noise_sigma, intercept).sum())
 
 
 def table_error(
     races: Races,
-    surfaces: Surfaces,
+    tables: NoiseTables,
+    season: NDArray[np.int_],
     log_slope: NDArray[np.float64],
     intercept: NDArray[np.float64],
     noise_sigma: NDArray[np.float64],
@@ -224,13 +212,20 @@ def table_error(
 
     Parameters
     ----------
-    log_slope : ndarray, shape (draw, race)
+    races : Races
+    tables : NoiseTables
+        From `season_tables`.
+    season : array of int, shape (race)
+    log_slope : ndarray, shape (draw, season)
     intercept, noise_sigma : ndarray, shape (draw,)
     """
-    arrays = (races, surfaces.coefficients, surfaces.box, log_slope, intercept, noise_sigma)
-    tabulated, exact = _both_ways(*jax.tree.map(jnp.asarray, arrays))
-    difference = np.asarray(tabulated, dtype=np.float64) - np.asarray(exact, dtype=np.float64)
-    return float(np.abs(difference).max())
+    tabulated = np.asarray(_read_draws(tables, log_slope, noise_sigma, intercept), np.float64)
+    exact = np.zeros(len(log_slope))
+    for rows, block in race_blocks(races):
+        by_race = np.pad(log_slope[:, season[rows]], [(0, 0), (0, len(block.position) - len(rows))])
+        each = _exact_draws(block, by_race, intercept, noise_sigma)
+        exact += np.asarray(each, np.float64)[:, : len(rows)].sum(axis=1)
+    return float(np.abs(tabulated - exact).max())
 
 
 def integrated_exactly(
@@ -251,21 +246,18 @@ def _at_points(races: Races, points: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _both_ways(
-    races: Races,
-    coefficients: jax.Array,
-    box: tuple[jax.Array, jax.Array],
-    log_slope: jax.Array,
-    intercept: jax.Array,
-    noise_sigma: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Log-likelihood of all races at each draw, relative to slope 1: tabulated, and by the map itself."""
+def _read_draws(
+    tables: NoiseTables, log_slope: jax.Array, noise_sigma: jax.Array, intercept: jax.Array
+) -> jax.Array:
+    """Log-likelihood of all races at each draw, tabulated: (draw,)."""
+    return jax.vmap(lambda *at: read_tables(tables, *at).sum())(log_slope, noise_sigma, intercept)
+
+
+@jax.jit
+def _exact_draws(
+    races: Races, log_slope: jax.Array, intercept: jax.Array, noise_sigma: jax.Array
+) -> jax.Array:
+    """Log-likelihood of each race at each draw, by the map itself, relative to slope 1: (draw, race)."""
     zero = race_log_likelihood(races, 0.0, 0.0)
-
-    def at_draw(draw: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        x, b, sigma = draw
-        curve = curves.section(coefficients, b, INTERCEPT_BOX)
-        tabulated = integrated_log_likelihood(curve, x, sigma, *box)
-        return tabulated.sum(), (integrated_exactly(races, x, b, sigma) - zero).sum()
-
-    return jax.lax.map(at_draw, (log_slope, intercept, noise_sigma))
+    draws = (log_slope, intercept, noise_sigma)
+    return jax.lax.map(lambda at: integrated_exactly(races, *at) - zero, draws)

@@ -15,7 +15,7 @@ from calibration_pipeline.marginal import model as marginal
 from calibration_pipeline.marginal.checks import check_draws, season_index
 from calibration_pipeline.mcmc.draws import Draws
 from calibration_pipeline.stats import chebyshev as curves
-from calibration_pipeline.stats.race_noise import integrated_log_likelihood
+from calibration_pipeline.stats.race_noise import INTERCEPT_BOX, integrated_log_likelihood
 
 
 def map_parameters(draws: Draws, season: ArrayLike | None, n_races: int) -> dict[str, NDArray[np.float32]]:
@@ -128,7 +128,7 @@ def _tabulated(
     coefficients: jax.Array, parameters: dict[str, ArrayLike], box: tuple[ArrayLike, ArrayLike]
 ) -> jax.Array:
     def likelihood(at: dict[str, jax.Array]) -> jax.Array:
-        curve = curves.section(coefficients, at["intercept"], marginal.INTERCEPT_BOX)
+        curve = curves.section(coefficients, at["intercept"], INTERCEPT_BOX)
         return integrated_log_likelihood(curve, at["log_slope"], at["noise_sigma"], *box)
 
     return jax.lax.map(likelihood, parameters)

@@ -190,45 +190,6 @@ def section(coefficients: ArrayLike, y: ArrayLike, box_y: tuple[ArrayLike, Array
     return jnp.einsum("...ij,...j->...i", table, basis)
 
 
-def gaussian_summary(
-    coefficients: ArrayLike, lower: float = LOG_SLOPE_BOX[0], upper: float = LOG_SLOPE_BOX[1]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Summarise each log-likelihood curve by a normal likelihood with the same effect on a N(0, 1) prior.
-
-    The product of likelihood and N(0, 1) has moments m and v within the box; a normal likelihood with
-    information 1/v - 1 around m / (v * information) gives the same moments. It guides a sampler
-    (`whitening.whitened_normal`) and never enters the posterior.
-
-    Parameters
-    ----------
-    coefficients : array_like, shape (..., n)
-    lower, upper : float
-        The box of the table.
-
-    Returns
-    -------
-    estimate, information : ndarray, shape (...), float64
-        Information is at least 0.01.
-
-    Examples
-    --------
-    >>> x = chebyshev_nodes()
-    >>> estimate, information = gaussian_summary(fit_coefficients(-0.5 * ((x - 0.3) / 0.2) ** 2))
-    >>> round(estimate.item(), 3), round(information.item(), 3)
-    (0.3, 25.0)
-    """
-    known = np.asarray(coefficients, dtype=np.float64)
-    unit = np.linspace(-1.0, 1.0, 400)
-    x = 0.5 * (lower + upper) + 0.5 * (upper - lower) * unit
-    log_density = np.polynomial.chebyshev.chebval(unit, np.moveaxis(known, -1, 0)) - 0.5 * x**2
-    density = np.exp(log_density - log_density.max(axis=-1, keepdims=True))
-    density /= density.sum(axis=-1, keepdims=True)
-    mean = density @ x
-    variance = density @ x**2 - mean**2
-    information = np.maximum(1.0 / variance - 1.0, 0.01)
-    return mean / (variance * information), information
-
-
 def chebyshev_basis(
     x: ArrayLike, n: int, lower: ArrayLike = LOG_SLOPE_BOX[0], upper: ArrayLike = LOG_SLOPE_BOX[1]
 ) -> jax.Array:

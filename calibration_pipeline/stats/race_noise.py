@@ -282,6 +282,14 @@ def spread_noise(
     return np.take_along_axis(values, order, axis=-1), order // n_strata
 
 
+def race_blocks[T: tuple](races: T) -> Iterator[tuple[NDArray[np.int_], T]]:
+    """Yield indices of races and their arrays, a named tuple of arrays (race, ...), as `blocks` does."""
+    fields = [np.asarray(values) for values in races]
+    for start in range(0, len(fields[0]), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(fields[0])))
+        yield rows, type(races)(*(next(blocks(rows, values))[1] for values in fields))
+
+
 def integrated_log_likelihood(
     coefficients: ArrayLike,
     log_slope: ArrayLike,

@@ -6,9 +6,8 @@ coordinates of this posterior, and the density is corrected. The prior of the we
 standard normal, however rough the approximation. Neither a funnel (few data, centred) nor a ridge (many data,
 non-centred) is left for the sampler.
 
-`whitened_walk` and `whitened_effects` use scalars and elementwise operations alone. XLA then compiles a
-sampler's whole step into one function without calls. Such a step costs a tenth of a step with a Cholesky
-factorisation.
+Both functions use scalars and elementwise operations alone. XLA then compiles a sampler's whole step into one
+function without calls. Such a step costs a tenth of a step with a Cholesky factorisation.
 
 References
 ----------
@@ -20,53 +19,23 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 
 
-def whitened_normal(
-    name: str, design: jax.Array, weighted_estimate: jax.Array, information: jax.Array
+def whitened_effects(
+    name: str, scale: jax.Array | float, information: jax.Array, weighted_estimate: jax.Array | None = None
 ) -> jax.Array:
-    """Sample weights whose effects are linear functions of them.
-
-    The effects `design @ w` have about the likelihood N(estimate, 1 / information). Given the scales in
-    `design`, w is then normal with precision P = I + design' D design, D = diag(information), and mean
-    P^-1 design' D estimate.
+    """Sample independent effects scale * w.
 
     Parameters
     ----------
     name : str
         Site of the sampled coordinates.
-    design : jax.Array, shape (effect, weight)
-        Effects of the weights; may depend on parameters sampled before.
-    weighted_estimate : jax.Array, shape (effect,)
-        Information times estimate; 0 where there are no data.
-    information : jax.Array, shape (effect,)
-        At least 0.
-
-    Returns
-    -------
-    jax.Array, shape (weight,)
-    """
-    u = _coordinates(name, design.shape[1])
-    precision = jnp.eye(len(u)) + design.T @ (information[:, None] * design)
-    factor = jnp.linalg.cholesky(precision)
-    known = solve_triangular(factor, design.T @ weighted_estimate, lower=True)
-    w = solve_triangular(factor, known + u, trans="T", lower=True)
-    _correct(name, u, w, -jnp.log(jnp.diagonal(factor)).sum())
-    return w
-
-
-def whitened_effects(name: str, scale: jax.Array, information: jax.Array) -> jax.Array:
-    """Sample independent effects scale * w, from the information of the data without their estimate.
-
-    Parameters
-    ----------
-    name : str
-        Site of the sampled coordinates.
-    scale : jax.Array, shape ()
+    scale : jax.Array, shape (), or float
         Standard deviation of the effects.
     information : jax.Array, shape (effect,)
-        At least 0.
+        Of the data on each effect, at least 0.
+    weighted_estimate : jax.Array, shape (effect,), optional
+        Information times estimate; around 0 by default.
 
     Returns
     -------
@@ -75,6 +44,8 @@ def whitened_effects(name: str, scale: jax.Array, information: jax.Array) -> jax
     u = _coordinates(name, len(information))
     precision = 1.0 + scale**2 * information
     w = u / jnp.sqrt(precision)
+    if weighted_estimate is not None:
+        w += scale * weighted_estimate / precision
     _correct(name, u, w, -0.5 * jnp.log(precision).sum())
     return scale * w
 
@@ -101,7 +72,7 @@ def whitened_walk(
     step_scale : jax.Array, shape ()
         Standard deviation of a step.
     weighted_estimate, information : jax.Array, shape (level,)
-        As for `whitened_normal`, of the levels.
+        Information times estimate of the levels, and information, at least 0; 0 where there are no data.
 
     Returns
     -------

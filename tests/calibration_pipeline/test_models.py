@@ -28,8 +28,9 @@ from calibration_pipeline.models import (
 )
 from calibration_pipeline.stats import chebyshev
 from calibration_pipeline.stats.quadrature import gauss_hermite
+from calibration_pipeline.stats.race_noise import INTERCEPT_BOX
 from calibration_pipeline.stats.sinkhorn import sinkhorn
-from calibration_pipeline.stats.whitening import whitened_effects, whitened_normal, whitened_walk
+from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
 FEW = {"n_warmup": 150, "n_samples": 150, "n_chains": 2}
 
@@ -74,7 +75,7 @@ def tabulated_races():
 
     @jax.jit
     def read(log_slope, intercept):
-        curve = chebyshev.section(surfaces.coefficients, intercept, marginal.INTERCEPT_BOX)
+        curve = chebyshev.section(surfaces.coefficients, intercept, INTERCEPT_BOX)
         return chebyshev.evaluate(curve, jnp.full(6, log_slope), *surfaces.box)
 
     return position, probabilities, races, surfaces, read
@@ -439,12 +440,12 @@ def test_sinkhorn_refuses(table, size, message):
 
 WEIGHTED, INFORMATION = jnp.array([20.0, -1.0, 0.0]), jnp.array([40.0, 3.0, 0.0])
 WHITENED = {
-    "normal": lambda: whitened_normal("u", 0.3 * jnp.tri(3), WEIGHTED, INFORMATION),
+    "estimated effects": lambda: whitened_effects("u", jnp.array(0.2), INFORMATION, WEIGHTED),
     "walk": lambda: whitened_walk("u", 0.3, jnp.array(0.2), WEIGHTED, INFORMATION),
     "effects": lambda: whitened_effects("u", jnp.array(0.2), INFORMATION),
 }
 WEIGHTS = {
-    "normal": lambda w: w,
+    "estimated effects": lambda effects: effects / 0.2,
     "walk": lambda levels: jnp.diff(levels, prepend=0.0) / jnp.array([0.3, 0.2, 0.2]),
     "effects": lambda effects: effects / 0.2,
 }
@@ -469,6 +470,17 @@ def test_whitening_leaves_the_prior_as_it_is(kind):
     for u in (np.zeros(3), np.array([1.0, -0.5, 2.0])):
         log_density, expected = log_densities(u)
         assert log_density == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_whitened_effects_have_the_posterior_that_their_normal_data_give_them():
+    """Standard coordinates map to effects with the mean and variance of a conjugate normal."""
+
+    def effects(u):
+        return substitute(seed(WHITENED["estimated effects"], 0), {"u": u})()
+
+    variance = 1 / (1 / 0.2**2 + INFORMATION)
+    np.testing.assert_allclose(effects(jnp.zeros(3)), variance * WEIGHTED, atol=1e-6)
+    np.testing.assert_allclose(effects(jnp.ones(3)) - effects(jnp.zeros(3)), np.sqrt(variance), atol=1e-6)
 
 
 def test_a_whitened_walk_has_the_posterior_that_its_normal_data_give_it():

@@ -14,7 +14,6 @@ from calibration_pipeline.stats.chebyshev import (
     chebyshev_nodes,
     fit_coefficients,
     fit_coefficients_2d,
-    gaussian_summary,
     section,
 )
 from helpers.jitted import evaluate, integrated_log_likelihood
@@ -120,15 +119,6 @@ def test_race_noise_is_integrated(noise_sigma):
     variance = 0.2**2 + noise_sigma**2
     expected = 0.5 * np.log(0.2**2 / variance) - 0.5 * (log_slope - best) ** 2 / variance
     np.testing.assert_allclose(integrated, expected, atol=2e-2 if noise_sigma > 0.2 else 1e-3)
-
-
-def test_gaussian_summary():
-    """A normal likelihood is its own summary; a flat one carries no information."""
-    values = np.stack([-0.5 * ((chebyshev_nodes() + 0.5) / 0.3) ** 2, np.zeros(40)])
-    estimate, information = gaussian_summary(fit_coefficients(values))
-    assert estimate[0] == pytest.approx(-0.5, abs=1e-6)
-    assert information[0] == pytest.approx(1 / 0.09, rel=1e-6)
-    assert information[1] < 0.5
 
 
 def test_box_must_hold_zero():
