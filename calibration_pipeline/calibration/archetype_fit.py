@@ -38,7 +38,7 @@ from calibration_pipeline.calibration.race_curves import (
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
-from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.mcmc.nuts import check_stored_draws, run_nuts
 from calibration_pipeline.mcmc.priors import SCALARS
 
 PREDICTIVE_DRAWS = 100
@@ -84,8 +84,7 @@ def fit_archetype(
     ValueError
         If `n_samples` is below 500, or a car of the ensemble has no result.
     """
-    if n_samples < 500:
-        raise ValueError(f"Argument n_samples must be at least 500 for a stored fit, got {n_samples}.")
+    check_stored_draws(n_samples)
     observed = observe(ensemble, race_results)
     curves = tabulate(ensemble, observed, seed)
     surfaces = tabulate_surfaces(curves.order)

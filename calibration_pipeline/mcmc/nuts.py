@@ -13,6 +13,8 @@ import jax
 from numpyro.infer import MCMC, NUTS
 
 TARGET_ACCEPT = 0.9
+MIN_STORED_DRAWS = 500
+"""Fewest draws a chain of a fit that is stored."""
 EXTRA_FIELDS = ("energy", "potential_energy", "num_steps", "accept_prob", "adapt_state.step_size")
 
 
@@ -37,6 +39,14 @@ def use_host_devices(n: int = 4) -> None:
     """
     if jax.config.jax_num_cpu_devices != n:
         jax.config.update("jax_num_cpu_devices", n)
+
+
+def check_stored_draws(n_samples: int) -> None:
+    """Raise a ValueError if a fit has too few draws to be stored."""
+    if n_samples < MIN_STORED_DRAWS:
+        raise ValueError(
+            f"Argument n_samples must be at least {MIN_STORED_DRAWS} for a stored fit, got {n_samples}."
+        )
 
 
 def run_nuts(

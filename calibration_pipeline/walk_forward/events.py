@@ -28,7 +28,7 @@ from calibration_pipeline.event_map.races import MarketRows, market_rows
 from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
-from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.mcmc.nuts import check_stored_draws, run_nuts
 from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU
 from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.schemas.results import join_results
@@ -36,12 +36,12 @@ from calibration_pipeline.stats.race_noise import sampler_tables, spread_noise, 
 from calibration_pipeline.walk_forward.state import (
     SURFACE,
     SlowParameters,
+    check_seasons,
     filter_map,
     slow_group,
     tabulate_points,
 )
 
-MIN_STORED_DRAWS = 500
 NOISE_STRATA, PREDICTION_POINTS = 8, 128
 """Values of the race noise for each draw of the state, and points of the mean over states."""
 JUDGED = ("slope_mu", *SlowParameters._fields)
@@ -135,10 +135,7 @@ def fit_events(
         If `n_samples` is below 500, a car of a race with results has none, or the race's season is none of
         `seasons`.
     """
-    if n_samples < MIN_STORED_DRAWS:
-        raise ValueError(
-            f"Argument n_samples must be at least {MIN_STORED_DRAWS} for a stored fit, got {n_samples}."
-        )
+    check_stored_draws(n_samples)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
     markets = _scored_markets(forecasts, results, fold_races)
     fits = {market: _fit_market(market, rows, list(seasons), settings) for market, rows in markets.items()}
@@ -280,12 +277,7 @@ def _calendar(rows: MarketRows) -> Calendar:
 def _fit_market(market: str, rows: MarketRows, seasons: list[int], settings: dict[str, int]) -> xr.DataTree:
     """Fit one market: the child of `fit_events`."""
     calendar, labels = _calendar(rows), season_labels(seasons)
-    unknown = sorted(set(calendar.season.tolist()) - set(seasons))
-    if unknown:
-        raise ValueError(
-            f"Argument seasons must hold the season of every race with a forecast and a result, got none of "
-            f"{', '.join(map(str, unknown))}."
-        )
+    check_seasons(calendar, seasons)
     tables = tabulate_noise(tabulate(rows.event_races(market)))
     group = calendar.archetype * len(labels) + calendar.season - seasons[0]
     sums = np.zeros((len(ARCHETYPES) * len(labels), *tables.shape[1:]), np.float32)

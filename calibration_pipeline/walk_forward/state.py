@@ -5,7 +5,7 @@ log slope follows the races of all archetypes as that of scenarios does (`calibr
 is 1, and a race's likelihood is its surface at the draw's intercept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -62,6 +62,16 @@ class SlowParameters(NamedTuple):
             own["archetype_sigma"].values,
             own["noise_sigma"].transpose("archetype", "draw").values,
             own["intercept"].transpose("archetype", "draw").values,
+        )
+
+
+def check_seasons(calendar: Calendar, seasons: Sequence[int]) -> None:
+    """Raise a ValueError if a race's season is none of the seasons of a fit."""
+    unknown = sorted(set(calendar.season.tolist()) - set(seasons))
+    if unknown:
+        raise ValueError(
+            "Argument seasons must hold the season of every race with a forecast and a result, got none of "
+            f"{', '.join(map(str, unknown))}."
         )
 
 
