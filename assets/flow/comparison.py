@@ -42,7 +42,16 @@ SHOWN = (
     },
     ins={
         "race_results": dg.AssetIn(partition_mapping=every_season),
-        **dict.fromkeys(("backtest", "event_probabilities", "recalibrated_events"), existing_partitions),
+        **dict.fromkeys(
+            (
+                "backtest",
+                "event_probabilities",
+                "recalibrated_events",
+                "position_probabilities",
+                "recalibrated_positions",
+            ),
+            existing_partitions,
+        ),
     },
 )
 def scores_of_forecasters(
@@ -50,24 +59,32 @@ def scores_of_forecasters(
     backtest: dict[str, xr.Dataset],
     event_probabilities: dict[str, pl.DataFrame],
     recalibrated_events: dict[str, pl.DataFrame],
+    position_probabilities: dict[str, xr.Dataset],
+    recalibrated_positions: dict[str, xr.Dataset],
     race_forecast: dict[str, xr.Dataset],
 ) -> tuple[dg.Output[pl.DataFrame], dg.Output[pl.DataFrame]]:
     """Scores of every forecaster by race and market, and the weights of the blend."""
     from calibration_pipeline.comparison.all_forecasters import read_forecasters, weigh_and_score
+    from calibration_pipeline.comparison.position_backtests import split_positions
 
     results = pl.concat(race_results.values())
-    by_forecaster: dict[str, dict[str, xr.Dataset]] = {}
-    by_archetype: dict[str, dict[str, xr.Dataset]] = {}
+    scored = {int(race) for races in backtest.values() for race in races["race"].values}
+    backtests: dict[str, dict[str, xr.Dataset]] = {}
     for key, races in backtest.items():
         archetype, _, forecaster = key.partition("|")
-        by_forecaster.setdefault(forecaster, {})[archetype] = races
-        by_archetype.setdefault(archetype, {})[forecaster] = races
+        backtests.setdefault(forecaster, {})[archetype] = races
+    for name, recalibrated in recalibrated_positions.items():
+        forms = {"raw": position_probabilities[name], "recalibrated": recalibrated}
+        backtests[name] = split_positions(forms, results, scored)
     events = {
         name: {"raw": event_probabilities[name], "recalibrated": recalibrated}
         for name, recalibrated in recalibrated_events.items()
     }
-    backtests = {name: own.values() for name, own in by_forecaster.items()}
-    forecasts = read_forecasters(backtests, events, results)
+    forecasts = read_forecasters({name: own.values() for name, own in backtests.items()}, events, results)
+    by_archetype = {
+        archetype: {name: own[archetype] for name, own in backtests.items() if archetype in own}
+        for archetype in backtests.get(NETWORK, {})
+    }
     weights, scores = weigh_and_score(forecasts, by_archetype, results, race_forecast[NETWORK])
     return (
         dg.Output(weights, metadata=rows(weights)),
@@ -88,12 +105,13 @@ def leaderboard(market_scores: pl.DataFrame) -> dg.Output[pl.DataFrame]:
 def forecaster_chances(
     forecast_chances: dict[str, pl.DataFrame],
     next_events: dict[str, pl.DataFrame],
+    next_positions: dict[str, pl.DataFrame],
     blend_weights: pl.DataFrame,
 ) -> dg.Output[pl.DataFrame]:
     """Probabilities of the next race by every forecaster, recalibrated, and by their blend."""
     from calibration_pipeline.comparison.next_race import compare_next_race
 
-    chances = compare_next_race(forecast_chances, next_events, blend_weights)
+    chances = compare_next_race(forecast_chances, next_events | next_positions, blend_weights)
     wide = chances.filter(market="win").pivot("forecaster", index="driver", values="probability")
     return dg.Output(chances, metadata={**rows(chances), "win": table(wide, 45)})
 

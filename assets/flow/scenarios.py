@@ -8,6 +8,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.forecasters.folder import Form, find_forecasters
+from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import (
@@ -121,14 +122,16 @@ def scenario_ensemble(
     from calibration_pipeline.scenarios.summaries import finish_chances
 
     forecaster, _, season = context.partition_key.partition("|")
-    folds, notes = settings.fold_length, list[str]()
+    folds, notes, files = settings.fold_length, list[str](), tuple[str, ...]()
     if forecaster == NETWORK:
         ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
     else:
         partitions = context.assets_def.partitions_def.get_partitions_def_for_dimension("season")
         seasons = {int(key) for key in partitions.get_partition_keys()}
+        own = find_forecasters(settings.forecasters).by_form[Form.SCENARIOS][forecaster]
+        files = own.files
         ensemble, notes = read_season_scenarios(
-            find_forecasters(settings.forecasters).by_form[Form.SCENARIOS][forecaster],
+            own,
             driver_features,
             fold_history.filter(pl.col("season") < int(season)),  # no look-ahead
             fold_races=folds,
@@ -147,6 +150,7 @@ def scenario_ensemble(
             "scenarios": ensemble.sizes["scenario"],
             "widest_field": ensemble.sizes["driver"],
             "outcomes": ", ".join(outcomes),
+            "files": bullets(map(without_credentials, files)),
             "left_out": bullets(notes),
             "last_race": chart(
                 charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24

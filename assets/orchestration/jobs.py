@@ -47,6 +47,17 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             "Recalibrates the event probabilities of a forecaster.",
         ),
         Job(
+            "positions",
+            (
+                "position_probabilities",
+                "position_posterior",
+                "position_state",
+                "recalibrated_positions",
+                "next_positions",
+            ),
+            "Recalibrates the position probabilities of a forecaster.",
+        ),
+        Job(
             "archetypes",
             ("archetype_races", "calibration_posterior"),
             "Joins the forecasts of an archetype over all seasons, and fits their sharpness.",

@@ -115,6 +115,15 @@ class Forecasts(NamedTuple):
             return self.values
         raise ForecasterError(f"Forecasts must be a table, got {self.form}.")
 
+    @property
+    def dataset(self) -> xr.Dataset:
+        """The values of a form that is no table."""
+        import xarray as xr
+
+        if isinstance(self.values, xr.Dataset):
+            return self.values
+        raise ForecasterError(f"Forecasts must be arrays, got {self.form}.")
+
 
 def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
     """List the forecasters of a folder; no file is opened.

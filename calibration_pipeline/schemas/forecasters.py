@@ -113,6 +113,28 @@ class MarketPosterior(pandera.xarray.DataTreeModel):
     convergence: FitConvergence
 
 
+class ArchetypeFit(pandera.xarray.DataTreeModel):
+    """Fits of the marginal map to the races of one archetype."""
+
+    sample_stats: SampleStats
+    convergence: FitConvergence
+
+
+class PositionPosterior(pandera.xarray.DataTreeModel):
+    """Fits of a forecaster's marginal maps: an `ArchetypeFit` by archetype, and what the state needs."""
+
+    slow: MapParameters
+
+    @classmethod
+    def validate(cls, value: xr.DataTree, *args: Any, **options: Any) -> xr.DataTree:
+        """Return the tree after a check of the parameters and of every archetype."""
+        checked: xr.DataTree = super().validate(value, *args, **options)
+        for name, child in value.children.items():
+            if name != "slow":
+                ArchetypeFit.validate(child, *args, **options)
+        return checked
+
+
 class MapState(pandera.xarray.DataTreeModel):
     """State of a map of event or position probabilities before every race, and before the next race."""
 

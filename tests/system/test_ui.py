@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import polars as pl
 import pytest
 
+from calibration_pipeline.sources.simulated.source import SimulatedSource
+from calibration_pipeline.tracks import compile_constraints
 from helpers.paths import ROOT
 
 pytestmark = [
@@ -25,13 +28,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from benchmarks.screenshots import serve_ui
 
     folder = tmp_path_factory.mktemp("ui")
+    (folder / "mine").mkdir()
+    entries = SimulatedSource([2024, 2025], compile_constraints()).load_season(2025).race_results
+    book = entries.select("season", "round", "driver", win=1 / pl.len().over("race_id"))
+    book.write_csv(folder / "mine" / "book.csv")
     environment = {
+        "CALIBRATION_FORECASTERS": str(folder / "mine"),
         "DAGSTER_HOME": str(folder / "home"),
         "CALIBRATION_STORE": str(folder / "store"),
         "CALIBRATION_SEASONS": "2024,2025",
         "CALIBRATION_SCENARIOS": "100",
     }
-    upstream = "+calibration_metrics,simulated_truth"
+    upstream = "+calibration_metrics,simulated_truth,event_probabilities"
     command = [
         sys.executable,
         "-m",
@@ -74,6 +82,21 @@ def test_graph_shows_the_way_from_laps_to_the_report(page, address: str) -> None
     page.get_by_text("lap_telemetry", exact=True).first.wait_for()
     page.goto(f"{address}/assets/{PREFIX}/lap_telemetry?view=lineage&lineageScope=downstream&lineageDepth=20")
     page.get_by_text("calibration_report", exact=True).first.wait_for()
+
+
+def test_a_forecasters_file_leads_to_the_leaderboard(page, address: str) -> None:
+    from benchmarks.screenshots import open_partition
+
+    open_partition(page, address, f"{PREFIX}/event_probabilities", "book")
+    for entry in ("files", "overrounds", "left_out"):
+        page.get_by_text(entry, exact=True).first.wait_for()
+    page.locator("tr", has_text="files").get_by_text("Show Markdown").first.click()
+    page.get_by_text("book.csv").first.wait_for()
+    page.goto(
+        f"{address}/assets/{PREFIX}/event_probabilities?view=lineage&lineageScope=downstream&lineageDepth=20"
+    )
+    for asset in ("recalibrated_events", "market_scores", "leaderboard"):
+        page.get_by_text(asset, exact=True).first.wait_for()
 
 
 def test_an_archetype_shows_its_numbers_checks_and_pictures(page, address: str) -> None:

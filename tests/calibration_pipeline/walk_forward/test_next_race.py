@@ -1,4 +1,4 @@
-"""Event probabilities of the next race: read from a file, and recalibrated with the state before."""
+"""Probabilities of the next race: read from a file, and recalibrated with the state before."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from calibration_pipeline.calibration.state import OPENINGS
 from calibration_pipeline.forecasters.folder import ForecasterFiles
 from calibration_pipeline.schemas.forecasters import EventProbabilities, EventState
 from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace
-from calibration_pipeline.walk_forward.next_race import forecast_next_events
+from calibration_pipeline.walk_forward.next_race import forecast_next_events, forecast_next_positions
 from calibration_pipeline.walk_forward.state import DRAWN
 from helpers.example_ensembles import entry_list
 
@@ -64,6 +64,29 @@ def test_the_next_race_is_recalibrated_to_one_winner(announced: AnnouncedRace, t
     np.testing.assert_allclose(same["probability"], raw["probability"], rtol=1e-6)
     assert flat["probability"].sum() == pytest.approx(1.0, abs=1e-7)
     assert 0 < flat["probability"].std() < 0.75 * raw["probability"].std()
+
+
+def test_positions_of_the_next_race_add_up_to_events(announced: AnnouncedRace, tmp_path: Path) -> None:
+    """Recalibrated columns sum to 1, so that the cars' chances of a top n sum to n."""
+    share = np.linspace(2.0, 1.0, N_CARS)
+    first = share / share.sum()
+    drivers = [f"Driver {i}" for i in range(N_CARS)]
+    rows = {"driver": 2 * drivers, "position": N_CARS * ["1"] + N_CARS * ["rest"]}
+    frame = pl.DataFrame({**rows, "probability": [*first, *(1 - first)]})
+    path = tmp_path / "flat.csv"
+    frame.select(pl.lit(2021).alias("season"), pl.lit(1).alias("round"), pl.all()).write_csv(path)
+    files = ForecasterFiles("flat", (str(path),))
+    tree = xr.DataTree.from_dict({"next": state(2.0)["win/next"].to_dataset()})
+    tree.attrs = state(2.0)["win"].attrs
+    for given in (announced, AnnouncedRace(announced.entries.with_columns(start_position=None))):
+        events, _ = forecast_next_positions(given, files, tree, [2020, 2021], fold_races=None, seed=1)
+        EventProbabilities.validate(events)
+        sums = dict(events.group_by("market").agg(pl.sum("probability")).iter_rows())
+        assert sums == pytest.approx({"win": 1, "top 3": 3, "top 5": 5, "top 10": 10}, abs=1e-3)
+        win = events.filter(market="win").sort("driver_id")["probability"].to_numpy()
+        assert win[0] / win[-1] > 1.5 * first[0] / first[-1]
+    nothing = forecast_next_positions(None, files, tree, [2020, 2021], fold_races=None, seed=1)
+    assert nothing[0].equals(EventProbabilities.empty())
 
 
 def test_without_a_race_or_its_forecast_the_table_is_empty(announced: AnnouncedRace, tmp_path: Path) -> None:
