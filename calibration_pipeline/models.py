@@ -158,11 +158,11 @@ def run_mcmc_calibration(
 
     Examples
     --------
-    >>> observed = np.array([[1, 2, 3], [2, 1, 3]])
-    >>> predicted = np.full((2, 3, 3), 1 / 3)
-    >>> samples, mcmc = run_mcmc_calibration(observed, predicted, "road_course", n_samples=500, n_chains=1)
+    >>> observed = np.array([[1, 2, 3], [2, 1, 3]] * 3)
+    >>> predicted = np.full((6, 3, 3), 1 / 3)
+    >>> samples, mcmc = run_mcmc_calibration(observed, predicted, "road_course", n_samples=500, n_chains=2)
     >>> samples["slope"].shape
-    (500,)
+    (1000,)
     >>> sorted(compute_calibration_summary(samples, "road_course"))[:3]
     ['archetype', 'intercept_contraction', 'intercept_lower']
     """
