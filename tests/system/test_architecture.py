@@ -181,8 +181,8 @@ def public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.ClassDef 
                 yield from public(node, f"{node.name}.")
 
 
-def test_library_loads_without_dagster() -> None:
-    """Test that importing every module of the library loads neither Dagster nor the code location."""
+def test_library_loads_without_dagster_and_starts_nothing() -> None:
+    """Test that importing every module loads neither Dagster nor the code location, and starts no backend."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in LIBRARY]
     modules = [name.removesuffix(".__init__") for name in names]
     program = (
@@ -190,6 +190,8 @@ def test_library_loads_without_dagster() -> None:
         f"for name in {modules!r}: importlib.import_module(name)\n"
         "loaded = {name.split('.')[0] for name in sys.modules}\n"
         "print(*sorted(name for name in loaded if name.startswith('dagster') or name == 'assets'))\n"
+        "import jax; from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized(); assert jax.config.jax_num_cpu_devices == -1\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False

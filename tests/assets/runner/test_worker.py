@@ -39,16 +39,14 @@ def run(program: str, home: Path, **variables: str) -> list[str]:
 
 
 def test_a_process_uses_the_programs_that_an_earlier_one_compiled(tmp_path: Path) -> None:
+    """Entries that a killed process left empty are compiled again."""
     first, second = run(PROGRAM, tmp_path), run(PROGRAM, tmp_path)
     assert first[:2] == ["4", "0"]
     assert second[0] == "4"
     assert int(second[1]) > 0
     assert second[2] == first[2]
-    assert Path(first[2]).parent == tmp_path / "compiled"
-
-
-def test_entries_that_a_killed_process_left_empty_are_compiled_again(tmp_path: Path) -> None:
-    folder = Path(run(PROGRAM, tmp_path)[2])
+    folder = Path(first[2])
+    assert folder.parent == tmp_path / "compiled"
     entries = sorted(folder.iterdir())
     for entry in entries:
         entry.write_bytes(b"")
@@ -61,18 +59,6 @@ def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
     own = str(tmp_path / "own")
     assert run(PROGRAM, tmp_path, JAX_COMPILATION_CACHE_DIR=own)[2] == own
     assert not (tmp_path / "compiled").exists()
-
-
-def test_loading_the_definitions_imports_neither_jax_nor_numpyro_nor_arviz(tmp_path: Path) -> None:
-    """The UI, the daemon and the command load them first."""
-    program = (
-        "import sys\n"
-        "from assets.definitions import build_defs\n"
-        "from assets.settings import Settings\n"
-        "build_defs(Settings()).get_repository_def()\n"
-        "print(*{'jax', 'jaxlib', 'numpyro', 'arviz', 'matplotlib'} & set(sys.modules))\n"
-    )
-    assert run(program, tmp_path, PYTHONWARNINGS="ignore") == []
 
 
 def test_the_fork_server_starts_neither_jax_nor_threads_that_a_fork_loses(tmp_path: Path) -> None:
