@@ -1,6 +1,8 @@
 """Each property holds of good values and fails of bad ones, as stored; errors block and warnings do not."""
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -372,7 +374,18 @@ STORED = {
 }
 
 
-def check_stored(folder: Path, asset: str, value: Any) -> dict[str, dg.AssetCheckEvaluation]:
+type Check = Callable[[Path, str, Any], dict[str, dg.AssetCheckEvaluation]]
+
+
+@pytest.fixture(scope="module")
+def check_stored() -> Iterator[Check]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield partial(evaluate_stored, instance)
+
+
+def evaluate_stored(
+    instance: dg.DagsterInstance, folder: Path, asset: str, value: Any
+) -> dict[str, dg.AssetCheckEvaluation]:
     """Store a value in a run of a partition, and return the evaluations of its checks by name."""
     by_season = asset in ("race_results", "scenario_ensemble")
 
@@ -383,14 +396,13 @@ def check_stored(folder: Path, asset: str, value: Any) -> dict[str, dg.AssetChec
     def stored() -> Any:
         return value
 
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [stored, *build_checks([stored])],
-            instance=instance,
-            partition_key="2021" if by_season else archetype_partition("superspeedway"),
-            resources={"io_manager": StoredManager(UPath(folder))},
-            raise_on_error=False,
-        )
+    result = dg.materialize(
+        [stored, *build_checks([stored])],
+        instance=instance,
+        partition_key="2021" if by_season else archetype_partition("superspeedway"),
+        resources={"io_manager": StoredManager(UPath(folder))},
+        raise_on_error=False,
+    )
     return {each.check_name: each for each in result.get_asset_check_evaluations()}
 
 
@@ -399,7 +411,9 @@ def test_every_check_has_a_stored_value_that_fails_it() -> None:
 
 
 @pytest.mark.parametrize(("asset", "name"), STORED)
-def test_check_passes_good_stored_values_and_fails_bad_ones(tmp_path: Path, asset: str, name: str) -> None:
+def test_check_passes_good_stored_values_and_fails_bad_ones(
+    check_stored: Check, tmp_path: Path, asset: str, name: str
+) -> None:
     good, bad, named = STORED[asset, name]
     evaluations = check_stored(tmp_path / "good", asset, good)
     failed = {each.check_name for each in evaluations.values() if not each.passed}
@@ -438,14 +452,14 @@ def test_rules_of_a_contract_need_no_check(tmp_path: Path, asset: str) -> None:
         read_value(path, asset, "2021")
 
 
-def test_numbers_of_a_check_have_at_most_four_digits(tmp_path: Path) -> None:
+def test_numbers_of_a_check_have_at_most_four_digits(check_stored: Check, tmp_path: Path) -> None:
     evaluation = check_stored(tmp_path, "calibration_posterior", fit(r_hat=1.0123456))["r_hat"]
     shown = {name: value.value for name, value in evaluation.metadata.items()}
     assert shown == {"estimate": 1.012, "threshold": 1.05, "n": 2}
     assert isinstance(shown["n"], int)
 
 
-def test_r_hat_that_cannot_be_computed_does_not_pass(tmp_path: Path) -> None:
+def test_r_hat_that_cannot_be_computed_does_not_pass(check_stored: Check, tmp_path: Path) -> None:
     evaluation = check_stored(tmp_path, "calibration_posterior", fit(r_hat=np.nan))["r_hat"]
     assert not evaluation.passed
     assert "not computable" in str(evaluation.description)
@@ -543,7 +557,9 @@ def test_coverage_is_held_against_its_level() -> None:
     assert properties.coverage_is_near_nominal(metrics(0.6, 0.5, 0.72)).passed
 
 
-def test_descriptions_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptions_are_escaped(
+    check_stored: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Test that the UI, which renders the description of an evaluation as Markdown, displays it as it is."""
     hostile = Property(
         ("race_results",),

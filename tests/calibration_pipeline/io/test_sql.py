@@ -1,6 +1,7 @@
 """The catalogue: SQL queries of the stored values, and no access to anything else."""
 
 import re
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -40,11 +41,18 @@ def fill(store: UPath, results: pl.DataFrame) -> None:
             write_atomically(store / name, encode(frame))
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, results: pl.DataFrame) -> UPath:
+    """Return a store that tests only query."""
+    store = UPath(tmp_path_factory.mktemp("queried") / "store" / "simulated" / "cup")
+    fill(store, results)
+    return store
+
+
 @pytest.fixture
-def store(tmp_path: Path, results: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> UPath:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    fill(UPath(tmp_path / "store" / "simulated" / "cup"), results)
-    return UPath(tmp_path / "store" / "simulated" / "cup")
+def own_store(tmp_path: Path, store: UPath) -> UPath:
+    """Return a copy, for a test that changes it."""
+    return UPath(shutil.copytree(store, tmp_path / "store" / "simulated" / "cup"))
 
 
 def test_a_view_holds_all_partitions(store: UPath, results: pl.DataFrame) -> None:
@@ -144,18 +152,19 @@ def test_statements_that_do_not_query_the_store_are_refused(
     store: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str, problem: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(store.parents[2].rglob("*"))
     with pytest.raises(ValueError, match=problem):
         run_query(store, question.format(store=store), 5)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert list(tmp_path.rglob("*")) == []
+    assert sorted(store.parents[2].rglob("*")) == before
 
 
-def test_a_damaged_table_is_named_and_the_others_are_answered(store: UPath) -> None:
-    damaged = store / "race_results" / "2025.parquet"
+def test_a_damaged_table_is_named_and_the_others_are_answered(own_store: UPath) -> None:
+    damaged = own_store / "race_results" / "2025.parquet"
     damaged.write_bytes(damaged.read_bytes()[:200])
-    assert run_query(store, "FROM verdict", 5).rows == []
+    assert run_query(own_store, "FROM verdict", 5).rows == []
     with pytest.raises(ValueError, match=r"race_results cannot be read: .*2025\.parquet"):
-        run_query(store, "FROM race_results", 5)
+        run_query(own_store, "FROM race_results", 5)
 
 
 def test_the_asset_holds_views_with_described_columns(
@@ -176,10 +185,10 @@ def test_the_asset_holds_views_with_described_columns(
     assert rows == [(2 * results.height,)]
 
 
-def test_the_asset_names_tables_that_cannot_be_read(store: UPath) -> None:
-    (store / "verdict.parquet").write_bytes(b"PAR1 and no more")
+def test_the_asset_names_tables_that_cannot_be_read(own_store: UPath) -> None:
+    (own_store / "verdict.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"must be materialized again: verdict: .*verdict\.parquet"):
-        catalogue(Settings(store=str(store.parents[1])), calibration_report=store)
+        catalogue(Settings(store=str(own_store.parents[1])), calibration_report=own_store)
 
 
 def test_views_of_an_empty_store_are_none(tmp_path: Path) -> None:
@@ -188,7 +197,10 @@ def test_views_of_an_empty_store_are_none(tmp_path: Path) -> None:
         assert connection.execute("SHOW TABLES").fetchall() == []
 
 
-def test_the_command_answers_lists_and_refuses(store: UPath, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_answers_lists_and_refuses(
+    store: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     options = ["--store", str(store.parents[1])]
     assert main(["sql", *options, "SELECT count(*) AS cars FROM race_results WHERE round = 1"]) == 0
     assert "cars" in capsys.readouterr().out
