@@ -55,8 +55,9 @@ def test_entries_that_did_not_start_are_counted_and_listed_last() -> None:
 
 
 def test_a_complete_season_is_said() -> None:
-    assert "All data of the seasons could be used." in render_markdown(example_content())
-    assert "left out of the data" not in render_markdown(example_content())
+    page = render_markdown(example_content())
+    assert "All data of the seasons could be used." in page
+    assert "left out of the data" not in page
 
 
 def test_a_long_list_is_cut_and_its_length_said() -> None:
