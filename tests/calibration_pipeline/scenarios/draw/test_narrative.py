@@ -27,7 +27,8 @@ DOCS = ROOT / "docs" / "forecasts.md"
 def race() -> tuple[pl.DataFrame, xr.Dataset]:
     """Features of one race at a superspeedway, and the network fitted before it."""
     features, results = without_laps([2022])
-    network = fit_networks(fold_history(features, results, 2022, 12), 12, seed=1)
+    before = (frame.filter(pl.col("round") <= 12) for frame in (features, results))
+    network = fit_networks(fold_history(*before, 2022, 12), 12, seed=1)
     wild = features.filter(pl.col("archetype") == "superspeedway", pl.col("round") > 12)
     return wild.filter(pl.col("race_order") == wild["race_order"].min()), network
 
