@@ -285,6 +285,7 @@ def test_one_archetype_on_a_fresh_store_is_scored_and_reported(
     assert "Intermediate" in (store / "calibration_report.md").read_text()
 
 
+@pytest.mark.soak
 @pytest.mark.real
 @pytest.mark.skipif(not REAL_FEED.exists(), reason=f"optional real seasons are absent: {REAL_FEED}")
 def test_two_real_seasons_end_in_a_report_of_four_archetypes(

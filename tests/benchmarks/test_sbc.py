@@ -9,7 +9,7 @@ from benchmarks.sbc import event_ranks, judge_ranks, latent_ranks, marginal_rank
 from helpers.planted_events import planted_events
 
 LATENT_SIMULATIONS = 100
-MARGINAL_SIMULATIONS = 80
+MARGINAL_SIMULATIONS = [pytest.param(30, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.soak)]
 EVENT_SIMULATIONS = 100
 
 
@@ -43,11 +43,11 @@ def test_latent_map_finds_its_truths():
     assert outside(ranks) == []
 
 
-@pytest.mark.slow
-def test_marginal_map_finds_its_truths():
+@pytest.mark.parametrize("n_simulations", MARGINAL_SIMULATIONS)
+def test_marginal_map_finds_its_truths(n_simulations):
     """All parameters, each season's slope, and the log-likelihood."""
     season = np.repeat([0, 1], 3)
-    ranks = marginal_ranks(bell_forecasts(6, 10), season, MARGINAL_SIMULATIONS, seed=5)
+    ranks = marginal_ranks(bell_forecasts(6, 10), season, n_simulations, seed=5)
     assert ranks["quantity"].n_unique() == 7
     assert outside(ranks) == []
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import xarray as xr
 
 from assets.cli import main
 from assets.definitions import build_defs
@@ -17,6 +18,7 @@ from assets.orchestration.staleness import OF_SOURCE, Lineage
 from assets.partitions import upstream_partitions
 from assets.settings import Settings, load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.calibration.summaries import convergence_by_fold
 from helpers.example_tables import write_results
 
 SEASONS = [2024, 2025]
@@ -43,7 +45,6 @@ def settings_of(folder: Path, table: Path) -> Iterator[Settings]:
             "CALIBRATION_RESULTS": table,
             "CALIBRATION_SEASONS": "2024,2025",
             "CALIBRATION_SCENARIOS": "100",
-            "CALIBRATION_FOLD_RACES": "4",
             "CALIBRATION_EXECUTOR": "in_process",
             "CALIBRATION_STORE": folder / "store",
             "DAGSTER_HOME": folder / "home",
@@ -143,6 +144,21 @@ def tick_until_quiet(folder: Path, table: Path) -> tuple[set[Partition], int]:
         assert jobs.count(INGEST.name) == 1
         assert reports == 1
         return materialized_since(lineage, before), n_runs
+
+
+@pytest.mark.slow
+def test_a_whole_run_scores_races_out_of_sample(whole: Path) -> None:
+    """The second season is scored; races without a state keep the raw forecast; every fit converged."""
+    store, scored = whole / "store" / "tables" / "cup", []
+    for archetype in ARCHETYPES:
+        backtest = xr.open_dataset(store / "backtest" / archetype / "network.nc", engine="h5netcdf").load()
+        scored += backtest["season"].values.tolist()
+        assert (backtest["calibration_as_of"] < backtest["race_order"]).all()
+        kept = backtest.isel(race=backtest["n_calibration_races"].values == 0)
+        assert kept["raw"].equals(kept["recalibrated"].rename("raw"))
+        fit = xr.open_datatree(store / "calibration_posterior" / archetype / "network.nc", engine="h5netcdf")
+        assert float(convergence_by_fold(fit)["r_hat"].max()) < 1.05
+    assert scored == [SEASONS[1]] * RACES
 
 
 @pytest.mark.slow

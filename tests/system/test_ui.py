@@ -24,7 +24,7 @@ PREFIX = "simulated/cup"
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The UI of a small store: two seasons, and what one archetype needs for its scores."""
+    """The UI of a small store: two seasons, and what one archetype needs for its fit."""
     from benchmarks.screenshots import serve_ui
 
     folder = tmp_path_factory.mktemp("ui")
@@ -39,17 +39,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "CALIBRATION_SEASONS": "2024,2025",
         "CALIBRATION_SCENARIOS": "100",
     }
-    upstream = "+calibration_metrics,simulated_truth,event_probabilities"
-    command = [
-        sys.executable,
-        "-m",
-        "assets.cli",
-        "run",
-        "--archetypes",
-        "intermediate",
-        "--select",
-        upstream,
-    ]
+    fit = ["--archetypes", "intermediate", "--select", "+calibration_posterior,event_probabilities"]
+    command = [sys.executable, "-m", "assets.cli", "run", *fit]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )

@@ -46,11 +46,11 @@ from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace, SeasonD
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
 from calibration_pipeline.tracks import compile_constraints
+from helpers.planted_races import QUICK
 
 SEED, SCENARIOS, FOLD = 42, 100, 24
 KIND = "intermediate"
 DEFECTS = ("[/] Ann, car 9, is left out: it has no grid position, while most have one.",)
-QUICK = {"seed": SEED, "n_warmup": 200, "n_samples": 500, "n_chains": 2}
 TABLES = ("forecast_chances", "forecast_events", "forecast_scenarios")
 
 
@@ -68,8 +68,8 @@ class Announces:
 
 def fit_state(raw: dict[Archetype, xr.Dataset], results: pl.DataFrame) -> xr.DataTree:
     """Filter the state of races of all archetypes."""
-    fits = {a: fit_archetype(part, results, a, [2023, 2024], **QUICK) for a, part in raw.items()}
-    return filter_state(fits, fit_pooled(fits, [2023, 2024], **QUICK), SEED)
+    fits = {a: fit_archetype(part, results, a, [2023, 2024], seed=SEED, **QUICK) for a, part in raw.items()}
+    return filter_state(fits, fit_pooled(fits, [2023, 2024], seed=SEED, **QUICK), SEED)
 
 
 class World:
