@@ -111,6 +111,19 @@ def test_spreadsheets_of_other_countries_are_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(forecast.probabilities["probability"], expected["probability"], rtol=1e-12)
 
 
+def test_odds_with_decimal_commas_are_read(tmp_path: Path) -> None:
+    """Whatever delimits, as spreadsheets write them."""
+    expected = read(tmp_path, odds_table(NOTATIONS["decimal"])).probabilities
+    for mark in (";", "\t"):
+        lines = [mark.join(["\ufeffSeason", "Round", "Driver", "Win"])]
+        for season, round_, driver, price in odds_table(NOTATIONS["decimal"]).iter_rows():
+            lines.append(mark.join([str(season), str(round_), driver, price.replace(".", ",")]))
+        (tmp_path / "odds.csv").write_text("\n".join(lines), encoding="utf-8")
+        forecast = read_event_probabilities([open_table(str(tmp_path / "odds.csv"))], in_force(), log())
+        np.testing.assert_allclose(forecast.probabilities["probability"], expected["probability"], rtol=1e-12)
+        np.testing.assert_allclose(forecast.overrounds["overround"], 0.2, rtol=1e-8)
+
+
 def test_names_match_as_in_results(tmp_path: Path) -> None:
     spelled = {
         "Daniel Suárez": "Suarez, Daniel", "Ricky Stenhouse Jr.": "RICKY STENHOUSE",
@@ -159,12 +172,48 @@ def test_a_bad_value_leaves_out_the_market_of_the_race(
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)
-def test_odds_of_zero_leave_out_the_market_of_the_race(tmp_path: Path, notation: str) -> None:
+@pytest.mark.parametrize("price", ["0", "inf", "-1e400", "SP"])
+def test_odds_that_are_no_price_leave_out_the_market_of_the_race(
+    tmp_path: Path, notation: str, price: str
+) -> None:
     defects = log()
-    table = change(odds_table(NOTATIONS[notation]), "win", "0")
+    table = change(odds_table(NOTATIONS[notation]), "win", price)
     forecast = read(tmp_path, table, defects=defects)
     assert sorted(forecast.overrounds["race_id"]) == [207201, 207203]
-    assert "got '0'" in defects.frame()["value"].item()
+    row = defects.frame().row(0, named=True)
+    assert row["rule"] == f"values must be {notation} odds"
+    assert f"got {price!r}" in row["value"]
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_odds_that_are_no_number_are_missing(tmp_path: Path, notation: str) -> None:
+    defects = log()
+    forecast = read(tmp_path, change(odds_table(NOTATIONS[notation]), "win", "NaN"), defects=defects)
+    assert sorted(forecast.overrounds["race_id"]) == [207201, 207203]
+    row = defects.frame().row(0, named=True)
+    assert (row["rule"], row["value"]) == ("all 12 cars entered must have a value, 1 have none", "Kyle Busch")
+
+
+@pytest.mark.parametrize("margin", [-0.6, 1.3])
+def test_a_book_far_from_the_winners_leaves_out_the_market(tmp_path: Path, margin: float) -> None:
+    """Prices that sum to .4 or 2.3 are no market of one winner."""
+    defects = log()
+    far = odds_table(NOTATIONS["decimal"], margin).filter(pl.col("round") == 2)
+    near = odds_table(NOTATIONS["decimal"]).filter(pl.col("round") != 2)
+    forecast = read(tmp_path, pl.concat([near, far]), defects=defects)
+    assert sorted(forecast.overrounds["race_id"]) == [207201, 207203]
+    row = defects.frame().row(0, named=True)
+    assert (row["subject"], row["value"]) == ("win", f"{1 + margin:.3f}")
+    assert row["rule"] == "probabilities must sum to 0.5 to 2 times the 1 winners"
+
+
+def test_a_column_with_the_name_of_a_driver_is_not_read(tmp_path: Path) -> None:
+    """Of no driver entered, or of one."""
+    defects = log()
+    table = event_table().with_columns(pl.lit(0.5).alias("Kyle Larson"), pl.lit("x").alias("Kyle Larsen"))
+    expected = read(tmp_path, event_table()).probabilities
+    assert read(tmp_path, table, defects=defects).probabilities.equals(expected)
+    assert defects.frame().is_empty()
 
 
 def test_sums_far_from_the_winners_leave_out_the_market(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from calibration_pipeline.forecasters.position_probabilities import (
     read_position_probabilities,
     remove_car,
 )
+from calibration_pipeline.forecasters.tables import open_table
 from calibration_pipeline.sources.quarantine import DefectLog
 from helpers.example_forecasts import NAMES, RACES, finish_matrix, in_force, log, opened, position_table
 
@@ -106,8 +107,9 @@ def test_rounding_is_rescaled_and_other_sums_leave_out_the_race(tmp_path: Path) 
     assert row["value"] == "Kyle Larson: 1.200"
 
 
-def here(column: str, value: object) -> pl.Expr:
-    cell = (pl.col("round") == 2) & (pl.col("driver") == "Kyle Busch") & (pl.col("position") == 3)
+def here(column: str, value: object, *, every: bool = False) -> pl.Expr:
+    """Change a column of Kyle Busch in race 2: at position 3, or at every one."""
+    cell = (pl.col("round") == 2) & (pl.col("driver") == "Kyle Busch") & (every | (pl.col("position") == 3))
     return pl.when(cell).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
 
 
@@ -128,9 +130,77 @@ def test_a_bad_value_leaves_out_the_race(tmp_path: Path, change: pl.Expr, rule: 
     assert any(rule in found for found in defects.frame()["rule"])
 
 
+@pytest.mark.parametrize(
+    ("change", "rule", "value"),
+    [
+        (here("probability", None, every=True), "every car must have probabilities", "Kyle Busch"),
+        (here("driver", "KYLE LARSON", every=True), "a driver occurs twice", "KYLE LARSON"),
+        (here("driver", None, every=True), "all 12 cars entered, 1 are missing", "Kyle Busch"),
+    ],
+)
+def test_a_car_without_probabilities_or_twice_leaves_out_the_race(
+    tmp_path: Path, change: pl.Expr, rule: str, value: str
+) -> None:
+    defects = log()
+    dataset = read(tmp_path, position_table().with_columns(change), defects=defects)
+    assert dataset["race"].values.tolist() == [207201, 207203]
+    row = defects.frame().row(0, named=True)
+    assert (row["race_id"], row["value"]) == (207202, value)
+    assert rule in row["rule"]
+
+
+def test_zero_and_one_are_probabilities(tmp_path: Path) -> None:
+    """A forecaster that is certain of the whole order."""
+    car = pl.col("driver").replace_strict({name: k + 1 for k, name in enumerate(NAMES)})
+    certain = position_table().with_columns(probability=(car == pl.col("position")).cast(pl.Float64))
+    for name in ("sim.csv", "sim.parquet"):
+        np.testing.assert_array_equal(read(tmp_path, certain, name)["probability"].values, [np.eye(N)] * 3)
+
+
+def test_a_race_that_the_results_lack_is_named(tmp_path: Path) -> None:
+    defects = log()
+    dataset = read(tmp_path, position_table((*RACES, 202209, 201901)), defects=defects)
+    assert_is_the_example(dataset)
+    row = defects.frame().row(0, named=True)
+    assert (row["race"], row["rule"]) == ("2022 race 9", "the results have no such race")
+    assert defects.notes == ["1 races of the file are not in force."]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("form", ["long", "matrix"])
+def test_spreadsheets_of_other_countries_are_read(tmp_path: Path, encoding: str, form: str) -> None:
+    """Semicolons, decimal commas and a byte-order mark."""
+    frame = position_table() if form == "long" else matrix("p")
+    lines = [";".join(frame.columns)]
+    for row in frame.iter_rows():
+        cells = [repr(cell).replace(".", ",") if isinstance(cell, float) else str(cell) for cell in row]
+        lines.append(";".join(cells))
+    (tmp_path / "euro.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    defects = log()
+    dataset = read_position_probabilities([open_table(str(tmp_path / "euro.csv"))], in_force(), defects, None)
+    assert_is_the_example(dataset)
+    assert defects.frame().is_empty()
+
+
+def test_a_column_with_the_name_of_a_driver_is_not_read(tmp_path: Path) -> None:
+    more = position_table().with_columns(pl.lit(0.5).alias("Kyle Larson"), pl.lit("x").alias("Kyle Larsen"))
+    assert_is_the_example(read(tmp_path, more))
+
+
 def test_an_empty_cell_is_a_position_that_is_not_given(tmp_path: Path) -> None:
     """One NaN of a car gets what the others leave: the value that was there."""
     assert_is_the_example(read(tmp_path, position_table().with_columns(here("probability", float("nan")))))
+
+
+def test_a_cumulative_table_that_ends_below_1_leaves_out_the_race(tmp_path: Path) -> None:
+    defects = log()
+    factor = pl.when(pl.col("round") == 2).then(0.8).otherwise(1.0)
+    cdf = position_table().with_columns(cdf=factor * pl.col("probability").cum_sum().over("round", "driver"))
+    dataset = read(tmp_path, cdf.drop("probability"), defects=defects)
+    assert dataset["race"].values.tolist() == [207201, 207203]
+    row = defects.frame().row(0, named=True)
+    assert row["rule"] == "cumulative probabilities must reach 1 at the last of the 12 positions"
+    assert row["value"] == "Kyle Larson: 0.800"
 
 
 def test_a_falling_cumulative_table_leaves_out_the_race(tmp_path: Path) -> None:

@@ -210,6 +210,26 @@ def test_a_column_that_is_no_driver_is_named_and_not_ranked(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_spreadsheets_of_other_countries_are_read(tmp_path: Path, encoding: str) -> None:
+    """Scores with decimal commas between semicolons, after a byte-order mark."""
+    frame = wide_scenarios().with_columns(pl.col(name) / 8 for name in NAMES)
+    lines = [";".join(frame.columns)]
+    lines += [";".join(str(cell).replace(".", ",") for cell in row) for row in frame.iter_rows()]
+    (tmp_path / "euro.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    source = open_scenarios(open_table(str(tmp_path / "euro.csv")), in_force())
+    defects = log()
+    assert_is_the_example(read_scenarios([source], in_force(), results(), defects, None, SEED))
+    assert defects.frame().is_empty()
+
+
+def test_a_race_that_the_results_lack_is_named(tmp_path: Path) -> None:
+    defects = log()
+    assert_is_the_example(read(tmp_path, wide_scenarios((*RACES, 202209, 201901)), defects=defects))
+    row = defects.frame().row(0, named=True)
+    assert (row["race"], row["rule"]) == ("2022 race 9", "the results have no such race")
+
+
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_a_missing_value_leaves_out_the_race(tmp_path: Path, value: float | None) -> None:
     cell = (pl.col("round") == 2) & (pl.col("scenario") == 17)
