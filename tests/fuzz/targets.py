@@ -35,6 +35,14 @@ from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 from fuzz.choices import Choices, columns_of
 from fuzz.ensembles import NETCDF, PARQUET, ensembles_columns, ensembles_netcdf, ensembles_parquet
+from fuzz.probabilities import (
+    CSV,
+    PRICES,
+    prices,
+    probabilities_cells,
+    probabilities_columns,
+    probabilities_csv,
+)
 
 TRACKS = compile_constraints()
 MEMORY = fsspec.filesystem("memory")
@@ -326,5 +334,9 @@ def targets() -> dict[str, Target]:
         "ensembles_parquet": Target(ensembles_parquet, PARQUET),
         "ensembles_columns": Target(ensembles_columns, list(shapes)),
         "ensembles_netcdf": Target(ensembles_netcdf, NETCDF),
+        "probabilities_csv": Target(probabilities_csv, CSV),
+        "probabilities_cells": Target(probabilities_cells, list(shapes)),
+        "probabilities_columns": Target(probabilities_columns, list(shapes)),
+        "prices": Target(prices, PRICES),
         "settings": Target(settings, list(shapes)),
     }
