@@ -15,7 +15,7 @@ WORKERS ?= 2
 SLOW_WORKERS ?= 3
 # What make fuzz spends on each target.
 SECONDS ?= 60
-# In the order of the folders: their many small files come last and keep all processes busy to the end.
+# Whole runs, then the folders in their order: many small files come last and keep all processes busy to the end.
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses
 
 .DEFAULT_GOAL := help

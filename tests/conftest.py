@@ -19,10 +19,11 @@ import sqlalchemy.event
 from filelock import FileLock
 
 from benchmarks.interrupts import enable_interrupts
-from calibration_pipeline.mcmc.nuts import use_host_devices
 from helpers.stored_runs import SMALL, make
 
-use_host_devices()
+SYSTEM = ROOT / "tests" / "system"
+
+gc.disable()  # imports leave no garbage: `pytest_collection_finish` enables it
 enable_interrupts()
 # Machines differ in speed: no test is about the time of an example.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -36,10 +37,23 @@ def _do_not_wait_for_the_disk(connection: object, _record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Import JAX where tests run, and not in the process that distributes them to others."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", default=None):
+        from calibration_pipeline.mcmc.nuts import use_host_devices
+
+        use_host_devices()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole runs: short files at the end keep all test processes busy."""
+    items.sort(key=lambda item: SYSTEM not in item.path.parents)
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from visiting all imported modules again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
