@@ -1,6 +1,7 @@
 """Column lineage: the declared edges equal the columns that change with a source column."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -26,8 +27,15 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def seasons() -> tuple[SeasonData, SeasonData]:
+    """Two seasons: half of the first, and some races of the second."""
     source = SimulatedSource([2022, 2023], compile_constraints())
-    return source.load_season(2022), source.load_season(2023)
+    return until(source.load_season(2022), 18), until(source.load_season(2023), 8)
+
+
+def until(season: SeasonData, last_round: int) -> SeasonData:
+    results = season.race_results.filter(pl.col("round") <= last_round)
+    laps = season.lap_telemetry.filter(pl.col("race_id").is_in(results["race_id"].unique().to_list()))
+    return replace(season, race_results=results, lap_telemetry=laps)
 
 
 def changed(frame: pl.DataFrame, other: pl.DataFrame) -> set[str]:

@@ -213,7 +213,7 @@ COLUMNS: Sequence[str] = (
 NUMBERS = {name for name in COLUMNS if TABLE.schema[name] == pl.Int64}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     column=st.sampled_from(COLUMNS),
     finish=st.integers(1, FIELD.height),

@@ -646,7 +646,7 @@ KINDS = (pl.Int16, pl.UInt32, pl.Float64, pl.String)
 INTEGERS = ("season", "round", "start_position", "finish_position", "laps_completed", "laps_led", "race_laps")
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     dropped=st.sets(st.sampled_from(OPTIONAL)),
     kinds=st.dictionaries(st.sampled_from(INTEGERS), st.sampled_from(KINDS)),
