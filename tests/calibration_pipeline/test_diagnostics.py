@@ -7,8 +7,6 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import polars as pl
 import polars.testing
 import pytest
@@ -17,7 +15,6 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpyro.infer import MCMC, NUTS
 
 from calibration_pipeline.diagnostics import (
     EVENTS,
@@ -29,6 +26,7 @@ from calibration_pipeline.diagnostics import (
 )
 from calibration_pipeline.models import run_mcmc_calibration
 from helpers.images import image_size
+from helpers.two_means import sample_two_means
 
 FLAT = "R-hat not computable: samples are flat (no chain dimension)"
 FAVOURITE_TOP_5 = "at_least(1, favourites(1), top(5))"
@@ -131,17 +129,11 @@ def test_draws_all_alike_cannot_be_judged(rng):
 
 
 def test_tree_and_mcmc_object_and_their_dict_agree():
-    def model() -> None:
-        numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
-        numpyro.sample("noise_sigma", dist.HalfNormal(1))
-
-    mcmc = MCMC(NUTS(model), num_warmup=100, num_samples=200, num_chains=2, chain_method="sequential",
-                progress_bar=False)  # fmt: skip
-    mcmc.run(jax.random.key(0))
+    mcmc = sample_two_means(3)
     by_object = assess_mcmc_convergence(mcmc)
     by_tree = assess_mcmc_convergence(az.from_numpyro(mcmc))
     by_dict = assess_mcmc_convergence(mcmc.get_samples(group_by_chain=True))
-    assert sorted(by_object.table["parameter"]) == ["noise_sigma", "slope[0]", "slope[1]"]
+    assert sorted(by_object.table["parameter"]) == ["mean[0]", "mean[1]", "scale"]
     for other in (by_tree, by_dict):
         polars.testing.assert_frame_equal(by_object.table.sort("parameter"), other.table.sort("parameter"))
     assert by_object.divergences == by_tree.divergences == int(np.sum(mcmc.get_extra_fields()["diverging"]))
@@ -180,6 +172,7 @@ def test_samples_that_cannot_be_read_are_refused(samples, message):
 # Posterior predictive checks
 
 
+# Twenty samples where any number will do: programs are compiled for each.
 def map_samples(shape: tuple[int, ...], slope: float, intercept: float = 0.0, noise: float = 0.0) -> dict:
     values = {"slope": slope, "intercept": intercept, "noise_sigma": noise}
     return {name: np.full(shape, value) for name, value in values.items()}
@@ -211,7 +204,7 @@ def test_log_likelihood_is_that_of_the_map(rng, slope, intercept):
 def test_race_noise_is_integrated_out(rng):
     """By hand: the mean likelihood over 20,000 draws of the race's noise."""
     probability, position = some_races(rng)
-    tree = posterior_predictive_check(map_samples((10,), 0.8, 0.0, 0.5), probability, position, "road_course")
+    tree = posterior_predictive_check(map_samples((20,), 0.8, 0.0, 0.5), probability, position, "road_course")
     slopes = 0.8 * np.exp(0.5 * rng.normal(size=20_000))
     draws = np.array([by_hand(probability, position, slope, 0.0) for slope in slopes])
     expected = scipy.special.logsumexp(draws, axis=0) - np.log(slopes.size)
@@ -287,7 +280,7 @@ def test_same_seed_same_replicates(rng):
     probability, position = some_races(rng)
     checks = [
         posterior_predictive_check(
-            map_samples((10,), 1.0), probability, position, "road_course", random_seed=seed
+            map_samples((20,), 1.0), probability, position, "road_course", random_seed=seed
         )
         for seed in (1, 1, 2)
     ]

@@ -16,7 +16,7 @@ from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
 from scipy.special import logsumexp
 
 from calibration_pipeline.marginal import model as marginal
-from calibration_pipeline.mcmc.nuts import run_nuts, use_host_devices
+from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.models import (
     PRIOR_SD,
     compute_calibration_summary,
@@ -29,6 +29,7 @@ from calibration_pipeline.stats.quadrature import gauss_hermite
 from calibration_pipeline.stats.race_noise import INTERCEPT_BOX
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
+from helpers.two_means import sample_two_means
 
 FEW = {"n_samples": 500, "n_chains": 2}
 """Settings of fits to six races. The example of `run_mcmc_calibration` shares their compiled sampler."""
@@ -500,19 +501,10 @@ def test_a_whitened_walk_has_the_posterior_that_its_normal_data_give_it():
     np.testing.assert_allclose(levels(jnp.zeros(3)), covariance @ WEIGHTED, atol=1e-5)
 
 
-def normal_model(observed):
-    """Two means, one observed."""
-    import numpyro
-
-    mean = numpyro.sample("mean", dist.Normal(0, 1).expand([2]).to_event(1))
-    numpyro.sample("observed", dist.Normal(mean, 1), obs=observed)
-
-
-@pytest.mark.parametrize("n_chains", [1, 3, 11])
+@pytest.mark.parametrize("n_chains", [pytest.param(1, marks=pytest.mark.slow), 3, 11])
 def test_run_nuts_gives_the_known_posterior(n_chains):
     """Normal prior, normal data: N(y / 2, 1 / 2), by one chain, parallel chains, and more than devices."""
-    observed = jnp.array([2.0, -1.0])
-    mcmc = run_nuts(normal_model, (observed,), n_warmup=300, n_samples=1000, n_chains=n_chains, seed=1)
+    mcmc = sample_two_means(n_chains)
     draws = mcmc.get_samples(group_by_chain=True)["mean"]
     assert draws.shape == (n_chains, 1000, 2)
     flat = np.asarray(draws).reshape(-1, 2)
