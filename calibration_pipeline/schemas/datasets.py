@@ -4,6 +4,9 @@ Fields differ in size: `driver` is padded to the widest field, cars first, paddi
 number of cars in a race; values beyond it are never read.
 """
 
+import inspect
+from typing import Any
+
 import numpy as np
 import pandera.xarray as pa
 import polars as pl
@@ -60,7 +63,18 @@ def list_cars(dataset: xr.Dataset) -> pl.DataFrame:
     )
 
 
-class Races(pa.DatasetModel):
+class InheritedFields(pa.DatasetModel):
+    """Dataset contract whose subclasses keep its fields: pandera gives them fields without dims and rules."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        for base in cls.__mro__[1 : cls.__mro__.index(InheritedFields)]:
+            for name in inspect.get_annotations(base):
+                if name not in vars(cls):
+                    setattr(cls, name, vars(base)[name])
+        super().__init_subclass__(**options)
+
+
+class Races(InheritedFields):
     """Coordinates of every dataset over races and cars."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
@@ -316,7 +330,7 @@ class PooledParameters(pa.DatasetModel):
     )
 
 
-class FoldParameters(pa.DatasetModel):
+class FoldParameters(InheritedFields):
     """Draws of the fits' parameters that the state of any map needs: one fit a fold, and `latest`."""
 
     fold: Coordinate[np.str_] = pa.Field(dims=("fold",), unique=True, description="Fold, or latest")
@@ -360,7 +374,7 @@ class PooledPosterior(pa.DataTreeModel):
     convergence: FitConvergence
 
 
-class MapStates(pa.DatasetModel):
+class MapStates(InheritedFields):
     """Draws of the state of any map before each race that has one, in order of time."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
@@ -407,7 +421,7 @@ class RaceStates(MapStates):
 NEXT = ("opening", "archetype", "draw")
 
 
-class NextMapStates(pa.DatasetModel):
+class NextMapStates(InheritedFields):
     """Draws of the state before the next race, by what it opens; NaN where an archetype has no state."""
 
     opening: Coordinate[np.str_] = pa.Field(

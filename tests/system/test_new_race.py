@@ -45,6 +45,7 @@ def settings_of(folder: Path, table: Path) -> Iterator[Settings]:
             "CALIBRATION_RESULTS": table,
             "CALIBRATION_SEASONS": "2024,2025",
             "CALIBRATION_SCENARIOS": "100",
+            "CALIBRATION_FOLD_RACES": "4",
             "CALIBRATION_EXECUTOR": "in_process",
             "CALIBRATION_STORE": folder / "store",
             "DAGSTER_HOME": folder / "home",

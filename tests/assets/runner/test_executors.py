@@ -120,7 +120,7 @@ def test_dask_gives_the_same_values_though_a_worker_is_killed(
     assert f"✓ {last} [{LAST_PARTITION[last]}]" in out
     assert "testing-secret" not in out
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        statuses = sorted(run.status.value for run in instance.get_runs(dg.RunsFilter(job_name="scenarios")))
+        statuses = sorted(run.status.value for run in instance.get_runs(dg.RunsFilter(job_name="networks")))
     assert statuses == ["FAILURE", "SUCCESS", "SUCCESS"]
     store = UPath(f"s3://{BUCKET}/mine/simulated/cup")
     assert_same_values(store, in_process)
