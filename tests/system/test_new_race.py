@@ -159,7 +159,8 @@ def test_a_whole_run_scores_races_out_of_sample(whole: Path) -> None:
         assert kept["raw"].equals(kept["recalibrated"].rename("raw"))
         fit = xr.open_datatree(store / "calibration_posterior" / archetype / "network.nc", engine="h5netcdf")
         assert float(convergence_by_fold(fit)["r_hat"].max()) < 1.05
-    assert scored == [SEASONS[1]] * RACES
+    assert len(scored) >= RACES // 2, "those of archetypes that were forecast in the season before"
+    assert set(scored) == {SEASONS[1]}
 
 
 @pytest.mark.slow
