@@ -265,6 +265,6 @@ def _read(
     for line in left_out:
         context.log.warning(line)
     return forecasts, {
-        "files": bullets(map(without_credentials, files.files)),
+        "files": ", ".join(map(without_credentials, files.files)),
         "left_out": bullets(left_out),
     }

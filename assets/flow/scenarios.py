@@ -150,7 +150,7 @@ def scenario_ensemble(
             "scenarios": ensemble.sizes["scenario"],
             "widest_field": ensemble.sizes["driver"],
             "outcomes": ", ".join(outcomes),
-            "files": bullets(map(without_credentials, files)),
+            "files": ", ".join(map(without_credentials, files)),
             "left_out": bullets(notes),
             "last_race": chart(
                 charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24

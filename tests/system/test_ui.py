@@ -81,8 +81,7 @@ def test_a_forecasters_file_leads_to_the_leaderboard(page, address: str) -> None
     open_partition(page, address, f"{PREFIX}/event_probabilities", "book")
     for entry in ("files", "overrounds", "left_out"):
         page.get_by_text(entry, exact=True).first.wait_for()
-    page.locator("tr", has_text="files").get_by_text("Show Markdown").first.click()
-    page.get_by_text("book.csv").first.wait_for()
+    page.get_by_text("mine/book.csv").first.wait_for()
     page.goto(
         f"{address}/assets/{PREFIX}/event_probabilities?view=lineage&lineageScope=downstream&lineageDepth=20"
     )
