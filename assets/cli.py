@@ -8,7 +8,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from calibration_pipeline.terminal.help import (
@@ -311,14 +311,14 @@ def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
                 read_asset(store, name, settings.shown_forecaster)
                 for name in ("race_forecast", "forecast_chances", "forecast_events")
             )
-            of_forecasters = read_asset(store, "forecaster_chances")
     except FileNotFoundError as error:
         raise CommandError(
             f"There is no forecast in {store} yet: calibration-pipeline run makes one."
         ) from error
     console = _console()
     print_forecast(console, forecast, chances, events, forecast_notes(forecast))
-    print_side_by_side(console, of_forecasters)
+    with suppress(FileNotFoundError), _reported(ContractError):  # a part of the assets may be stored
+        print_side_by_side(console, read_asset(store, "forecaster_chances"))
     console.print(f"Files: {store}", highlight=False)
 
 
