@@ -7,14 +7,14 @@
 |---|---|---|
 | right.nc | scenarios | none: it knows the law of the simulated races and the grid |
 | overconfident.csv | scenarios in wide form, with ties | luck and form of the day are 0.6 of the right ones |
-| flat.csv | position probabilities | logits of the right probabilities times 0.6 |
+| flat.csv | position probabilities | logits of the right probabilities times 0.6, shifted to sum to 1 |
 | bookmaker.csv | American odds, win to top 10 | favourite-longshot bias, logits times 0.8; margin of 20 % |
 
 `docs/forecasters.md` explains the forms. The functions `write_…` show how to write your own forecasts.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,12 +33,20 @@ LUCK_KEPT, FLATNESS, LONGSHOT_BIAS, MARGIN = 0.6, 0.6, 0.8, 0.2
 TIE_WIDTH = 0.05
 """Performances are rounded to this width before the over-confident simulator ranks them."""
 TOP = {"win": 1, "top5": 5, "top10": 10}
+LOST_LAPS, RETIRED = -1e3, -2e3
+"""Performances of cars that lost laps, and of retired cars."""
+MOST_WRECKS, TROUBLE = 5, 0.04
+"""Largest number of wrecks, and share of cars that lose laps in the pits."""
+LARGEST_PRICE = 0.995
 FLOOR = 1e-4
 """Smallest probability, and smallest distance from 1."""
 
 
 class Scenarios(NamedTuple):
-    """Scenarios of one race: performance and running, both (scenario, car), and the cars' drivers."""
+    """Scenarios of one race: performance and running, both (scenario, car), and the cars' drivers.
+
+    Cars finish in the order of performance. Cars that lost laps are behind the others, and retired cars last.
+    """
 
     season: int
     round: int
@@ -50,9 +58,8 @@ class Scenarios(NamedTuple):
 
     @property
     def finish(self) -> NDArray:
-        """Finish positions, (scenario, car); retired cars fill the last ones."""
-        score = np.where(self.running, self.performance, self.performance - 1e3)
-        return (-score).argsort(axis=1).argsort(axis=1) + 1
+        """Finish positions, (scenario, car)."""
+        return (-self.performance).argsort(axis=1).argsort(axis=1) + 1
 
     def keyed(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return a frame with the race's season and round before its columns."""
@@ -66,6 +73,7 @@ def simulate_race(
 
     A car's speed is its ability with an effect of the day, about which the grid tells something, and of the
     grid. Luck is a two-piece Student t. Cars retire alone, with a chance that chaos raises, or in wrecks.
+    Damaged cars lose laps, and a few others in the pits; their order, and that of retired cars, is random.
     """
     value = {str(name): float(law[name]) for name in law.data_vars if not law[name].dims}
     driver_ids, drivers = cars["driver_id"].to_list(), cars["driver"].to_list()
@@ -85,13 +93,31 @@ def simulate_race(
     alone = rng.random(shape) < expit(
         value["incident_intercept"] + value["chaos_scale"] * chaos - 0.25 * (ability - ability.mean())
     )
-    n_wrecks = rng.poisson(value["wrecks"] * np.exp(0.2 * chaos))
-    caught = rng.random(shape) < 1 - (1 - (2 + value["wreck_size"]) / (2 * n_cars)) ** n_wrecks
-    wrecked = caught & (rng.random(shape) < value["wreck_retires"])
-    luck -= 0.8 * value["luck_scale"] * (caught & ~wrecked) * rng.exponential(size=shape)
-    season, number, race_id = (int(cars[name][0]) for name in ("season", "round", "race_id"))
+    caught, wrecked = draw_wrecks(speed, chaos, value, rng)
     performance = speed + luck_kept * luck
-    return Scenarios(season, number, race_id, driver_ids, drivers, performance, ~(alone | wrecked))
+    slow = caught | (rng.random(shape) < TROUBLE)
+    performance[slow] = LOST_LAPS + rng.random(slow.sum())
+    retired = alone | wrecked
+    performance[retired] = RETIRED + rng.random(retired.sum())
+    season, number, race_id = (int(cars[name][0]) for name in ("season", "round", "race_id"))
+    return Scenarios(season, number, race_id, driver_ids, drivers, performance, ~retired)
+
+
+def draw_wrecks(
+    speed: NDArray, chaos: NDArray, value: dict[str, float], rng: np.random.Generator
+) -> tuple[NDArray, NDArray]:
+    """Draw the cars that wrecks catch, and those of them that retire. A wreck catches a part of the pack."""
+    n_scenarios, n_cars = speed.shape
+    n_wrecks = rng.poisson(value["wrecks"] * np.exp(0.2 * chaos))
+    caught, wrecked = np.zeros((2, *speed.shape), bool)
+    for wreck in range(min(n_wrecks.max(), MOST_WRECKS)):
+        place = (1.5 * rng.normal(size=speed.shape) - speed).argsort(axis=1).argsort(axis=1)
+        behind_first = place - rng.integers(0, n_cars, (n_scenarios, 1))
+        size = 2 + rng.poisson(value["wreck_size"], (n_scenarios, 1))
+        now = (n_wrecks > wreck) & (behind_first >= 0) & (behind_first < size)
+        caught |= now
+        wrecked |= now & (rng.random(speed.shape) < value["wreck_retires"])
+    return caught, wrecked
 
 
 def effect_of_the_day(
@@ -159,14 +185,13 @@ def write_wide_csv(races: list[Scenarios], path: Path) -> None:
     pl.concat(frames, how="diagonal").write_csv(path)
 
 
-def write_position_probabilities(races: list[Scenarios], path: Path) -> None:
+def write_position_probabilities(races: Iterable[Scenarios], path: Path) -> None:
     """Write probabilities of positions as a long CSV: the right ones, too flat."""
     frames = []
     for race in races:
         finish, n = race.finish, len(race.drivers)
         right = np.stack([(finish == k).mean(axis=0) for k in range(1, n + 1)], axis=1)
-        flat = expit(FLATNESS * logit(np.clip(right, FLOOR, 1 - FLOOR)))
-        flat /= flat.sum(axis=1, keepdims=True)
+        flat = np.array([flatten(car, FLATNESS, 1) for car in np.clip(right, FLOOR, 1 - FLOOR)])
         rows = {
             "driver": np.repeat(race.drivers, n),
             "position": np.tile(np.arange(1, n + 1), n),
@@ -183,15 +208,16 @@ def write_odds(races: list[Scenarios], path: Path) -> None:
         odds = {}
         for market, top in TOP.items():
             right = np.clip((race.finish <= top).mean(axis=0), FLOOR, 1 - FLOOR)
-            odds[market] = american_odds(np.minimum((1 + MARGIN) * bias_to_longshots(right, top), 0.995))
+            price = (1 + MARGIN) * flatten(right, LONGSHOT_BIAS, top)
+            odds[market] = american_odds(np.minimum(price, LARGEST_PRICE))
         frames.append(race.keyed(pl.DataFrame({"driver": race.drivers, **odds})))
     pl.concat(frames).write_csv(path)
 
 
-def bias_to_longshots(probability: NDArray, n_winners: int) -> NDArray:
-    """Return probabilities with logits `LONGSHOT_BIAS` times as far apart, which sum to the winners."""
-    flat = LONGSHOT_BIAS * logit(probability)
-    shift = brentq(lambda shift: expit(flat + shift).sum() - n_winners, -20, 20)
+def flatten(probability: NDArray, factor: float, total: int) -> NDArray:
+    """Return probabilities with logits `factor` times as far apart, which sum to `total`."""
+    flat = factor * logit(probability)
+    shift = brentq(lambda shift: expit(flat + shift).sum() - total, -20, 20)
     return expit(flat + shift)
 
 
