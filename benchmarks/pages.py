@@ -13,6 +13,7 @@ from benchmarks import change_tables
 from benchmarks.performance import pipeline, samplers
 from benchmarks.result_files import markdown_table, read_results, shown, shown_estimate
 from calibration_pipeline.plots.figures import figure_png
+from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES
 
 DOCS = Path(__file__).parents[1] / "docs"
 Cells = dict[str, str]
@@ -290,9 +291,29 @@ def jumps_table() -> str:
     return markdown_table(rows)
 
 
+def leaderboard_table() -> str:
+    """Return the table of docs/leaderboard.md: races of all archetypes, by market."""
+    rows = [
+        {
+            "market": row["market"],
+            "decisive pairs": f"{row['decisive']} of {row['pairs']}",
+            "in order, %": row["in_order_percent"],
+            "seeds in order, %": row["seeds_in_order_percent"],
+            "blend: gain": row["blend_gain_thousandths"],
+            "interval, %": row["blend_in_interval_percent"],
+            "letters, %": row["blend_in_letters_percent"],
+            "paired, %": row["blend_paired_percent"],
+        }
+        for row in read_results("leaderboard")
+        if row["races"] == ALL_ARCHETYPES
+    ]
+    return markdown_table(rows)
+
+
 TABLES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "performance.md": {"results": performance_table},
     "forecasts.md": {"scores": forecasts_table},
+    "leaderboard.md": {"order": leaderboard_table},
     "repair.md": {"networks": repair_table, "simulators": simulators_table},
     "state.md": {
         "seasons": state_table,
