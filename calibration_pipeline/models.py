@@ -30,7 +30,7 @@ from calibration_pipeline.marginal.checks import (
 )
 from calibration_pipeline.mcmc.nuts import run_nuts
 from calibration_pipeline.mcmc.priors import SCALARS, prior_sd, sample_parameter
-from calibration_pipeline.stats.race_noise import spread_noise
+from calibration_pipeline.stats.race_noise import even_normals, spread_noise
 from calibration_pipeline.stats.ranking import is_permutation
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 
@@ -334,7 +334,7 @@ def _predictive_points(
     """Return log sharpness of a new race and intercept, at even quantiles of the former: each (point,)."""
     draws = (np.asarray(values, dtype=np.float64).ravel() for values in (log_slope, intercept, noise_sigma))
     mean, shift, scale = np.broadcast_arrays(*draws)
-    sharpness, draw = spread_noise(mean, scale, NOISE_STRATA, PREDICTION_POINTS)
+    sharpness, draw = spread_noise(mean, scale, even_normals(NOISE_STRATA), PREDICTION_POINTS)
     return sharpness, shift[draw]
 
 

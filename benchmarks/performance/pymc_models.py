@@ -19,7 +19,13 @@ from calibration_pipeline.marginal import model as marginal
 from calibration_pipeline.mcmc import priors
 from calibration_pipeline.stats import chebyshev as curves
 from calibration_pipeline.stats.plackett_luce import slots_in_order
-from calibration_pipeline.stats.race_noise import INTERCEPT_BOX, TABLE_STEP, NoiseTables
+from calibration_pipeline.stats.race_noise import (
+    INTERCEPT_BOX,
+    NOISE_SCALE,
+    NOISE_STEP,
+    SLOPE_STEP,
+    NoiseTables,
+)
 
 
 def _latent_parameters(n_seasons: int) -> tuple[Any, Any, Any]:
@@ -105,8 +111,8 @@ def tabulated_marginal(tables: NoiseTables) -> pm.Model:
     n_x, n_y = table.shape[1] - 3, table.shape[2] - 3
     with pm.Model() as model:
         log_slope, noise_sigma, intercept = _marginal_parameters(len(table))
-        x = pt.clip((log_slope - float(tables.lower)) / TABLE_STEP, 0.0, n_x - 1.0)
-        y = pt.clip(noise_sigma / TABLE_STEP, 0.0, n_y - 1.0)
+        x = pt.clip((log_slope - float(tables.lower)) / SLOPE_STEP, 0.0, n_x - 1.0)
+        y = pt.clip(pt.arcsinh(noise_sigma / NOISE_SCALE) / NOISE_STEP, 0.0, n_y - 1.0)
         i = pt.clip(pt.floor(x), 0, n_x - 2).astype("int64")
         j = pt.clip(pt.floor(y), 0, n_y - 2).astype("int64")
         series = _read_splines(table, i, j, x - i, y - j)

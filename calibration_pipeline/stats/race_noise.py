@@ -33,21 +33,22 @@ from calibration_pipeline.stats.chebyshev import (
     fit_coefficients_2d,
 )
 from calibration_pipeline.stats.quadrature import even_nodes
-from calibration_pipeline.stats.state_filter import SMALLEST_LIKELIHOOD, STEP, gaussian_kernel, grid
+from calibration_pipeline.stats.state_filter import SMALLEST_LIKELIHOOD
 
 INTERCEPT_BOX = (-2.5, 2.5)
 """Intercepts of a surface; outside it the surface is linear."""
-LARGEST_NOISE = 2.0
-"""Four times the scale of the noise's prior. Beyond it, and beyond the box of the log slope, a table of
-`tabulate_noise` is level."""
-TABLE_STEP = 2 * STEP
-"""Distance of the points of a table, in the log slope and in the noise."""
-REACH = 3.0
-"""How far beyond the box of the log slope the noise is integrated."""
+SLOPE_STEP, NOISE_STEP, N_NOISES = 0.1, 0.15, 21
+"""Steps of a table in the log slope, and in arsinh(noise / `NOISE_SCALE`). Noises go up to 2, four times the
+scale of the prior. Beyond them, and beyond the box of the log slope, the table is level."""
+NOISE_SCALE = 0.2
+FINE_STEP, REACH = 0.025, 3.0
+"""Step of the trapezoid rule over the noise, below the smallest noise of a table (0.03), and its reach beyond
+the box of the log slope."""
 BLOCK = 32
 """Races that are tabulated together. The last block is padded: a race's table is bitwise the same whatever
 the number of later races."""
-TYPICAL_NOISE = 0.2
+TYPICAL_NOISE = 6
+"""Index of the noise of the rough normal likelihood, 0.205."""
 SPLINE_AT_KNOT = np.array([1.0, 4.0, 1.0]) / 6
 """Weights of the three coefficients of a cubic B-spline around one of its knots."""
 
@@ -108,10 +109,7 @@ def fit_surfaces(
 
 
 def tabulate_noise(surfaces: Surfaces) -> NDArray[np.float32]:
-    """Integrate race noise out of surfaces.
-
-    The noise has the discrete Gaussian law of `state_filter.gaussian_kernel`, on a grid of step `STEP` that
-    ends `REACH` beyond the box.
+    """Integrate race noise out of surfaces, by the trapezoid rule.
 
     Parameters
     ----------
@@ -120,26 +118,35 @@ def tabulate_noise(surfaces: Surfaces) -> NDArray[np.float32]:
     Returns
     -------
     array, shape (race, n_slopes + 3, n_noises + 3, n_y)
-        Chebyshev coefficients in the intercept, as splines over log slopes and noises `TABLE_STEP` apart.
-        `sampler_tables` takes their sums over races.
+        Chebyshev coefficients in the intercept, as splines over log slopes and noises. `sampler_tables` takes
+        their sums over races.
     """
     n_x, n_y = surfaces.coefficients.shape[1:]
     upper = surfaces.box[1]
-    points = grid(2 * round((upper + REACH) / STEP) + 1)
-    kept = np.flatnonzero(np.abs(points) < upper + STEP / 2)[:: round(TABLE_STEP / STEP)]
-    noise = np.linspace(0.0, LARGEST_NOISE, round(LARGEST_NOISE / TABLE_STEP) + 1)
-    kernel = gaussian_kernel(noise, len(points))[:, kept].reshape(-1, len(points)).T
+    n_kept = round(2 * upper / SLOPE_STEP) + 1
+    n_points = round(2 * (upper + REACH) / FINE_STEP) + 1
+    points = FINE_STEP * np.arange(-(n_points // 2), n_points // 2 + 1, dtype=np.float64)
+    kept = SLOPE_STEP * np.arange(-(n_kept // 2), n_kept // 2 + 1, dtype=np.float64)
+    kernel = _noise_kernel(points, kept)
     basis = basis_values(points, n_x, *surfaces.box)
     at_nodes = basis_values(chebyshev_nodes(*INTERCEPT_BOX, n_y), n_y, *INTERCEPT_BOX)
-    tables = [np.zeros((0, len(kept) + 3, len(noise) + 3, n_y), np.float32)]
+    tables = [np.zeros((0, n_kept + 3, N_NOISES + 3, n_y), np.float32)]
     for rows, block in blocks(np.arange(len(surfaces.coefficients)), surfaces.coefficients):
         curves = np.einsum("px,rxy,by->rbp", basis, block, at_nodes, optimize=True)
         largest = curves.max(axis=-1, keepdims=True)
-        smooth = np.exp(curves - largest).reshape(-1, len(points)) @ kernel
+        smooth = np.exp(curves - largest).reshape(-1, n_points) @ kernel
         values = np.log(smooth + SMALLEST_LIKELIHOOD).reshape(*curves.shape[:2], -1) + largest
-        table = fit_coefficients(np.moveaxis(values, 1, -1)).reshape(BLOCK, len(noise), len(kept), n_y)
-        tables.append(fit_splines(table.swapaxes(1, 2))[: len(rows)])
+        table = fit_coefficients(np.moveaxis(values, 1, -1)).reshape(BLOCK, n_kept, N_NOISES, n_y)
+        tables.append(fit_splines(table)[: len(rows)])
     return np.concatenate(tables)
+
+
+def _noise_kernel(points: NDArray[np.float64], kept: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weights of the points for each kept log slope and noise: (point, kept * noise)."""
+    noise = NOISE_SCALE * np.sinh(NOISE_STEP * np.arange(N_NOISES))
+    distance = points[:, None, None] - kept[:, None]
+    weight = np.exp(-0.5 * (distance / np.maximum(noise, FINE_STEP / 10)) ** 2)  # noise 0 takes one point
+    return (weight / weight.sum(axis=0)).reshape(len(points), -1)
 
 
 def sampler_tables(sums: NDArray[np.float32], box: tuple[float, float], prior_sd: float) -> NoiseTables:
@@ -155,16 +162,15 @@ def sampler_tables(sums: NDArray[np.float32], box: tuple[float, float], prior_sd
         Of the log slopes. The normal likelihood is that around their posterior mode, at intercept 0.
     """
     at_zero = basis_values(np.zeros(1), sums.shape[-1], *INTERCEPT_BOX)[0].astype(np.float64)
-    noise = round(TYPICAL_NOISE / TABLE_STEP)
-    knots = (sums[..., noise : noise + 3, :] @ at_zero) @ SPLINE_AT_KNOT
+    knots = (sums[..., TYPICAL_NOISE : TYPICAL_NOISE + 3, :] @ at_zero) @ SPLINE_AT_KNOT
     curve = np.lib.stride_tricks.sliding_window_view(knots[..., :-1], 3, axis=-1) @ SPLINE_AT_KNOT
-    x = box[0] + TABLE_STEP * np.arange(curve.shape[-1])
+    x = box[0] + SLOPE_STEP * np.arange(curve.shape[-1])
     mode = np.argmax(curve - 0.5 * (x / prior_sd) ** 2, axis=-1).clip(1, len(x) - 2)
     before, here, after = (
         np.take_along_axis(curve, mode[..., None] + step, axis=-1)[..., 0] for step in (-1, 0, 1)
     )
-    information = np.maximum(2 * here - before - after, 0.0) / TABLE_STEP**2
-    weighted_estimate = information * x[mode] + (after - before) / (2 * TABLE_STEP)
+    information = np.maximum(2 * here - before - after, 0.0) / SLOPE_STEP**2
+    weighted_estimate = information * x[mode] + (after - before) / (2 * SLOPE_STEP)
     summary = (values.astype(np.float32) for values in (weighted_estimate, information))
     return NoiseTables(sums, np.float32(box[0]), *summary)
 
@@ -185,8 +191,8 @@ def read_tables(
     -------
     jax.Array, shape (...)
     """
-    x = (jnp.asarray(log_slope) - tables.lower) / TABLE_STEP
-    y = jnp.broadcast_to(jnp.asarray(noise_sigma) / TABLE_STEP, x.shape)
+    x = (jnp.asarray(log_slope) - tables.lower) / SLOPE_STEP
+    y = jnp.broadcast_to(jnp.arcsinh(jnp.asarray(noise_sigma) / NOISE_SCALE) / NOISE_STEP, x.shape)
     curve = read_splines(tables.coefficients, x, y)
     return evaluate(curve, jnp.broadcast_to(jnp.asarray(intercept), x.shape), *INTERCEPT_BOX)
 
@@ -256,15 +262,15 @@ def blocks(races: NDArray[np.int_], values: NDArray) -> Iterator[tuple[NDArray[n
 
 
 def spread_noise(
-    log_slope: NDArray[np.float64], noise_sigma: NDArray[np.float64], n_strata: int, n_points: int
+    log_slope: NDArray[np.float64], noise_sigma: NDArray[np.float64], eps: NDArray[np.float64], n_points: int
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return log slopes of a race, its noise included, at even quantiles of their distribution.
 
     Parameters
     ----------
     log_slope, noise_sigma : array, shape (..., draw)
-    n_strata : int
-        Values of the noise for each draw, even quantiles.
+    eps : array, shape (draw, k) or (k)
+        Standard normal values of the noise for each draw.
     n_points : int
 
     Returns
@@ -274,12 +280,16 @@ def spread_noise(
     draw : array of int, shape (..., n_points)
         Draw that each point belongs to.
     """
-    eps = ndtri((np.arange(n_strata) + 0.5) / n_strata)
     spread = log_slope[..., None] + noise_sigma[..., None] * eps
-    values = spread.reshape(*log_slope.shape[:-1], log_slope.shape[-1] * n_strata)
+    values = spread.reshape(*log_slope.shape[:-1], log_slope.shape[-1] * eps.shape[-1])
     middles = (np.arange(n_points) + 0.5) / n_points
     order = np.argsort(values, axis=-1, kind="stable")[..., (middles * values.shape[-1]).astype(int)]
-    return np.take_along_axis(values, order, axis=-1), order // n_strata
+    return np.take_along_axis(values, order, axis=-1), order // eps.shape[-1]
+
+
+def even_normals(n: int) -> NDArray[np.float64]:
+    """Return the standard normal values at n even quantiles."""
+    return np.asarray(ndtri((np.arange(n) + 0.5) / n))
 
 
 def race_blocks[T: tuple](races: T) -> Iterator[tuple[NDArray[np.int_], T]]:

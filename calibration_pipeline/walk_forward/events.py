@@ -32,7 +32,7 @@ from calibration_pipeline.mcmc.nuts import check_stored_draws, run_nuts
 from calibration_pipeline.mcmc.priors import PRIOR_SLOPE_MU
 from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.schemas.results import join_results
-from calibration_pipeline.stats.race_noise import sampler_tables, spread_noise, tabulate_noise
+from calibration_pipeline.stats.race_noise import even_normals, sampler_tables, spread_noise, tabulate_noise
 from calibration_pipeline.walk_forward.state import (
     SURFACE,
     SlowParameters,
@@ -42,8 +42,8 @@ from calibration_pipeline.walk_forward.state import (
     tabulate_points,
 )
 
-NOISE_STRATA, PREDICTION_POINTS = 8, 128
-"""Values of the race noise for each draw of the state, and points of the mean over states."""
+PREDICTION_POINTS = 128
+"""Points of the mean over states."""
 JUDGED = ("slope_mu", *SlowParameters._fields)
 """Parameters whose convergence is stored, those that forecasts depend on."""
 RESULTS = ("season", "round", "race_order", "archetype", "finish_position")
@@ -226,7 +226,9 @@ def recalibrate_events(forecasts: pl.DataFrame, states: Mapping[str, xr.Dataset]
             known[name].transpose("race", "draw").values.astype(np.float64)
             for name in ("log_slope", "noise_sigma")
         )
-        points, _ = spread_noise(log_slope, noise_sigma, NOISE_STRATA, PREDICTION_POINTS)
+        # Each draw has its own race noise: even quantiles in a fixed random order.
+        eps = np.random.default_rng(0).permutation(even_normals(log_slope.shape[1]))[:, None]
+        points, _ = spread_noise(log_slope, noise_sigma, eps, PREDICTION_POINTS)
         p = mean_probabilities(rows.event_races(market), points, n_winners)
         parts.append(rows.rows.select("index", recalibrated=pl.Series(p[rows.is_car])))
     if not parts:
