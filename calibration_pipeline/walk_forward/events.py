@@ -281,7 +281,7 @@ def _fit_market(market: str, rows: MarketRows, seasons: list[int], settings: dic
     calendar, labels = _calendar(rows), season_labels(seasons)
     check_seasons(calendar, seasons)
     tables = tabulate_noise(tabulate(rows.event_races(market)))
-    group = calendar.archetype * len(labels) + calendar.season - seasons[0]
+    group = calendar.archetype * len(labels) + np.searchsorted(seasons, calendar.season)
     sums = np.zeros((len(ARCHETYPES) * len(labels), *tables.shape[1:]), np.float32)
     coords: dict[str, Sequence[object]] = {"archetype": [str(a) for a in ARCHETYPES], "season": labels}
     n_races = len(calendar.race)
