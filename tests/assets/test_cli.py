@@ -24,7 +24,7 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.terminal.log import log_to
 from helpers.clusters import start
-from helpers.example_tables import write_results
+from helpers.example_tables import write_results, write_table
 from helpers.paths import REAL_DATA, ROOT
 
 REAL_FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
@@ -218,12 +218,22 @@ def test_failure_names_asset_partition_and_cause_and_keeps_the_stored_file(
 def test_a_selection_brings_the_inputs_that_are_missing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "--select", "lap_aggregates", "--seasons", "2025"]) == 0
+    write_table(project / "mine.csv", {2022: 1})
+    command = [
+        "run",
+        "--source",
+        "tables",
+        "--results",
+        str(project / "mine.csv"),
+        "--select",
+        "lap_aggregates",
+    ]
+    assert main(command) == 0
     out = capsys.readouterr().out
-    assert "lap_telemetry [2025] is an input that is missing, and is materialized" in out
-    telemetry = project / "data" / "store" / "simulated" / "cup" / "lap_telemetry" / "2025.parquet"
+    assert "lap_telemetry [2022] is an input that is missing, and is materialized" in out
+    telemetry = project / "data" / "store" / "tables" / "cup" / "lap_telemetry" / "2022.parquet"
     before = telemetry.stat().st_mtime_ns
-    assert main(["run", "--select", "lap_aggregates", "--seasons", "2025"]) == 0
+    assert main(command) == 0
     assert "is missing" not in capsys.readouterr().out
     assert telemetry.stat().st_mtime_ns == before
 

@@ -239,7 +239,14 @@ def test_later_results_change_no_earlier_state(planted, fitted):
     assert not np.array_equal(again["log_slope"].values[~early], states["log_slope"].values[~early])
 
 
-@pytest.mark.parametrize(("n_known", "opening"), [(80, "same_fold"), (72, "new_fold"), (48, "new_season")])
+@pytest.mark.parametrize(
+    ("n_known", "opening"),
+    [
+        (80, "same_fold"),
+        pytest.param(72, "new_fold", marks=pytest.mark.slow),
+        pytest.param(48, "new_season", marks=pytest.mark.slow),
+    ],
+)
 def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_known, opening):
     """With the races before it alone, a race gets to the bit the draws that the whole history gives it."""
     ensembles, results = planted

@@ -53,13 +53,12 @@ def traced() -> dict[str, frozenset[str]]:
             if name in RELATIONS
         }
 
-    @jax.jit
     def drawn() -> dict[str, jax.Array]:
         model = handlers.trace(handlers.seed(race_model, 0))
         sites = model.get_trace(field, parameters, jnp.arange(8))
         return {name: site["value"] for name, site in sites.items() if site["type"] == "sample"}
 
-    sampled = drawn()
+    sampled = jax.eval_shape(drawn)
     known = {f"known {name}": values for name, values in field._asdict().items()}
     found = eval_provenance(reads, **known, **sampled)
     return {name: frozenset().union(*jax.tree.leaves(by, is_leaf=is_set)) for name, by in found.items()}

@@ -97,6 +97,7 @@ def test_retirement_slope_is_that_of_a_logistic_regression() -> None:
     assert half == pytest.approx(student_t(60) * jackknife(fit, 60), rel=0.06)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth() -> None:
     """Of 300 histories of 24 races, each 95 % interval holds its slope in 93 to 97 %, up to three errors.
 
