@@ -6,7 +6,8 @@
 With `--choose`, the filter runs also with other constants than those of `calibration.state`. The file
 benchmarks/results/state_choices.csv holds the mean log predictive likelihood of running orders, of incidents
 and of the orders of front groups, nats a car, minus that of the frozen constants. For constants of the front
-tilt it holds also the log score of the winner, nats a race, of forecasts drawn with these states.
+tilt it holds also the log score of the winner, nats a race, of forecasts drawn with these states. Two choices
+let a jump be as probable as between seasons after an alarm of the raw forecasts' sequential monitoring.
 
 Without it, the seasons are drawn again with the state before each race, with the same state without its front
 tilt, and with the map fitted on earlier seasons. benchmarks/results/state.csv holds the gains in log score,
@@ -56,12 +57,14 @@ from calibration_pipeline.calibration.state import (
     slope_dynamics,
     tilt_dynamics,
 )
+from calibration_pipeline.markets import ALL_MARKETS
 from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.scenarios.probabilities import finish_probabilities
 from calibration_pipeline.schemas.datasets import car_mask
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean
 from calibration_pipeline.stats.state_filter import Dynamics, Filtered, filter_races
+from calibration_pipeline.verification.monitoring import list_alarms, monitor_forecasts
 
 NUTS = {"n_warmup": 500, "n_samples": 500, "n_chains": 4}
 """Settings of the fits of the map that moves once a season."""
@@ -93,6 +96,11 @@ FRONT_CHOICES: dict[str, dict[str, float]] = {
     "front prior x 2": {"PRIOR_FRONT_TILT": 0.3},
 }
 """Name -> constants of the front tilt that differ from those of `calibration.state`."""
+ALARM_CHOICES = {
+    "season's jump after an alarm": False,
+    "season's jump from an alarm to the season's end": True,
+}
+"""Name -> whether jumps stay as probable as between seasons until the season ends."""
 NO_TILT = "no front tilt"
 QUANTITIES = ("orders", "incidents", "fronts")
 
@@ -127,18 +135,45 @@ def draw_map_changes(
     return changes
 
 
+def alarmed_races(raw: Sequence[xr.Dataset], results: pl.DataFrame) -> set[int]:
+    """Return the races at which an archetype's e-process of the season, over all markets, has an alarm."""
+    monitoring = pl.concat(
+        monitor_forecasts({"raw": races, "recalibrated": races}, results, seed=1)
+        for races in by_archetype(raw).values()
+    )
+    alarms = list_alarms(monitoring).filter(forecast="raw", market=ALL_MARKETS, span="season")
+    return set(alarms["race_id"].to_list())
+
+
+def may_jump(calendar: Calendar, alarmed: set[int], *, until_end: bool) -> NDArray[np.bool_]:
+    """Return whether a jump before a race is as probable as between seasons: (race).
+
+    It is so at a season's first race, and at the race after an alarm, or all later races of the season.
+    """
+    jumps = calendar.starts_season.copy()
+    for race in np.flatnonzero(np.isin(calendar.race, list(alarmed))):
+        later = (calendar.season == calendar.season[race]) & (np.arange(len(jumps)) > race)
+        jumps |= later if until_end else later & (np.arange(len(jumps)) == race + 1)
+    return jumps
+
+
 def choice_rows(
     calendar: Calendar,
     folds: Sequence[Fold],
     seasons: range,
     n_cars: NDArray,
     winners: Mapping[str, NDArray[np.float64]],
+    alarmed: set[int],
 ) -> list[Row]:
     """Return the log predictive likelihood of each choice of constants, minus the frozen one's.
 
-    `winners` holds the log score of the winner of each race, (race), for the choices of the front tilt.
+    `winners` holds the log score of the winner of each race, (race), for the choices of the front tilt;
+    `alarmed` are the races of `alarmed_races`.
     """
     scores = {name: _predictive(calendar, folds, changes) / n_cars for name, changes in CHOICES.items()}
+    for name, until_end in ALARM_CHOICES.items():
+        jumps = may_jump(calendar, alarmed, until_end=until_end)
+        scores[name] = _predictive(calendar, folds, {}, jumps) / n_cars
     for name, constants in FRONT_CHOICES.items():
         with patch.multiple(state_module, **constants):
             scores[name] = _predictive(calendar, folds, {}) / n_cars
@@ -186,16 +221,23 @@ def _thin(slow: SlowParameters) -> SlowParameters:
 
 
 def _predictive(
-    calendar: Calendar, folds: Sequence[Fold], changes: Mapping[str, float]
+    calendar: Calendar,
+    folds: Sequence[Fold],
+    changes: Mapping[str, float],
+    jumps: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Return log predictive likelihoods of orders, incidents and fronts: (3, race)."""
+    """Return log predictive likelihoods of orders, incidents and fronts: (3, race).
+
+    `jumps` says before which races a jump is as probable as between seasons: at season's starts by default.
+    """
+    jumps = calendar.starts_season if jumps is None else jumps
     incident = incident_log_likelihood(calendar.curves["incident"])
     parts = []
     for chosen, slow in folds:
         few, seen = _thin(slow), calendar.until(chosen.stop)
 
         def run(values: NDArray, law: Dynamics, races: Calendar = seen) -> Filtered:
-            groups = races.archetype, races.starts_season
+            groups = races.archetype, jumps[: len(races.race)]
             return filter_races(values, *groups, _changed(law, changes), len(ARCHETYPES))
 
         slopes = run(order_log_likelihood(seen.archetype, seen.curves["order"], few), slope_dynamics(few))
@@ -351,7 +393,9 @@ def main() -> None:
         evaluated = np.concatenate([calendar.race[races.start : races.stop] for races, _ in folds])
         n_cars = sizes.sel(race=evaluated).values
         winners = score_winners(features, networks, raw, results, fits, pooled, seasons)
-        rows = choice_rows(calendar, folds, seasons, n_cars, winners)
+        alarmed = alarmed_races(raw, results)
+        print(f"Alarms: {len(alarmed)}", flush=True)
+        rows = choice_rows(calendar, folds, seasons, n_cars, winners, alarmed)
         print(markdown_table(rows), f"{time.monotonic() - started:.0f} s", sep="\n", flush=True)
         write_results("state_choices", rows, options.output, key=("seasons",))
         return
