@@ -83,6 +83,7 @@ def simulated_finishes(slope, n_races, n_cars, noise_sigma=0.0, seed=11):
     return position.clip(1, n_cars), probabilities
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.6, 1.6])
 def test_planted_slope_is_recovered(slope):
     """The 95 % interval holds the truth and excludes 1."""

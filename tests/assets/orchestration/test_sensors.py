@@ -169,6 +169,7 @@ def test_a_race_is_ingested_once_and_only_its_season(ingested: Watched) -> None:
     assert json.loads(ingested.cursor or "")["known"] == {"2022": [202201, 202202]}
 
 
+@pytest.mark.slow
 def test_a_partition_whose_run_failed_is_requested_again_only_after_a_change(
     table: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_partition_whose_run_failed_is_requested_again_only_after_a_change(
     assert watched.execute(again)
 
 
+@pytest.mark.slow
 def test_a_failed_blocking_check_stops_the_runs_downstream(ingested: Watched) -> None:
     key = dg.AssetKey(["tables", "cup", "race_results"])
     evaluation = dg.AssetCheckEvaluation(key, "contract", False, {}, blocking=True, partition="2022")
@@ -225,6 +227,7 @@ def test_a_source_that_is_down_is_named_and_asked_again(ingested: Watched) -> No
     assert ingested.requests()
 
 
+@pytest.mark.slow
 def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(
     table: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +253,7 @@ def test_an_ingest_that_fails_is_requested_again_but_not_for_ever(
     assert "ingest" not in {request.job_name for request in ingested.requests()}
 
 
+@pytest.mark.slow
 def test_corrected_results_are_ingested_again_once(ingested: Watched) -> None:
     """Results change after a race, as by a disqualification; the season is then read again."""
     ingested.until("scenarios")

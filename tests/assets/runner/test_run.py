@@ -163,6 +163,7 @@ def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice
     assert remade(capsys, command) == set()
 
 
+@pytest.mark.slow
 def test_a_corrected_result_is_read_by_the_update(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.paths import ROOT
 
 PROGRAM = """
@@ -61,6 +63,7 @@ def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
     assert not (tmp_path / "compiled").exists()
 
 
+@pytest.mark.slow
 def test_the_fork_server_starts_neither_jax_nor_threads_that_a_fork_loses(tmp_path: Path) -> None:
     """Processes forked after JAX's start hang; arrays in a preloaded module would start it."""
     program = (

@@ -121,6 +121,7 @@ def test_reference_of_bare_scenarios_is_one_and_team_effects_lower_it():
     assert -0.5 < reference[1.0].log_slope < -0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.7, 1.4])
 def test_planted_slopes_are_recovered(slope):
     """The 95 % interval of the mean log slope over seasons holds the truth, and excludes 1."""
@@ -235,6 +236,7 @@ def test_pooling_and_comparison():
     assert comparison["n_races"].to_list() == [96] * 3
 
 
+@pytest.mark.slow
 def test_one_race_compares_nothing():
     """A first season has fits without races for most archetypes; leave-one-out needs two races."""
     fits = {}

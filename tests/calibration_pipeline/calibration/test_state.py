@@ -188,6 +188,7 @@ def fitted(planted) -> tuple[Fits, xr.DataTree, xr.DataTree]:
     return fits, pooled, validate(filter_state(fits, pooled, seed=3), "calibration_state")
 
 
+@pytest.mark.slow
 def test_slow_parameters_are_those_of_races_before_the_fold(fitted):
     _, pooled, _ = fitted
     slow_group = validate(pooled, "pooled_posterior")["slow"].to_dataset()
@@ -196,6 +197,7 @@ def test_slow_parameters_are_those_of_races_before_the_fold(fitted):
     assert slow_group["n_races"].values.tolist() == [[6] * 4, [12] * 4, [18] * 4, [24] * 4]
 
 
+@pytest.mark.slow
 def test_every_pooled_fit_has_its_convergence(fitted):
     convergence = convergence_by_fold(fitted[1])
     assert convergence["fold"].unique(maintain_order=True).to_list() == ["2021-2", "2022-1", "2022-2", LATEST]
@@ -203,6 +205,7 @@ def test_every_pooled_fit_has_its_convergence(fitted):
     assert convergence["r_hat"].max() < 1.05
 
 
+@pytest.mark.slow
 def test_races_know_the_race_before_and_their_archetypes_races(fitted):
     states = fitted[2]["races"].to_dataset()
     order = states["race_order"].values
@@ -213,6 +216,7 @@ def test_races_know_the_race_before_and_their_archetypes_races(fitted):
     assert states["archetype"].values[:4].tolist() == [str(a) for a in ARCHETYPES]
 
 
+@pytest.mark.slow
 def test_planted_slope_and_shift_are_found_by_the_whole_fit(fitted):
     table = state_by_race(fitted[2])
     last = table.filter(pl.col("race_order") > 202244)
@@ -226,6 +230,7 @@ def test_planted_slope_and_shift_are_found_by_the_whole_fit(fitted):
     assert first.select(width).min().item() > last.select(width).max().item()
 
 
+@pytest.mark.slow
 def test_later_results_change_no_earlier_state(planted, fitted):
     """Shuffling all results from a race on leaves the states up to that race bit for bit as they were."""
     ensembles, results = planted
@@ -239,14 +244,8 @@ def test_later_results_change_no_earlier_state(planted, fitted):
     assert not np.array_equal(again["log_slope"].values[~early], states["log_slope"].values[~early])
 
 
-@pytest.mark.parametrize(
-    ("n_known", "opening"),
-    [
-        (80, "same_fold"),
-        pytest.param(72, "new_fold", marks=pytest.mark.slow),
-        pytest.param(48, "new_season", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_known", "opening"), [(80, "same_fold"), (72, "new_fold"), (48, "new_season")])
 def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_known, opening):
     """With the races before it alone, a race gets to the bit the draws that the whole history gives it."""
     ensembles, results = planted
@@ -269,6 +268,7 @@ def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_kn
     assert_array_equal(change.front_tilt, again.front_tilt)
 
 
+@pytest.mark.slow
 def test_recalibration_leaves_races_without_a_state_alone(planted, fitted):
     ensemble, states = planted[0][Archetype.INTERMEDIATE], fitted[2]["races"].to_dataset()
     changes = draw_recalibrations(states, ensemble, 500, seed=4)
@@ -280,6 +280,7 @@ def test_recalibration_leaves_races_without_a_state_alone(planted, fitted):
     assert_array_equal(again.log_sharpness, late.log_sharpness)
 
 
+@pytest.mark.slow
 def test_a_backtest_knows_what_each_state_had_seen(planted, fitted):
     """It meets its contract; races without a state have seen no race, and keep the raw forecast."""
     ensembles, results = planted

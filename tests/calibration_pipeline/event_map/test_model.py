@@ -139,6 +139,7 @@ def test_slope_and_intercept_are_orthogonal_at_the_raw_forecast():
     assert np.abs(np.subtract(*ends) / 2e-3).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("market", ["win", "top 10"])
 @pytest.mark.parametrize("slope", [0.7, 1.0, 1.4])
 def test_planted_slopes_are_recovered(market, slope):

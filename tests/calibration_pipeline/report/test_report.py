@@ -201,6 +201,7 @@ def hostile_content() -> ReportContent:
     )
 
 
+@pytest.mark.slow
 def test_text_from_a_source_becomes_no_element(page: Page) -> None:
     """Test that names and messages are displayed as they are written, in both forms."""
     content = hostile_content()
@@ -410,6 +411,7 @@ def test_diagnostic_pictures_are_folded(html: str, content: ReportContent) -> No
     }
 
 
+@pytest.mark.slow
 def test_pictures_of_an_archetype_are_drawn_once(content: ReportContent) -> None:
     archetype, every = "superspeedway", [picture.key for picture in build_document(content).pictures]
     own = [

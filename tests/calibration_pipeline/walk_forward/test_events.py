@@ -23,6 +23,8 @@ from calibration_pipeline.walk_forward.events import (
 from calibration_pipeline.walk_forward.state import DRAWN, N_DRAWS
 from helpers.planted_events import planted_frames
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"n_warmup": 200, "n_samples": 500, "n_chains": 2, "seed": 1}
 FOLD_RACES, SEASONS = 18, [2020, 2021]
 
@@ -132,9 +134,7 @@ def test_later_results_change_no_earlier_forecast(planted, fitted):
     )
 
 
-@pytest.mark.parametrize(
-    "n_known", [pytest.param(n, marks=[pytest.mark.slow] * (n != 60)) for n in (60, 54, 36)]
-)
+@pytest.mark.parametrize("n_known", [60, 54, 36])
 def test_the_next_race_has_the_forecast_that_the_backtest_had(planted, fitted, n_known):
     """With the races before it alone, within a fold, at a fold's start and at a season's start."""
     forecasts, results, _ = planted
@@ -150,7 +150,6 @@ def test_the_next_race_has_the_forecast_that_the_backtest_had(planted, fitted, n
     assert not forecast.equals(next_race)
 
 
-@pytest.mark.slow
 def test_a_jump_of_the_slope_is_followed():
     """From 1 to .5 at a season's start: halfway within a third of the season."""
     slope = np.repeat([1.0, 0.5], 36)
@@ -163,7 +162,6 @@ def test_a_jump_of_the_slope_is_followed():
     assert estimate[-4:].max() < 0.75
 
 
-@pytest.mark.slow
 def test_few_earlier_races_and_unplayed_races_leave_a_forecast_as_issued(planted):
     """Of an archetype with two races before the fold, of a market that begins late, and of the next race."""
     forecasts, results, _ = planted
@@ -184,7 +182,6 @@ def test_few_earlier_races_and_unplayed_races_leave_a_forecast_as_issued(planted
     assert next_race_states(state, 202101, "short_track", "2021-1", 2021).keys() == {"win", "top 10"}
 
 
-@pytest.mark.slow
 def test_a_market_in_which_all_cars_win_stays_as_issued():
     forecasts, results, _ = planted_frames(0.7, ("win",), n_cars=10, season_races=24, n_seasons=1)
     certain = forecasts.with_columns(market=pl.lit("top 10"), probability=pl.lit(0.9))

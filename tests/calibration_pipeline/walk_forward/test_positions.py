@@ -22,6 +22,8 @@ from calibration_pipeline.walk_forward.positions import (
 from calibration_pipeline.walk_forward.state import DRAWN
 from helpers.planted_positions import planted_positions
 
+pytestmark = pytest.mark.slow
+
 SEASONS = [2020, 2021]
 QUICK = {"n_warmup": 200, "n_samples": 500, "n_chains": 2, "seed": 1}
 
@@ -121,9 +123,7 @@ def test_later_results_change_no_earlier_forecast(planted, fitted):
         assert_array_equal(states[name].values[known], before[name].values[known])
 
 
-@pytest.mark.parametrize(
-    "n_known", [pytest.param(n, marks=[pytest.mark.slow] * (n != 40)) for n in (40, 36, 24)]
-)
+@pytest.mark.parametrize("n_known", [40, 36, 24])
 def test_the_next_race_has_the_forecast_that_the_backtest_had(planted, fitted, n_known):
     """With the races before it alone, within a fold, at a fold's start and at a season's start."""
     forecasts, results, _ = planted
@@ -135,7 +135,6 @@ def test_the_next_race_has_the_forecast_that_the_backtest_had(planted, fitted, n
     xr.testing.assert_identical(forecast, fitted[2].isel(race=[n_known]))
 
 
-@pytest.mark.slow
 def test_archetypes_without_races_and_unplayed_races_stay_as_issued(planted):
     """Of an archetype with no race before the fold, and of races without results."""
     forecasts, results, _ = planted

@@ -19,6 +19,8 @@ from calibration_pipeline.schemas.datasets import ScenarioEnsemble
 from helpers.paths import ROOT
 from helpers.simulated_seasons import without_laps
 
+pytestmark = pytest.mark.slow
+
 N = 20_000
 DOCS = ROOT / "docs" / "forecasts.md"
 
@@ -48,7 +50,6 @@ def out_of(ensemble: xr.Dataset) -> np.ndarray:
     return (~ensemble["running"]).sum("driver").values[0]
 
 
-@pytest.mark.slow
 def test_evidence_on_a_site_agrees_with_rejection(narrative, free):
     """Likelihood weighting for many cautions agrees with the free scenarios that have as many."""
     many = int(free["n_cautions"].quantile(0.85))
@@ -130,7 +131,6 @@ def test_a_narrative_is_left_as_it_was(narrative, free):
     xr.testing.assert_identical(narrative.generate_scenarios(50, seed=1), free.isel(scenario=slice(50)))
 
 
-@pytest.mark.slow
 def test_intervention_beats_evidence_on_the_same_variable(narrative):
     both = narrative.condition(n_cautions=4).do(n_cautions=12).generate_scenarios(200, seed=1)
     assert (both["n_cautions"] == 12).all()
@@ -188,7 +188,6 @@ def test_moving_a_car_keeps_the_order_of_the_others(grid, place):
     assert others[0].sort("start_position")["driver_id"].equals(others[1].sort("start_position")["driver_id"])
 
 
-@pytest.mark.slow
 def test_the_example_in_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
     code = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert code is not None
