@@ -253,7 +253,7 @@ def test_an_interrupt_within_a_step_ends_the_run_as_interrupted(project: Path) -
     assert "InterruptedError" not in out
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_with_a_closed_output_ends_with_its_processes(project: Path) -> None:
     words = ["run", "--seasons", "2024,2025", "--select", "+driver_features", "--executor", "process_pool"]
     process = start(words, {"DAGSTER_HOME": str(project / "home")}, stderr=subprocess.PIPE)

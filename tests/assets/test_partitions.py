@@ -92,7 +92,7 @@ def test_a_file_is_a_partition_of_its_own_that_reads_its_own_scenarios(project: 
         assert upstream_partitions(graph, keys[upstream], keys[asset], partition) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_are_empty(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,7 +205,11 @@ def test_without_its_packages_the_ui_names_the_extra(
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("from_script", [False, True], ids=["in a terminal", "as a script's background job"])
+@pytest.mark.parametrize(
+    "from_script",
+    [False, pytest.param(True, marks=pytest.mark.soak)],
+    ids=["in a terminal", "as a script's background job"],
+)
 def test_sigterm_ends_every_process_that_the_ui_has_started(tmp_path: Path, *, from_script: bool) -> None:
     """A run that has just been launched included. A script's background jobs ignore SIGINT."""
     before = ("env", "--ignore-signal=INT") if from_script else ()

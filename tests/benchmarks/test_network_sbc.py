@@ -9,7 +9,7 @@ from benchmarks.network_sbc import draw_fields, draw_history, draw_truth, fit_si
 from benchmarks.proof import BY_ARCHETYPE, judge
 from calibration_pipeline.scenarios.fit.posterior import N_ARCHETYPES
 
-N_SIMULATIONS = [pytest.param(20, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.soak)]
+N_SIMULATIONS = [pytest.param(10, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.soak)]
 # Who retires at the first archetype is pure luck; the others differ.
 PLANTED = {
     "incident_weight_common": [0.5, -0.4, 0.3, -0.2, 0.1],

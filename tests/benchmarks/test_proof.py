@@ -28,7 +28,7 @@ def test_a_planted_truth_is_recovered():
     assert ((found["mean"] - found["truth"]).abs() < 4 * found["sd"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("slope", "noise", "shift", "n_races"), CELLS)
 def test_intervals_hold_planted_truths_as_often_as_they_should(slope, noise, shift, n_races):
     """No less often than 999 in 1,000 sets of 95 % intervals; mean estimates within half a posterior sd."""

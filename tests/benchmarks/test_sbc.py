@@ -8,9 +8,8 @@ from benchmarks.proof import FAILURE_RATE, bell_forecasts, fields, judge
 from benchmarks.sbc import event_ranks, judge_ranks, latent_ranks, marginal_ranks
 from helpers.planted_events import planted_events
 
-LATENT_SIMULATIONS = 100
-MARGINAL_SIMULATIONS = [pytest.param(30, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.soak)]
-EVENT_SIMULATIONS = 100
+SIMULATIONS = [pytest.param(40, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+MARGINAL_SIMULATIONS = [pytest.param(15, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.soak)]
 
 
 def ranks_of(pit: np.ndarray) -> pl.DataFrame:
@@ -35,10 +34,10 @@ def outside(ranks: pl.DataFrame) -> list[str]:
     return judge(ranks).filter(~pl.col("inside"))["quantity"].unique().to_list()
 
 
-@pytest.mark.slow
-def test_latent_map_finds_its_truths():
+@pytest.mark.parametrize("n_simulations", SIMULATIONS)
+def test_latent_map_finds_its_truths(n_simulations):
     """All parameters, each season's slope, and the log-likelihood."""
-    ranks = latent_ranks(fields(18, 24, 3), 4, LATENT_SIMULATIONS, seed=5)
+    ranks = latent_ranks(fields(18, 24, 3), 4, n_simulations, seed=5)
     assert ranks["quantity"].n_unique() == 9
     assert outside(ranks) == []
 
@@ -52,11 +51,11 @@ def test_marginal_map_finds_its_truths(n_simulations):
     assert outside(ranks) == []
 
 
-@pytest.mark.slow
-def test_event_map_finds_its_truths():
+@pytest.mark.parametrize("n_simulations", SIMULATIONS)
+def test_event_map_finds_its_truths(n_simulations):
     """All parameters of two archetypes, each season's slopes, and the log-likelihood."""
     races, _ = planted_events(1.0, 16, "top 5", n_cars=16)
     archetype, season = np.tile([0, 1], 8), np.repeat([0, 1], 8)
-    ranks = event_ranks(races, archetype, season, EVENT_SIMULATIONS, seed=5)
+    ranks = event_ranks(races, archetype, season, n_simulations, seed=5)
     assert ranks["quantity"].n_unique() == 12
     assert outside(ranks) == []

@@ -125,7 +125,7 @@ def test_plain_model_has_this_density(padded):
     assert slope == pytest.approx(np.exp(0.25))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_plain_and_tabulated_model_have_the_same_posterior():
     """The readable model, sampled by NumPyro itself, agrees with the fast one on every parameter."""
     position, probabilities = forecasts(np.random.default_rng(5), 8, 10)
@@ -271,7 +271,7 @@ def test_odd_input_is_logged(padded, caplog):
     assert "1 of 6 races are not a permutation" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_posterior_outside_the_table_gets_a_wider_one(caplog):
     """Weak forecasts that always come true: the slope diverges. Short chains are taken, with a warning."""
     caplog.set_level("INFO")

@@ -122,6 +122,7 @@ def test_a_disk_that_cannot_be_written_is_named(
 SPOILS: tuple[Callable[[bytes], bytes], ...] = (truncate, flip, empty)
 
 
+@pytest.mark.soak
 def test_spoilt_files_are_named_and_materialized_again(
     bench: Bench, undisturbed: Bench, ledger: Ledger
 ) -> None:
@@ -178,6 +179,7 @@ def test_spoilt_documents_of_a_feed_are_named_and_nothing_changes(
     broken.assert_mended(undisturbed)
 
 
+@pytest.mark.soak
 def test_two_runs_at_once_both_end_and_agree(bench: Bench, undisturbed: Bench, ledger: Ledger) -> None:
     """The same partitions at the same time."""
     bench.lose(*LOST)

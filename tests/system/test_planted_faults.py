@@ -44,7 +44,7 @@ from examples.forecasters import (
 )
 from helpers.simulated_seasons import without_laps
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 SEASONS = range(2022, 2026)
 SEED = 42

@@ -147,6 +147,7 @@ def test_steps_in_processes_of_their_own_are_given_the_credentials_and_record_no
     assert leaks(tmp_path, printed) == []
 
 
+@pytest.mark.soak
 @pytest.mark.server
 @pytest.mark.skipif(binaries() is None, reason="Postgres is not installed: apt-get install postgresql")
 def test_the_database_password_is_written_nowhere(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_the_database_password_is_written_nowhere(tmp_path: Path) -> None:
     assert leaks(tmp_path, printed) == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
     address = f"postgresql+psycopg2://{USER}:{PASSWORD}@127.0.0.1:{free_port()}/dagster"
     env = {

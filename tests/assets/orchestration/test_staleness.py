@@ -193,7 +193,7 @@ def test_another_schema_version_is_named(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_sources_on_one_instance_do_not_see_each_other(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     """Partitions, checks, records and updates; the same seasons in both."""
     table = tmp_path / "mine.csv"

@@ -145,6 +145,7 @@ def test_the_report_is_found_in_an_object_store(bucket: dict[str, str], tmp_path
     assert f"s3://{BUCKET}/reports/simulated/cup/calibration_report.html" in out
 
 
+@pytest.mark.soak
 @pytest.mark.server
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:
     env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(tmp_path / "home")}
@@ -200,7 +201,7 @@ def test_a_killed_command_leaves_no_process_and_no_blocked_pipe(tmp_path: Path, 
         assert not instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_worker_ends_the_command_with_a_message(tmp_path: Path, home: Path) -> None:
     env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(home)}
     run = start([*OPTIONS, "--select", f"+{NETWORKS}"], env)

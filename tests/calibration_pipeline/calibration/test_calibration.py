@@ -27,6 +27,11 @@ from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.telemetry.baselines import shares_beaten
 from calibration_pipeline.verification.backtest import build_backtest
 
+MARKED_LAWS = [
+    pytest.param(law, marks=pytest.mark.slow if law in {"normal", "team effects"} else pytest.mark.soak)
+    for law in LAWS
+]
+
 
 def slope_interval(fit: xr.DataTree) -> tuple[float, float]:
     """Interval of 99.7 %: sixteen of them hold the truth together with 95 %."""
@@ -50,7 +55,7 @@ def won_back(law: str, distortion: float) -> tuple[tuple[float, float], float]:
     return slope_interval(fit), (now - raw) / (best - raw)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_overconfident_normal_simulator_is_repaired() -> None:
     """A simulator with 0.6 of the luck: the slope is found, 4/5 of the loss won back, on later races."""
     (lower, upper), share = won_back("normal", 1 / 0.6)
@@ -58,8 +63,7 @@ def test_an_overconfident_normal_simulator_is_repaired() -> None:
     assert share > 0.8
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", MARKED_LAWS)
 def test_calibrated_ensembles_have_slope_one_and_lose_next_to_nothing(law: str) -> None:
     """Whatever the law of the luck: at most 0.003 nats a car, after 48 races of calibration."""
     simulated = world(law, 1.0)
@@ -74,13 +78,9 @@ def test_calibrated_ensembles_have_slope_one_and_lose_next_to_nothing(law: str) 
     assert now - raw > -0.003
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", MARKED_LAWS)
 @pytest.mark.parametrize(
-    ("distortion", "least"),
-    [
-        pytest.param(1 / 0.6, 0.9, marks=pytest.mark.slow),
-        pytest.param(0.6, 0.75, marks=pytest.mark.soak),
-    ],
+    ("distortion", "least"), [(1 / 0.6, 0.9), pytest.param(0.6, 0.75, marks=pytest.mark.soak)]
 )
 def test_distorted_ensembles_are_repaired_out_of_sample(law: str, distortion: float, least: float) -> None:
     (lower, upper), share = won_back(law, distortion)

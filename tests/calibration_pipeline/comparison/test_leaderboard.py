@@ -220,7 +220,7 @@ def test_races_of_both_without_bounds_are_refused():
 # --- error rate ---
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_equal_forecasters_differ_in_at_most_5_percent_of_the_markets():
     """Five equal forecasters, ten pairs: Holm's method keeps the rate of any difference."""
     n, wrong = 400, 0

@@ -172,7 +172,7 @@ def test_too_many_expected_winners_are_an_intercept():
     assert 0.05 < (samples["log_slope"].mean(axis=(1, 2)) < 0).mean() < 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_plain_and_tabulated_model_have_the_same_posterior(top10):
     """The readable model, sampled by NumPyro itself, agrees with the fast one on every parameter."""
     plain = MCMC(

@@ -335,7 +335,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("form", "most_mb"), [("wide", 1_600), ("long", 1_100)])
 def test_100_mb_of_csv_take_little_memory(tmp_path: Path, form: str, most_mb: int) -> None:
     """Measured for the whole process: 1,144 MB for 32 million numbers, 711 MB for 3.6 million rows."""

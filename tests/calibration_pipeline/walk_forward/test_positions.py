@@ -135,6 +135,7 @@ def test_the_next_race_has_the_forecast_that_the_backtest_had(planted, fitted, n
     xr.testing.assert_identical(forecast, fitted[2].isel(race=[n_known]))
 
 
+@pytest.mark.soak
 def test_archetypes_without_races_and_unplayed_races_stay_as_issued(planted):
     """Of an archetype with no race before the fold, and of races without results."""
     forecasts, results, _ = planted

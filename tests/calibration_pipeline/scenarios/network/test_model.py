@@ -191,8 +191,13 @@ def test_a_hundred_thousand_scenarios_of_every_archetype_are_races(season):
         check_races(ensemble)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "ordinary_no_incidents" else pytest.mark.soak)
+        for name in VARIANTS
+    ],
+)
 def test_every_variant_draws_races(season, name):
     features, results = season
     network = fit_networks(fold_history(features, results, 2022, 18), 18, seed=1, structure=VARIANTS[name])
@@ -230,7 +235,7 @@ def fitted(season: tuple[pl.DataFrame, pl.DataFrame]) -> xr.Dataset:
     return fit_networks(fold_history(*season, 2022, 18), 18, seed=1, structure=Structure(CUT))
 
 
-@pytest.fixture(scope="module", params=["any parameters", pytest.param("fitted", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["any parameters", pytest.param("fitted", marks=pytest.mark.soak)])
 def sparse(request, season) -> xr.Dataset:
     """Network without many of its edges."""
     return fitted(season) if request.param == "fitted" else any_parameters()
