@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from calibration_pipeline.analysis.provenance import provenance, setting_values
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source, SourceError
 from calibration_pipeline.sources.names import read_nicknames
@@ -13,7 +14,6 @@ from calibration_pipeline.tracks import load_tracks
 
 from .settings import Settings, SettingsError, project_folder
 from .storage.io_manager import StoredManager
-from .storage.provenance import provenance, setting_values
 
 FEED_CACHE = Path("data") / "feed_cache"
 
@@ -57,7 +57,9 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "source": build_source(settings),
-        "io_manager": StoredManager(settings.store_path, setting_values(settings), provenance(settings)),
+        "io_manager": StoredManager(
+            settings.store_path, setting_values(settings, settings.season_list), provenance(settings)
+        ),
     }
 
 

@@ -1,6 +1,6 @@
 """Settings: one typed object, read from options, the environment and `.env`, in this order.
 
-Defaults live here and nowhere else. Nothing in this module imports Dagster.
+Defaults live here and in `AnalysisSettings`, and nowhere else. Nothing in this module imports Dagster.
 """
 
 import datetime
@@ -16,14 +16,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
-from calibration_pipeline.events.files import read_events
-from calibration_pipeline.io.addresses import has_credentials, is_on_the_web, split_query, without_credentials
-from calibration_pipeline.seasons import Seasons, parse_eras, parse_seasons, span
+from calibration_pipeline.analysis.settings import ADDRESSES, AnalysisSettings
+from calibration_pipeline.io.addresses import has_credentials, without_credentials
+from calibration_pipeline.seasons import Seasons, parse_seasons, span
 
 ENV_PREFIX = "CALIBRATION_"
-DEFAULT_SEASONS = {"simulated": "2022-2025", "nascar_feed": "2020-"}
-ADDRESSES = ("feed_url", "results", "laps", "columns", "tracks", "nicknames", "forecasters", "events")
-"""The settings that may hold credentials."""
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
 
@@ -42,107 +39,17 @@ def project_folder() -> Path:
     return beside if (beside / "workspace.yaml").exists() else Path.cwd()
 
 
-class Settings(BaseSettings):
-    """Settings of a run. Immutable; `load_settings` builds them."""
+class Settings(AnalysisSettings, BaseSettings):
+    """Settings of an analysis and of the runs that compute it. Immutable; `load_settings` builds them."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
-    )
-
-    source: Literal["simulated", "nascar_feed", "tables"] = Field(
-        default="simulated", description="simulated, nascar_feed or tables"
-    )
-    series: Literal["cup", "xfinity", "truck"] = Field(
-        default="cup", description="cup, xfinity or truck; simulated seasons are of the Cup alone"
-    )
-    feed_url: str = Field(
-        default="https://cf.nascar.com/cacher",
-        min_length=1,
-        description="https:// address, folder or zip of the timing feed's files",
-    )
-    results: str | None = Field(
-        default=None,
-        min_length=1,
-        validate_default=True,
-        description="path or address of your table of results, .parquet, .csv, .csv.gz, .tsv, .txt or "
-        ".xlsx, with source tables and only then",
-    )
-    laps: str | None = Field(
-        default=None,
-        min_length=1,
-        description="path or address of your table of laps, in the same forms, with source tables "
-        "and only then",
-    )
-    columns: str | None = Field(
-        default=None,
-        min_length=1,
-        description="path or address of a TOML file with the names of your tables' columns, with source "
-        "tables and only then",
-    )
-    tracks: str | None = Field(
-        default=None,
-        min_length=1,
-        description="path or address of your own tracks, TOML with tables [[track]], added to the catalogue",
-    )
-    nicknames: str | None = Field(
-        default=None,
-        min_length=1,
-        description="path or address of other spellings of drivers' names, TOML with [given_names] and "
-        "[drivers]",
-    )
-    network: Literal["full", "ordinary", "no_incidents", "ordinary_no_incidents"] = Field(
-        default="full",
-        description="full, or a baseline to compare with: ordinary (Plackett-Luce, the winner drawn first), "
-        "no_incidents or ordinary_no_incidents",
-    )
-    forecasters: str | None = Field(
-        default=None,
-        min_length=1,
-        description="path or address of a folder with forecasts of your own, each file or subfolder a "
-        "forecaster beside the network",
-    )
-    forecaster: str | None = Field(
-        default=None,
-        min_length=1,
-        description="forecaster whose verdicts come first in the report; yours if there is exactly one, else "
-        "network, by default",
-    )
-    events: str | None = Field(
-        default=None,
-        min_length=1,
-        description="path or address of your own joint events, TOML with a table [events]",
-    )
-    seasons: str | None = Field(
-        default=None,
-        description="seasons up to this year, as in 2020-2023 or 2016,2018-2020 or 2020- (open); "
-        + ", ".join(f"{seasons} by default for {source}" for source, seasons in DEFAULT_SEASONS.items())
-        + " on the web, else what the files hold",
-    )
-    store: str = Field(
-        default="data/store",
-        min_length=1,
-        description="folder (relative to the project) or object-store address that holds the assets",
-    )
-    scenarios: int = Field(
-        default=2000, ge=100, le=100_000, description="scenarios simulated per race, 100 to 100000"
-    )
-    seed: int = Field(default=42, ge=0, lt=2**31, description="seed of every random draw, 0 to 2147483647")
-    fold_races: int | None = Field(
-        default=None,
-        ge=1,
-        description="races per fold, at least 1; a season each where history is long enough, by default",
-    )
-    eras: str = Field(
-        default="2022",
-        description="first seasons of eras with verdicts of their own, as in 2018,2022 (2022: a new car); "
-        "0 for none",
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", validate_default=False
     )
 
     automation: bool = Field(
         default=False,
         description="true or false: whether schedules and sensor run without being switched on in the UI",
     )
-
     executor: Literal["process_pool", "in_process", "dask"] = Field(
         default="process_pool",
         description="where the command line executes its runs: process_pool (in worker processes), "
@@ -157,19 +64,6 @@ class Settings(BaseSettings):
         validate_default=True,
         description="address of a running Dask scheduler, as in tcp://10.0.0.5:8786, with executor dask",
     )
-
-    @field_validator("series")
-    @classmethod
-    def _check_series(cls, value: str, info: ValidationInfo) -> str:
-        if value != "cup" and info.data.get("source") == "simulated":
-            raise ValueError("source is simulated: add --source nascar_feed or --source tables")
-        return value
-
-    @field_validator("feed_url")
-    @classmethod
-    def _check_feed_url(cls, value: str) -> str:
-        split_query(value)
-        return value
 
     @field_validator("executor")
     @classmethod
@@ -192,22 +86,6 @@ class Settings(BaseSettings):
             parse_seasons(value, datetime.date.today().year)
         return value
 
-    @field_validator("eras")
-    @classmethod
-    def _check_eras(cls, value: str) -> str:
-        parse_eras(value)
-        return value
-
-    @field_validator("results", "laps", "columns", "tracks", "nicknames", "forecasters", "events")
-    @classmethod
-    def _make_absolute(cls, value: str | None) -> str | None:
-        if value is None or "://" in value:
-            return value
-        try:
-            return str(Path(value).expanduser().absolute())
-        except RuntimeError as error:  # ~ of a user who is not there
-            raise ValueError(str(error)) from None
-
     @field_validator("store")
     @classmethod
     def _check_store(cls, value: str) -> str:
@@ -218,48 +96,6 @@ class Settings(BaseSettings):
         except Exception as error:  # whatever a file system makes of an address
             raise ValueError(" ".join(str(error).split())) from None
         return value
-
-    @field_validator("events", "tracks", "nicknames", "forecasters")
-    @classmethod
-    def _check_file(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return value
-        from calibration_pipeline.forecasters.folder import list_forecasters
-        from calibration_pipeline.sources.names import read_nicknames  # it loads polars, as tracks do: late
-        from calibration_pipeline.tracks import load_tracks
-
-        readers = {
-            "events": read_events,
-            "tracks": lambda path: load_tracks(address=path),
-            "nicknames": read_nicknames,
-            "forecasters": list_forecasters,
-        }
-        readers[str(info.field_name)](value)
-        return value
-
-    @field_validator("forecaster")
-    @classmethod
-    def _check_forecaster(cls, value: str | None, info: ValidationInfo) -> str | None:
-        from calibration_pipeline.forecasters.folder import Form, find_forecasters
-
-        known = ["network", *find_forecasters(info.data.get("forecasters")).by_form[Form.SCENARIOS]]
-        if value is not None and value not in known:
-            raise ValueError(f"there are {', '.join(known)}")
-        return value
-
-    @field_validator("results")
-    @classmethod
-    def _check_results(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and info.data.get("source") == "tables":
-            raise ValueError("source tables reads it: --results PATH")
-        return value
-
-    @property
-    def default_seasons(self) -> str | None:
-        """The seasons where none are set; None where only the source's files name them."""
-        if self.source == "tables" or (self.source == "nascar_feed" and not is_on_the_web(self.feed_url)):
-            return None
-        return DEFAULT_SEASONS[self.source]
 
     @property
     def seasons_in_force(self) -> Seasons:
@@ -281,29 +117,11 @@ class Settings(BaseSettings):
         return list(self.seasons_in_force.years)
 
     @property
-    def era_starts(self) -> tuple[int, ...]:
-        """First season of each declared era."""
-        return parse_eras(self.eras)
-
-    @property
     def fold_length(self) -> int | None:
         """Races in a fold, None for a season: the setting, or the rule for the history's length."""
         from calibration_pipeline.scenarios.folds import default_fold_races
 
         return self.fold_races or default_fold_races(len(self.season_list))
-
-    @property
-    def shown_forecaster(self) -> str:
-        """The forecaster whose verdicts come first: the one set, the only one of a user, or the network."""
-        from calibration_pipeline.forecasters.folder import Form, find_forecasters
-
-        known = [*find_forecasters(self.forecasters).by_form[Form.SCENARIOS]]
-        return self.forecaster or (known[0] if len(known) == 1 else "network")
-
-    @property
-    def key_prefix(self) -> tuple[str, str]:
-        """The first parts of every asset key, so that sources and series never share partitions."""
-        return self.source, self.series
 
     @property
     def store_path(self) -> UPath:

@@ -2,7 +2,7 @@
 
 from assets.definitions import build_defs
 from assets.settings import ENV_PREFIX, Settings, project_folder
-from assets.storage.provenance import DEPENDS_ON
+from assets.storage.io_manager import DEPENDS_ON
 
 PAGE = "docs/settings.md"
 HEAD = """\

@@ -20,8 +20,7 @@ from ..partitions import (
     seasons_of_forecaster,
 )
 from ..settings import Settings
-from ..storage.io_manager import LEFT_OUT, OWN_ARCHETYPE
-from ..storage.provenance import depends_on
+from ..storage.io_manager import LEFT_OUT, OWN_ARCHETYPE, depends_on
 from .metadata import chart, number, numbers, plot, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)

@@ -9,8 +9,7 @@ import xarray as xr
 
 from ..partitions import NETWORK, every_season
 from ..settings import Settings
-from ..storage.io_manager import ALLOW_MISSING
-from ..storage.provenance import depends_on
+from ..storage.io_manager import ALLOW_MISSING, depends_on
 from .metadata import rows, table
 
 existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})

@@ -17,7 +17,7 @@ from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import FORECASTERS, every_season
 from ..settings import Settings
-from ..storage.provenance import depends_on
+from ..storage.io_manager import depends_on
 from .metadata import chart, number, rows, table
 
 TABLES = {

@@ -16,8 +16,7 @@ from calibration_pipeline.tracks import load_tracks
 
 from ..partitions import ALL_SEASONS
 from ..settings import Settings
-from ..storage.io_manager import SOURCE_VERSION
-from ..storage.provenance import depends_on
+from ..storage.io_manager import SOURCE_VERSION, depends_on
 from .metadata import bullets, rows, table
 
 TABLES = {

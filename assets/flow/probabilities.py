@@ -18,7 +18,7 @@ from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import EVENT_FORECASTERS, POSITION_FORECASTERS, every_season
 from ..settings import Settings
-from ..storage.provenance import depends_on
+from ..storage.io_manager import depends_on
 from .metadata import bullets, plot, rows, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)

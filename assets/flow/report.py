@@ -23,8 +23,7 @@ from calibration_pipeline.tracks import load_tracks
 from ..orchestration.source_news import REPORT
 from ..partitions import ARCHETYPE_PARTITIONS, NETWORK, archetype_of, by_archetype
 from ..settings import Settings
-from ..storage.io_manager import ALLOW_MISSING, PATH
-from ..storage.provenance import depends_on
+from ..storage.io_manager import ALLOW_MISSING, PATH, depends_on
 from .metadata import rows, table
 
 SUMMARY = "summary"

@@ -19,7 +19,7 @@ from ..partitions import (
     season_of_forecaster,
 )
 from ..settings import Settings
-from ..storage.provenance import depends_on
+from ..storage.io_manager import depends_on
 from .metadata import bullets, chart, rows, table
 
 of_earlier_and_own_seasons = dg.AssetIn(partition_mapping=earlier_and_own_seasons)

@@ -13,7 +13,7 @@ from calibration_pipeline.seasons import ALL_RACES
 
 from ..partitions import ARCHETYPE_PARTITIONS
 from ..settings import Settings
-from ..storage.provenance import depends_on
+from ..storage.io_manager import depends_on
 from .calibration import outcomes_alone
 from .metadata import bullets, chart, numbers, plot, rows, table
 

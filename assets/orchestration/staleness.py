@@ -12,14 +12,14 @@ from typing import Any
 import dagster as dg
 from upath import UPath
 
+from calibration_pipeline.analysis.provenance import setting_values, settings_of
 from calibration_pipeline.io.stored_files import file_version
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION, files_of, path_of, read_value
 from calibration_pipeline.schemas.contracts import ContractError, place
 
 from ..partitions import upstream_partitions
 from ..settings import Settings
-from ..storage.io_manager import ALLOW_MISSING, READ, SCHEMA, SETTINGS, SOURCE_VERSION
-from ..storage.provenance import DEPENDS_ON, setting_values, settings_of
+from ..storage.io_manager import ALLOW_MISSING, DEPENDS_ON, READ, SCHEMA, SETTINGS, SOURCE_VERSION
 from .source_news import News
 
 DATA_VERSION_TAG = "dagster/data_version"
@@ -58,7 +58,7 @@ class Lineage:
         self.graph, self.settings, self.instance = graph, settings, instance
         self.keys = {key.path[-1]: key for key in self.graph.toposorted_asset_keys}
         self.news = {str(season): found for season, found in (news or {}).items()}
-        self._values = setting_values(settings)
+        self._values = setting_values(settings, settings.season_list)
 
     def path(self, asset: str, partition: str | None) -> UPath:
         """Return where a partition is stored."""

@@ -13,6 +13,7 @@ import dagster as dg
 import polars as pl
 from upath import UPath
 
+from calibration_pipeline.analysis.provenance import settings_of
 from calibration_pipeline.io.netcdf import stamped
 from calibration_pipeline.io.stored_files import content_version, file_version, write_atomically
 from calibration_pipeline.io.stored_values import (
@@ -26,8 +27,9 @@ from calibration_pipeline.io.stored_values import (
 from calibration_pipeline.schemas.contracts import place, validate
 
 from ..partitions import archetype_of
-from .provenance import DEPENDS_ON, settings_of
 
+DEPENDS_ON = "depends_on_settings"
+"""Metadata key of an asset: the names in `setting_values` that its value depends on."""
 LEFT_OUT = "left_out"
 """Metadata key of an input, a dataset: the variables that are not read."""
 OWN_ARCHETYPE = "own_archetype"
@@ -38,6 +40,11 @@ SOURCE_VERSION = "source_version"
 """Metadata key of a season: the version of the source's data that it was read from."""
 READ, SETTINGS, PATH, SCHEMA = "read", "settings", "path", "schema_version"
 """Metadata keys of a materialization: version by input, value by setting, the file, its schema version."""
+
+
+def depends_on(*names: str) -> dict[str, list[str]]:
+    """Return the metadata entry that declares which settings an asset's value depends on."""
+    return {DEPENDS_ON: list(names)}
 
 
 class StoredManager(dg.IOManager):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.settings import Settings, SettingsError, load_settings, origins
-from assets.storage.provenance import setting_values
 from benchmarks.settings_page import settings_page
+from calibration_pipeline.analysis.provenance import setting_values
 from calibration_pipeline.scenarios.network.structure import VARIANTS
 from calibration_pipeline.seasons import Seasons, parse_seasons, span
 from calibration_pipeline.tracks import SERIES
@@ -46,6 +46,13 @@ def test_options_win_over_environment_over_file_over_defaults(
     assert came_from["scenarios"] == "environment"
     assert came_from["source"] == "option"
     assert came_from["store"] == "default"
+
+
+def test_variables_of_others_in_the_file_are_ignored(project: Path) -> None:
+    (project / ".env").write_text(
+        "CALIBRATION_POSTGRES_URL=postgresql+psycopg2://x\nOTHER=1\nCALIBRATION_SEED=5\n"
+    )
+    assert load_settings().seed == 5
 
 
 def test_a_file_that_is_no_text_is_named(project: Path) -> None:
@@ -108,10 +115,10 @@ def test_tracks_of_a_file_are_checked_and_change_what_values_depend_on(
     (project / "tracks.toml").write_text(track.format("intermediate"))
     settings = load_settings({"tracks": "tracks.toml"})
     assert settings.tracks == str(project / "tracks.toml")
-    before = setting_values(settings)["tracks"]
-    assert before != setting_values(load_settings())["tracks"]
+    before = setting_values(settings, settings.season_list)["tracks"]
+    assert before != setting_values(load_settings(), settings.season_list)["tracks"]
     (project / "tracks.toml").write_text(track.format("short_track"))
-    assert setting_values(settings)["tracks"] != before
+    assert setting_values(settings, settings.season_list)["tracks"] != before
     (project / "tracks.toml").write_text(track.format("oval"))
     with pytest.raises(
         SettingsError, match=r"CALIBRATION_TRACKS .*track 1 \(Moon\): archetype must be .*'oval'"
@@ -254,7 +261,8 @@ def test_spellings_of_a_file_are_checked(project: Path) -> None:
         load_settings({"nicknames": str(path)})
     path.write_text("[drivers]\n'Ann Other' = ['Anna Other']\n")
     mine = {"nicknames": str(path), "source": "tables", "results": "a.csv", "seasons": "2022"}
-    values, plain = (setting_values(load_settings(options)) for options in (mine, mine | {"nicknames": None}))
+    known = [load_settings(options) for options in (mine, mine | {"nicknames": None})]
+    values, plain = (setting_values(settings, settings.season_list) for settings in known)
     assert values["source"] != plain["source"]
 
 

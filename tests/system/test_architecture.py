@@ -39,6 +39,7 @@ LIBRARY_LAYERS = tuple(
         "models",
         "walk_forward",
         "events",
+        "analysis",
         "forecast",
         "metrics",
         "verification",

@@ -20,7 +20,7 @@ from assets.instance import prepare_home
 from assets.orchestration.sensors import SENSOR
 from assets.settings import Settings
 from assets.storage.io_manager import StoredManager
-from assets.storage.provenance import setting_values
+from calibration_pipeline.analysis.provenance import setting_values
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
 from helpers.example_tables import write_results, write_table
@@ -53,7 +53,9 @@ def test_broken_results_stop_at_the_check_and_later_assets_keep_their_files(proj
     store = str(project / "store")
     settings = Settings(source="tables", results=str(table), seasons="2022", store=store)
     features = settings.store_path / "driver_features" / "2022.parquet"
-    damaged = {"io_manager": Damaging(settings.store_path, settings=setting_values(settings))}
+    damaged = {
+        "io_manager": Damaging(settings.store_path, settings=setting_values(settings, settings.season_list))
+    }
     names = ("lap_telemetry", "race_results", "lap_aggregates", "driver_features")
     chain = [dg.AssetKey([*PREFIX, name]) for name in names]
     with dg.DagsterInstance.ephemeral() as instance:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from assets.storage.provenance import LIBRARIES
+from calibration_pipeline.analysis.provenance import LIBRARIES
 from calibration_pipeline.io.netcdf import STAMP
 from calibration_pipeline.tracks import compile_constraints
 from helpers.clusters import command

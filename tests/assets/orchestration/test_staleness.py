@@ -15,8 +15,9 @@ from assets.flow import telemetry
 from assets.instance import open_instance, prepare_home
 from assets.orchestration.staleness import Lineage
 from assets.settings import Settings, load_settings
-from assets.storage.provenance import DEPENDS_ON, setting_values
+from assets.storage.io_manager import DEPENDS_ON
 from benchmarks.settings_page import dependents
+from calibration_pipeline.analysis.provenance import setting_values
 from calibration_pipeline.io.stored_values import DOCUMENTS
 from calibration_pipeline.io.value_cache import ValueCache
 from calibration_pipeline.schemas.contracts import BOUNDARIES
@@ -103,7 +104,7 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
 
 def test_setting_values_come_back_from_a_record_as_they_are() -> None:
     """Records hold JSON: a value of another type would differ from its record for ever."""
-    values = setting_values(Settings())
+    values = setting_values(Settings(), [2024, 2025])
     assert json.loads(json.dumps(values)) == values
 
 

@@ -5,50 +5,43 @@ give the same file, to the bit.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
+from calibration_pipeline.analysis.settings import AnalysisSettings
+from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.forecasters.folder import find_forecasters, forecaster_version
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.scenarios.folds import default_fold_races
 from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.tracks import load_tracks
-
-from ..partitions import forecaster_of
-from ..settings import Settings
 
 LIBRARIES = ("arviz", "h5netcdf", "jax", "jaxlib", "netCDF4", "numpy", "numpyro", "polars", "xarray")
 VALUE_SETTINGS = ("fold_races", "network", "scenarios", "seed", "series", "source")
 """The settings that say how values are computed; the others say where from, or where."""
-DEPENDS_ON = "depends_on_settings"
-"""Metadata key of an asset: the names in `setting_values` that its value depends on."""
 
 
-def depends_on(*names: str) -> dict[str, list[str]]:
-    """Return the metadata entry that declares which settings an asset's value depends on."""
-    return {DEPENDS_ON: list(names)}
-
-
-def setting_values(settings: Settings) -> dict[str, Any]:
+def setting_values(settings: AnalysisSettings, seasons: Sequence[int]) -> dict[str, Any]:
     """Return the settings that values depend on, by the names that assets declare; no credentials.
 
     `source` stands for what the source reads, `tracks` for the track catalogue.
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnalysisSettings
+    seasons : sequence of int
+        The seasons in force, in order.
     """
-    from calibration_pipeline.events.files import judged_events
-
     return {
-        "source": _source_values(settings),
+        "source": _source_values(settings, seasons[0]),
         "tracks": load_tracks(settings.series, settings.tracks).content_hash,
-        "seasons": settings.season_list,
+        "seasons": list(seasons),
         "seed": settings.seed,
         "scenarios": settings.scenarios,
         "network": settings.network,
-        "fold_races": settings.fold_length or "a season",
+        "fold_races": settings.fold_races or default_fold_races(len(seasons)) or "a season",
         "forecaster": settings.shown_forecaster,
         "forecasters": without_credentials(settings.forecasters or ""),
         "forecaster_files": _forecaster_values(settings),
@@ -69,11 +62,11 @@ def settings_of(values: Mapping[str, Any], names: Iterable[str], partition: str 
     """
     chosen = {name: values.get(name) for name in names}
     if partition is not None and "forecaster_files" in chosen:
-        chosen["forecaster_files"] = values["forecaster_files"].get(forecaster_of(partition))
+        chosen["forecaster_files"] = values["forecaster_files"].get(partition.partition("|")[0])
     return chosen
 
 
-def _forecaster_values(settings: Settings) -> dict[str, str]:
+def _forecaster_values(settings: AnalysisSettings) -> dict[str, str]:
     """Return a digest of each user's forecaster: its files, and the nicknames that match its drivers."""
     known = find_forecasters(settings.forecasters)
     nicknames = read_nicknames(settings.nicknames).content_hash
@@ -84,9 +77,9 @@ def _forecaster_values(settings: Settings) -> dict[str, str]:
     }
 
 
-def _source_values(settings: Settings) -> dict[str, Any]:
+def _source_values(settings: AnalysisSettings, first_season: int) -> dict[str, Any]:
     if settings.source == "simulated":
-        return {"seed": settings.seed, "first_season": settings.season_list[0]}
+        return {"seed": settings.seed, "first_season": first_season}
     nicknames = {"nicknames": read_nicknames(settings.nicknames).content_hash}
     if settings.source == "nascar_feed":
         return nicknames | {"feed_url": without_credentials(settings.feed_url)}
@@ -97,14 +90,14 @@ def _source_values(settings: Settings) -> dict[str, Any]:
     }
 
 
-def provenance(settings: Settings) -> dict[str, str]:
+def provenance(settings: AnalysisSettings) -> dict[str, str]:
     """Return all attributes but an asset's own code_version.
 
     project_version, library_versions, settings (JSON) and tracks_hash (SHA-256 of the track catalogue).
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnalysisSettings
     """
     return {
         "project_version": version("calibration-pipeline"),
