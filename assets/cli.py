@@ -226,7 +226,7 @@ def _materialize(
     from .definitions import build_defs
     from .flow.report import stored_summary
     from .instance import open_records
-    from .orchestration.source_news import REPORT
+    from .orchestration.jobs import REPORT
     from .runner.run import run
 
     with open_records() as instance:
@@ -251,7 +251,7 @@ def _ui(settings: "Settings", options: argparse.Namespace) -> int:
 def _report(settings: "Settings", options: argparse.Namespace) -> None:
     from .instance import RecordsError
     from .integrity import check_digests
-    from .orchestration.source_news import REPORT
+    from .orchestration.jobs import REPORT
     from .settings import SettingsError, store_root
 
     root = store_root(settings.store)

@@ -20,10 +20,9 @@ from .flow import (
 )
 from .flow.metadata import described
 from .jax_environment import prepare_jax
-from .orchestration.jobs import build_jobs
+from .orchestration.jobs import REPORT, build_jobs
 from .orchestration.schedules import build_schedules, with_freshness
 from .orchestration.sensors import keep_up_to_date
-from .orchestration.source_news import REPORT
 from .partitions import known_forecasters, narrow, season_partitions
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import dagster as dg
 from upath import UPath
 
+from calibration_pipeline.analysis.records import file_fault
 from calibration_pipeline.io.stored_files import file_version
 from calibration_pipeline.io.stored_values import files_of, path_of, stored_partitions
 from calibration_pipeline.schemas.contracts import place
 
 from .instance import home_folder, open_records, prepare_home
-from .orchestration.staleness import Lineage, data_version, latest_record
+from .orchestration.staleness import Lineage, latest_record
 from .settings import Settings
 
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
@@ -58,7 +59,7 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
             if record is None and not files & found.keys():
                 continue
             of_assets |= files
-            fault = lineage.file_fault(asset, partition, record)
+            fault = file_fault(lineage.path(asset, partition), asset, partition, record)
             faulty |= {place(asset, partition)} if fault else set()
             stale = partition in current and lineage.stale_reason(asset, partition, except_for=faulty)
             if reason := fault or stale:
@@ -101,7 +102,7 @@ def check_digests(
                 version = file_version(files_of(path_of(store, asset, partition), asset))
                 if record is None:
                     unknown.append(asset)
-                elif data_version(record) != version:
+                elif record.data_version != version:
                     damaged[asset] = (
                         f"{place(asset, partition)} is not what was stored: run --update repairs it"
                     )

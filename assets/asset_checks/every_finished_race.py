@@ -3,9 +3,11 @@
 import dagster as dg
 
 from calibration_pipeline.io.escaping import escape_text
-from calibration_pipeline.sources.base import describe_missing
+from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.news import Races, describe_missing, missing_races
 
-from ..orchestration.source_news import CHECK, last_finished_races, missing_races
+from ..orchestration.sensors import CHECK
+from ..resources import build_source
 from ..settings import Settings
 
 
@@ -23,13 +25,17 @@ def build_check(report: dg.AssetKey) -> dg.AssetChecksDefinition:
         description="Every race that has finished, as the source has it, is in the results of the report.",
     )
     def every_finished_race(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        finished, problem = last_finished_races(settings)
-        missing = missing_races(settings, finished)
+        last, finished, problem = settings.season_list[-1], dict[int, Races](), ""
+        try:
+            finished[last] = build_source(settings).finished_races(last)
+        except SourceError as error:
+            problem = f"Not known whether races of {last} have finished since: {error}"
+        missing = missing_races(settings.store_path, finished)
         return dg.AssetCheckResult(
             passed=not (problem or missing),
             severity=dg.AssetCheckSeverity.WARN,
             description=escape_text(problem or describe_missing(missing)),
-            metadata={"season": settings.season_list[-1], "missing": sum(map(len, missing.values()))},
+            metadata={"season": last, "missing": sum(map(len, missing.values()))},
         )
 
     return every_finished_race

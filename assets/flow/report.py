@@ -20,7 +20,7 @@ from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import score_rows, verdict_rows
 from calibration_pipeline.tracks import load_tracks
 
-from ..orchestration.source_news import REPORT
+from ..orchestration.jobs import REPORT
 from ..partitions import ARCHETYPE_PARTITIONS, NETWORK, archetype_of, by_archetype
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, PATH, depends_on

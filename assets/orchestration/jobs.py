@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+REPORT = "calibration_report"
+
 
 class Job(NamedTuple):
     """A job: the assets of one partitions definition that are materialized together."""
@@ -96,7 +98,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             "Compares all forecasters, and blends them.",
         ),
     ),
-    (Job("report", ("calibration_report", "catalogue"), "Writes the report and the catalogue of views."),),
+    (Job("report", (REPORT, "catalogue"), "Writes the report and the catalogue of views."),),
 )
 
 

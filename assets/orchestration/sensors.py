@@ -18,18 +18,28 @@ import dagster as dg
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.io.addresses import is_on_the_web
-from calibration_pipeline.sources.base import SourceError, describe_missing
+from calibration_pipeline.io.escaping import escape_text
+from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.news import (
+    RECENT_SEASONS,
+    News,
+    Races,
+    describe_missing,
+    missing_races,
+    read_news,
+)
 
 from ..partitions import known_forecasters
-from ..resources import run_tags, with_seasons
+from ..resources import build_source, run_tags, with_seasons
 from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
 from .jobs import INGEST, WAVES
-from .source_news import RECENT_SEASONS, News, Races, evaluate_missing, missing_races, read_news
 from .staleness import Lineage
 from .tasks import Task, blocked_by, lacks_inputs, stale_tasks
 
 SENSOR = "keep_up_to_date"
+CHECK = "every_finished_race"
+"""Check of the report: every race that has finished is in its results."""
 INTERVAL_S = 30
 WEB_INTERVAL_S = 600
 """Seconds between two questions to a source on the web."""
@@ -88,7 +98,8 @@ def keep_up_to_date(
         try:
             settings = with_seasons(as_set)
             if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if _is_on_the_web(as_set) else 0):
-                news, finished = read_news(settings, _seasons_asked(settings, known))
+                asked, source = _seasons_asked(settings, known), build_source(settings)
+                news, finished = read_news(source, settings.store_path, settings.season_list, asked)
                 cursor["asked_at"] = time.time()
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
@@ -105,7 +116,7 @@ def keep_up_to_date(
         ]
         if new:
             return dg.SkipReason(_reload(context, new))
-        missing = missing_races(settings, finished)
+        missing = missing_races(settings.store_path, finished)
         cursor["known"] = known | {str(season): sorted(races) for season, races in finished.items()}
         is_overdue = any(
             not set(races) <= set(known.get(str(season), ())) for season, races in missing.items()
@@ -120,10 +131,22 @@ def keep_up_to_date(
             run_requests=requests,
             skip_reason=None if requests else quiet,
             cursor=json.dumps(cursor),
-            asset_events=[evaluate_missing(report, missing)] if is_overdue and known else [],
+            asset_events=[_overdue(report, missing)] if is_overdue and known else [],
         )
 
     return sensor
+
+
+def _overdue(report: dg.AssetKey, missing: Mapping[int, Races]) -> dg.AssetCheckEvaluation:
+    """Return the evaluation of the report's check when races have finished since."""
+    return dg.AssetCheckEvaluation(
+        asset_key=report,
+        check_name=CHECK,
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=escape_text(describe_missing(missing)),
+        metadata={"missing": sum(map(len, missing.values()))},
+    )
 
 
 def _runs_in_progress(instance: dg.DagsterInstance, settings: Settings) -> int:

@@ -13,19 +13,20 @@ import dagster as dg
 from upath import UPath
 
 from calibration_pipeline.analysis.provenance import setting_values, settings_of
+from calibration_pipeline.analysis.records import Record, file_fault, outdated_reason, source_change
 from calibration_pipeline.io.stored_files import file_version
-from calibration_pipeline.io.stored_values import SCHEMA_VERSION, files_of, path_of, read_value
-from calibration_pipeline.schemas.contracts import ContractError, place
+from calibration_pipeline.io.stored_values import files_of, path_of
+from calibration_pipeline.schemas.contracts import place
+from calibration_pipeline.sources.news import News
 
 from ..partitions import upstream_partitions
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, DEPENDS_ON, READ, SCHEMA, SETTINGS, SOURCE_VERSION
-from .source_news import News
 
 DATA_VERSION_TAG = "dagster/data_version"
 CODE_VERSION_TAG = "dagster/code_version"
 RECENT_EVALUATIONS = 500
-SHOWN = 3
+RECORDED = (SCHEMA, READ, SETTINGS, SOURCE_VERSION)
 OF_SOURCE = ("race_results", "lap_telemetry", "quarantine")
 """Assets that a season of the source is read into."""
 
@@ -94,7 +95,7 @@ class Lineage:
         needed = (read for read, may_be_missing in self.inputs(asset, partition) if not may_be_missing)
         return sorted((read for read in needed if not self.path(*read).exists()), key=str)
 
-    def record(self, asset: str, partition: str | None) -> dg.EventLogRecord | None:
+    def record(self, asset: str, partition: str | None) -> Record | None:
         """Return the record of a partition's last materialization."""
         return latest_record(self.instance, self.keys[asset], partition)
 
@@ -108,39 +109,17 @@ class Lineage:
         except_for : collection of str
             Names of input partitions whose version does not count.
         """
-        record = self.record(asset, partition)
-        return (
-            self.file_fault(asset, partition, record)
-            or (record and self._outdated(asset, partition, record, except_for))
-            or self._source_changed(asset, partition, record)
-        )
-
-    def file_fault(self, asset: str, partition: str | None, record: dg.EventLogRecord | None) -> str | None:
-        """Return what is wrong with a partition's file, None if nothing is.
-
-        It is missing, cannot be read, breaks its contract, has another schema version, or differs from what
-        was recorded. A file that no run recorded is kept if it can be read.
-
-        Parameters
-        ----------
-        asset : str
-        partition : str or None
-        record : dagster.EventLogRecord or None
-            Of its last materialization.
-        """
-        if record is not None:
-            recorded = (data_version(record), _metadata_text(record, SCHEMA))
-            if recorded == (self.version(asset, partition), SCHEMA_VERSION):
-                return None
-        try:
-            read_value(self.path(asset, partition), asset, partition)
-        except FileNotFoundError:
-            return f"{place(asset, partition)} is missing"
-        except ContractError as error:
-            return str(error)
-        if record is None:
-            return None
-        return f"{place(asset, partition)} is not what was stored: its content has changed since"
+        record, node = self.record(asset, partition), self.graph.get(self.keys[asset])
+        if fault := file_fault(self.path(asset, partition), asset, partition, record):
+            return fault
+        where = place(asset, partition)
+        if record:
+            settings = settings_of(self._values, node.metadata.get(DEPENDS_ON, ()), partition)
+            inputs = self.input_versions(asset, partition)
+            if reason := outdated_reason(where, record, node.code_version, settings, inputs, except_for):
+                return reason
+        news = self.news.get(str(partition)) if asset in OF_SOURCE else None
+        return source_change(where, record, news) if news else None
 
     def failed_checks(self) -> dict[Partition, str]:
         """Return the partitions whose last evaluation of a blocking check failed, each with its message."""
@@ -167,92 +146,23 @@ class Lineage:
         message = next((evaluation.description for evaluation in evaluations), "see the UI")
         return f"{where}: check {info.check_key.name} failed: {message}"
 
-    def _outdated(
-        self, asset: str, partition: str | None, record: dg.EventLogRecord, except_for: Collection[str]
-    ) -> str | None:
-        """Return why a partition whose file is whole is outdated, None if it is not."""
-        where = place(asset, partition)
-        if _tags(record).get(CODE_VERSION_TAG, "") != (self.graph.get(self.keys[asset]).code_version or ""):
-            return f"{where} was materialized by another version of its code"
-        if changed := self._changed_settings(asset, partition, record):
-            return f"{where} was materialized with other settings: {changed}"
-        recorded = _metadata(record, READ)
-        present = self.input_versions(asset, partition)
-        differing = {name for name, version in present.items() if version and recorded.get(name) != version}
-        if changes := sorted((differing | (recorded.keys() - present.keys())) - set(except_for)):
-            more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-            return f"{where} read another version of {', '.join(changes[:SHOWN])}{more}"
-        return None
 
-    def _changed_settings(self, asset: str, partition: str | None, record: dg.EventLogRecord) -> str:
-        """Return the settings that a partition depends on and that have changed since."""
-        then = _flat(_metadata(record, SETTINGS))
-        names = self.graph.get(self.keys[asset]).metadata.get(DEPENDS_ON, ())
-        now = _flat(settings_of(self._values, names, partition))
-        return ", ".join(
-            f"{name} was {_shown(then.get(name))}, is {_shown(value)}"
-            for name, value in now.items()
-            if then.get(name) != value
-        )
-
-    def _source_changed(
-        self, asset: str, partition: str | None, record: dg.EventLogRecord | None
-    ) -> str | None:
-        """Return how the source's data of a season differ from those that were read, None if they do not.
-
-        A race whose results were not there when the season was read is no change.
-        """
-        news = self.news.get(str(partition))
-        if asset not in OF_SOURCE or news is None:
-            return None
-        version = _metadata_text(record, SOURCE_VERSION) if record else None
-        if version == news.version:
-            return None
-        if news.missing:
-            return f"{place(asset, partition)} lacks {', '.join(news.missing.values())}"
-        return f"{place(asset, partition)} was read before the source changed" if version else None
-
-
-def latest_record(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
-) -> dg.EventLogRecord | None:
+def latest_record(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> Record | None:
     """Return the record of a partition's last materialization, None if there is none."""
     partitions = None if partition is None else [partition]
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions)
-    records = instance.fetch_materializations(wanted, limit=1).records
-    return records[0] if records else None
-
-
-def data_version(record: dg.EventLogRecord) -> str | None:
-    """Return the data version that a materialization recorded: the SHA-256 of its content."""
-    return _tags(record).get(DATA_VERSION_TAG)
-
-
-def _tags(record: dg.EventLogRecord) -> Mapping[str, str]:
-    materialization = record.asset_materialization
-    return (materialization.tags or {}) if materialization else {}
-
-
-def _metadata(record: dg.EventLogRecord, name: str) -> dict[str, Any]:
-    value = record.asset_materialization.metadata.get(name) if record.asset_materialization else None
-    return (
-        dict(value.value) if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, dict) else {}
+    found = instance.fetch_materializations(wanted, limit=1).records
+    if not found or (materialization := found[0].asset_materialization) is None:
+        return None
+    tags = materialization.tags or {}
+    entries = materialization.metadata.items()
+    values: dict[str, Any] = {name: entry.value for name, entry in entries if name in RECORDED}
+    return Record(
+        found[0].storage_id,
+        tags.get(DATA_VERSION_TAG),
+        values.get(SCHEMA),
+        tags.get(CODE_VERSION_TAG),
+        values.get(READ, {}),
+        values.get(SETTINGS, {}),
+        values.get(SOURCE_VERSION),
     )
-
-
-def _metadata_text(record: dg.EventLogRecord, name: str) -> str | None:
-    value = record.asset_materialization.metadata.get(name) if record.asset_materialization else None
-    return value.value if isinstance(value, dg.TextMetadataValue) else None
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by name; the parts of the source stand for themselves."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= value if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def _shown(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "not set")
-    return text if len(text) <= 60 else f"{text[:57]}..."

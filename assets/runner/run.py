@@ -15,11 +15,11 @@ from rich.console import Console
 from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.sources.news import News, read_news
 
 from ..instance import COMMAND_TAG, home_folder
 from ..orchestration.commands import end_dead_runs, living_command, unfinished_runs
 from ..orchestration.jobs import WAVES, Job
-from ..orchestration.source_news import News, read_news
 from ..orchestration.staleness import OF_SOURCE, Lineage, Partition
 from ..orchestration.tasks import (
     Task,
@@ -29,7 +29,7 @@ from ..orchestration.tasks import (
     with_missing_inputs,
 )
 from ..partitions import is_chosen
-from ..resources import run_tags
+from ..resources import build_source, run_tags
 from ..settings import Settings, to_public_json
 from .executors import open_executor
 from .progress import Progress
@@ -90,7 +90,7 @@ def run(
         news: Mapping[int, News] = {}
         if update and set(OF_SOURCE) & set(selected):
             try:
-                news, _ = read_news(settings)
+                news, _ = read_news(build_source(settings), settings.store_path, settings.season_list)
             except SourceError as error:  # stored partitions can be brought up to date all the same
                 progress.note(f"Not known whether the source has changed: {error}")
         for name, why in find_forecasters(settings.forecasters).refused.items():

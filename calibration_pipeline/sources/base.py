@@ -1,6 +1,6 @@
 """Interface of every source of races: frames, counts and errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -189,19 +189,3 @@ def validate_frame(schema: type[pa.DataFrameModel], frame: pl.DataFrame, where: 
     except SchemaErrors as error:
         first = str(error.schema_errors[0]).splitlines()[0]
         raise SourceError(f"{where} breaks {schema.__name__}: {first}") from error
-
-
-def describe_missing(missing: Mapping[int, Mapping[int, str]]) -> str:
-    """Return a sentence that names the finished races without results.
-
-    Examples
-    --------
-    >>> describe_missing({2026: {7: "2026 race 7 (daytona)"}})
-    '1 finished race is not in the results: 2026 race 7 (daytona).'
-    """
-    labels = [label for races in missing.values() for label in races.values()]
-    if not labels:
-        return "Every finished race is in the results."
-    named = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-    count = "1 finished race is" if len(labels) == 1 else f"{len(labels)} finished races are"
-    return f"{count} not in the results: {named}."

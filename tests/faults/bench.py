@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from assets.definitions import build_defs
-from assets.orchestration.staleness import Lineage, data_version
+from assets.orchestration.staleness import Lineage
 from assets.runner.selection import select_assets
 from assets.settings import Settings
 from calibration_pipeline.io.stored_files import content_version
@@ -180,7 +180,7 @@ class Bench:
                 if record and path.exists():
                     files = files_of(path, asset)
                     stored = content_version(b"".join(file.read_bytes() for file in files))
-                    if data_version(record) != stored:
+                    if record.data_version != stored:
                         found.add(place(asset, partition))
         return found
 

@@ -12,12 +12,11 @@ import pytest
 
 from assets.definitions import build_defs
 from assets.instance import open_instance, prepare_home
-from assets.orchestration import sensors, source_news
-from assets.orchestration.jobs import WAVES
-from assets.orchestration.sensors import ATTEMPTS, SENSOR
-from assets.orchestration.source_news import CHECK, REPORT, missing_races
+from assets.orchestration import sensors
+from assets.orchestration.jobs import REPORT, WAVES
+from assets.orchestration.sensors import ATTEMPTS, CHECK, SENSOR
 from assets.settings import Settings
-from calibration_pipeline.sources.base import describe_missing
+from calibration_pipeline.sources.news import describe_missing, missing_races
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 from helpers.example_tables import write_table
@@ -278,7 +277,7 @@ def test_a_race_without_results_is_ingested_again_only_when_the_source_changes(
             return {**super().finished_races(season), 202209: "2022 race 9 (darlington)"}
 
     early = Early(str(ingested.settings.results), None, compile_constraints())
-    monkeypatch.setattr(source_news, "build_source", lambda _settings: early)
+    monkeypatch.setattr(sensors, "build_source", lambda _settings: early)
     assert "ingest" not in {request.job_name for request in ingested.requests()}
 
 
@@ -294,7 +293,7 @@ def test_each_season_is_asked_for_finished_races_once_a_tick(
             return super().finished_races(season)
 
     counted = Counted(str(ingested.table), None, compile_constraints())
-    monkeypatch.setattr(source_news, "build_source", lambda _settings: counted)
+    monkeypatch.setattr(sensors, "build_source", lambda _settings: counted)
     ingested.tick()
     assert asked == [2021, 2022]
 
@@ -331,7 +330,7 @@ def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
     ingested: Watched,
 ) -> None:
     finished = {2022: {202201: "2022 race 1 (daytona)", 202299: "another"}}
-    assert missing_races(ingested.settings, finished) == {2022: {202299: "another"}}
+    assert missing_races(ingested.settings.store_path, finished) == {2022: {202299: "another"}}
     assert describe_missing({}) == "Every finished race is in the results."
     check = dg.AssetCheckKey(dg.AssetKey(["tables", "cup", REPORT]), CHECK)
     job = dg.Definitions(

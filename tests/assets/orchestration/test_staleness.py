@@ -185,7 +185,7 @@ def test_another_schema_version_is_named(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = lineage(instance)
-    for module in ("assets.orchestration.staleness", "calibration_pipeline.io.stored_values"):
+    for module in ("calibration_pipeline.analysis.records", "calibration_pipeline.io.stored_values"):
         monkeypatch.setattr(f"{module}.SCHEMA_VERSION", "999")
     monkeypatch.setattr("calibration_pipeline.io.stored_values._cache", ValueCache())
     assert there.stale_reason("driver_features", "2024") == (
