@@ -7,17 +7,11 @@ import argparse
 import os
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from calibration_pipeline.terminal.help import (
-    EVENT_EXAMPLES,
-    RUN_EXAMPLES,
-    SQL_EXAMPLES,
-    VERIFY_EXAMPLES,
-    VERIFY_TEXT,
-)
+from calibration_pipeline.terminal.errors import CommandError, reported
+from calibration_pipeline.terminal.parser import build_parser
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,20 +34,14 @@ def command() -> None:
     os._exit(code)
 
 
-class CommandError(Exception):
-    """A command cannot do its work; the message is for the user, `code` is the exit code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 (failed), 2 (wrong usage), 130 (interrupted)."""
-    options = _parser().parse_args(arguments)
+    from .settings import Settings
+
+    descriptions = {name: field.description for name, field in Settings.model_fields.items()}
+    options = build_parser(descriptions).parse_args(arguments)
     try:
-        settings = _load(options)
-        code: int | None = options.command(settings, options)
+        code = COMMANDS[options.command](_load(options), options)
     except CommandError as error:
         _warn(str(error))
         return error.code
@@ -61,66 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _warn("Interrupted; what was finished is kept.")
         return INTERRUPTED
     return code or 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    from .settings import Settings
-
-    parser = argparse.ArgumentParser(
-        prog="calibration-pipeline",
-        description="Are simulated NASCAR races to be trusted? Calibration by track archetype.",
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def add(name: str, function: Command, summary: str, epilog: str = "", text: str | None = None) -> None:
-        parsers[name] = commands.add_parser(
-            name,
-            help=summary,
-            description=text,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parsers[name].set_defaults(command=function)
-
-    parsers: dict[str, argparse.ArgumentParser] = {}
-    add("run", _run, "materialize everything, or a selection", RUN_EXAMPLES)
-    add("ui", _ui, "open the Dagster UI on the same instance, on loopback")
-    add("report", _report, "print or open the newest report")
-    add(
-        "events",
-        _events,
-        "list the language of joint events, or judge one",
-        EVENT_EXAMPLES,
-    )
-    add("forecast", _forecast, "print the forecast of the next race, by every forecaster")
-    add("leaderboard", _leaderboard, "compare the forecasters by market and archetype")
-    add("sql", _sql, "ask the stored tables in SQL, or list them with their columns", SQL_EXAMPLES)
-    add("verify", _verify, "compare what is stored with what the runs recorded", VERIFY_EXAMPLES, VERIFY_TEXT)
-    add("settings", _settings, "show what is in force and where it came from")
-
-    run = parsers["run"].add_argument
-    select = "assets by name or expression, e.g. +causal_network, with the inputs that they lack"
-    run("--select", metavar="A,B", help=select)
-    run("--archetypes", metavar="A,B", help="archetypes to score; all by default")
-    stale = "only stale partitions: new races, changed settings, missing or damaged files, changed inputs"
-    run("--update", action="store_true", help=stale)
-    again = "read a race of the feed again, e.g. 2025-5 for round 5 of 2025, and update"
-    run("--refresh", metavar="SEASON-ROUND", help=again)
-    run("--verbose", action="store_true", help="show log lines on the terminal as well")
-    parsers["ui"].add_argument("--port", type=int, default=3000, help="port, 3000 by default")
-    parsers["report"].add_argument("--open", action="store_true", help="open the page in a browser")
-    event = "an event in quotes; see examples"
-    parsers["events"].add_argument("expression", nargs="?", metavar="EVENT", help=event)
-    board = "archetype; all together by default"
-    parsers["leaderboard"].add_argument("archetype", nargs="?", metavar="ARCHETYPE", help=board)
-    query = "one query in quotes; see examples"
-    parsers["sql"].add_argument("question", nargs="?", metavar="QUERY", help=query)
-
-    for command in parsers.values():
-        group = command.add_argument_group("settings", "override environment and .env")
-        for name, field in Settings.model_fields.items():
-            group.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=field.description)
-    return parser
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -134,22 +62,13 @@ def _load(options: argparse.Namespace) -> "Settings":
     """Return the settings; seasons that nobody set are looked up in the source's files where they matter."""
     from .settings import SettingsError, load_settings
 
-    with _reported(SettingsError, code=2):
+    with reported(SettingsError, code=2):
         settings = load_settings(_given(options))
         if settings.seasons or settings.default_seasons or options.command in WITHOUT_SEASONS:
             return settings
         from .resources import with_seasons
 
         return with_seasons(settings)
-
-
-@contextmanager
-def _reported(*errors: type[Exception], code: int = 1) -> Iterator[None]:
-    """Report errors by their message, and end the command."""
-    try:
-        yield
-    except errors as error:
-        raise CommandError(str(error), code) from error
 
 
 def _warn(message: str) -> None:
@@ -174,11 +93,11 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
     from .runner.worker import start_fork_server
     from .settings import export_credentials
 
-    with _reported(ValueError, code=2):
+    with reported(ValueError, code=2):
         for name in archetypes:
             parse_archetype(name)
     try:
-        with _reported(ValueError, code=2):
+        with reported(ValueError, code=2):
             home = prepare_home()
         log_file = home / LOG_FILE
         log_file.touch()
@@ -209,7 +128,7 @@ def _refresh(settings: "Settings", race: str) -> None:
     season, _, number = race.partition("-")
     if not (season.isdecimal() and number.isdecimal()):
         raise CommandError(f"Option --refresh must be a season and a round, as in 2025-5; got {race!r}.", 2)
-    with _reported(SourceError):
+    with reported(SourceError):
         build_source(settings).refresh(int(season), int(number))
 
 
@@ -243,7 +162,7 @@ def _ui(settings: "Settings", options: argparse.Namespace) -> int:
     from .settings import SettingsError
     from .webserver import WebserverMissingError, open_ui
 
-    with _reported(SettingsError, WebserverMissingError, code=2):
+    with reported(SettingsError, WebserverMissingError, code=2):
         prepare_home()
         return open_ui(settings, _given(options), options.port)
 
@@ -259,7 +178,7 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
     if not pages:
         raise CommandError(f"There is no report in {root} yet: calibration-pipeline run writes one.")
     newest = pages[-1]
-    with _reported(SettingsError, RecordsError):
+    with reported(SettingsError, RecordsError):
         damaged, unknown = check_digests(newest.parent, newest.parent.parts[-2:], [REPORT])
     if damaged:
         raise CommandError(f"{damaged[REPORT]}.")
@@ -276,70 +195,24 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
 
 
 def _events(settings: "Settings", options: argparse.Namespace) -> None:
-    from calibration_pipeline.terminal.joint_events import (
-        judge_stored,
-        judged_partitions,
-        print_judged,
-        print_language,
-    )
+    from calibration_pipeline.terminal.joint_events import print_language, print_stored
 
     if options.expression is None:
         print_language(_console(), settings.events)
-        return
-    from calibration_pipeline.events.text import parse_event
-
-    with _reported(ValueError, code=2):
-        event = parse_event(options.expression)
-
-    store = settings.store_path
-    if not judged_partitions(store):
-        raise CommandError(f"There are no scenarios in {store} yet: calibration-pipeline run draws them.")
-    with _reported(ValueError):
-        print_judged(_console(), event, judge_stored(store, event, settings.seed))
+    else:
+        print_stored(_console(), settings.store_path, options.expression, settings.seed)
 
 
 def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
-    from calibration_pipeline.forecast.next_race import forecast_notes
-    from calibration_pipeline.io.stored_values import read_asset
-    from calibration_pipeline.schemas.contracts import ContractError
-    from calibration_pipeline.terminal.next_race import print_forecast, print_side_by_side
+    from calibration_pipeline.terminal.next_race import print_stored
 
-    store = settings.store_path
-    try:
-        with _reported(ContractError):
-            forecast, chances, events = (
-                read_asset(store, name, settings.shown_forecaster)
-                for name in ("race_forecast", "forecast_chances", "forecast_events")
-            )
-    except FileNotFoundError as error:
-        raise CommandError(
-            f"There is no forecast in {store} yet: calibration-pipeline run makes one."
-        ) from error
-    console = _console()
-    print_forecast(console, forecast, chances, events, forecast_notes(forecast))
-    with suppress(FileNotFoundError), _reported(ContractError):  # a part of the assets may be stored
-        print_side_by_side(console, read_asset(store, "forecaster_chances"))
-    console.print(f"Files: {store}", highlight=False)
+    print_stored(_console(), settings.store_path, settings.shown_forecaster)
 
 
 def _leaderboard(settings: "Settings", options: argparse.Namespace) -> None:
-    from calibration_pipeline.archetypes import parse_archetype
-    from calibration_pipeline.io.stored_values import read_asset
-    from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES
-    from calibration_pipeline.schemas.contracts import ContractError
-    from calibration_pipeline.terminal.leaderboard import print_leaderboard
+    from calibration_pipeline.terminal.leaderboard import print_stored
 
-    with _reported(ValueError, code=2):
-        archetype = str(parse_archetype(options.archetype)) if options.archetype else ALL_ARCHETYPES
-    store = settings.store_path
-    try:
-        with _reported(ContractError):
-            board = read_asset(store, "leaderboard")
-    except FileNotFoundError as error:
-        raise CommandError(
-            f"There is no leaderboard in {store} yet: calibration-pipeline run makes one."
-        ) from error
-    print_leaderboard(_console(), board, archetype)
+    print_stored(_console(), settings.store_path, options.archetype)
 
 
 def _sql(settings: "Settings", options: argparse.Namespace) -> None:
@@ -357,11 +230,11 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
     from .integrity import check_digests
     from .settings import SettingsError
 
-    with _reported(SettingsError, RecordsError):
+    with reported(SettingsError, RecordsError):
         damaged, unknown = check_digests(store, settings.key_prefix, tables)
     if unknown:
         _warn(f"Not verified, no run in DAGSTER_HOME recorded them: {', '.join(unknown)}.")
-    with _reported(ValueError):
+    with reported(ValueError):
         print_answer(_console(), store, options.question, damaged)
 
 
@@ -373,7 +246,7 @@ def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
     from .integrity import verify_store
     from .settings import SettingsError
 
-    with _reported(SettingsError, code=2):
+    with reported(SettingsError, code=2):
         prepare_home()
     with open_instance() as instance:
         findings = verify_store(build_defs(settings), settings, instance)
@@ -393,7 +266,18 @@ def _settings(settings: "Settings", options: argparse.Namespace) -> None:
     print_settings(_console(), setting_rows(settings, _given(options)))
 
 
-WITHOUT_SEASONS = (_report, _events, _forecast, _leaderboard, _sql)
+COMMANDS: dict[str, Command] = {
+    "run": _run,
+    "ui": _ui,
+    "report": _report,
+    "events": _events,
+    "forecast": _forecast,
+    "leaderboard": _leaderboard,
+    "sql": _sql,
+    "verify": _verify,
+    "settings": _settings,
+}
+WITHOUT_SEASONS = ("report", "events", "forecast", "leaderboard", "sql")
 """Commands that read what is stored: the seasons of the source do not matter."""
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from upath import UPath
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.events.language import Event
-from calibration_pipeline.events.text import LANGUAGE
+from calibration_pipeline.events.text import LANGUAGE, parse_event
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.io.stored_values import read_asset, stored_partitions
+from calibration_pipeline.terminal.errors import CommandError, reported
 
 COLUMNS = ("Archetype", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
 
@@ -44,6 +45,31 @@ def print_language(console: Console, address: str | None) -> None:
             table.add_row(Text(f"  {expression}"), Text(text))
         console.print(table)
         console.print()
+
+
+def print_stored(console: Console, store: UPath, expression: str, seed: int) -> None:
+    """Judge an event on the stored forecasts, and print its predicted and observed share.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    store : UPath
+        Folder or object-store address of a source's and series' assets.
+    expression : str
+        The event, as a user writes it.
+    seed : int
+
+    Raises
+    ------
+    CommandError
+        If the expression is no event, or no forecasts are stored or can be read.
+    """
+    with reported(ValueError, code=2):
+        event = parse_event(expression)
+    if not judged_partitions(store):
+        raise CommandError(f"There are no scenarios in {store} yet: calibration-pipeline run draws them.")
+    with reported(ValueError):
+        print_judged(console, event, judge_stored(store, event, seed))
 
 
 def print_judged(

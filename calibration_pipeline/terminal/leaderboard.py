@@ -5,9 +5,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from upath import UPath
 
+from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label, order_forecasters
-from calibration_pipeline.schemas.comparison import COMPARED_MARKETS
+from calibration_pipeline.io.stored_values import read_asset
+from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
+from calibration_pipeline.schemas.contracts import ContractError
+from calibration_pipeline.terminal.errors import CommandError, reported
 from calibration_pipeline.verification.cases import JUDGED
 
 MARKET_HEADS = dict(
@@ -69,6 +74,34 @@ def gain_rows(leaderboard: pl.DataFrame, archetype: str, market: str, forecast: 
         }
         for row in own.iter_rows(named=True)
     ]
+
+
+def print_stored(console: Console, store: UPath, archetype: str | None) -> None:
+    """Print the stored leaderboard.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    store : UPath
+        Folder or object-store address of a source's and series' assets.
+    archetype : str or None
+        An archetype, None for all of them together.
+
+    Raises
+    ------
+    CommandError
+        If there is no such archetype, or no leaderboard is stored or can be read.
+    """
+    with reported(ValueError, code=2):
+        own = str(parse_archetype(archetype)) if archetype else ALL_ARCHETYPES
+    try:
+        with reported(ContractError):
+            board = read_asset(store, "leaderboard")
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"There is no leaderboard in {store} yet: calibration-pipeline run makes one."
+        ) from error
+    print_leaderboard(console, board, own)
 
 
 def print_leaderboard(console: Console, leaderboard: pl.DataFrame, archetype: str) -> None:

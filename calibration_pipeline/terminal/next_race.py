@@ -1,6 +1,7 @@
 """Terminal output of the forecast of the next race: probabilities of every car, and joint events."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import polars as pl
 import xarray as xr
@@ -8,11 +9,48 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from upath import UPath
+
+from calibration_pipeline.forecast.next_race import forecast_notes
+from calibration_pipeline.io.stored_values import read_asset
+from calibration_pipeline.schemas.contracts import ContractError
+from calibration_pipeline.terminal.errors import CommandError, reported
 
 CHANCES = {"win": "Win %", "top5": "Top 5 %", "top10": "Top 10 %", "dnf": "Out %"}
 SMALL = 0.095
 """Chances below it are shown to a tenth of a percent."""
 DRIVER_WIDTH = 16
+
+
+def print_stored(console: Console, store: UPath, forecaster: str) -> None:
+    """Print the stored forecast of the next race, and beside it those of all forecasters.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    store : UPath
+        Folder or object-store address of a source's and series' assets.
+    forecaster : str
+
+    Raises
+    ------
+    CommandError
+        If no forecast is stored, or one cannot be read.
+    """
+    try:
+        with reported(ContractError):
+            forecast, chances, events = (
+                read_asset(store, name, forecaster)
+                for name in ("race_forecast", "forecast_chances", "forecast_events")
+            )
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"There is no forecast in {store} yet: calibration-pipeline run makes one."
+        ) from error
+    print_forecast(console, forecast, chances, events, forecast_notes(forecast))
+    with suppress(FileNotFoundError), reported(ContractError):  # a part of the assets may be stored
+        print_side_by_side(console, read_asset(store, "forecaster_chances"))
+    console.print(f"Files: {store}", highlight=False)
 
 
 def print_forecast(
