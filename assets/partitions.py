@@ -5,12 +5,12 @@ A mapping to the past is the only way in which one season's asset reads another 
 
 import datetime
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.seasons import FIRST_SEASON, Seasons
 
@@ -78,70 +78,6 @@ with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     )
 
 every_season = dg.AllPartitionMapping()
-
-
-def archetype_partition(archetype: str, forecaster: str = NETWORK) -> str:
-    """Return the key of a partition of the archetype assets.
-
-    Examples
-    --------
-    >>> archetype_partition("short_track")
-    'short_track|network'
-    """
-    return f"{archetype}|{forecaster}"
-
-
-def archetype_of(partition: str) -> str:
-    """Return the archetype of a partition key of the archetype assets.
-
-    Examples
-    --------
-    >>> archetype_of("short_track|network")
-    'short_track'
-    """
-    return partition.partition("|")[0]
-
-
-def is_chosen(partition: str | None, archetypes: Collection[str]) -> bool:
-    """Return whether a partition is of one of the archetypes, or of no archetype at all.
-
-    Examples
-    --------
-    >>> keys = (None, "network|2023", "short_track|mine", "intermediate|mine")
-    >>> [is_chosen(key, ["short_track"]) for key in keys]
-    [True, True, True, False]
-    """
-    head = archetype_of(partition or "")
-    return head in archetypes or head not in set(map(str, ARCHETYPES))
-
-
-def by_archetype[T](values: Mapping[str, T], forecaster: str | None = None) -> dict[Archetype, T]:
-    """Return the values of one forecaster's archetypes, those that are there, in the order of archetypes.
-
-    Parameters
-    ----------
-    values : mapping of str to T
-        Partition key → value.
-    forecaster : str, optional
-        The forecaster, where `values` holds those of several.
-    """
-    by_name = {archetype_of(key): values[key] for key in values if _is_of(forecaster, key)}
-    return {archetype: by_name[archetype] for archetype in ARCHETYPES if archetype in by_name}
-
-
-def _is_of(forecaster: str | None, partition: str) -> bool:
-    return forecaster is None or partition.partition("|")[2] == forecaster
-
-
-def forecaster_of(partition: str) -> str:
-    """Return the forecaster of a partition key of an asset by forecaster, by itself or with a season.
-
-    Examples
-    --------
-    >>> forecaster_of("network|2023"), forecaster_of("my model")
-    ('network', 'my model')
-    """
-    return partition.partition("|")[0]
 
 
 def narrow(

@@ -8,14 +8,13 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.schemas.partition_keys import archetype_of, by_archetype, split_key
 from calibration_pipeline.seasons import without_gaps
 
 from ..partitions import (
     ARCHETYPE_PARTITIONS,
     FORECASTERS,
-    archetype_of,
     archetypes_of_forecaster,
-    by_archetype,
     every_season,
     seasons_of_forecaster,
 )
@@ -61,7 +60,7 @@ def archetype_races(
     """
     from calibration_pipeline.calibration.archetype_races import join_archetype_races
 
-    seasons = [key.partition("|")[2] for key in scenario_ensemble]
+    seasons = [split_key(key)[1] for key in scenario_ensemble]
     races = join_archetype_races(
         list(scenario_ensemble.values()),
         pl.concat(race_results.values()),

@@ -7,6 +7,8 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
+from calibration_pipeline.schemas.partition_keys import split_key
+
 from ..partitions import NETWORK, every_season
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, depends_on
@@ -70,7 +72,7 @@ def scores_of_forecasters(
     scored = {int(race) for races in backtest.values() for race in races["race"].values}
     backtests: dict[str, dict[str, xr.Dataset]] = {}
     for key, races in backtest.items():
-        archetype, _, forecaster = key.partition("|")
+        archetype, forecaster = split_key(key)
         backtests.setdefault(forecaster, {})[archetype] = races
     for name, recalibrated in recalibrated_positions.items():
         forms = {"raw": position_probabilities[name], "recalibrated": recalibrated}

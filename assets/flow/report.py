@@ -14,6 +14,7 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.sql import build_catalogue
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION
+from calibration_pipeline.schemas.partition_keys import archetype_of, by_archetype
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import Source
@@ -21,7 +22,7 @@ from calibration_pipeline.terminal.summary import score_rows, verdict_rows
 from calibration_pipeline.tracks import load_tracks
 
 from ..orchestration.jobs import REPORT
-from ..partitions import ARCHETYPE_PARTITIONS, NETWORK, archetype_of, by_archetype
+from ..partitions import ARCHETYPE_PARTITIONS, NETWORK
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, PATH, depends_on
 from .metadata import rows, table

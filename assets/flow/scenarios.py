@@ -9,6 +9,7 @@ import xarray as xr
 
 from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import (
@@ -121,7 +122,7 @@ def scenario_ensemble(
     from calibration_pipeline.scenarios.draw.ensemble import simulate_races
     from calibration_pipeline.scenarios.summaries import finish_chances
 
-    forecaster, _, season = context.partition_key.partition("|")
+    forecaster, season = split_key(context.partition_key)
     folds, notes, files = settings.fold_length, list[str](), tuple[str, ...]()
     if forecaster == NETWORK:
         ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.schemas.contracts import place
+from calibration_pipeline.schemas.partition_keys import is_chosen
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.news import News, read_news
 
@@ -28,7 +29,6 @@ from ..orchestration.tasks import (
     stale_tasks,
     with_missing_inputs,
 )
-from ..partitions import is_chosen
 from ..resources import build_source, run_tags
 from ..settings import Settings, to_public_json
 from .executors import open_executor

@@ -25,8 +25,7 @@ from calibration_pipeline.io.stored_values import (
     refuse_missing,
 )
 from calibration_pipeline.schemas.contracts import place, validate
-
-from ..partitions import archetype_of
+from calibration_pipeline.schemas.partition_keys import archetype_of
 
 DEPENDS_ON = "depends_on_settings"
 """Metadata key of an asset: the names in `setting_values` that its value depends on."""

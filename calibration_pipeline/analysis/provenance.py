@@ -15,6 +15,7 @@ from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.forecasters.folder import find_forecasters, forecaster_version
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.scenarios.folds import default_fold_races
+from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.tracks import load_tracks
 
@@ -62,7 +63,7 @@ def settings_of(values: Mapping[str, Any], names: Iterable[str], partition: str 
     """
     chosen = {name: values.get(name) for name in names}
     if partition is not None and "forecaster_files" in chosen:
-        chosen["forecaster_files"] = values["forecaster_files"].get(partition.partition("|")[0])
+        chosen["forecaster_files"] = values["forecaster_files"].get(split_key(partition)[0])
     return chosen
 
 

@@ -18,6 +18,7 @@ from calibration_pipeline.events.language import Event
 from calibration_pipeline.events.text import LANGUAGE, parse_event
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.io.stored_values import read_asset, stored_partitions
+from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.terminal.errors import CommandError, reported
 
 COLUMNS = ("Archetype", "Raw", "Recal.", "Observed", "95 %", "z raw, re.", "Cases", "Races")
@@ -124,7 +125,7 @@ def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, p
         races = read_asset(store, "archetype_races", partition)
         forecasts = scored_forecasts(races, read_asset(store, "recalibrated_forecast", partition))
         table, skipped = validate_events(forecasts, results_table(races), [event], seed)
-        archetype, _, forecaster = partition.partition("|")
+        archetype, forecaster = split_key(partition)
         label = parse_archetype(archetype).label + ("" if forecaster == "network" else f", {forecaster}")
         yield label, table, skipped.get(str(event), "")
 

@@ -18,10 +18,10 @@ from assets.cli import main
 from assets.definitions import build_defs
 from assets.orchestration.staleness import Lineage
 from assets.orchestration.tasks import with_missing_inputs
-from assets.partitions import is_chosen
 from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
+from calibration_pipeline.schemas.partition_keys import is_chosen
 from calibration_pipeline.terminal.log import log_to
 from helpers.clusters import start
 from helpers.example_tables import write_results, write_table

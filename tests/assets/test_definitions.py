@@ -13,8 +13,6 @@ from assets.orchestration.staleness import Lineage
 from assets.orchestration.tasks import all_tasks, with_inseparable
 from assets.partitions import (
     ARCHETYPE_PARTITIONS,
-    archetype_partition,
-    by_archetype,
     earlier_and_own_seasons,
     season_partitions,
 )
@@ -22,6 +20,7 @@ from assets.runner.selection import select_assets
 from assets.settings import Settings, load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.schemas.contracts import BOUNDARIES
+from calibration_pipeline.schemas.partition_keys import by_archetype
 from calibration_pipeline.seasons import parse_seasons
 from helpers.paths import ROOT
 
@@ -134,8 +133,8 @@ def test_selection_by_name_and_by_expression(defs: dg.Definitions, settings: Set
 def test_archetypes_have_one_order() -> None:
     keys = ARCHETYPE_PARTITIONS.get_partitions_def_for_dimension("archetype").get_partition_keys()
     assert keys == list(ARCHETYPES)
-    assert set(ARCHETYPE_PARTITIONS.get_partition_keys()) == set(map(archetype_partition, ARCHETYPES))
-    values = {archetype_partition(archetype): str(archetype) for archetype in reversed(ARCHETYPES)}
+    assert set(ARCHETYPE_PARTITIONS.get_partition_keys()) == {f"{name}|network" for name in ARCHETYPES}
+    values = {f"{archetype}|network": str(archetype) for archetype in reversed(ARCHETYPES)}
     assert list(by_archetype(values).items()) == [(archetype, str(archetype)) for archetype in ARCHETYPES]
 
 

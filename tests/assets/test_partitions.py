@@ -11,7 +11,6 @@ import xarray as xr
 from assets.cli import main
 from assets.definitions import build_defs
 from assets.partitions import (
-    archetype_partition,
     earlier_and_own_seasons,
     season_partitions,
     upstream_partitions,
@@ -81,7 +80,7 @@ def test_a_file_is_a_partition_of_its_own_that_reads_its_own_scenarios(project: 
     of = {name: graph.get(key).partitions_def for name, key in keys.items()}
     assert of["pooled_posterior"].get_partition_keys() == ["network", "a sim"]
     assert set(of["verdict"].get_partition_keys()) == {
-        archetype_partition(archetype, name) for archetype in ARCHETYPES for name in ("network", "a sim")
+        f"{archetype}|{name}" for archetype in ARCHETYPES for name in ("network", "a sim")
     }
     for upstream, asset, partition, expected in (
         ("scenario_ensemble", "archetype_races", "short_track|a sim", ["a sim|2022", "a sim|2023"]),

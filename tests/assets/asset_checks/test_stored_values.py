@@ -14,7 +14,7 @@ import xarray as xr
 from upath import UPath
 
 from assets.asset_checks.stored_values import ERROR, PROPERTIES, WARN, Property, build_checks
-from assets.partitions import ARCHETYPE_PARTITIONS, archetype_partition, season_partitions
+from assets.partitions import ARCHETYPE_PARTITIONS, season_partitions
 from assets.storage.io_manager import StoredManager
 from calibration_pipeline.checks import properties
 from calibration_pipeline.checks.plausibility import ENOUGH_RACES, LEAST_FIELD
@@ -399,7 +399,7 @@ def evaluate_stored(
     result = dg.materialize(
         [stored, *build_checks([stored])],
         instance=instance,
-        partition_key="2021" if by_season else archetype_partition("superspeedway"),
+        partition_key="2021" if by_season else "superspeedway|network",
         resources={"io_manager": StoredManager(UPath(folder))},
         raise_on_error=False,
     )
