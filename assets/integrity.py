@@ -1,6 +1,5 @@
 """Verification of the store against what the runs recorded. It reads, and changes nothing."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import dagster as dg
 from upath import UPath
 
 from calibration_pipeline.analysis.records import file_fault
+from calibration_pipeline.io.files import LEFTOVER
 from calibration_pipeline.io.stored_files import file_version
 from calibration_pipeline.io.stored_values import files_of, path_of, stored_partitions
 from calibration_pipeline.schemas.contracts import place
@@ -15,8 +15,6 @@ from calibration_pipeline.schemas.contracts import place
 from .instance import home_folder, open_records, prepare_home
 from .orchestration.staleness import Lineage, latest_record
 from .settings import Settings
-
-LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 class Findings(NamedTuple):

@@ -3,11 +3,11 @@
 Modules that need JAX are imported inside the functions that compute.
 """
 
+from collections.abc import Mapping
+
 import dagster as dg
 import polars as pl
 import xarray as xr
-
-from calibration_pipeline.schemas.partition_keys import split_key
 
 from ..partitions import NETWORK, every_season
 from ..settings import Settings
@@ -65,31 +65,19 @@ def scores_of_forecasters(
     race_forecast: dict[str, xr.Dataset],
 ) -> tuple[dg.Output[pl.DataFrame], dg.Output[pl.DataFrame]]:
     """Scores of every forecaster by race and market, and the weights of the blend."""
-    from calibration_pipeline.comparison.all_forecasters import read_forecasters, weigh_and_score
-    from calibration_pipeline.comparison.position_backtests import split_positions
+    from calibration_pipeline.comparison.all_forecasters import compare_forecasters
 
-    results = pl.concat(race_results.values())
-    scored = {int(race) for races in backtest.values() for race in races["race"].values}
-    backtests: dict[str, dict[str, xr.Dataset]] = {}
-    for key, races in backtest.items():
-        archetype, forecaster = split_key(key)
-        backtests.setdefault(forecaster, {})[archetype] = races
-    for name, recalibrated in recalibrated_positions.items():
-        forms = {"raw": position_probabilities[name], "recalibrated": recalibrated}
-        backtests[name] = split_positions(forms, results, scored)
-    events = {
-        name: {"raw": event_probabilities[name], "recalibrated": recalibrated}
-        for name, recalibrated in recalibrated_events.items()
-    }
-    forecasts = read_forecasters({name: own.values() for name, own in backtests.items()}, events, results)
-    by_archetype = {
-        archetype: {name: own[archetype] for name, own in backtests.items() if archetype in own}
-        for archetype in backtests.get(NETWORK, {})
-    }
-    weights, scores = weigh_and_score(forecasts, by_archetype, results, race_forecast[NETWORK])
+    compared = compare_forecasters(
+        backtest,
+        by_forecast(event_probabilities, recalibrated_events),
+        by_forecast(position_probabilities, recalibrated_positions),
+        pl.concat(race_results.values()),
+        race_forecast[NETWORK],
+    )
+    forecasters = {"forecasters": ", ".join(compared.forecasters)}
     return (
-        dg.Output(weights, metadata=rows(weights)),
-        dg.Output(scores, metadata={**rows(scores), "forecasters": ", ".join(forecasts)}),
+        dg.Output(compared.weights, metadata=rows(compared.weights)),
+        dg.Output(compared.scores, metadata={**rows(compared.scores), **forecasters}),
     )
 
 
@@ -130,3 +118,8 @@ def blend_forecast(
     else:
         mixed = race_forecast[NETWORK]
     return dg.Output(mixed, metadata={"races": mixed.sizes["race"], "forecasters": ", ".join(members)})
+
+
+def by_forecast[T](raw: Mapping[str, T], recalibrated: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Return raw and recalibrated forecasts together, by forecaster."""
+    return {name: {"raw": raw[name], "recalibrated": own} for name, own in recalibrated.items()}

@@ -7,15 +7,14 @@ import contextlib
 import functools
 import multiprocessing
 import os
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from calibration_pipeline.terminal.log import file_handler, hand_to
+from calibration_pipeline.terminal.log import file_handler, hand_to, output_into
 
 from ..instance import COMMAND_TAG, open_instance
 from ..jax_environment import prepare_jax
@@ -107,7 +106,7 @@ def start_fork_server(home: Path) -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     prepare_jax()
-    with _output_into(home / WORKERS_LOG):
+    with output_into(home / WORKERS_LOG):
         forkserver.ensure_running()
     return context
 
@@ -144,20 +143,3 @@ def _end_after(command: multiprocessing.process.BaseProcess | None) -> None:
     if command is not None:
         command.join()
         os._exit(1)
-
-
-@contextlib.contextmanager
-def _output_into(path: Path) -> Iterator[None]:
-    """Let processes that are started meanwhile write their stdout and stderr into a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with path.open("ab") as file:
-        kept = {stream: os.dup(stream) for stream in (1, 2)}
-        try:
-            for stream in kept:
-                os.dup2(file.fileno(), stream)
-            yield
-        finally:
-            for stream, own in kept.items():
-                os.dup2(own, stream)
-                os.close(own)

@@ -1,6 +1,7 @@
 """Comparison of all forecasters of a run: their forecasts, the blend's weights, and the scores of all."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import polars as pl
 import xarray as xr
@@ -8,6 +9,7 @@ import xarray as xr
 from calibration_pipeline.comparison.blend import blend_backtest, blend_events
 from calibration_pipeline.comparison.market_scores import score_markets
 from calibration_pipeline.comparison.pool_weights import BLEND, next_race_weights, walk_forward_weights
+from calibration_pipeline.comparison.position_backtests import split_positions
 from calibration_pipeline.comparison.race_probabilities import (
     CLIMATOLOGY,
     COORDINATES,
@@ -21,6 +23,62 @@ from calibration_pipeline.comparison.race_probabilities import (
     read_events,
 )
 from calibration_pipeline.schemas.comparison import BlendWeights, MarketScores
+from calibration_pipeline.schemas.partition_keys import split_key
+
+
+class Comparison(NamedTuple):
+    """Comparison of all forecasters.
+
+    Attributes
+    ----------
+    forecasters : list of str
+        Those that are compared, the network first.
+    weights : polars.DataFrame
+        `BlendWeights`, those before the next race last.
+    scores : polars.DataFrame
+        `MarketScores`.
+    """
+
+    forecasters: list[str]
+    weights: pl.DataFrame
+    scores: pl.DataFrame
+
+
+def compare_forecasters(
+    backtests: Mapping[str, xr.Dataset],
+    events: Mapping[str, Mapping[str, pl.DataFrame]],
+    positions: Mapping[str, Mapping[str, xr.Dataset]],
+    results: pl.DataFrame,
+    next_race: xr.Dataset,
+) -> Comparison:
+    """Compare the forecasters of scenarios, of event probabilities and of position probabilities.
+
+    Parameters
+    ----------
+    backtests : mapping
+        Partition key, archetype and forecaster, to `Backtest`.
+    events : mapping
+        Forecaster to raw and recalibrated to `EventProbabilities`.
+    positions : mapping
+        Forecaster to raw and recalibrated to `PositionProbabilities`. Only races of the backtests are read.
+    results : polars.DataFrame
+        `RaceResults`.
+    next_race : xarray.Dataset
+        `ScenarioEnsemble` of the next race by the network, or of no race.
+    """
+    scored = {int(race) for races in backtests.values() for race in races["race"].values}
+    by_forecaster: dict[str, dict[str, xr.Dataset]] = {}
+    for key, races in backtests.items():
+        archetype, forecaster = split_key(key)
+        by_forecaster.setdefault(forecaster, {})[archetype] = races
+    for name, forms in positions.items():
+        by_forecaster[name] = split_positions(forms, results, scored)
+    forecasts = read_forecasters({name: own.values() for name, own in by_forecaster.items()}, events, results)
+    by_archetype = {
+        archetype: {name: own[archetype] for name, own in by_forecaster.items() if archetype in own}
+        for archetype in by_forecaster.get(NETWORK, {})
+    }
+    return Comparison(list(forecasts), *weigh_and_score(forecasts, by_archetype, results, next_race))
 
 
 def read_forecasters(

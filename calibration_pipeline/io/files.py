@@ -3,11 +3,14 @@
 import errno
 import glob
 import os
+import re
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 SUFFIX = ".tmp"
+LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(SUFFIX)}")
+"""Name of a temporary file, which a killed writer leaves."""
 LEFTOVER_AGE_S = 3600.0
 FREE = "free some space there and try again"
 PERMIT = "make it writable and try again"

@@ -1,6 +1,7 @@
-"""The log of the command line: a file, and the terminal on request."""
+"""The log of the command line: a file, and the terminal on request; the output of its processes."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,3 +67,20 @@ def log_to(path: Path, *, verbose: bool) -> Iterator[None]:
         for handler in handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+
+@contextmanager
+def output_into(path: Path) -> Iterator[None]:
+    """Let processes that are started meanwhile write their stdout and stderr into a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab") as file:
+        kept = {stream: os.dup(stream) for stream in (1, 2)}
+        try:
+            for stream in kept:
+                os.dup2(file.fileno(), stream)
+            yield
+        finally:
+            for stream, own in kept.items():
+                os.dup2(own, stream)
+                os.close(own)

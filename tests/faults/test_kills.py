@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.integrity import LEFTOVER
+from calibration_pipeline.io.files import LEFTOVER
 from faults.bench import ALL, ARCHETYPE, LONGEST_S, SEASONS, Bench, in_the_soak_alone
 from faults.ledger import Ledger
 
