@@ -1,1 +1,1 @@
-"""Settings of an analysis, and which of them a stored value depends on."""
+"""Settings of an analysis, which of them a stored value depends on, and why a value is outdated."""
