@@ -185,7 +185,7 @@ def _rule(
         estimates += estimate_markets(world, "recalibrated", recalibrated, chosen, result)
         rows = event_rows(world, recalibrated, about, chosen, result, uniforms)
         events += [{"forecast": "recalibrated", **row} for row in rows]
-    return judge_markets(estimates, pl.DataFrame(events, infer_schema_length=None), chosen.size)
+    return judge_markets(estimates, pl.DataFrame(events, infer_schema_length=None), MARKETS)
 
 
 HEADER = [

@@ -11,5 +11,7 @@ JOINT_EVENTS = "joint events"
 RACE_MARKETS = (*TOP_EVENTS, HEAD_TO_HEAD, FINISH, WHO_RETIRES, HOW_MANY_RETIRE)
 """Markets in which each race has a rank of its own: those of sequential monitoring."""
 MARKETS = (*RACE_MARKETS, JOINT_EVENTS)
+POSITION_MARKETS = (*TOP_EVENTS, FINISH)
+"""Markets that probabilities of positions give. The others need scenarios of whole races."""
 ALL_MARKETS = "all markets"
 """Name of the summary over the markets."""

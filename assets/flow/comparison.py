@@ -49,6 +49,7 @@ SHOWN = (
                 "event_probabilities",
                 "recalibrated_events",
                 "position_probabilities",
+                "position_state",
                 "recalibrated_positions",
             ),
             existing_partitions,
@@ -61,6 +62,7 @@ def scores_of_forecasters(
     event_probabilities: dict[str, pl.DataFrame],
     recalibrated_events: dict[str, pl.DataFrame],
     position_probabilities: dict[str, xr.Dataset],
+    position_state: dict[str, xr.DataTree],
     recalibrated_positions: dict[str, xr.Dataset],
     race_forecast: dict[str, xr.Dataset],
 ) -> tuple[dg.Output[pl.DataFrame], dg.Output[pl.DataFrame]]:
@@ -71,6 +73,7 @@ def scores_of_forecasters(
         backtest,
         by_forecast(event_probabilities, recalibrated_events),
         by_forecast(position_probabilities, recalibrated_positions),
+        position_state,
         pl.concat(race_results.values()),
         race_forecast[NETWORK],
     )

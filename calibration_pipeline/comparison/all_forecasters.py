@@ -9,7 +9,6 @@ import xarray as xr
 from calibration_pipeline.comparison.blend import blend_backtest, blend_events
 from calibration_pipeline.comparison.market_scores import score_markets
 from calibration_pipeline.comparison.pool_weights import BLEND, next_race_weights, walk_forward_weights
-from calibration_pipeline.comparison.position_backtests import split_positions
 from calibration_pipeline.comparison.race_probabilities import (
     CLIMATOLOGY,
     COORDINATES,
@@ -17,6 +16,7 @@ from calibration_pipeline.comparison.race_probabilities import (
     RACE_KEYS,
     Forecasts,
     add_events,
+    add_independent_pairs,
     climatology_of,
     list_events,
     read_backtests,
@@ -24,6 +24,7 @@ from calibration_pipeline.comparison.race_probabilities import (
 )
 from calibration_pipeline.schemas.comparison import BlendWeights, MarketScores
 from calibration_pipeline.schemas.partition_keys import split_key
+from calibration_pipeline.verification.backtest import backtest_positions
 
 
 class Comparison(NamedTuple):
@@ -48,6 +49,7 @@ def compare_forecasters(
     backtests: Mapping[str, xr.Dataset],
     events: Mapping[str, Mapping[str, pl.DataFrame]],
     positions: Mapping[str, Mapping[str, xr.Dataset]],
+    position_states: Mapping[str, xr.DataTree],
     results: pl.DataFrame,
     next_race: xr.Dataset,
 ) -> Comparison:
@@ -61,6 +63,8 @@ def compare_forecasters(
         Forecaster to raw and recalibrated to `EventProbabilities`.
     positions : mapping
         Forecaster to raw and recalibrated to `PositionProbabilities`. Only races of the backtests are read.
+    position_states : mapping
+        Forecaster of position probabilities to its `MapState`.
     results : polars.DataFrame
         `RaceResults`.
     next_race : xarray.Dataset
@@ -72,7 +76,8 @@ def compare_forecasters(
         archetype, forecaster = split_key(key)
         by_forecaster.setdefault(forecaster, {})[archetype] = races
     for name, forms in positions.items():
-        by_forecaster[name] = split_positions(forms, results, scored)
+        own = backtest_positions(forms, results, position_states[name]["races"].to_dataset(), scored)
+        by_forecaster[name] = {archetype: add_independent_pairs(races) for archetype, races in own.items()}
     forecasts = read_forecasters({name: own.values() for name, own in by_forecaster.items()}, events, results)
     by_archetype = {
         archetype: {name: own[archetype] for name, own in by_forecaster.items() if archetype in own}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.schemas.results import finish_is_permuted, join_results
-from calibration_pipeline.verification.cases import JUDGED
+from calibration_pipeline.verification.cases import JUDGED, independent_head_to_head
 
 NETWORK = "network"
 """The forecaster that others are compared with."""
@@ -92,6 +92,21 @@ def read_backtests(backtests: Iterable[xr.Dataset]) -> Forecasts:
                     head_to_head=head_to_head[r][np.ix_(order, order)],
                 )
     return forecasts
+
+
+def add_independent_pairs(backtest: xr.Dataset) -> xr.Dataset:
+    """Return a backtest of position probabilities with pairs of cars that finish independently of each other.
+
+    Parameters
+    ----------
+    backtest : xarray.Dataset
+        As `verification.backtest.backtest_positions` builds it.
+    """
+    pair = ("race", "driver", "opponent")
+    pairs = {
+        f"{name}_head_to_head": (pair, independent_head_to_head(backtest[name].values)) for name in JUDGED
+    }
+    return backtest.assign(pairs)
 
 
 def read_events(events: pl.DataFrame, results: pl.DataFrame) -> Forecasts:

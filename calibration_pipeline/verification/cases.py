@@ -42,7 +42,8 @@ class Cases:
     probability : dict
         Forecast to P(finish = position), (cars, positions), 0 beyond the field; not of `bradley_terry`.
     pair_race : ndarray
-        Index of the pair's race, (pairs,); the pairs are those of `car_pairs`.
+        Index of the pair's race, (pairs,); the pairs are those of `car_pairs`. A backtest without
+        probabilities of pairs has none.
     pair_outcome : ndarray
         Whether the first car of the pair beat the second, (pairs,) bool.
     head_to_head : dict
@@ -96,8 +97,6 @@ def backtest_cases(backtest: xr.Dataset) -> Cases:
     position = finish[mask]
     _refuse_outside_field(position, size, backtest["race"].values[race])
 
-    pairs = car_pairs(mask)
-    pair_race, first, second = pairs
     baselines = {
         "climatology": _uniform(mask, sizes),
         "start_order": start_order_probabilities(backtest["start_position"].values, sizes),
@@ -105,13 +104,18 @@ def backtest_cases(backtest: xr.Dataset) -> Cases:
     forecasts = {name: backtest[name].values for name in JUDGED} | baselines
     inside = np.arange(mask.shape[1]) < size[:, None]
     probability = {name: np.where(inside, values[mask], 0.0) for name, values in forecasts.items()}
-    head_to_head = {name: backtest[f"{name}_head_to_head"].values[pairs] for name in JUDGED}
-    head_to_head |= {name: independent_head_to_head(values)[pairs] for name, values in baselines.items()}
+    has_pairs = "raw_head_to_head" in backtest
+    pairs = pair_race, first, second = car_pairs(mask if has_pairs else mask[:0])
+    head_to_head: dict[str, NDArray[np.float64]] = {}
+    if has_pairs:
+        head_to_head = {name: backtest[f"{name}_head_to_head"].values[pairs] for name in JUDGED}
+        head_to_head |= {name: independent_head_to_head(values)[pairs] for name, values in baselines.items()}
+        share = backtest["share_beaten"].values
+        head_to_head["bradley_terry"] = bradley_terry(share[pair_race, first], share[pair_race, second])
     for name in JUDGED:
         _refuse_improbable(name, probability[name])
-        _refuse_improbable(f"{name}_head_to_head", head_to_head[name])
-    share = backtest["share_beaten"].values
-    head_to_head["bradley_terry"] = bradley_terry(share[pair_race, first], share[pair_race, second])
+        if has_pairs:
+            _refuse_improbable(f"{name}_head_to_head", head_to_head[name])
     return Cases(
         archetype=str(archetypes[0]) if archetypes.size else "",
         mask=mask,

@@ -240,6 +240,7 @@ def _slopes(cases: Cases, forecasts: tuple[str, ...]) -> dict[Key, Estimate]:
             cases.head_to_head[forecast], cases.pair_outcome, cases.pair_race
         )
         for forecast in forecasts
+        if forecast in cases.head_to_head
     }
     return {key: slope for key, slope in slopes.items() if slope is not None}
 

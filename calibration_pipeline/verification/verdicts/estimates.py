@@ -4,7 +4,7 @@ Each market has a calibration estimate (a slope, the coverage, ratios), the skil
 gain of recalibration, a paired difference of one proper score. Joint events have their own table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 
 from calibration_pipeline.events.independence import log_probabilities
 from calibration_pipeline.markets import (
+    EVENT_MARKETS,
     FINISH,
     HEAD_TO_HEAD,
     HOW_MANY_RETIRE,
     JOINT_EVENTS,
-    TOP_EVENTS,
     WHO_RETIRES,
 )
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_ratio
 from calibration_pipeline.verification import scores
 from calibration_pipeline.verification.cases import JUDGED, Cases, backtest_cases
+from calibration_pipeline.verification.event_cases import EventCases, position_events
 from calibration_pipeline.verification.verdicts.retirements import Retirements, read_retirements
 from calibration_pipeline.verification.verdicts.slopes import retirement_slope, top_slope, win_slope
 
 GAIN_SCORES = {
+    **dict.fromkeys(EVENT_MARKETS, "Brier score"),
     "win": "log score, nats a race",
-    "top 5": "Brier score",
-    "top 10": "Brier score",
     HEAD_TO_HEAD: "Brier score",
     FINISH: "CRPS, positions",
     WHO_RETIRES: "Brier score",
@@ -62,7 +62,8 @@ def market_estimates(
     backtest : xarray.Dataset
         `Backtest` of one archetype, at least one race.
     ensembles : mapping
-        'raw' and 'recalibrated' to the `ScenarioEnsemble` of the same races.
+        'raw' and 'recalibrated' to the `ScenarioEnsemble` of the same races; empty where there are no
+        scenarios.
     results : polars.DataFrame
         Results of the archetype, in order of time (see `retirements.read_retirements`).
 
@@ -72,30 +73,30 @@ def market_estimates(
         Quantities that cannot be estimated are absent.
     """
     cases = backtest_cases(backtest)
-    retirements = read_retirements(ensembles, results)
+    retirements = read_retirements(ensembles, results) if ensembles else None
     return [
-        *_top_estimates(cases),
+        *event_estimates(position_events(cases)),
         *_head_to_head_estimates(cases),
         *_finish_estimates(cases),
         *(_retirement_estimates(retirements) if retirements is not None else ()),
     ]
 
 
-def _top_estimates(cases: Cases) -> Iterator[MarketEstimate]:
-    for market, top in TOP_EVENTS.items():
-        used = cases.field_size > top
-        race, inside = cases.race[used], cases.position[used] <= top
-        if not race.size:
-            continue
-        predicted = {
-            name: _clipped(cases.probability[name][used, :top].sum(axis=1))
-            for name in (*JUDGED, "climatology")
-        }
+def event_estimates(events: Iterable[EventCases]) -> Iterator[MarketEstimate]:
+    """Yield calibration, skill and the gain of recalibration of wins and finishes in the top n.
+
+    Parameters
+    ----------
+    events : iterable of EventCases
+        One a market, at least one race each.
+    """
+    for market, probability, inside, race in events:
+        predicted = {name: _clipped(values) for name, values in probability.items()}
         for forecast in JUDGED:
-            slope = (win_slope if top == 1 else top_slope)(predicted[forecast], inside, race)
+            slope = (win_slope if market == "win" else top_slope)(predicted[forecast], inside, race)
             yield from _named(market, forecast, "slope", slope)
         yield from _brier_skills(market, predicted, inside, race)
-        if top == 1:
+        if market == "win":
             gain = np.log(predicted["recalibrated"][inside]) - np.log(predicted["raw"][inside])
             yield _gain(market, gain, race[inside])
         else:

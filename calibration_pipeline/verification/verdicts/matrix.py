@@ -6,6 +6,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.markets import MARKETS
 from calibration_pipeline.schemas.frames import VerdictTable
 from calibration_pipeline.seasons import split_eras
 from calibration_pipeline.verification.cases import table
@@ -32,6 +33,7 @@ def judge_eras(
     results: pl.DataFrame,
     joint_events: pl.DataFrame,
     era_starts: Sequence[int],
+    markets: Sequence[str] = MARKETS,
 ) -> dict[str, list[Verdict]]:
     """Rule on every market of an archetype, in each era and over all scored races.
 
@@ -40,13 +42,16 @@ def judge_eras(
     backtest : xarray.Dataset
         `Backtest` of one archetype.
     ensembles : mapping
-        'raw' and 'recalibrated' to the `ScenarioEnsemble` of the same races.
+        'raw' and 'recalibrated' to the `ScenarioEnsemble` of the same races; empty where there are no
+        scenarios.
     results : polars.DataFrame
         Results of the archetype, race by race in order of time, races before the scored ones included.
     joint_events : polars.DataFrame
         `JointEventTable` of the archetype with the same eras.
     era_starts : sequence of int
         First season of each declared era.
+    markets : sequence of str
+        Markets that the form of the forecast gives.
 
     Returns
     -------
@@ -58,8 +63,8 @@ def judge_eras(
         own = backtest.isel(race=of_era)
         forecasts = {name: ensemble.isel(race=of_era) for name, ensemble in ensembles.items()}
         estimates = market_estimates(own, forecasts, results) if own.sizes["race"] else []
-        n_calibrated = int((own["n_calibration_races"] > 0).sum())
-        verdicts[era] = judge_markets(estimates, joint_events.filter(era=era), n_calibrated)
+        calibrated = markets if (own["n_calibration_races"] > 0).any() else ()
+        verdicts[era] = judge_markets(estimates, joint_events.filter(era=era), calibrated, markets)
     return verdicts
 
 

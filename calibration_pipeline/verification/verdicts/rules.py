@@ -11,7 +11,7 @@ claim in a row is then at most `ERROR_RATE`, whatever the dependence between mar
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,7 +113,10 @@ class Verdict:
 
 
 def judge_markets(
-    estimates: Sequence[MarketEstimate], joint_events: pl.DataFrame, n_calibrated_races: int
+    estimates: Sequence[MarketEstimate],
+    joint_events: pl.DataFrame,
+    calibrated: Collection[str],
+    markets: Sequence[str] = MARKETS,
 ) -> list[Verdict]:
     """Rule on every market of one archetype in one era.
 
@@ -123,16 +126,18 @@ def judge_markets(
         As `estimates.market_estimates` returns them.
     joint_events : polars.DataFrame
         `JointEventTable` of the archetype and era.
-    n_calibrated_races : int
-        Scored races whose recalibration was fitted on earlier ones. Where there are none, the recalibrated
-        forecast equals the raw one, and every verdict is 'cannot tell yet'.
+    calibrated : collection of str
+        Markets with a scored race whose recalibration was fitted on earlier ones. In the others the
+        recalibrated forecast equals the raw one, and the verdict is 'cannot tell yet'.
+    markets : sequence of str
+        Markets of the row: those that the form of the forecast gives.
 
     Returns
     -------
     list of Verdict
-        The summary, then one a market, in the order of `MARKETS`.
+        The summary, then one a market, in the order of `markets`.
     """
-    evidence = {market: _market_evidence(market, estimates, joint_events) for market in MARKETS}
+    evidence = {market: _market_evidence(market, estimates, joint_events) for market in markets}
     tests = {
         (forecast, market): [line for line in lines if line.forecast == forecast and line.quantity in TESTS]
         for market, lines in evidence.items()
@@ -148,13 +153,13 @@ def judge_markets(
         for number, line in enumerate(lines)
     }
     failed = {market for market, _ in reject_by_holm(outside, ALPHA)[0]}
-    if n_calibrated_races == 0:
-        met, failed = set(), set()
     verdicts = []
-    for market in MARKETS:
+    for market in markets:
         needed = None
-        if ("raw", market) in met:
-            ruling: Ruling = "trust"
+        if market not in calibrated:
+            ruling: Ruling = "cannot tell yet"
+        elif ("raw", market) in met:
+            ruling = "trust"
         elif ("recalibrated", market) in met:
             ruling = "trust after recalibration"
         elif market in failed:
@@ -163,9 +168,8 @@ def judge_markets(
             ruling = "cannot tell yet"
             needed = _races_needed([(inside[key], tests[key]) for key in tests if key[1] == market], level)
         lines = _ordered(evidence[market], ruling)
-        if n_calibrated_races == 0:
+        if market not in calibrated:
             lines = [_note("No race was forecast after a calibration fit on earlier races."), *lines]
-            needed = None
         verdicts.append(Verdict(market, ruling, _effect(lines), lines, needed))
     judged = {market for _, market in tests}
     return [_summary([verdict for verdict in verdicts if verdict.market in judged]), *verdicts]

@@ -79,9 +79,9 @@ def events(p_together=0.5, p_independent=0.0005, about_dependence=True, power=0.
     )
 
 
-def judge(changes=None, joint_events=None, n_calibrated_races=20, **options):
+def judge(changes=None, joint_events=None, calibrated=MARKETS, **options):
     found = judge_markets(
-        estimates(changes, **options), events() if joint_events is None else joint_events, n_calibrated_races
+        estimates(changes, **options), events() if joint_events is None else joint_events, calibrated
     )
     return {verdict.market: verdict for verdict in found}
 
@@ -235,7 +235,7 @@ def test_the_paired_interval_states_the_effect_of_recalibration(gain, effect) ->
 
 
 def test_everything_is_undecided_without_a_calibration() -> None:
-    verdicts = judge(n_calibrated_races=0)
+    verdicts = judge(calibrated=())
     assert {verdict.verdict for verdict in verdicts.values()} == {"cannot tell yet"}
     assert "No race was forecast after a calibration" in verdicts["win"].evidence[0].text
     assert {verdict.races_needed for verdict in verdicts.values()} == {None}
@@ -244,7 +244,7 @@ def test_everything_is_undecided_without_a_calibration() -> None:
 def test_estimates_without_interval_decide_nothing() -> None:
     """With one race no estimate has an interval."""
     single = [each._replace(estimate=Estimate(1.0, None, None, 1, 40)) for each in estimates()]
-    for verdict in judge_markets(single, events().clear(), 1):
+    for verdict in judge_markets(single, events().clear(), MARKETS):
         assert (verdict.verdict, verdict.recalibration, verdict.races_needed) == (
             "cannot tell yet",
             None,
@@ -255,7 +255,7 @@ def test_estimates_without_interval_decide_nothing() -> None:
 def test_a_missing_estimate_leaves_its_market_undecided() -> None:
     """Where no slope fits, as when each favourite won, the skill alone earns no trust."""
     found = [each for each in estimates() if (each.market, each.quantity) != ("win", "slope")]
-    verdicts = {verdict.market: verdict for verdict in judge_markets(found, events(), 20)}
+    verdicts = {verdict.market: verdict for verdict in judge_markets(found, events(), MARKETS)}
     assert (verdicts["win"].verdict, verdicts["win"].races_needed) == ("cannot tell yet", None)
     assert verdicts["win"].evidence[0].text == "Recalibrated: win, slope cannot be estimated yet."
     assert verdicts["top 5"].verdict == "trust"
@@ -264,17 +264,17 @@ def test_a_missing_estimate_leaves_its_market_undecided() -> None:
 def test_markets_without_forecast_are_left_out_of_the_summary() -> None:
     """Scenarios without retirements, and no event that can be judged."""
     kept = [each for each in estimates() if "retire" not in each.market]
-    verdicts = {verdict.market: verdict for verdict in judge_markets(kept, events().clear(), 20)}
+    verdicts = {verdict.market: verdict for verdict in judge_markets(kept, events().clear(), MARKETS)}
     assert verdicts[ALL_MARKETS].verdict == "trust"
     for market in (WHO_RETIRES, HOW_MANY_RETIRE, JOINT_EVENTS):
         assert verdicts[market].verdict == "cannot tell yet"
         assert verdicts[market].evidence[0].quantity == ""
-    nothing = judge_markets([], events().clear(), 20)[0]
+    nothing = judge_markets([], events().clear(), MARKETS)[0]
     assert (nothing.verdict, nothing.evidence[0].text) == ("cannot tell yet", "No market can be judged yet.")
 
 
 def test_the_table_holds_every_line_of_evidence() -> None:
-    found = judge_markets(estimates(), events(), 20)
+    found = judge_markets(estimates(), events(), MARKETS)
     frame = VerdictTable.validate(verdict_table("network", "road_course", {"all races": found}), lazy=True)
     assert frame.height == sum(len(verdict.evidence) for verdict in found)
     first = frame.filter(market="win", line=1).row(0, named=True)
