@@ -204,9 +204,13 @@ def _events(settings: "Settings", options: argparse.Namespace) -> None:
 
 
 def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
+    from calibration_pipeline.forecasters.folder import Form, find_forecasters
     from calibration_pipeline.terminal.next_race import print_stored
 
-    print_stored(_console(), settings.store_path, settings.shown_forecaster)
+    shown = settings.shown_forecaster
+    if shown not in find_forecasters(settings.forecasters).by_form[Form.SCENARIOS]:
+        shown = "network"  # probabilities stand in the table of all forecasters
+    print_stored(_console(), settings.store_path, shown)
 
 
 def _leaderboard(settings: "Settings", options: argparse.Namespace) -> None:

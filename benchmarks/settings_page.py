@@ -41,6 +41,7 @@ SHOWN = (
     "events",
     "eras",
     "forecasters",
+    "margin",
     "forecaster",
     "seasons",
 )

@@ -1,16 +1,18 @@
-"""Group `probabilities`: users' probabilities of events and of positions, recalibrated race by race.
+"""Group `probabilities`: users' probabilities of events and positions, recalibrated race by race.
 
-Scenarios, of the network and of users' simulators, have the group `calibration`. Modules that need JAX are
-imported inside the functions that compute.
+Both forms have the same assets. Scenarios, of the network and of users' simulators, have the groups
+`calibration` and `verification`. Modules that need JAX are imported inside the functions that compute.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.forecasters.folder import Forecasts, Form, find_forecasters
+from calibration_pipeline.forecasters.folder import Form, find_forecasters
+from calibration_pipeline.forecasters.odds import Margin
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.seasons import without_gaps
 from calibration_pipeline.sources.base import Source
@@ -22,249 +24,221 @@ from ..storage.io_manager import depends_on
 from .metadata import bullets, plot, rows, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)
+RESULTS = {"race_results": of_every_season}
+SHOWN_VERDICTS = ("archetype", "era", "market", "verdict", "recalibration", "races_needed", "n_races")
 
 
-@dg.asset(
-    partitions_def=EVENT_FORECASTERS,
-    kinds={"polars", "parquet"},
-    code_version="1",
-    ins={"driver_features": of_every_season},
-    metadata=depends_on("seed", "fold_races", "forecaster_files"),
-)
-def event_probabilities(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    driver_features: dict[str, pl.DataFrame],
-) -> dg.Output[pl.DataFrame]:
-    """Probabilities of wins and top finishes as a forecaster issues them; odds without their margin."""
-    forecasts, facts = _read(context, settings, driver_features, Form.EVENTS)
-    overrounds = forecasts.overrounds.group_by("market", "source").agg(pl.mean("overround"), races=pl.len())
-    probabilities = forecasts.frame
-    return dg.Output(
-        probabilities,
-        metadata={
-            **rows(probabilities),
-            "races": probabilities["race_id"].n_unique(),
-            "overrounds": table(overrounds.sort("market")),
-            **facts,
+def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Return the assets of a form of probabilities.
+
+    Parameters
+    ----------
+    form : Form
+    noun : str
+        Of the form in names of assets: event or position.
+    partitions : dagster.PartitionsDefinition
+        The forecasters of the form.
+    """
+    stored = "parquet" if form is Form.EVENTS else "netcdf"
+    of_files = depends_on("seed", "fold_races", "forecaster_files", *["margin"] * (form is Form.EVENTS))
+    issued, posterior, state, recalibrated = (
+        {name: dg.AssetIn(key)}
+        for name, key in (
+            ("probabilities", f"{noun}_probabilities"),
+            ("posterior", f"{noun}_posterior"),
+            ("state", f"{noun}_state"),
+            ("recalibrated", f"recalibrated_{noun}s"),
+        )
+    )
+
+    @dg.multi_asset(
+        name=f"{noun}_forecasts",
+        partitions_def=partitions,
+        ins={"driver_features": of_every_season},
+        outs={
+            f"{noun}_probabilities": dg.AssetOut(
+                description=f"Probabilities of {noun}s as a forecaster issues them; odds without margin.",
+                kinds={"polars", stored},
+                code_version="1",
+                metadata=of_files,
+            ),
+            f"{noun}_quarantine": dg.AssetOut(
+                description="Defects of the forecaster's files: what is left out or corrected.",
+                kinds={"polars", "parquet"},
+                code_version="1",
+                metadata=of_files,
+            ),
         },
     )
+    def forecasts_of_form(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        driver_features: dict[str, pl.DataFrame],
+    ) -> Iterator[dg.Output]:
+        from calibration_pipeline.forecasters.field_matching import RacesInForce
+        from calibration_pipeline.forecasters.folder import read_forecaster
+        from calibration_pipeline.sources.quarantine import defect_lines
 
+        races = RacesInForce(pl.concat(driver_features.values()), read_nicknames(settings.nicknames))
+        files = find_forecasters(settings.forecasters).by_form[form][context.partition_key]
+        forecasts = read_forecaster(
+            files,
+            races,
+            None,
+            fold_races=settings.fold_length,
+            seed=settings.seed,
+            margin=Margin(settings.margin),
+        )
+        left_out = [*forecasts.notes, *defect_lines(forecasts.quarantine)]
+        for line in left_out:
+            context.log.warning(line)
+        overrounds = forecasts.overrounds.group_by("market", "source").agg(
+            pl.mean("overround"), races=pl.len()
+        )
+        facts: dict[str, Any] = {
+            "files": ", ".join(map(without_credentials, files.files)),
+            "left_out": bullets(left_out),
+        }
+        margins = {"overrounds": table(overrounds.sort("market"))} if overrounds.height else {}
+        yield dg.Output(
+            forecasts.values,
+            f"{noun}_probabilities",
+            metadata={**_size(forecasts.values), **margins, **facts},
+        )
+        yield dg.Output(forecasts.quarantine, f"{noun}_quarantine", metadata=rows(forecasts.quarantine))
 
-@dg.asset(
-    partitions_def=EVENT_FORECASTERS,
-    kinds={"numpyro", "netcdf"},
-    code_version="1",
-    ins={"race_results": of_every_season},
-    metadata=depends_on("seed", "fold_races", "seasons"),
-)
-def event_posterior(
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    event_probabilities: pl.DataFrame,
-) -> dg.Output[xr.DataTree]:
-    """Event map of each market: NUTS fits for every fold, to the races before it, and to all races."""
-    from calibration_pipeline.walk_forward.events import fit_events
-
-    fit = fit_events(
-        event_probabilities,
-        pl.concat(race_results.values()),
-        without_gaps(settings.season_list),
-        fold_races=settings.fold_length,
-        seed=settings.seed,
+    @dg.asset(
+        name=f"{noun}_posterior",
+        partitions_def=partitions,
+        kinds={"numpyro", "netcdf"},
+        code_version="1",
+        ins=RESULTS | issued,
+        metadata=depends_on("seed", "fold_races", "seasons"),
     )
-    return dg.Output(fit, metadata={"markets": ", ".join(fit.children)})
+    def posterior_of_form(
+        settings: dg.ResourceParam[Settings], race_results: dict[str, pl.DataFrame], probabilities: Any
+    ) -> dg.Output[xr.DataTree]:
+        """Map of each market or archetype: NUTS fits for every fold, to races before it, and to all races."""
+        from calibration_pipeline.walk_forward.forms import WALKS
 
+        results, seasons = pl.concat(race_results.values()), without_gaps(settings.season_list)
+        fit = WALKS[form].fit(probabilities, results, seasons, settings.fold_length, settings.seed)
+        return dg.Output(fit, metadata={"fits": ", ".join(name for name in fit.children if name != "slow")})
 
-@dg.asset(
-    partitions_def=EVENT_FORECASTERS,
-    kinds={"numpy", "netcdf"},
-    code_version="1",
-    ins={"race_results": of_every_season},
-    metadata=depends_on("seed"),
-)
-def event_state(
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    event_probabilities: pl.DataFrame,
-    event_posterior: xr.DataTree,
-) -> dg.Output[xr.DataTree]:
-    """Sharpness of each market before every race, filtered over the races before it."""
-    from calibration_pipeline.calibration.summaries import state_by_race
-    from calibration_pipeline.plots.state import state_figure
-    from calibration_pipeline.walk_forward.events import filter_events
-
-    results = pl.concat(race_results.values())
-    state = filter_events(event_probabilities, results, event_posterior, settings.seed)
-    pictures = {
-        f"sharpness_over_time, {market}": plot(state_figure(state_by_race(own), "slope"))
-        for market, own in state.children.items()
-    }
-    return dg.Output(state, metadata={"markets": ", ".join(state.children), **pictures})
-
-
-@dg.asset(partitions_def=EVENT_FORECASTERS, kinds={"numpy", "parquet"}, code_version="1")
-def recalibrated_events(
-    event_probabilities: pl.DataFrame, event_state: xr.DataTree
-) -> dg.Output[pl.DataFrame]:
-    """Probabilities of events, recalibrated with the state before each race."""
-    from calibration_pipeline.walk_forward.events import race_states, recalibrate_events
-
-    recalibrated = recalibrate_events(event_probabilities, race_states(event_state))
-    return dg.Output(recalibrated, metadata=rows(recalibrated))
-
-
-@dg.asset(
-    partitions_def=EVENT_FORECASTERS,
-    kinds={"numpy", "parquet"},
-    code_version="1",
-    ins={"race_results": of_every_season},
-    metadata=depends_on("seed", "fold_races", "forecaster_files"),
-)
-def next_events(
-    context: dg.AssetExecutionContext,
-    source: dg.ResourceParam[Source],
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    event_state: xr.DataTree,
-) -> dg.Output[pl.DataFrame]:
-    """Probabilities of events of the next race, recalibrated; none where the forecaster lacks the race."""
-    from calibration_pipeline.walk_forward.next_race import forecast_next_events
-
-    seasons = [int(season) for season in race_results]
-    events, notes = forecast_next_events(
-        source.next_race(max(seasons)),
-        find_forecasters(settings.forecasters).by_form[Form.EVENTS][context.partition_key],
-        event_state,
-        seasons,
-        fold_races=settings.fold_length,
-        seed=settings.seed,
-        nicknames=read_nicknames(settings.nicknames),
+    @dg.asset(
+        name=f"{noun}_state",
+        partitions_def=partitions,
+        kinds={"numpy", "netcdf"},
+        code_version="1",
+        ins=RESULTS | issued | posterior,
+        metadata=depends_on("seed"),
     )
-    return dg.Output(events, metadata={**rows(events), "notes": bullets(notes)})
+    def state_of_form(
+        settings: dg.ResourceParam[Settings],
+        race_results: dict[str, pl.DataFrame],
+        probabilities: Any,
+        posterior: xr.DataTree,
+    ) -> dg.Output[xr.DataTree]:
+        """Sharpness of each market, or of the positions, before every race; from the races before it."""
+        from calibration_pipeline.calibration.summaries import state_by_race
+        from calibration_pipeline.plots.state import state_figure
+        from calibration_pipeline.walk_forward.forms import WALKS
 
+        walk, results = WALKS[form], pl.concat(race_results.values())
+        state = walk.filter(probabilities, results, posterior, settings.seed)
+        pictures = {
+            f"sharpness_over_time{market and f', {market}'}": plot(state_figure(state_by_race(own), "slope"))
+            for market, own in walk.parts(state).items()
+        }
+        return dg.Output(state, metadata=pictures)
 
-@dg.asset(
-    partitions_def=POSITION_FORECASTERS,
-    kinds={"polars", "netcdf"},
-    code_version="1",
-    ins={"driver_features": of_every_season},
-    metadata=depends_on("seed", "fold_races", "forecaster_files"),
-)
-def position_probabilities(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    driver_features: dict[str, pl.DataFrame],
-) -> dg.Output[xr.Dataset]:
-    """Probabilities of finish positions as a forecaster issues them."""
-    forecasts, facts = _read(context, settings, driver_features, Form.POSITIONS)
-    return dg.Output(forecasts.dataset, metadata={"races": forecasts.dataset.sizes["race"], **facts})
-
-
-@dg.asset(
-    partitions_def=POSITION_FORECASTERS,
-    kinds={"numpyro", "netcdf"},
-    code_version="1",
-    ins={"race_results": of_every_season},
-    metadata=depends_on("seed", "seasons"),
-)
-def position_posterior(
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    position_probabilities: xr.Dataset,
-) -> dg.Output[xr.DataTree]:
-    """Marginal map of each archetype: NUTS fits for every fold, to the races before it, and to all races."""
-    from calibration_pipeline.walk_forward.positions import fit_positions
-
-    results, seasons = pl.concat(race_results.values()), without_gaps(settings.season_list)
-    fit = fit_positions(position_probabilities, results, seasons, seed=settings.seed)
-    return dg.Output(fit, metadata={"archetypes": ", ".join(fit.children)})
-
-
-@dg.asset(
-    partitions_def=POSITION_FORECASTERS,
-    kinds={"numpy", "netcdf"},
-    code_version="1",
-    ins={"race_results": of_every_season},
-    metadata=depends_on("seed"),
-)
-def position_state(
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    position_probabilities: xr.Dataset,
-    position_posterior: xr.DataTree,
-) -> dg.Output[xr.DataTree]:
-    """Sharpness of the positions before every race, filtered over the races before it."""
-    from calibration_pipeline.calibration.summaries import state_by_race
-    from calibration_pipeline.plots.state import state_figure
-    from calibration_pipeline.walk_forward.positions import filter_positions
-
-    results = pl.concat(race_results.values())
-    state = filter_positions(position_probabilities, results, position_posterior, settings.seed)
-    return dg.Output(
-        state, metadata={"sharpness_over_time": plot(state_figure(state_by_race(state), "slope"))}
+    @dg.asset(
+        name=f"recalibrated_{noun}s",
+        partitions_def=partitions,
+        kinds={"numpy", stored},
+        code_version="1",
+        ins=issued | state,
     )
+    def recalibrated_of_form(probabilities: Any, state: xr.DataTree) -> dg.Output[Any]:
+        """Probabilities, recalibrated with the state before each race."""
+        from calibration_pipeline.walk_forward.forms import WALKS
 
+        recalibrated = WALKS[form].recalibrate(probabilities, state)
+        return dg.Output(recalibrated, metadata=_size(recalibrated))
 
-@dg.asset(partitions_def=POSITION_FORECASTERS, kinds={"numpy", "netcdf"}, code_version="1")
-def recalibrated_positions(
-    position_probabilities: xr.Dataset, position_state: xr.DataTree
-) -> dg.Output[xr.Dataset]:
-    """Probabilities of positions, recalibrated with the state before each race."""
-    from calibration_pipeline.walk_forward.positions import recalibrate_positions
-
-    recalibrated = recalibrate_positions(position_probabilities, position_state["races"].to_dataset())
-    return dg.Output(recalibrated, metadata={"races": recalibrated.sizes["race"]})
-
-
-@dg.asset(
-    partitions_def=POSITION_FORECASTERS,
-    kinds={"numpy", "parquet"},
-    code_version="1",
-    ins={"race_results": of_every_season},
-    metadata=depends_on("seed", "fold_races", "forecaster_files"),
-)
-def next_positions(
-    context: dg.AssetExecutionContext,
-    source: dg.ResourceParam[Source],
-    settings: dg.ResourceParam[Settings],
-    race_results: dict[str, pl.DataFrame],
-    position_state: xr.DataTree,
-) -> dg.Output[pl.DataFrame]:
-    """Probabilities of a win and top finishes in the next race, from recalibrated positions."""
-    from calibration_pipeline.walk_forward.next_race import forecast_next_positions
-
-    seasons = [int(season) for season in race_results]
-    events, notes = forecast_next_positions(
-        source.next_race(max(seasons)),
-        find_forecasters(settings.forecasters).by_form[Form.POSITIONS][context.partition_key],
-        position_state,
-        seasons,
-        fold_races=settings.fold_length,
-        seed=settings.seed,
-        nicknames=read_nicknames(settings.nicknames),
+    @dg.asset(
+        name=f"{noun}_verdict",
+        partitions_def=partitions,
+        kinds={"polars", "parquet"},
+        code_version="1",
+        ins=RESULTS | issued | recalibrated | state,
+        metadata=depends_on("eras"),
     )
-    return dg.Output(events, metadata={**rows(events), "notes": bullets(notes)})
+    def verdict_of_form(
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        race_results: dict[str, pl.DataFrame],
+        probabilities: Any,
+        recalibrated: Any,
+        state: xr.DataTree,
+    ) -> dg.Output[pl.DataFrame]:
+        """Rulings whether the forecasts can be trusted, by archetype, era and market, with the evidence."""
+        from calibration_pipeline.verification.verdicts.probabilities import judge_forecaster
+
+        forecasts = {"raw": probabilities, "recalibrated": recalibrated}
+        results = pl.concat(race_results.values())
+        verdicts = judge_forecaster(
+            context.partition_key, form, forecasts, results, state, settings.era_starts
+        )
+        cells = verdicts.filter(line=1).select(SHOWN_VERDICTS)
+        return dg.Output(verdicts, metadata={**rows(verdicts), "verdicts": table(cells, cells.height)})
+
+    @dg.asset(
+        name=f"next_{noun}s",
+        partitions_def=partitions,
+        kinds={"numpy", "parquet"},
+        code_version="1",
+        ins=RESULTS | state,
+        metadata=of_files,
+    )
+    def next_race_of_form(
+        context: dg.AssetExecutionContext,
+        source: dg.ResourceParam[Source],
+        settings: dg.ResourceParam[Settings],
+        race_results: dict[str, pl.DataFrame],
+        state: xr.DataTree,
+    ) -> dg.Output[pl.DataFrame]:
+        """Probabilities of wins and top finishes in the next race, recalibrated; none without a forecast."""
+        from calibration_pipeline.walk_forward.forms import WALKS
+
+        seasons = [int(season) for season in race_results]
+        chances, notes = WALKS[form].forecast_next(
+            source.next_race(max(seasons)),
+            find_forecasters(settings.forecasters).by_form[form][context.partition_key],
+            state,
+            seasons,
+            fold_races=settings.fold_length,
+            seed=settings.seed,
+            nicknames=read_nicknames(settings.nicknames),
+            margin=Margin(settings.margin),
+        )
+        return dg.Output(chances, metadata={**rows(chances), "notes": bullets(notes)})
+
+    return [
+        forecasts_of_form,
+        posterior_of_form,
+        state_of_form,
+        recalibrated_of_form,
+        verdict_of_form,
+        next_race_of_form,
+    ]
 
 
-def _read(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    driver_features: dict[str, pl.DataFrame],
-    form: Form,
-) -> tuple[Forecasts, dict[str, Any]]:
-    """Return the forecasts of the partition's forecaster, and metadata on its files and what is left out."""
-    from calibration_pipeline.forecasters.field_matching import RacesInForce
-    from calibration_pipeline.forecasters.folder import read_forecaster
-    from calibration_pipeline.sources.quarantine import defect_lines
+def _size(probabilities: pl.DataFrame | xr.Dataset) -> dict[str, Any]:
+    if isinstance(probabilities, xr.Dataset):
+        return {"races": probabilities.sizes["race"]}
+    return {**rows(probabilities), "races": probabilities["race_id"].n_unique()}
 
-    races = RacesInForce(pl.concat(driver_features.values()), read_nicknames(settings.nicknames))
-    files = find_forecasters(settings.forecasters).by_form[form][context.partition_key]
-    forecasts = read_forecaster(files, races, None, fold_races=settings.fold_length, seed=settings.seed)
-    left_out = [*forecasts.notes, *defect_lines(forecasts.quarantine)]
-    for line in left_out:
-        context.log.warning(line)
-    return forecasts, {
-        "files": ", ".join(map(without_credentials, files.files)),
-        "left_out": bullets(left_out),
-    }
+
+events = build_assets(Form.EVENTS, "event", EVENT_FORECASTERS)
+positions = build_assets(Form.POSITIONS, "position", POSITION_FORECASTERS)

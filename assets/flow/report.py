@@ -12,6 +12,7 @@ from upath import UPath
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
+from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.io.sql import build_catalogue
 from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.schemas.partition_keys import archetype_of, by_archetype
@@ -29,6 +30,20 @@ from .metadata import rows, table
 
 SUMMARY = "summary"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
+OF_PROBABILITIES = (
+    "event_probabilities",
+    "event_quarantine",
+    "event_posterior",
+    "event_state",
+    "recalibrated_events",
+    "event_verdict",
+    "position_probabilities",
+    "position_quarantine",
+    "position_posterior",
+    "position_state",
+    "recalibrated_positions",
+    "position_verdict",
+)
 existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 
 
@@ -96,6 +111,9 @@ def report_pictures(
             "report_pictures",
             "backtest",
             "calibration_posterior",
+            "race_results",
+            "scenario_quarantine",
+            *OF_PROBABILITIES,
         ),
         existing_partitions,
     ),
@@ -120,12 +138,42 @@ def calibration_report(
     forecast_events: dict[str, pl.DataFrame],
     forecaster_chances: pl.DataFrame,
     leaderboard: pl.DataFrame,
+    race_results: dict[str, pl.DataFrame],
+    scenario_quarantine: dict[str, pl.DataFrame],
+    event_probabilities: dict[str, pl.DataFrame],
+    event_quarantine: dict[str, pl.DataFrame],
+    event_posterior: dict[str, xr.DataTree],
+    event_state: dict[str, xr.DataTree],
+    recalibrated_events: dict[str, pl.DataFrame],
+    event_verdict: dict[str, pl.DataFrame],
+    position_probabilities: dict[str, xr.Dataset],
+    position_quarantine: dict[str, pl.DataFrame],
+    position_posterior: dict[str, xr.DataTree],
+    position_state: dict[str, xr.DataTree],
+    recalibrated_positions: dict[str, xr.Dataset],
+    position_verdict: dict[str, pl.DataFrame],
 ) -> dg.Output[dict[str, bytes]]:
     """Report with the matrix of verdicts and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
     from calibration_pipeline.report import assembly, render_html, render_markdown
 
     shown = settings.shown_forecaster
+    simulator = shown if shown in race_forecast else NETWORK
+    next_race = race_forecast[simulator]
+    circumstances = assembly.Circumstances(
+        assembly.NextRaceForecast(
+            next_race,
+            forecast_chances[simulator],
+            forecast_events[simulator],
+            forecast_notes(next_race),
+            forecaster_chances,
+        ),
+        leaderboard,
+        pl.concat([Quarantine.empty(), *quarantine.values()]),
+        {**scenario_quarantine, **event_quarantine, **position_quarantine},
+        _provenance(settings, source.name),
+        assembly.package_versions(PACKAGES),
+    )
     evidence = assembly.Evidence(
         by_archetype(calibration_posterior, shown),
         by_archetype(verdict, shown),
@@ -135,24 +183,29 @@ def calibration_report(
         by_archetype(calibration_monitoring, shown),
         by_archetype(backtest, shown),
     )
-    next_race = race_forecast[shown]
-    content = assembly.assemble_content(
-        evidence,
-        assembly.PooledEvidence(pooled_posterior[shown], calibration_state[shown], model_comparison[shown]),
-        assembly.NextRaceForecast(
-            next_race,
-            forecast_chances[shown],
-            forecast_events[shown],
-            forecast_notes(next_race),
-            forecaster_chances,
-        ),
-        leaderboard,
-        judged_events(settings.events),
-        pl.concat([Quarantine.empty(), *quarantine.values()]),
-        _provenance(settings, source.name),
-        assembly.package_versions(PACKAGES),
-        settings.seed,
-    )
+    if shown in race_forecast:
+        pooled = assembly.PooledEvidence(
+            pooled_posterior[shown], calibration_state[shown], model_comparison[shown]
+        )
+        content = assembly.assemble_content(
+            evidence, pooled, judged_events(settings.events), circumstances, settings.seed
+        )
+    else:
+        content = assembly.assemble_probabilities(
+            Form.EVENTS if shown in event_verdict else Form.POSITIONS,
+            assembly.ProbabilityEvidence(
+                {
+                    "raw": {**event_probabilities, **position_probabilities}[shown],
+                    "recalibrated": {**recalibrated_events, **recalibrated_positions}[shown],
+                },
+                pl.concat(race_results.values()),
+                {**event_posterior, **position_posterior}[shown],
+                {**event_state, **position_state}[shown],
+                {**event_verdict, **position_verdict}[shown],
+            ),
+            circumstances,
+            settings.seed,
+        )
     pictures = {
         name: png
         for frame in by_archetype(report_pictures, shown).values()

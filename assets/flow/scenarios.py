@@ -3,6 +3,8 @@
 JAX and NumPyro are imported inside the functions that compute.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 import polars as pl
 import xarray as xr
@@ -10,6 +12,7 @@ import xarray as xr
 from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.schemas.partition_keys import split_key
+from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import (
@@ -96,23 +99,34 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
     )
 
 
-@dg.asset(
+@dg.multi_asset(
     partitions_def=SEASON_PARTITIONS,
-    kinds={"jax", "netcdf"},
-    code_version="6",
+    outs={
+        "scenario_ensemble": dg.AssetOut(
+            description="Scenarios of a forecaster for every race of the season: simulated, or a user's own.",
+            kinds={"jax", "netcdf"},
+            code_version="6",
+            metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
+        ),
+        "scenario_quarantine": dg.AssetOut(
+            description="Defects of the forecaster's files: what is left out or corrected.",
+            kinds={"polars", "parquet"},
+            code_version="1",
+            metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
+        ),
+    },
     ins=dict.fromkeys(
         ("fold_history", "driver_features", "causal_network"),
         dg.AssetIn(partition_mapping=season_of_forecaster),
     ),
-    metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
 )
-def scenario_ensemble(
+def season_scenarios(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     fold_history: pl.DataFrame,
     driver_features: pl.DataFrame,
     causal_network: xr.Dataset,
-) -> dg.Output[xr.Dataset]:
+) -> Iterator[dg.Output]:
     """Scenarios of a forecaster for every race of the season: simulated by the network, or a user's own.
 
     The network simulates the races whose fold has a network.
@@ -124,6 +138,7 @@ def scenario_ensemble(
 
     forecaster, season = split_key(context.partition_key)
     folds, notes, files = settings.fold_length, list[str](), tuple[str, ...]()
+    quarantine = Quarantine.empty()
     if forecaster == NETWORK:
         ensemble = simulate_races(driver_features, causal_network, folds, settings.scenarios, settings.seed)
     else:
@@ -131,7 +146,7 @@ def scenario_ensemble(
         seasons = {int(key) for key in partitions.get_partition_keys()}
         own = find_forecasters(settings.forecasters).by_form[Form.SCENARIOS][forecaster]
         files = own.files
-        ensemble, notes = read_season_scenarios(
+        ensemble, notes, quarantine = read_season_scenarios(
             own,
             driver_features,
             fold_history.filter(pl.col("season") < int(season)),  # no look-ahead
@@ -144,8 +159,9 @@ def scenario_ensemble(
             context.log.warning(line)
     chances = finish_chances(ensemble)
     outcomes = (str(name) for name in ensemble.data_vars if "scenario" in ensemble[name].dims)
-    return dg.Output(
+    yield dg.Output(
         ensemble,
+        "scenario_ensemble",
         metadata={
             "races": ensemble.sizes["race"],
             "scenarios": ensemble.sizes["scenario"],
@@ -158,3 +174,4 @@ def scenario_ensemble(
             ),
         },
     )
+    yield dg.Output(quarantine, "scenario_quarantine", metadata=rows(quarantine))

@@ -38,26 +38,36 @@ WAVES: tuple[tuple[Job, ...], ...] = (
     (
         Job(
             "scenarios",
-            ("scenario_ensemble",),
+            ("scenario_ensemble", "scenario_quarantine"),
             "Draws a season's scenarios from the network, or reads those of a user's forecaster.",
         ),
     ),
     (
         Job(
             "events",
-            ("event_probabilities", "event_posterior", "event_state", "recalibrated_events", "next_events"),
-            "Recalibrates the event probabilities of a forecaster.",
+            (
+                "event_probabilities",
+                "event_quarantine",
+                "event_posterior",
+                "event_state",
+                "recalibrated_events",
+                "event_verdict",
+                "next_events",
+            ),
+            "Recalibrates and judges the event probabilities of a forecaster.",
         ),
         Job(
             "positions",
             (
                 "position_probabilities",
+                "position_quarantine",
                 "position_posterior",
                 "position_state",
                 "recalibrated_positions",
+                "position_verdict",
                 "next_positions",
             ),
-            "Recalibrates the position probabilities of a forecaster.",
+            "Recalibrates and judges the position probabilities of a forecaster.",
         ),
         Job(
             "archetypes",

@@ -45,6 +45,7 @@ def setting_values(settings: AnalysisSettings, seasons: Sequence[int]) -> dict[s
         "fold_races": settings.fold_races or default_fold_races(len(seasons)) or "a season",
         "forecaster": settings.shown_forecaster,
         "forecasters": without_credentials(settings.forecasters or ""),
+        "margin": settings.margin,
         "forecaster_files": _forecaster_values(settings),
         "events": [str(event) for event in judged_events(settings.events)],
         "eras": list(settings.era_starts),

@@ -71,6 +71,10 @@ class AnalysisSettings(BaseModel):
         description="path or address of a folder with forecasts of your own, each file or subfolder a "
         "forecaster beside the network",
     )
+    margin: Literal["multiplicative", "shin", "power"] = Field(
+        default="multiplicative",
+        description="method that removes the margin of a bookmaker's odds: multiplicative, shin or power",
+    )
     forecaster: str | None = Field(
         default=None,
         min_length=1,
@@ -158,9 +162,9 @@ class AnalysisSettings(BaseModel):
     @field_validator("forecaster")
     @classmethod
     def _check_forecaster(cls, value: str | None, info: ValidationInfo) -> str | None:
-        from calibration_pipeline.forecasters.folder import Form, find_forecasters
+        from calibration_pipeline.forecasters.folder import find_forecasters
 
-        known = ["network", *find_forecasters(info.data.get("forecasters")).by_form[Form.SCENARIOS]]
+        known = ["network", *find_forecasters(info.data.get("forecasters")).names]
         if value is not None and value not in known:
             raise ValueError(f"there are {', '.join(known)}")
         return value
@@ -187,9 +191,9 @@ class AnalysisSettings(BaseModel):
     @property
     def shown_forecaster(self) -> str:
         """The forecaster whose verdicts come first: the one set, the only one of a user, or the network."""
-        from calibration_pipeline.forecasters.folder import Form, find_forecasters
+        from calibration_pipeline.forecasters.folder import find_forecasters
 
-        known = [*find_forecasters(self.forecasters).by_form[Form.SCENARIOS]]
+        known = find_forecasters(self.forecasters).names
         return self.forecaster or (known[0] if len(known) == 1 else "network")
 
     @property

@@ -144,7 +144,7 @@ def forecast_next_race(
     n_scenarios = method.n_scenarios
     notes: list[str] = []
     if method.forecaster:
-        own, notes = read_season_scenarios(
+        own, notes, _ = read_season_scenarios(
             method.forecaster,
             next_race.features,
             known.race_results,

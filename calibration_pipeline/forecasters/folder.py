@@ -83,6 +83,11 @@ class KnownForecasters(NamedTuple):
     by_form: dict[Form, dict[str, ForecasterFiles]]
     refused: dict[str, str]
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all forecasters."""
+        return [name for of_form in self.by_form.values() for name in of_form]
+
 
 class Forecasts(NamedTuple):
     """Forecasts of one forecaster.

@@ -21,7 +21,7 @@ def read_season_scenarios(
     seed: int,
     nicknames: Nicknames | None = None,
     other_seasons: Collection[int] = (),
-) -> tuple[xr.Dataset, list[str]]:
+) -> tuple[xr.Dataset, list[str], pl.DataFrame]:
     """Read the scenarios of the races of an entry list.
 
     Parameters
@@ -49,6 +49,8 @@ def read_season_scenarios(
     notes : list of str
         A line for everything that is left out or corrected, for each race without scenarios, and for the
         direction of scores.
+    quarantine : polars.DataFrame
+        `Quarantine`, what is left out or corrected.
 
     Raises
     ------
@@ -62,4 +64,5 @@ def read_season_scenarios(
     named = {*forecasts.values["race"].values.tolist(), *forecasts.quarantine["race_id"].drop_nulls()}
     missing = races.races.filter(~pl.col("race_id").is_in(list(named)))["label"]
     lines = [*forecasts.notes, *defect_lines(forecasts.quarantine)]
-    return forecasts.values, [*lines, *(f"{label}: no scenarios" for label in missing)]
+    lines += [f"{label}: no scenarios" for label in missing]
+    return forecasts.values, lines, forecasts.quarantine

@@ -7,11 +7,13 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.schemas.comparison import ForecasterChances, Leaderboard
 from calibration_pipeline.schemas.quarantine import Quarantine
 
 ALL_ARCHETYPES = "all"
 """Value of the column archetype in `ReportContent.convergence`, for the pooled fits."""
+QUARANTINE = ("season", "race", "place", "entity", "subject", "rule", "value", "consequence")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "verdicts": (
         "forecaster",
@@ -100,7 +102,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "season",
         "race_order",
         "n_calibration_races",
-        *(f"{quantity}{end}" for quantity in ("slope", "shift") for end in ("", "_lower", "_upper")),
+        *(f"slope{end}" for end in ("", "_lower", "_upper")),
     ),
     "slopes": ("archetype", "season", "estimate", "lower", "upper"),
     "convergence": ("archetype", "fold", "parameter", "r_hat", "ess_bulk", "ess_tail", "divergences"),
@@ -126,8 +128,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "finish_upper",
     ),
     "forecast_events": ("event", "predicted", "lower", "upper", "n_cases"),
-    "quarantine": ("season", "race", "place", "entity", "subject", "rule", "value", "consequence"),
+    "quarantine": QUARANTINE,
+    "forecaster_quarantine": ("forecaster", *QUARANTINE),
 }
+
+
+def empty_table(name: str) -> pl.DataFrame:
+    """Return a table of `COLUMNS` without rows, for reports of a form that does not have it."""
+    return pl.DataFrame(schema=list(COLUMNS[name]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +148,8 @@ class ReportContent:
         Heading of the page.
     source : str
         Source of the races, e.g. "simulated".
+    form : Form
+        Form of the forecasts. Sections that the form cannot give are left out.
     verdicts : polars.DataFrame
         `VerdictTable`; the report has a section for each archetype, in this order.
     metrics : polars.DataFrame
@@ -156,11 +166,12 @@ class ReportContent:
         archetype, forecast, u, ecdf, lower, upper: the distribution of the PIT, with a simultaneous band.
     states : polars.DataFrame
         Calibration slope, incident shift and front tilt before every race, as from `summaries.state_by_race`.
+        The states of event probabilities have the column market, and those of probabilities no tilt.
     slopes : polars.DataFrame
         archetype, season, estimate, lower, upper: the calibration slope of each season.
     convergence : polars.DataFrame
-        archetype or `ALL_ARCHETYPES`, fold, parameter, r_hat, ess_bulk, ess_tail, divergences (of the fold's
-        whole fit); null where a diagnostic could not be computed.
+        archetype (or a market, or `ALL_ARCHETYPES`), fold, parameter, r_hat, ess_bulk, ess_tail, divergences
+        (of the fold's whole fit); null where a diagnostic could not be computed.
     identification : polars.DataFrame
         archetype, parameter, mean, lower, upper, contraction (1 - posterior variance / prior variance),
         informed (whether the contraction is large enough).
@@ -186,6 +197,8 @@ class ReportContent:
         `Leaderboard`.
     quarantine : polars.DataFrame
         `Quarantine` of all seasons.
+    forecaster_quarantine : polars.DataFrame
+        forecaster, and `Quarantine` of its files.
     warnings : sequence of str
         Implausible properties of the forecasts, a sentence each, for the first screen.
     provenance : mapping of str to str
@@ -199,6 +212,7 @@ class ReportContent:
 
     title: str
     source: str
+    form: Form = Form.SCENARIOS
     verdicts: pl.DataFrame
     metrics: pl.DataFrame
     joint_events: pl.DataFrame
@@ -221,6 +235,7 @@ class ReportContent:
     forecaster_chances: pl.DataFrame = field(default_factory=ForecasterChances.empty)
     leaderboard: pl.DataFrame = field(default_factory=Leaderboard.empty)
     quarantine: pl.DataFrame = field(default_factory=Quarantine.empty)
+    forecaster_quarantine: pl.DataFrame = field(default_factory=lambda: empty_table("forecaster_quarantine"))
     warnings: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 

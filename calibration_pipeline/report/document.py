@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.forecasters.folder import Form
+from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.report import words
 from calibration_pipeline.report.blocks import Cell, Definitions, Gallery, Picture, Section, Table
 from calibration_pipeline.report.content import ReportContent
@@ -25,6 +27,7 @@ from calibration_pipeline.report.sections.parameters import identification_secti
 from calibration_pipeline.report.sections.quarantine import quarantine_note, quarantine_section
 from calibration_pipeline.report.sections.tracks import track_section
 from calibration_pipeline.report.sections.verdicts import LEGEND, verdict_matrix
+from calibration_pipeline.verification.cases import JUDGED
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,17 @@ def build_document(content: ReportContent) -> Document:
         Verdicts, tables and provenance.
     """
     notes = [words.SIMULATED_NOTE] if content.source == "simulated" else []
+    of_scenarios = content.form is Form.SCENARIOS
+    notes += [] if of_scenarios else [words.MARKETS_OF_FORM[content.form]]
     sections = [
         *([leaderboard_section(content.leaderboard)] if has_others(content.leaderboard) else []),
         *(track_section(content, archetype) for archetype in content.archetypes),
         *skipped_section(content),
         state_section(content),
-        slope_section(content),
-        monitoring_section(content),
+        *([slope_section(content), monitoring_section(content)] if of_scenarios else []),
         forecast_section(content),
         convergence_section(content),
-        identification_section(content),
+        *([identification_section(content)] if of_scenarios else []),
         *comparison_section(content),
         quarantine_section(content),
         *closing_sections(content),
@@ -110,6 +114,8 @@ def report_pictures(content: ReportContent, drawn: Mapping[str, bytes] | None = 
 
 def _summary_table(content: ReportContent) -> Table:
     """Return the main numbers, one row an archetype."""
+    if content.form is Form.EVENTS:
+        return _event_summary(content)
     rows = []
     for archetype in content.archetypes:
         metrics = content.metrics.filter(archetype=archetype)
@@ -140,6 +146,23 @@ def _summary_table(content: ReportContent) -> Table:
         "The 80 % interval should contain 80 % of the finishes."
     )
     return Table(caption, columns, rows)
+
+
+def _event_summary(content: ReportContent) -> Table:
+    """Return the skill of event probabilities, one row an archetype."""
+    markets = [market for market in EVENT_MARKETS if market in set(content.verdicts["market"])]
+    rows = []
+    for archetype in content.archetypes:
+        metrics = content.metrics.filter(archetype=archetype)
+        skill = metrics.filter(quantity="brier_skill", reference="climatology")
+        cells = [_metric(skill, name, "brier_skill", market, 3) for market in markets for name in JUDGED]
+        rows.append([Cell(archetype.label), Cell(str(metrics["n_races"].max() or 0)), *cells])
+    names = [f"{market.capitalize()}, {name}" for market in markets for name in JUDGED]
+    caption = (
+        "Summary. Brier skill is the share of the error of equal chances that the forecast removes: larger "
+        "is better, and 0 is no better than equal chances."
+    )
+    return Table(caption, ["Archetype", "Races", *names], rows)
 
 
 def _metric(metrics: pl.DataFrame, forecast: str, quantity: str, level: str, digits: int) -> Cell:

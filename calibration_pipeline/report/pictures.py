@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
+from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.plots import charts, figures, posteriors
 from calibration_pipeline.plots.leaderboard import draw_leaderboard
 from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
@@ -19,9 +20,8 @@ from calibration_pipeline.verification.cases import JUDGED
 from calibration_pipeline.verification.monitoring import rank_histograms
 
 EVENTS = {
+    **{market: f"finishes in the {market}" for market in EVENT_MARKETS},
     "win": "wins",
-    "top 5": "finishes in the top 5",
-    "top 10": "finishes in the top 10",
     "head to head": "beats another car",
 }
 """Event of a reliability diagram to the verb of its caption."""
@@ -42,13 +42,14 @@ def reliability_pictures(curves: pl.DataFrame) -> list[Picture]:
         curve = curves.filter(event=event)
         if not curve.is_empty():
             archetype = parse_archetype(curve["archetype"][0])
+            has_band = curve["lower"].null_count() < curve.height
+            band = "Steps inside the grey band agree with a calibrated forecast. " if has_band else ""
             pictures.append(
                 Picture(
                     f"{archetype}-curve-{event.replace(' ', '-')}",
                     f"Reliability at {archetype.label}, {event}: raw and recalibrated side by side.",
-                    f"Share of cases in which a car {happens}, against the forecast probability. Steps "
-                    "inside the grey band agree with a calibrated forecast. Flatter than the line: too sure; "
-                    "steeper: too cautious.",
+                    f"Share of cases in which a car {happens}, against the forecast probability. {band}"
+                    "Flatter than the line: too sure; steeper: too cautious.",
                     partial(_reliability_png, curve, event),
                 )
             )
@@ -195,20 +196,19 @@ def slope_picture(slopes: pl.DataFrame) -> Picture:
 
 
 def state_pictures(states: pl.DataFrame) -> list[Picture]:
-    """Return the charts of the calibration slope and of the front tilt before every race.
+    """Return the charts of the calibration slope before every race, and of the front tilt where it is known.
 
     Parameters
     ----------
     states : polars.DataFrame
-        As in `ReportContent`.
+        As in `ReportContent`; one chart a market where there is the column market.
     """
-    sharpness = Picture(
-        "sharpness-over-time",
-        "Calibration slope of each archetype before every race, with 95 % intervals.",
-        "1 is calibrated; below 1 the forecasts were too sure. Each race moves the slopes of all archetypes. "
-        "Dotted lines separate seasons. The recalibrated forecast of a race uses the slope before it.",
-        partial(_drawn, partial(state_figure, quantity="slope"), states),
-    )
+    if "market" in states.columns:
+        by_market = states.partition_by("market", as_dict=True, maintain_order=True)
+        return [_sharpness_picture(own, str(market)) for (market,), own in by_market.items()]
+    sharpness = _sharpness_picture(states)
+    if "tilt" not in states.columns:
+        return [sharpness]
     front = Picture(
         "front-tilt-over-time",
         "Factor on the sharpness of the front group before every race, with 95 % intervals.",
@@ -216,6 +216,18 @@ def state_pictures(states: pl.DataFrame) -> list[Picture]:
         partial(_drawn, partial(state_figure, quantity="tilt"), states),
     )
     return [sharpness, front]
+
+
+def _sharpness_picture(states: pl.DataFrame, market: str = "") -> Picture:
+    of_market = f", {market}" if market else ""
+    return Picture(
+        f"sharpness-over-time{market and '-' + market.replace(' ', '-')}",
+        f"Calibration slope of each archetype before every race{of_market}, with 95 % intervals.",
+        f"{f'{market.capitalize()}: ' if market else ''}1 is calibrated; below 1 the forecasts were too "
+        "sure. Each race moves the slopes of all archetypes. "
+        "Dotted lines separate seasons. The recalibrated forecast of a race uses the slope before it.",
+        partial(_drawn, partial(state_figure, quantity="slope"), states),
+    )
 
 
 def forest_picture(fits: Mapping[str, xr.DataTree]) -> Picture:

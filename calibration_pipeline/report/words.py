@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from calibration_pipeline.forecasters.folder import Form
+
 QUESTION = "Do events happen as often as forecast? Judged for each archetype of NASCAR track, market and era."
 SIMULATED_NOTE = (
     "These races are simulated from a known truth: the verdicts are about the method, not about real racing."
@@ -36,7 +38,15 @@ VERDICTS: dict[str, VerdictWords] = {
     ),
 }
 
-METHODS = (
+MARKETS_OF_FORM = {
+    Form.POSITIONS: "Probabilities of positions say nothing about two cars at once, nor about retirements. "
+    "Head to head, who retires, how many retire and joint events can be judged for scenarios alone.",
+    Form.EVENTS: "The columns of the matrix are the markets of the forecaster. Pairs of cars, the finish "
+    "distribution, retirements and joint events cannot be judged from them.",
+}
+"""Form to a sentence on the markets that it does not give."""
+
+SCENARIO_METHODS = (
     (
         "Forecasts",
         "A causal Bayesian network is fitted to earlier races and draws many scenarios of each race: "
@@ -88,6 +98,62 @@ METHODS = (
         "between cars. Holm's method corrects for the markets of a row. Each section lists the evidence.",
     ),
 )
+
+PROBABILITY_METHODS = {
+    Form.POSITIONS: (
+        (
+            "Forecasts",
+            "The forecaster gives each car a probability of every finish position. Probabilities of a win "
+            "and of the top 5 and top 10 are sums of these.",
+        ),
+        (
+            "Recalibration",
+            "A Bayesian model compares earlier probabilities with the results, and estimates the factor on "
+            "their log odds (the calibration slope) and a shift. The slope follows the races of all "
+            "archetypes, race by race. Recalibrated probabilities of a race sum to 1 for each car and for "
+            "each position.",
+        ),
+    ),
+    Form.EVENTS: (
+        (
+            "Forecasts",
+            "The forecaster gives each car a probability of a win or of a finish in the top n. Odds lose the "
+            "margin of the bookmaker first.",
+        ),
+        (
+            "Recalibration",
+            "For each market, a Bayesian model compares earlier probabilities with the results. It estimates "
+            "the factor on their log odds (the calibration slope) and a shift. The slope follows the races "
+            "of all archetypes, race by race. Recalibrated probabilities sum to the number of winners.",
+        ),
+    ),
+}
+OF_SCENARIOS_ALONE = ("Forecasts", "Recalibration", "Reliability", "Joint events", "Monitoring", "Verdicts")
+RULES_OF_PROBABILITIES = (
+    (
+        "Reliability",
+        "Isotonic regression (CORP) compares forecast probabilities with outcomes. It needs no bins, and "
+        "equal forecasts stay together.",
+    ),
+    (
+        "Verdicts",
+        "Fixed rules test each market: the slope of its probabilities or the coverage of its intervals, and "
+        "its skill over a forecast without information. Holm's method corrects for the markets of a row. "
+        "Each section lists the evidence.",
+    ),
+)
+METHODS = {
+    Form.SCENARIOS: SCENARIO_METHODS,
+    **{
+        form: (
+            *own,
+            *(item for item in SCENARIO_METHODS if item[0] not in OF_SCENARIOS_ALONE),
+            *RULES_OF_PROBABILITIES,
+        )
+        for form, own in PROBABILITY_METHODS.items()
+    },
+}
+"""Form to its methods, a name and a text each."""
 
 PARAMETERS = (
     ("slope_mu", "Logarithm of the calibration slope in the first season: 0 is calibrated."),

@@ -345,7 +345,7 @@ class CalibrationCurves(Table):
 
     archetype: str = pa.Field(isin=list(ARCHETYPES), description="Archetype of the track")
     forecast: str = pa.Field(isin=["raw", "recalibrated"], description="Verified forecast")
-    event: str = pa.Field(description="'win', 'top 5', 'top 10' or 'head to head'")
+    event: str = pa.Field(description="'win', 'top 5', 'head to head' or another market")
     predicted: float = pa.Field(ge=0, le=1, description="Mean predicted probability of the block")
     predicted_from: float = pa.Field(ge=0, le=1, description="Smallest predicted probability of the block")
     predicted_to: float = pa.Field(ge=0, le=1, description="Largest predicted probability of the block")

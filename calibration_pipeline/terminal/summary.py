@@ -14,15 +14,16 @@ LEVELS = ("50 %", "80 %", "95 %")
 MARKET_HEADS = {
     "all markets": "All",
     "win": "Win",
+    "top 3": "Top3",
     "top 5": "Top5",
     "top 10": "Top10",
+    "top 20": "Top20",
     "head to head": "H2H",
     "finish distribution": "Finish",
     "who retires": "Who",
     "how many retire": "Many",
     "joint events": "Joint",
 }
-VERDICT_COLUMNS = ("Archetype", *MARKET_HEADS.values())
 SCORE_COLUMNS = ("Archetype", "Forecast", "CRPS", "Log score", "50/80/95 %", "R-hat")
 SHORT_RULINGS = {
     "trust": "trust",
@@ -50,7 +51,7 @@ def verdict_rows(verdicts: pl.DataFrame) -> list[dict[str, str]]:
     rows = []
     for (archetype, era), own in verdicts.filter(line=1).group_by("archetype", "era", maintain_order=True):
         rulings = {market: (ruling, effect) for market, ruling, effect in own.select(SHOWN).iter_rows()}
-        cells = {head: _short(*rulings[market]) for market, head in MARKET_HEADS.items()}
+        cells = {head: _short(*rulings[market]) for market, head in MARKET_HEADS.items() if market in rulings}
         rows.append({"Archetype": parse_archetype(str(archetype)).label, "Era": str(era), **cells})
     return rows
 
@@ -62,7 +63,7 @@ def _short(ruling: str, effect: str | None) -> str:
 def score_rows(
     archetypes: Sequence[Archetype], metrics: pl.DataFrame, convergence: pl.DataFrame
 ) -> list[dict[str, str]]:
-    """Return the rows of the scores: one for each archetype and forecast.
+    """Return the rows of the scores: one for each archetype and forecast; none for event probabilities.
 
     Parameters
     ----------
@@ -76,6 +77,8 @@ def score_rows(
         tuple(key): estimate
         for *key, estimate in metrics.select("archetype", "forecast", "quantity", "level", "estimate").rows()
     }
+    if metrics.height and "crps" not in metrics["quantity"]:
+        return []
     worst = dict(convergence.group_by("archetype").agg(pl.col("r_hat").max()).rows())
 
     def shown(value: float | None, digits: int) -> str:
@@ -114,12 +117,14 @@ def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, 
     for era in dict.fromkeys(row["Era"] for row in summary["verdicts"]):
         rows = [row for row in summary["verdicts"] if row["Era"] == era]
         verdicts = f"Can the forecasts be trusted? Verdicts, {era}"
-        console.print(_table(verdicts, VERDICT_COLUMNS, rows, gap=0))
+        columns = ["Archetype", *(head for head in MARKET_HEADS.values() if head in rows[0])]
+        console.print(_table(verdicts, columns, rows, gap=0))
         console.print()
     console.print(LEGEND, highlight=False)
     console.print()
-    console.print(_table(title, SCORE_COLUMNS, summary["scores"]))
-    console.print()
+    if summary["scores"]:
+        console.print(_table(title, SCORE_COLUMNS, summary["scores"]))
+        console.print()
     console.print(f"Report: {report}", highlight=False)
 
 

@@ -121,3 +121,22 @@ def scored_forecasts(races: xr.DataTree, recalibrated: xr.Dataset) -> dict[str, 
     """
     forecasts = {"raw": raw_forecast(races), "recalibrated": recalibrated}
     return {name: scored_races(forecast) for name, forecast in forecasts.items()}
+
+
+def scored_positions(
+    forecasts: Mapping[str, xr.Dataset], results: pl.DataFrame, states: xr.Dataset
+) -> dict[str, xr.Dataset]:
+    """Return the backtests of position probabilities over the races that are scored and have results.
+
+    Parameters
+    ----------
+    forecasts, results, states
+        As for `backtest_positions`.
+
+    Returns
+    -------
+    dict
+        Every archetype to its backtest, possibly of zero races.
+    """
+    backtests = backtest_positions(forecasts, results, states, results["race_id"].unique().to_list())
+    return {archetype: scored_races(backtest) for archetype, backtest in backtests.items()}

@@ -51,6 +51,11 @@ def position_events(cases: Cases) -> Iterator[EventCases]:
             yield EventCases(market, predicted, cases.position[used] <= top, cases.race[used])
 
 
+def market_states(state: xr.DataTree) -> dict[str, xr.Dataset]:
+    """Return the `MapStates` of each market, from an `EventState`."""
+    return {market: part["races"].to_dataset() for market, part in state.children.items()}
+
+
 def scored_events(
     forecasts: Mapping[str, pl.DataFrame], results: pl.DataFrame, states: Mapping[str, xr.Dataset]
 ) -> pl.DataFrame:

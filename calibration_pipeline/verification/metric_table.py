@@ -3,7 +3,7 @@
 The scores themselves are functions on arrays, in `scores`, `multivariate` and `corp`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,9 +25,15 @@ from calibration_pipeline.verification.cases import (
     table,
 )
 from calibration_pipeline.verification.corp import corp_terms, fit_corp, refit_corp, refitted_miscalibration
+from calibration_pipeline.verification.event_cases import EventCases
 from calibration_pipeline.verification.finite import N_GROUPS, jackknife_error, leave_groups_out, with_counts
 from calibration_pipeline.verification.multivariate import energy_score, variogram_score
-from calibration_pipeline.verification.reliability import binary_events, consistent_successes, draw_outcomes
+from calibration_pipeline.verification.reliability import (
+    BinaryEvent,
+    binary_events,
+    consistent_successes,
+    draw_outcomes,
+)
 
 SMALLER, LARGER, NOMINAL, NEITHER = (
     "smaller is better",
@@ -139,6 +145,42 @@ def score_backtest(
     scenarios = backtest_scenarios(backtest, ensembles) if ensembles is not None else {}
     scored = _score(cases, scenarios, seed) if cases.race.size else {}
     keys = {"archetype": cases.archetype, "n_races": cases.n_races, "n_cars": cases.race.size}
+    return _metric_table(keys, scored)
+
+
+def score_events(archetype: str, events: Iterable[EventCases]) -> pl.DataFrame:
+    """Score event probabilities of one archetype beside climatology: Brier scores, their parts and skill.
+
+    Parameters
+    ----------
+    archetype : str
+    events : iterable of EventCases
+        One a market; without markets the table is empty.
+
+    Returns
+    -------
+    polars.DataFrame
+        `MetricTable`; its rows are those of `score_backtest` for the same probabilities.
+    """
+    markets = list(events)
+    of = {
+        forecast: {
+            key: score
+            for own in markets
+            for key, score in _brier_scores(
+                BinaryEvent(own.market, own.predicted[forecast], own.inside, own.race)
+            ).items()
+        }
+        for forecast in (*JUDGED, "climatology")
+    }
+    scored = {key: Scored(clustered_ratio(*quotient)) for key, quotient in _quotients(of).items()}
+    sizes = [(np.unique(own.race).size, own.race.size) for own in markets]
+    n_races, n_cars = (max(numbers) for numbers in zip(*sizes, strict=True)) if sizes else (0, 0)
+    return _metric_table({"archetype": archetype, "n_races": n_races, "n_cars": n_cars}, scored)
+
+
+def _metric_table(keys: Mapping[str, object], scored: Mapping[Key, Scored]) -> pl.DataFrame:
+    """Return estimates as `MetricTable`."""
     order = [(forecast, quantity) for forecast in FORECASTS for quantity in QUANTITIES]
     rows = [
         {
@@ -162,7 +204,8 @@ def score_backtest(
 def _score(cases: Cases, scenarios: Mapping[str, NDArray], seed: int) -> dict[Key, Scored]:
     cases = with_counts(cases, scenarios)
     of_baselines = {forecast: _case_scores(cases, forecast) for forecast in BASELINES}
-    ratios = {key: clustered_ratio(*quotient) for key, quotient in _quotients(cases, of_baselines).items()}
+    of = {**{forecast: _case_scores(cases, forecast) for forecast in JUDGED}, **of_baselines}
+    ratios = {key: clustered_ratio(*quotient) for key, quotient in _quotients(of).items()}
     shares = {key: _clipped_to_shares(ratio) for key, ratio in ratios.items() if key.quantity == "coverage"}
     estimates = ratios | shares | _slopes(cases, FORECASTS)
     errors = _monte_carlo_errors(cases, of_baselines, scenarios) if scenarios else {}
@@ -186,16 +229,20 @@ def _case_scores(cases: Cases, forecast: str) -> dict[tuple[str, str], CaseScore
         of_cars = _car_scores(cases, forecast)
         values = {name: CaseScores(score, cases.race) for name, score in of_cars}
     for event in binary_events(cases, forecast):
-        # Both orders of a pair have the same score: one is enough.
-        once = slice(cases.pair_race.size if event.name == HEAD_TO_HEAD else None)
-        brier = (event.forecast - event.outcome) ** 2
-        terms = corp_terms(fit_corp(event.forecast, event.outcome), event.forecast, event.outcome)
-        parts = {"brier": brier} | {f"brier_{part}": term for part, term in terms._asdict().items()}
-        values |= {
-            (quantity, event.name): CaseScores(part[once], event.race[once])
-            for quantity, part in parts.items()
-        }
+        values |= _brier_scores(event)
     return values
+
+
+def _brier_scores(event: BinaryEvent) -> dict[tuple[str, str], CaseScores]:
+    """Return the Brier score of every case and its parts."""
+    # Both orders of a pair have the same score: one is enough.
+    once = slice(event.race.size // 2 if event.name == HEAD_TO_HEAD else None)
+    brier = (event.forecast - event.outcome) ** 2
+    terms = corp_terms(fit_corp(event.forecast, event.outcome), event.forecast, event.outcome)
+    parts = {"brier": brier} | {f"brier_{part}": term for part, term in terms._asdict().items()}
+    return {
+        (quantity, event.name): CaseScores(part[once], event.race[once]) for quantity, part in parts.items()
+    }
 
 
 def _car_scores(cases: Cases, forecast: str) -> Iterator[tuple[tuple[str, str], NDArray[np.float64]]]:
@@ -213,16 +260,13 @@ def _car_scores(cases: Cases, forecast: str) -> Iterator[tuple[tuple[str, str], 
         yield ("log_score_kde", ""), scores.kernel_log_score(cases.counts[forecast], position)
 
 
-def _quotients(
-    cases: Cases, of_baselines: Mapping[str, dict[tuple[str, str], CaseScores]]
-) -> dict[Key, Quotient]:
-    """Return each mean and each comparison as a ratio of totals."""
-    of = {**{forecast: _case_scores(cases, forecast) for forecast in JUDGED}, **of_baselines}
+def _quotients(of: Mapping[str, Mapping[tuple[str, str], CaseScores]]) -> dict[Key, Quotient]:
+    """Return each mean and each comparison as a ratio of totals, from the scores by forecast."""
     quotients: dict[Key, Quotient] = {}
     for forecast, own in of.items():
         for (quantity, level), (values, race) in own.items():
             quotients[Key(forecast, quantity, level)] = Quotient(values, np.ones(values.size), race)
-        for reference in REFERENCES[forecast]:
+        for reference in (name for name in REFERENCES[forecast] if name in of):
             for quantity, level in (name for name in own if name in of[reference]):
                 (values, race), theirs = own[quantity, level], of[reference][quantity, level].values
                 if quantity == "log_score":
@@ -255,9 +299,10 @@ def _monte_carlo_errors(
         return {}
     without: dict[Key, list[float]] = {}
     for fewer in leave_groups_out(cases, scenarios):
+        of = {**{forecast: _case_scores(fewer, forecast) for forecast in JUDGED}, **of_baselines}
         values = {
             key: float(numerator.sum() / denominator.sum())
-            for key, (numerator, denominator, _) in _quotients(fewer, of_baselines).items()
+            for key, (numerator, denominator, _) in _quotients(of).items()
         } | {key: slope.estimate for key, slope in _slopes(fewer, JUDGED).items()}
         for key, value in values.items():
             without.setdefault(key, []).append(value)

@@ -3,7 +3,7 @@
 The isotonic fits of the curves are in `corp`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from calibration_pipeline.verification.cases import (
     table,
 )
 from calibration_pipeline.verification.corp import Corp, count_successes, curve_rows, fit_corp, refit_corp
+from calibration_pipeline.verification.event_cases import EventCases
 from calibration_pipeline.verification.scores import pit_bounds
 
 N_BINS = 10
@@ -110,6 +111,30 @@ def calibration_curves(
                 None if drawn is None else refit_corp(corp, consistent_successes(cases, event, corp, drawn))
             )
             rows += [keys | row for row in curve_rows(corp, event.race, refitted)]
+    return table(rows, CalibrationCurves)
+
+
+def event_curves(archetype: str, events: Iterable[EventCases]) -> pl.DataFrame:
+    """Return calibration curves of event probabilities by isotonic regression (CORP), without a band.
+
+    Parameters
+    ----------
+    archetype : str
+    events : iterable of EventCases
+        One a market.
+
+    Returns
+    -------
+    polars.DataFrame
+        `CalibrationCurves`, as from `calibration_curves`.
+    """
+    markets = list(events)
+    rows = [
+        {"archetype": archetype, "forecast": forecast, "event": own.market} | row
+        for forecast in JUDGED
+        for own in markets
+        for row in curve_rows(fit_corp(own.predicted[forecast], own.inside), own.race)
+    ]
     return table(rows, CalibrationCurves)
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from calibration_pipeline.calibration.recalibration import next_race_state
 from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.folder import ForecasterFiles, Forecasts, read_forecaster
+from calibration_pipeline.forecasters.odds import Margin
 from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.scenarios.folds import fold_name
 from calibration_pipeline.schemas.forecasters import EventProbabilities
@@ -29,6 +30,7 @@ def forecast_next_events(
     fold_races: int | None,
     seed: int,
     nicknames: Nicknames | None = None,
+    margin: Margin | None = None,
 ) -> tuple[pl.DataFrame, list[str]]:
     """Read a forecaster's event probabilities of the next race, and recalibrate them.
 
@@ -46,6 +48,8 @@ def forecast_next_events(
     seed : int
     nicknames : Nicknames, optional
         Table of other spellings of drivers' names; that of the package if None.
+    margin : Margin, optional
+        As for `folder.read_forecaster`.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def forecast_next_events(
     if not isinstance(announced, AnnouncedRace):
         return EventProbabilities.empty(), []
     races = RacesInForce(announced.entries, nicknames, seasons)
-    forecasts = read_forecaster(forecaster, races, None, fold_races=fold_races, seed=seed)
+    forecasts = read_forecaster(forecaster, races, None, fold_races=fold_races, seed=seed, margin=margin)
     race = _keys(announced, fold_races)
     states = next_race_states(state, race["race_id"], race["archetype"], race["fold"], race["season"])
     return recalibrate_events(forecasts.frame, states), _notes(forecasts)
@@ -73,12 +77,13 @@ def forecast_next_positions(
     fold_races: int | None,
     seed: int,
     nicknames: Nicknames | None = None,
+    margin: Margin | None = None,
 ) -> tuple[pl.DataFrame, list[str]]:
     """Read and recalibrate position probabilities of the next race, and add them up to events.
 
     Parameters
     ----------
-    announced, forecaster, seasons, fold_races, seed, nicknames
+    announced, forecaster, seasons, fold_races, seed, nicknames, margin
         As for `forecast_next_events`.
     state : xarray.DataTree
         As `positions.filter_positions` returns it.
@@ -95,7 +100,7 @@ def forecast_next_positions(
     # Positions of the arrays follow the grid; where it is not set, any order will do.
     numbered = pl.col("start_position").fill_null(pl.int_range(1, pl.len() + 1))
     races = RacesInForce(announced.entries.with_columns(numbered), nicknames, seasons)
-    forecasts = read_forecaster(forecaster, races, None, fold_races=fold_races, seed=seed)
+    forecasts = read_forecaster(forecaster, races, None, fold_races=fold_races, seed=seed, margin=margin)
     race, positions = _keys(announced, fold_races), forecasts.dataset
     own = next_race_state(state, race["archetype"], race["fold"], race["season"])
     if own is not None and positions.sizes["race"]:

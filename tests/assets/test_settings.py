@@ -139,6 +139,7 @@ def test_object_store_is_an_address(project: Path) -> None:  # noqa: ARG001
         ("source", "telepathy", "simulated, nascar_feed or tables"),
         ("forecasters", "", "a folder with forecasts of your own"),
         ("forecaster", "mine", "there are network"),
+        ("margin", "proportional", "multiplicative, shin or power"),
         ("scenarios", "12", "100 to 100000"),
         ("scenarios", "many", "100 to 100000"),
         ("seed", "-1", "0 to"),
@@ -206,16 +207,17 @@ def test_paths_are_made_absolute_and_addresses_kept(project: Path, monkeypatch: 
 
 
 def test_the_only_forecaster_of_a_user_is_shown_first(project: Path) -> None:
-    """Its own name, or the network's where there are several; a setting overrides."""
+    """Its own name, of whatever form, or the network's where there are several; a setting overrides."""
     folder = project / "mine"
     folder.mkdir()
     shown = []
-    for name in ("odds.csv", "a.nc", "b.nc"):
+    for name in ("odds.csv", "a.nc"):
         (folder / name).write_text("season,round,driver,win\n2022,1,Ann,0.1\n" if name == "odds.csv" else "")
         shown.append(load_settings({"forecasters": str(folder)}).shown_forecaster)
-    assert shown == ["network", "a", "network"]
-    settings = load_settings({"forecasters": str(folder), "forecaster": "b"})
-    assert settings.shown_forecaster == "b"
+    assert shown == ["odds", "network"]
+    for name in ("odds", "a"):
+        settings = load_settings({"forecasters": str(folder), "forecaster": name})
+        assert settings.shown_forecaster == name
 
 
 def test_default_seasons_of_files_are_not_known_before_they_are_read(project: Path) -> None:  # noqa: ARG001

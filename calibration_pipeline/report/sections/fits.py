@@ -2,7 +2,9 @@
 
 import polars as pl
 
-from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.forecasters.folder import Form
+from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.mcmc.convergence import ESS_GOOD, R_HAT_GOOD
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report import words
@@ -33,15 +35,17 @@ def state_section(content: ReportContent) -> Section:
     states = content.states
     if states.is_empty():
         return Section("states", "Sharpness over time", [Text("No race has enough earlier races yet.")])
+    of_scenarios = content.form is Form.SCENARIOS
+    labels = {"slope": "Slope", "shift": "Shift of the incident logit", "tilt": "Front tilt"}
+    shown = list(labels) if of_scenarios else ["slope"]
+    markets = ["market"] if "market" in states.columns else []
     rows = [
         [
+            *(Cell(row[name].capitalize()) for name in markets),
             Cell(_label(row["archetype"])),
             Cell(f"{row['season']}, race {row['race_order'] % 100}"),
             Cell(str(row["n_calibration_races"])),
-            *(
-                estimate(row[name], row[f"{name}_lower"], row[f"{name}_upper"], 2)
-                for name in ("slope", "shift", "tilt")
-            ),
+            *(estimate(row[name], row[f"{name}_lower"], row[f"{name}_upper"], 2) for name in shown),
         ]
         for row in states.iter_rows(named=True)
     ]
@@ -49,16 +53,19 @@ def state_section(content: ReportContent) -> Section:
         "The calibration follows the races: after each race, of whatever archetype, slope, incident shift "
         "and front tilt move. A race is recalibrated with their values before it. A positive shift means "
         "more retirements. The front tilt is a further factor on the sharpness among the leading cars."
+        if of_scenarios
+        else "The calibration follows the races: after each race, of whatever archetype, the slope moves. A "
+        "race is recalibrated with its value before it."
     )
     columns = [
+        *(name.capitalize() for name in markets),
         "Archetype",
         "Race",
         "Earlier races of the archetype",
-        "Slope",
-        "Shift of the incident logit",
-        "Front tilt",
+        *(labels[name] for name in shown),
     ]
-    table = Table("Slope, incident shift and front tilt", columns, rows, folded=True, n_text=2)
+    caption = "Slope, incident shift and front tilt" if of_scenarios else "Slope before every race"
+    table = Table(caption, columns, rows, folded=True, n_text=2 + len(markets))
     return Section("states", "Sharpness over time", [text, Gallery(state_pictures(states)), table])
 
 
@@ -145,7 +152,7 @@ def skipped_section(content: ReportContent) -> list[Section]:
 
 def closing_sections(content: ReportContent) -> list[Section]:
     """Return methods, glossary and provenance."""
-    methods: list[Block] = [Definitions(words.METHODS), References(words.REFERENCES)]
+    methods: list[Block] = [Definitions(words.METHODS[content.form]), References(words.REFERENCES)]
     rows = [[Cell(name), Cell(value)] for name, value in content.provenance.items()]
     provenance = Table("Inputs needed to reproduce this report", ["", "Value"], rows, n_text=2)
     return [
@@ -174,7 +181,7 @@ def _worst_table(fits: pl.DataFrame) -> Table:
         ]
         for row in worst.iter_rows(named=True)
     ]
-    columns = ["Archetype", "Fits", "Worst R-hat", "Least bulk ESS", "Least tail ESS", "Divergences"]
+    columns = [_fitted(fits), "Fits", "Worst R-hat", "Least bulk ESS", "Least tail ESS", "Divergences"]
     return Table("Worst diagnostics of all fits", columns, rows)
 
 
@@ -190,7 +197,7 @@ def _fit_table(fits: pl.DataFrame) -> Table:
         ]
         for row in fits.iter_rows(named=True)
     ]
-    columns = ["Archetype", "Fold", "Parameter", "R-hat", "Bulk ESS", "Tail ESS"]
+    columns = [_fitted(fits), "Fold", "Parameter", "R-hat", "Bulk ESS", "Tail ESS"]
     return Table("Every fit and parameter", columns, rows, folded=True, n_text=3)
 
 
@@ -210,5 +217,13 @@ def _pareto_k(value: float) -> Cell:
     return Cell(number(value, 2), f"wanted: at most {PARETO_K_GOOD}" if value > PARETO_K_GOOD else "")
 
 
-def _label(archetype: str) -> str:
-    return "All together" if archetype == ALL_ARCHETYPES else parse_archetype(archetype).label
+def _label(fitted: str) -> str:
+    """Return the label of an archetype, a market or all archetypes."""
+    if fitted == ALL_ARCHETYPES:
+        return "All together"
+    return parse_archetype(fitted).label if fitted in set(map(str, ARCHETYPES)) else fitted.capitalize()
+
+
+def _fitted(fits: pl.DataFrame) -> str:
+    """Return the heading of what each fit is of."""
+    return "Market" if fits["archetype"].is_in(list(EVENT_MARKETS)).all() else "Archetype"

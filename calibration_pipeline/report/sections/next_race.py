@@ -18,6 +18,11 @@ def forecast_section(content: ReportContent) -> Section:
     """Return the section on the next race."""
     forecast = content.forecast
     if forecast is None or forecast.is_empty():
+        if content.forecast_title and not content.forecaster_chances.is_empty():
+            tables = _side_by_side(content.forecaster_chances)
+            return Section(
+                "next-race", "Next race", [Text(content.forecast_title), Bullets(_ruling(content)), *tables]
+            )
         notes = [note for note in content.forecast_notes if note]
         return Section("next-race", "Next race", [Text(notes[0] if notes else NOTHING)])
     forecast = forecast.sort("win", descending=True, maintain_order=True)

@@ -5,7 +5,7 @@ import math
 import polars as pl
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
-from calibration_pipeline.markets import ALL_MARKETS, MARKETS
+from calibration_pipeline.markets import ALL_MARKETS
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Table, Text
 from calibration_pipeline.report.content import ReportContent
@@ -44,14 +44,15 @@ def era_label(era: str) -> str:
 
 
 def verdict_matrix(content: ReportContent) -> Table:
-    """Return the matrix: an archetype a row in each era, a market a column, the summary first."""
+    """Return the matrix: an archetype a row in each era, a market of the form a column, the summary first."""
     cells = content.verdicts.filter(line=1)
     rows: list[list[Cell]] = []
     declared = [era for era in cells["era"].unique(maintain_order=True) if era != ALL_RACES]
     for era in (*declared, ALL_RACES):
         of_era = cells.filter(era=era).partition_by("archetype", maintain_order=True)
         rows += [[Cell(era_label(era))], *(_matrix_row(own, content) for own in of_era)]
-    columns = ["Archetype", "Summary", *(market.capitalize() for market in MARKETS)]
+    markets = cells["market"].unique(maintain_order=True).to_list()
+    columns = ["Archetype", *("Summary" if own == ALL_MARKETS else own.capitalize() for own in markets)]
     return Table(CAPTION, columns, rows, n_text=len(columns))
 
 
@@ -59,9 +60,8 @@ def _matrix_row(cells: pl.DataFrame, content: ReportContent) -> list[Cell]:
     archetype, era = parse_archetype(cells["archetype"][0]), cells["era"][0]
     own = content.verdicts.filter(archetype=archetype, era=era)
     n_races = own["n_races"].max()
-    by_market = {row["market"]: row for row in cells.iter_rows(named=True)}
     label = Cell(archetype.label, count(n_races, "race"), anchor=section_anchor(archetype))
-    return [label, *(_verdict_cell(by_market[market]) for market in (ALL_MARKETS, *MARKETS))]
+    return [label, *(_verdict_cell(row) for row in cells.iter_rows(named=True))]
 
 
 def _verdict_cell(row: dict) -> Cell:

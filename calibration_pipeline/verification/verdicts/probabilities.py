@@ -5,18 +5,57 @@ probabilities those of the file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.markets import EVENT_MARKETS, POSITION_MARKETS
 from calibration_pipeline.schemas.frames import JointEventTable, VerdictTable
 from calibration_pipeline.seasons import split_eras
-from calibration_pipeline.verification.event_cases import market_events
+from calibration_pipeline.verification.backtest import scored_positions
+from calibration_pipeline.verification.event_cases import market_events, market_states, scored_events
 from calibration_pipeline.verification.verdicts.estimates import event_estimates
 from calibration_pipeline.verification.verdicts.matrix import judge_eras, verdict_table
 from calibration_pipeline.verification.verdicts.rules import Verdict, judge_markets
+
+
+def judge_forecaster(
+    forecaster: str,
+    form: Form,
+    forecasts: Mapping[str, Any],
+    results: pl.DataFrame,
+    state: xr.DataTree,
+    era_starts: Sequence[int],
+) -> pl.DataFrame:
+    """Rule on every archetype, era and market of a forecaster of probabilities.
+
+    Parameters
+    ----------
+    forecaster : str
+    form : Form
+        Event or position probabilities.
+    forecasts : mapping
+        'raw' and 'recalibrated' to `EventProbabilities` or `PositionProbabilities`, as the form is.
+    results : polars.DataFrame
+        `RaceResults`; races without results are left out.
+    state : xarray.DataTree
+        `EventState`, or the `MapState` of positions.
+    era_starts : sequence of int
+        First season of each declared era.
+
+    Returns
+    -------
+    polars.DataFrame
+        `VerdictTable`.
+    """
+    if form is Form.EVENTS:
+        states = market_states(state)
+        return judge_events(forecaster, scored_events(forecasts, results, states), states, era_starts)
+    backtests = scored_positions(forecasts, results, state["races"].to_dataset())
+    return judge_positions(forecaster, backtests, results, era_starts)
 
 
 def judge_events(
@@ -56,7 +95,7 @@ def judge_positions(
     ----------
     forecaster : str
     backtests : mapping
-        Every archetype to the backtest of the races that are scored, as from `backtest.backtest_positions`.
+        As `backtest.scored_positions` returns them.
     results : polars.DataFrame
         `RaceResults` of these races.
     era_starts : sequence of int

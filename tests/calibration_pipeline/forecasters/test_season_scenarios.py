@@ -29,7 +29,7 @@ def read(
 ) -> tuple[xr.Dataset, list[str]]:
     return read_season_scenarios(
         forecaster(path), entries, None, fold_races=fold_races, seed=1, other_seasons=other_seasons
-    )
+    )[:2]
 
 
 def forecaster(path: Path | str) -> ForecasterFiles:
@@ -290,7 +290,9 @@ def test_the_direction_of_scores_is_guessed_from_earlier_results_alone(tmp_path:
     for later in (results.with_columns(season=2022), results.filter(pl.col("season") < 2020)):
         with pytest.raises(ForecasterError, match="because no race has earlier finishes of its drivers"):
             read_season_scenarios(forecaster(path), entry_list(), later, fold_races=None, seed=1)
-    ensemble, notes = read_season_scenarios(forecaster(path), entry_list(), results, fold_races=None, seed=1)
+    ensemble, notes, _ = read_season_scenarios(
+        forecaster(path), entry_list(), results, fold_races=None, seed=1
+    )
     assert [note.partition(": guessed")[0] for note in notes] == [
         "Of the values in scenarios the higher ones are better"
     ]
