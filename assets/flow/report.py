@@ -3,7 +3,7 @@
 Modules that need JAX or ArviZ are imported inside the functions that compute.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import dagster as dg
 import polars as pl
@@ -30,21 +30,10 @@ from .metadata import rows, table
 
 SUMMARY = "summary"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
-OF_PROBABILITIES = (
-    "event_probabilities",
-    "event_quarantine",
-    "event_posterior",
-    "event_state",
-    "recalibrated_events",
-    "event_verdict",
-    "position_probabilities",
-    "position_quarantine",
-    "position_posterior",
-    "position_state",
-    "recalibrated_positions",
-    "position_verdict",
-)
 existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
+OF_PROBABILITIES = ("{}_probabilities", "recalibrated_{}s", "{}_posterior", "{}_state", "{}_verdict")
+"""Assets of a form of probabilities that its report reads."""
+NOUNS = {"event": Form.EVENTS, "position": Form.POSITIONS}
 
 
 @dg.asset(
@@ -102,7 +91,6 @@ def report_pictures(
     ),
     ins=dict.fromkeys(
         (
-            "quarantine",
             "calibration_metrics",
             "joint_event_validation",
             "calibration_curves",
@@ -112,16 +100,20 @@ def report_pictures(
             "backtest",
             "calibration_posterior",
             "race_results",
-            "scenario_quarantine",
-            *OF_PROBABILITIES,
         ),
         existing_partitions,
+    )
+    | dict.fromkeys(
+        (
+            *("quarantine", "scenario_quarantine", "event_quarantine", "position_quarantine"),
+            *(asset.format(noun) for asset in OF_PROBABILITIES for noun in NOUNS),
+        ),
+        dg.AssetIn(metadata={ALLOW_MISSING: True}, dagster_type=dict[str, Any]),
     ),
 )
 def calibration_report(
     source: dg.ResourceParam[Source],
     settings: dg.ResourceParam[Settings],
-    quarantine: dict[str, pl.DataFrame],
     calibration_metrics: dict[str, pl.DataFrame],
     joint_event_validation: dict[str, pl.DataFrame],
     calibration_curves: dict[str, pl.DataFrame],
@@ -139,19 +131,7 @@ def calibration_report(
     forecaster_chances: pl.DataFrame,
     leaderboard: pl.DataFrame,
     race_results: dict[str, pl.DataFrame],
-    scenario_quarantine: dict[str, pl.DataFrame],
-    event_probabilities: dict[str, pl.DataFrame],
-    event_quarantine: dict[str, pl.DataFrame],
-    event_posterior: dict[str, xr.DataTree],
-    event_state: dict[str, xr.DataTree],
-    recalibrated_events: dict[str, pl.DataFrame],
-    event_verdict: dict[str, pl.DataFrame],
-    position_probabilities: dict[str, xr.Dataset],
-    position_quarantine: dict[str, pl.DataFrame],
-    position_posterior: dict[str, xr.DataTree],
-    position_state: dict[str, xr.DataTree],
-    recalibrated_positions: dict[str, xr.Dataset],
-    position_verdict: dict[str, pl.DataFrame],
+    **others: dict[str, Any],
 ) -> dg.Output[dict[str, bytes]]:
     """Report with the matrix of verdicts and the evidence, as one page and its Markdown twin."""
     from calibration_pipeline.forecast.next_race import forecast_notes
@@ -169,21 +149,21 @@ def calibration_report(
             forecaster_chances,
         ),
         leaderboard,
-        pl.concat([Quarantine.empty(), *quarantine.values()]),
-        {**scenario_quarantine, **event_quarantine, **position_quarantine},
+        pl.concat([Quarantine.empty(), *others["quarantine"].values()]),
+        {key: own for kind in ("scenario", *NOUNS) for key, own in others[f"{kind}_quarantine"].items()},
         _provenance(settings, source.name),
         assembly.package_versions(PACKAGES),
     )
-    evidence = assembly.Evidence(
-        by_archetype(calibration_posterior, shown),
-        by_archetype(verdict, shown),
-        by_archetype(calibration_metrics, shown),
-        by_archetype(joint_event_validation, shown),
-        by_archetype(calibration_curves, shown),
-        by_archetype(calibration_monitoring, shown),
-        by_archetype(backtest, shown),
-    )
     if shown in race_forecast:
+        evidence = assembly.Evidence(
+            by_archetype(calibration_posterior, shown),
+            by_archetype(verdict, shown),
+            by_archetype(calibration_metrics, shown),
+            by_archetype(joint_event_validation, shown),
+            by_archetype(calibration_curves, shown),
+            by_archetype(calibration_monitoring, shown),
+            by_archetype(backtest, shown),
+        )
         pooled = assembly.PooledEvidence(
             pooled_posterior[shown], calibration_state[shown], model_comparison[shown]
         )
@@ -191,21 +171,12 @@ def calibration_report(
             evidence, pooled, judged_events(settings.events), circumstances, settings.seed
         )
     else:
-        content = assembly.assemble_probabilities(
-            Form.EVENTS if shown in event_verdict else Form.POSITIONS,
-            assembly.ProbabilityEvidence(
-                {
-                    "raw": {**event_probabilities, **position_probabilities}[shown],
-                    "recalibrated": {**recalibrated_events, **recalibrated_positions}[shown],
-                },
-                pl.concat(race_results.values()),
-                {**event_posterior, **position_posterior}[shown],
-                {**event_state, **position_state}[shown],
-                {**event_verdict, **position_verdict}[shown],
-            ),
-            circumstances,
-            settings.seed,
+        noun = next(name for name in NOUNS if shown in others[f"{name}_verdict"])
+        raw, recalibrated, *stored = (others[asset.format(noun)][shown] for asset in OF_PROBABILITIES)
+        evidence_of_form = assembly.ProbabilityEvidence(
+            {"raw": raw, "recalibrated": recalibrated}, pl.concat(race_results.values()), *stored
         )
+        content = assembly.assemble_probabilities(NOUNS[noun], evidence_of_form, circumstances, settings.seed)
     pictures = {
         name: png
         for frame in by_archetype(report_pictures, shown).values()

@@ -14,6 +14,8 @@ from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.backtest import backtest_positions, scored_races
 from calibration_pipeline.verification.cases import backtest_cases
 from calibration_pipeline.verification.event_cases import market_events, position_events, scored_events
+from calibration_pipeline.verification.metric_table import score_backtest, score_events
+from calibration_pipeline.verification.reliability import calibration_curves, event_curves
 from calibration_pipeline.verification.verdicts.estimates import event_estimates
 from calibration_pipeline.verification.verdicts.probabilities import judge_events, judge_positions
 from helpers.planted_events import planted_frames
@@ -166,6 +168,13 @@ def test_positions_have_the_markets_of_their_events(positions):
         assert own[:4] == expected[:4]
         assert_allclose(own.estimate.estimate, expected.estimate.estimate, atol=1e-9)
         assert own.estimate.n_races == expected.estimate.n_races
+    scores, curves = score_events(str(ARCHETYPES[0]), events), event_curves(str(ARCHETYPES[0]), events)
+    keys = ["forecast", "quantity", "level", "reference"]
+    same = scores.join(score_backtest(backtest), on=keys, suffix="_of_positions")
+    assert same.height == scores.height
+    assert_allclose(same["estimate"], same["estimate_of_positions"], atol=1e-9)
+    assert (same["n_cars"] == same["n_cars_of_positions"]).all()
+    assert_frame_equal(curves, calibration_curves(backtest), abs_tol=1e-9)
 
 
 def test_later_results_change_no_earlier_row():
