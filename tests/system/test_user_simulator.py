@@ -1,4 +1,4 @@
-"""A user's ensemble in the asset graph: checks, forecasts, and the example from end to end."""
+"""Forecasters of a user in the asset graph: checks, forecasts, and the example from end to end."""
 
 import runpy
 from pathlib import Path
@@ -97,3 +97,54 @@ def test_the_example_ends_in_a_report(project: Path, capsys: pytest.CaptureFixtu
     assert path.name in report
     assert str(path) not in report
     assert "| Forecaster | right |" in report
+
+
+def forget_a_car(path: Path, season: str, number: str) -> None:
+    """Remove the rows of one car of a race from a CSV file of forecasts."""
+    lines = path.read_text().splitlines()
+    of_race = [line for line in lines if line.split(",")[:2] == [season, number]]
+    driver = of_race[0].split(",")[2]
+    kept = [line for line in lines if line not in of_race or line.split(",")[2] != driver]
+    path.write_text("\n".join(kept) + "\n")
+
+
+@pytest.mark.soak
+def test_forecasters_of_probabilities_have_a_report_of_their_own(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same rules for odds and for positions; a margin changes the odds alone."""
+    folder = project / "mine"
+    seasons = ["--first", "2024", "--last", "2025", "--scenarios", "200"]
+    runpy.run_path(str(EXAMPLE))["main"]([str(folder), *seasons])
+    for name in ("right.nc", "overconfident.csv"):
+        (folder / name).unlink()
+    forget_a_car(folder / "bookmaker.csv", "2024", "3")
+    run = ["run", "--seasons", "2024,2025", "--scenarios", "100", "--forecasters", str(folder)]
+    store = project / "data" / "store" / "simulated" / "cup"
+
+    assert main([*run, "--forecaster", "bookmaker"]) == 0
+    assert "Top10" in capsys.readouterr().out
+    report = (store / "calibration_report.md").read_text().replace("\\", "")
+    assert report.startswith("# Can the event probabilities be trusted?")
+    assert "| Archetype | Summary | Win | Top 5 | Top 10 |" in report
+    assert "Defects of bookmaker" in report
+    verdicts = pl.read_parquet(store / "event_verdict" / "bookmaker.parquet")
+    assert 0 < verdicts["n_races"].to_numpy().max() < 36  # an archetype's races of 2025 alone
+    assert set(verdicts.filter(line=1)["archetype"]) == set(map(str, ARCHETYPES))
+
+    files = {"odds": "event_probabilities/bookmaker.parquet", "positions": "position_probabilities/flat.nc"}
+    before = {name: (store / file).stat().st_mtime_ns for name, file in files.items()}
+    assert main([*run, "--forecaster", "flat", "--update"]) == 0
+    out = capsys.readouterr().out
+    assert "event_posterior" not in out
+    assert "position_posterior" not in out
+    report = (store / "calibration_report.md").read_text().replace("\\", "")
+    assert report.startswith("# Can the position probabilities be trusted?")
+    assert "| Archetype | Summary | Win | Top 5 | Top 10 | Finish distribution |" in report
+    assert before == {name: (store / file).stat().st_mtime_ns for name, file in files.items()}
+
+    select = ["--select", "event_probabilities,position_probabilities", "--update"]
+    assert main([*run, "--forecaster", "flat", "--margin", "shin", *select]) == 0
+    after = {name: (store / file).stat().st_mtime_ns for name, file in files.items()}
+    assert after["odds"] > before["odds"]
+    assert after["positions"] == before["positions"]
