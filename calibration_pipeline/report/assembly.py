@@ -224,7 +224,7 @@ def assemble_probabilities(
         for name, fit in fits.items()
     )
     return ReportContent(
-        title=f"Can the {form} be trusted?",
+        title=f"Can the {form} of {verdicts['forecaster'][0]} be trusted?",
         form=form,
         **_shared(circumstances),
         verdicts=verdicts,

@@ -125,7 +125,7 @@ def test_forecasters_of_probabilities_have_a_report_of_their_own(
     assert main([*run, "--forecaster", "bookmaker"]) == 0
     assert "Top10" in capsys.readouterr().out
     report = (store / "calibration_report.md").read_text().replace("\\", "")
-    assert report.startswith("# Can the event probabilities be trusted?")
+    assert report.startswith("# Can the event probabilities of bookmaker be trusted?")
     assert "| Archetype | Summary | Win | Top 5 | Top 10 |" in report
     assert "Defects of bookmaker" in report
     verdicts = pl.read_parquet(store / "event_verdict" / "bookmaker.parquet")
@@ -139,7 +139,7 @@ def test_forecasters_of_probabilities_have_a_report_of_their_own(
     assert "event_posterior" not in out
     assert "position_posterior" not in out
     report = (store / "calibration_report.md").read_text().replace("\\", "")
-    assert report.startswith("# Can the position probabilities be trusted?")
+    assert report.startswith("# Can the position probabilities of flat be trusted?")
     assert "| Archetype | Summary | Win | Top 5 | Top 10 | Finish distribution |" in report
     assert before == {name: (store / file).stat().st_mtime_ns for name, file in files.items()}
 

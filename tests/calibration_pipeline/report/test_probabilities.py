@@ -103,7 +103,7 @@ def test_the_matrix_has_the_markets_of_the_form(form: Form, markets: list[str]) 
     assert document.matrix.columns == ["Archetype", "Summary", *markets]
     rows = [row for row in document.matrix.rows if len(row) > 1]
     assert [row[0].text for row in rows[-4:]] == [archetype.label for archetype in ARCHETYPES]
-    assert document.title == f"Can the {form} be trusted?"
+    assert document.title == f"Can the {form} of mine be trusted?"
     terminal = verdict_rows(content(form).verdicts)
     assert len(terminal[0]) == 3 + len(markets)
 
