@@ -141,7 +141,8 @@ def test_every_setting_has_assets_that_depend_on_it() -> None:
     assert found["network"] == ["causal_network", *FORECAST, "calibration_report"]
     assert "fold_history" in found["fold_races"]
     assert set(found["events"]) == {"joint_event_validation", *FORECAST, "calibration_report"}
-    assert found["eras"] == ["joint_event_validation", "verdict", "calibration_report"]
+    verdicts = {"verdict", "event_verdict", "position_verdict"}
+    assert set(found["eras"]) == {"joint_event_validation", *verdicts, "calibration_report"}
     fits = {"calibration_posterior", "pooled_posterior", "calibration_state"}
     assert {"race_results"} | fits <= set(found["seed"])
     assert "archetype_races" not in {asset for assets in found.values() for asset in assets}
