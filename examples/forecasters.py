@@ -232,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--first", type=int, default=2022, help="first season")
     parser.add_argument("--last", type=int, default=2025, help="last season")
-    parser.add_argument("--scenarios", type=int, default=1000)
+    parser.add_argument("--scenarios", type=int, default=800, help="scenarios of a race")
     parser.add_argument("--seed", type=int, default=42, help="seed of the simulated source")
     options = parser.parse_args(arguments)
     seasons = range(options.first, options.last + 1)

@@ -51,6 +51,7 @@ SEED = 42
 N_SCENARIOS = 5000
 """Scenarios behind the flat model: the noise of few scenarios pulls the slope of its positions to 0."""
 N_ORDERS = 32
+KNOWN_SCENARIOS = 1000
 MARKETS = {"win": 1, "top 5": 5, "top 10": 10}
 QUICK = {"n_warmup": 250, "n_samples": 500, "n_chains": 2, "seed": 1}
 
@@ -87,7 +88,8 @@ def position_shares(race: Scenarios) -> np.ndarray:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     folder = tmp_path_factory.mktemp("example")
-    main([str(folder), "--first", str(SEASONS[0]), "--last", str(SEASONS[-1]), "--seed", str(SEED)])
+    options = {"first": SEASONS[0], "last": SEASONS[-1], "seed": SEED, "scenarios": KNOWN_SCENARIOS}
+    main([str(folder), *(f"--{name}={value}" for name, value in options.items())])
     many = simulate_seasons(SEASONS, N_SCENARIOS, 1.0, SEED)
     write_position_probabilities(many, folder / "flat.csv")
     features, results = without_laps(list(SEASONS), seed=SEED)
@@ -97,7 +99,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
         for each in list_forecasters(folder).forecasters
         if each.name != "right"
     }
-    right = {race.race_id: race for race in simulate_seasons(SEASONS, 1000, 1.0, SEED)}
+    right = {race.race_id: race for race in simulate_seasons(SEASONS, KNOWN_SCENARIOS, 1.0, SEED)}
     return Planted(forecasts, right, results)
 
 
