@@ -204,12 +204,12 @@ def _events(settings: "Settings", options: argparse.Namespace) -> None:
 
 
 def _forecast(settings: "Settings", _options: argparse.Namespace) -> None:
-    from calibration_pipeline.forecasters.folder import Form, find_forecasters
+    from calibration_pipeline.forecasters.folder import NETWORK, Form, find_forecasters
     from calibration_pipeline.terminal.next_race import print_stored
 
     shown = settings.shown_forecaster
     if shown not in find_forecasters(settings.forecasters).by_form[Form.SCENARIOS]:
-        shown = "network"  # probabilities stand in the table of all forecasters
+        shown = NETWORK  # probabilities stand in the table of all forecasters
     print_stored(_console(), settings.store_path, shown)
 
 

@@ -11,14 +11,12 @@ from typing import Any
 import dagster as dg
 
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.forecasters.folder import Form, find_forecasters
+from calibration_pipeline.forecasters.folder import NETWORK, Form, find_forecasters
 from calibration_pipeline.seasons import FIRST_SEASON, Seasons
 
 from .settings import Settings
 
 LONG_AGO = -100
-NETWORK = "network"
-"""The forecaster that is always there: the causal network."""
 
 
 def season_partitions(seasons: Seasons) -> dg.TimeWindowPartitionsDefinition:

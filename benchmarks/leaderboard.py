@@ -35,12 +35,12 @@ from calibration_pipeline.comparison.leaderboard import Scores, paired_gain, ran
 from calibration_pipeline.comparison.market_scores import market_losses, score_markets
 from calibration_pipeline.comparison.pool_weights import BLEND, walk_forward_weights
 from calibration_pipeline.comparison.race_probabilities import (
-    NETWORK,
     Forecasts,
     RaceProbabilities,
     top_probabilities,
 )
 from calibration_pipeline.event_map.predictive import renormalise
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, TOP_EVENTS
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
 from examples.forecasters import FLATNESS, FLOOR, LONGSHOT_BIAS, LUCK_KEPT

@@ -9,7 +9,9 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from ..partitions import NETWORK, every_season
+from calibration_pipeline.forecasters.folder import NETWORK
+
+from ..partitions import every_season
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, depends_on
 from .metadata import rows, table

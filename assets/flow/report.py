@@ -10,20 +10,17 @@ import polars as pl
 import xarray as xr
 from upath import UPath
 
+from calibration_pipeline.analysis.provenance import shown_settings
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import judged_events
-from calibration_pipeline.forecasters.folder import Form
+from calibration_pipeline.forecasters.folder import NETWORK, Form
 from calibration_pipeline.io.sql import build_catalogue
-from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.schemas.partition_keys import archetype_of, by_archetype
 from calibration_pipeline.schemas.quarantine import Quarantine
-from calibration_pipeline.seasons import span
-from calibration_pipeline.sources.base import Source
 from calibration_pipeline.terminal.summary import score_rows, verdict_rows
-from calibration_pipeline.tracks import load_tracks
 
 from ..orchestration.jobs import REPORT
-from ..partitions import ARCHETYPE_PARTITIONS, NETWORK
+from ..partitions import ARCHETYPE_PARTITIONS
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, PATH, depends_on
 from .metadata import rows, table
@@ -112,7 +109,6 @@ def report_pictures(
     ),
 )
 def calibration_report(
-    source: dg.ResourceParam[Source],
     settings: dg.ResourceParam[Settings],
     calibration_metrics: dict[str, pl.DataFrame],
     joint_event_validation: dict[str, pl.DataFrame],
@@ -151,7 +147,7 @@ def calibration_report(
         leaderboard,
         pl.concat([Quarantine.empty(), *others["quarantine"].values()]),
         {key: own for kind in ("scenario", *NOUNS) for key, own in others[f"{kind}_quarantine"].items()},
-        _provenance(settings, source.name),
+        shown_settings(settings, settings.season_list, settings.fold_length),
         assembly.package_versions(PACKAGES),
     )
     if shown in race_forecast:
@@ -220,24 +216,3 @@ def stored_summary(
         raise LookupError(f"No run recorded {REPORT}.")
     metadata = event.asset_materialization.metadata
     return cast("dict[str, list[dict[str, str]]]", metadata[SUMMARY].value), str(metadata[PATH].value)
-
-
-def _provenance(settings: Settings, source: str) -> dict[str, str]:
-    from calibration_pipeline.report.assembly import shown_address
-
-    address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(source)
-    return {
-        "Source": source,
-        "Source address": shown_address(address, "none, simulated"),
-        "Seasons": span(settings.season_list),
-        "Races per fold": str(settings.fold_length or "a season"),
-        "Forecaster": settings.shown_forecaster,
-        "Forecasters of": shown_address(settings.forecasters, "the causal network alone"),
-        "Network": settings.network,
-        "Joint events of": shown_address(settings.events, "the default ones"),
-        "First seasons of eras": ", ".join(str(start) for start in settings.era_starts) or "none",
-        "Scenarios a race": str(settings.scenarios) if settings.shown_forecaster == NETWORK else "as issued",
-        "Seed": str(settings.seed),
-        "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,
-        "Schema version of stored files": SCHEMA_VERSION,
-    }

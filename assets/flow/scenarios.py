@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import xarray as xr
 
-from calibration_pipeline.forecasters.folder import Form, find_forecasters
+from calibration_pipeline.forecasters.folder import NETWORK, Form, find_forecasters
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.schemas.quarantine import Quarantine
@@ -17,7 +17,6 @@ from calibration_pipeline.sources.names import read_nicknames
 
 from ..partitions import (
     ALL_SEASONS,
-    NETWORK,
     SEASON_PARTITIONS,
     earlier_and_own_seasons,
     season_of_forecaster,

@@ -8,14 +8,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from calibration_pipeline.analysis.settings import AnalysisSettings
 from calibration_pipeline.events.files import judged_events
-from calibration_pipeline.forecasters.folder import find_forecasters, forecaster_version
+from calibration_pipeline.forecasters.folder import NETWORK, find_forecasters, forecaster_version
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.stored_values import SCHEMA_VERSION
 from calibration_pipeline.scenarios.folds import default_fold_races
 from calibration_pipeline.schemas.partition_keys import split_key
+from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.names import read_nicknames
 from calibration_pipeline.tracks import load_tracks
 
@@ -107,3 +111,52 @@ def provenance(settings: AnalysisSettings) -> dict[str, str]:
         "settings": json.dumps(settings.model_dump(include=set(VALUE_SETTINGS)), sort_keys=True),
         "tracks_hash": load_tracks(settings.series, settings.tracks).content_hash,
     }
+
+
+def shown_settings(
+    settings: AnalysisSettings, seasons: Sequence[int], fold_races: int | None
+) -> dict[str, str]:
+    """Return the settings that a report names, in words and without credentials.
+
+    Parameters
+    ----------
+    settings : AnalysisSettings
+    seasons : sequence of int
+        The seasons in force, in order.
+    fold_races : int or None
+        Races of a fold; None for a season.
+    """
+    address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(settings.source)
+    return {
+        "Source": settings.source,
+        "Source address": shown_address(address, "none, simulated"),
+        "Seasons": span(seasons),
+        "Races per fold": str(fold_races or "a season"),
+        "Forecaster": settings.shown_forecaster,
+        "Forecasters of": shown_address(settings.forecasters, "the causal network alone"),
+        "Network": settings.network,
+        "Joint events of": shown_address(settings.events, "the default ones"),
+        "First seasons of eras": ", ".join(map(str, settings.era_starts)) or "none",
+        "Scenarios a race": str(settings.scenarios) if settings.shown_forecaster == NETWORK else "as issued",
+        "Seed": str(settings.seed),
+        "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,
+        "Schema version of stored files": SCHEMA_VERSION,
+    }
+
+
+def shown_address(address: str | None, otherwise: str) -> str:
+    """Return an address for publication: a local file's name, or host and path without credentials.
+
+    Examples
+    --------
+    >>> shown_address("https://user:secret@feed.example/cacher?token=1", "none")
+    'https://feed.example/cacher'
+    >>> shown_address("/home/me/cup.csv", "none"), shown_address(None, "none")
+    ('cup.csv', 'none')
+    """
+    if address is None:
+        return otherwise
+    if "://" not in address:
+        return PurePath(address).name
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

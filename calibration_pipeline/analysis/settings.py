@@ -162,9 +162,9 @@ class AnalysisSettings(BaseModel):
     @field_validator("forecaster")
     @classmethod
     def _check_forecaster(cls, value: str | None, info: ValidationInfo) -> str | None:
-        from calibration_pipeline.forecasters.folder import find_forecasters
+        from calibration_pipeline.forecasters.folder import NETWORK, find_forecasters
 
-        known = ["network", *find_forecasters(info.data.get("forecasters")).names]
+        known = [NETWORK, *find_forecasters(info.data.get("forecasters")).names]
         if value is not None and value not in known:
             raise ValueError(f"there are {', '.join(known)}")
         return value
@@ -191,10 +191,10 @@ class AnalysisSettings(BaseModel):
     @property
     def shown_forecaster(self) -> str:
         """The forecaster whose verdicts come first: the one set, the only one of a user, or the network."""
-        from calibration_pipeline.forecasters.folder import find_forecasters
+        from calibration_pipeline.forecasters.folder import NETWORK, find_forecasters
 
         known = find_forecasters(self.forecasters).names
-        return self.forecaster or (known[0] if len(known) == 1 else "network")
+        return self.forecaster or (known[0] if len(known) == 1 else NETWORK)
 
     @property
     def key_prefix(self) -> tuple[str, str]:

@@ -12,7 +12,6 @@ from calibration_pipeline.comparison.pool_weights import BLEND, next_race_weight
 from calibration_pipeline.comparison.race_probabilities import (
     CLIMATOLOGY,
     COORDINATES,
-    NETWORK,
     RACE_KEYS,
     Forecasts,
     add_events,
@@ -22,6 +21,7 @@ from calibration_pipeline.comparison.race_probabilities import (
     read_backtests,
     read_events,
 )
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.schemas.comparison import BlendWeights, MarketScores
 from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.verification.backtest import backtest_positions

@@ -15,7 +15,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.comparison.race_probabilities import NETWORK
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.markets import FINISH
 from calibration_pipeline.scenarios.stacking import CAR_OUTCOMES, RACE_OUTCOMES, recover_race
 from calibration_pipeline.verification.cases import JUDGED

@@ -17,8 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
-from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY, NETWORK
+from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY
 from calibration_pipeline.comparison.sequential import log_e_better
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS, Leaderboard
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean, tail_probability
 from calibration_pipeline.verification.cases import JUDGED, table

@@ -16,8 +16,6 @@ from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.schemas.results import finish_is_permuted, join_results
 from calibration_pipeline.verification.cases import JUDGED, independent_head_to_head
 
-NETWORK = "network"
-"""The forecaster that others are compared with."""
 CLIMATOLOGY = "climatology"
 """The pseudo-forecaster for which every position is equally likely for every car."""
 EVENT_KEYS = ("race_id", "driver_id", "market", "forecast")

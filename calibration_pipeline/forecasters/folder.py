@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 ARRAYS = ".nc"
 SUFFIXES = (ARRAYS, ".parquet", ".csv", ".csv.gz", ".tsv", ".xlsx")
-RESERVED = ("network", "blend")
+NETWORK = "network"
+"""The forecaster that is always there, with which others are compared: the causal network."""
+RESERVED = (NETWORK, "blend")
 """Names of the forecasters that every run has."""
 NOT_IN_NAMES = ("|", "...")
 """Texts that a partition key cannot hold."""

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from calibration_pipeline.comparison.leaderboard import archetype_label
-from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY, NETWORK
+from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.plots.figures import GREY
 from calibration_pipeline.plots.series import by_forecast, dodged, interval_ends, only_value
 from calibration_pipeline.schemas.comparison import COMPARED_MARKETS

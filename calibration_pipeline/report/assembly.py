@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePath
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import polars as pl
 import xarray as xr
@@ -273,24 +271,6 @@ def _shared(circumstances: Circumstances) -> dict[str, Any]:
 def _last_race(orders: Iterable[NDArray]) -> str:
     """Return the largest race_order, of scored races by archetype."""
     return str(max((int(own.max()) for own in orders if own.size), default="none"))
-
-
-def shown_address(address: str | None, otherwise: str) -> str:
-    """Return an address for publication: a local file's name, or host and path without credentials.
-
-    Examples
-    --------
-    >>> shown_address("https://user:secret@feed.example/cacher?token=1", "none")
-    'https://feed.example/cacher'
-    >>> shown_address("/home/me/cup.csv", "none"), shown_address(None, "none")
-    ('cup.csv', 'none')
-    """
-    if address is None:
-        return otherwise
-    if "://" not in address:
-        return PurePath(address).name
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:

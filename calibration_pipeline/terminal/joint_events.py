@@ -16,6 +16,7 @@ from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.events.files import read_events
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.events.text import LANGUAGE, parse_event
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.io.stored_values import read_asset, stored_partitions
 from calibration_pipeline.schemas.partition_keys import split_key
@@ -126,7 +127,7 @@ def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, p
         forecasts = scored_forecasts(races, read_asset(store, "recalibrated_forecast", partition))
         table, skipped = validate_events(forecasts, results_table(races), [event], seed)
         archetype, forecaster = split_key(partition)
-        label = parse_archetype(archetype).label + ("" if forecaster == "network" else f", {forecaster}")
+        label = parse_archetype(archetype).label + ("" if forecaster == NETWORK else f", {forecaster}")
         yield label, table, skipped.get(str(event), "")
 
 

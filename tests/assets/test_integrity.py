@@ -102,6 +102,7 @@ def test_an_instance_without_records_vouches_for_nothing(
     assert all(line.endswith("is recorded by no run") for line in lines)
 
 
+@pytest.mark.slow
 def test_sources_share_an_instance_and_not_their_records(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

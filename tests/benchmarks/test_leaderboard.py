@@ -23,7 +23,7 @@ from benchmarks.leaderboard import (
 from benchmarks.result_files import read_results
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.comparison.market_scores import score_markets
-from calibration_pipeline.comparison.race_probabilities import NETWORK
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.markets import FINISH, HEAD_TO_HEAD, TOP_EVENTS
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
 
@@ -131,6 +131,7 @@ def test_pairs_are_decisive_by_their_true_difference_and_its_error() -> None:
     assert bad["in_order"].to_list() == bad["shown"].to_list() == [True, True]
 
 
+@pytest.mark.slow
 def test_two_seeds_have_the_rows_of_the_result_file() -> None:
     parts = [compare_seed(seed) for seed in (0, 1)]
     rows = list(result_rows(*(pl.concat(frames) for frames in zip(*parts, strict=True))))

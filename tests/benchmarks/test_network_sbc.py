@@ -21,6 +21,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.slow
 def test_histories_are_races():
     """Running cars have each position once, and only running cars are damaged."""
     fields = draw_fields(6, 12)

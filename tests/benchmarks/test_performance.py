@@ -113,6 +113,7 @@ def test_a_wrong_answer_about_laps_is_refused() -> None:
         telemetry.check_answers({"ours": right, "plain Polars": wrong}, 1)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_answers_fails_or_is_too_slow(tmp_path) -> None:
     telemetry.write_laps(tmp_path, telemetry.N_CARS * telemetry.N_LAPS)
     module, request = "benchmarks.performance.aggregating", {"tool": "ours", "folder": str(tmp_path)}
@@ -173,6 +174,7 @@ def test_pipelines_are_measured_by_asset() -> None:
     assert {*rows[0], "measured_on"} == read_results("pipeline_assets")[0].keys()
 
 
+@pytest.mark.slow
 def test_a_process_has_a_later_date() -> None:
     """The settings accept future seasons in a process that has imported the module."""
     code = (
@@ -210,6 +212,7 @@ def test_the_lock_of_the_benchmarks_fits_the_project() -> None:
     assert all("--hash=sha256:" in block for block in blocks)
 
 
+@pytest.mark.slow
 def test_a_race_held_back_is_the_tables_last(tmp_path) -> None:
     """The source of tables reads all laps of all races, a year earlier than simulated."""
     read = []

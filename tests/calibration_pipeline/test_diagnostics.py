@@ -128,6 +128,7 @@ def test_draws_all_alike_cannot_be_judged(rng):
     assert fit.table.filter(parameter="stuck").row(0)[1:] == (None, None, None)
 
 
+@pytest.mark.slow
 def test_tree_and_mcmc_object_and_their_dict_agree():
     mcmc = sample_two_means(3)
     by_object = assess_mcmc_convergence(mcmc)
@@ -221,6 +222,7 @@ def test_replicates_follow_the_map(rng):
     np.testing.assert_allclose(share, probability, atol=5 * np.sqrt(0.25 / 20_000))
 
 
+@pytest.mark.slow
 def test_race_noise_makes_cars_of_a_race_agree():
     """With noise a race is sharp or flat as a whole: cars hit their favourite place together."""
     n_cars = 30

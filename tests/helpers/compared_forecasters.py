@@ -5,7 +5,8 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.comparison.market_scores import score_markets
-from calibration_pipeline.comparison.race_probabilities import NETWORK, climatology_of, read_backtests
+from calibration_pipeline.comparison.race_probabilities import climatology_of, read_backtests
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.markets import EVENT_MARKETS
 from calibration_pipeline.scenarios.probabilities import finish_probabilities, head_to_head
 

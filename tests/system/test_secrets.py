@@ -197,6 +197,7 @@ def test_settings_travel_without_credentials_and_are_completed_from_the_environm
     assert from_public_json(recorded).results == "https://127.0.0.1:1/a.csv"
 
 
+@pytest.mark.slow
 def test_errors_name_addresses_without_credentials(project: Path) -> None:  # noqa: ARG001
     with pytest.raises(SettingsError, match=r"CALIBRATION_EVENTS .*127\.0\.0\.1:1/a\.toml") as refusal:
         load_settings({"events": f"{ADDRESS}.toml"})

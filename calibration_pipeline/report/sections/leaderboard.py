@@ -3,7 +3,8 @@
 import polars as pl
 
 from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label, order_forecasters
-from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY, NETWORK
+from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY
+from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.report.blocks import Block, Cell, Gallery, Section, Table, Text
 from calibration_pipeline.report.numbers import UNKNOWN, e_value, estimate, number
 from calibration_pipeline.report.pictures import leaderboard_picture

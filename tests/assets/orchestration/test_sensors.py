@@ -133,6 +133,7 @@ def ingested(first_season: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield watched
 
 
+@pytest.mark.slow
 def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
     (features,) = ingested.requests()
     assert (features.job_name, features.partition_key) == ("features", "2022")
@@ -215,6 +216,7 @@ def test_nothing_is_requested_while_a_run_of_the_source_is_in_progress(ingested:
     assert ingested.requests()
 
 
+@pytest.mark.slow
 def test_a_source_that_is_down_is_named_and_asked_again(ingested: Watched) -> None:
     for request in ingested.requests():
         ingested.execute(request)

@@ -158,6 +158,7 @@ def test_an_input_that_is_gone_or_new_makes_stale(instance: dg.DagsterInstance) 
     )
 
 
+@pytest.mark.slow
 def test_the_version_that_counts_is_the_one_that_was_read(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_the_version_that_counts_is_the_one_that_was_read(
     assert reason == "driver_features [2025] read another version of race_results [2025]"
 
 
+@pytest.mark.slow
 def test_content_that_is_written_again_unchanged_makes_nothing_stale(instance: dg.DagsterInstance) -> None:
     before = lineage(instance).record("race_results", "2024")
     assert main([*SMALL[:3], "--select", "race_results,lap_telemetry"]) == 0

@@ -166,6 +166,7 @@ def predictive(calendar: Calendar) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted_tilt", [None, -0.5], ids=["from the law", "a jump of -.5"])
 def test_log_score_agrees_with_a_particle_filter_of_both(planted_tilt):
     """Slope from all stages and tilt at its mean: within .001 nats a car of filtering both together."""
@@ -196,6 +197,7 @@ def test_a_planted_tilt_is_found():
     assert np.mean(ends) < 0
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """95 % intervals of the front group's sharpness, over histories drawn from the laws, after a season."""
     covered = []

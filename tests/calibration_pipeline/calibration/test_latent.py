@@ -55,6 +55,7 @@ def test_the_table_is_the_likelihood():
         np.testing.assert_allclose(got, exact, atol=2e-3, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_surfaces_are_the_sum_of_their_races():
     """Read between grid points, a surface equals the races' own integrated likelihoods."""
     ensemble, results = planted(0.8, n_races=32)
@@ -133,6 +134,7 @@ def test_planted_slopes_are_recovered(slope):
     assert not lower < 1 < upper
 
 
+@pytest.mark.slow
 def test_calibrated_ensembles_with_team_effects_get_slope_one():
     ensemble, results = planted(1.0, team_scale=0.8, n_races=64, seed=5)
     fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2, **QUICK)

@@ -74,6 +74,7 @@ def test_a_choice_depends_on_seed_and_race_alone():
     assert choose_scenarios(ensemble.isel(race=[]), REFERENCE_SCENARIOS, seed=1).shape == (0, 32)
 
 
+@pytest.mark.slow
 def test_the_reference_varies_less_over_seeds():
     """With 2,048 scenarios the evenly spaced ones all have draw 0, and its sharpness for the ensemble's."""
     random, even = [], []

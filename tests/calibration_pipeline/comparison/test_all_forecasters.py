@@ -70,6 +70,7 @@ def test_every_form_the_blend_and_climatology_are_scored_and_ranked(backtests: B
     assert verdicts["sharp"] == verdicts["book"] == "worse than network"
 
 
+@pytest.mark.slow
 def test_the_weights_before_the_next_race_come_last_and_sum_to_1(backtests: Backtests) -> None:
     _, weights, _ = compare(backtests, {}, next_race(backtests))
     own = weights.filter(race_id=2000)

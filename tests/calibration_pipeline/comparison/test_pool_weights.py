@@ -103,6 +103,7 @@ def test_weights_of_a_race_do_not_depend_on_it_or_on_later_races(members, weight
     assert weights_of(cut).equals(before)
 
 
+@pytest.mark.slow
 def test_a_forecaster_that_comes_later_does_not_change_earlier_weights(members, weights):
     late = {**members, "late": without_races(members["mine"], range(1020))}
     keys = ["race_id", "market", "forecast", "forecaster"]

@@ -162,6 +162,7 @@ def test_planted_slopes_are_recovered(market, slope):
     )
 
 
+@pytest.mark.slow
 def test_too_many_expected_winners_are_an_intercept():
     """Raw probabilities that sum to 1.5 times the winners: the intercept falls, and the slope stays."""
     races, _ = planted_events(1.0, 36, "win", seed=5)

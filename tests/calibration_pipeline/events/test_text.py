@@ -340,6 +340,7 @@ def store(project: Path, asset: str, value: xr.Dataset | xr.DataTree) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_event_is_judged_on_stored_values(
     project: Path,
     capsys: pytest.CaptureFixture[str],

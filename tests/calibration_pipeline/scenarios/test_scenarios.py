@@ -267,6 +267,7 @@ def test_all_folds_of_a_season_are_fitted_by_one_compiled_function(season, caplo
     assert "Compiling" not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_likelihood_in_blocks_is_that_of_the_model(season):
     """The potential that is minimised, and its curvature, are those of the NumPyro model."""
     history = build_history(join_history(*season), 40)
@@ -308,6 +309,7 @@ def test_the_gradient_is_finite_far_from_the_mode(season):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_the_first_season_has_no_network_for_its_first_fold(season):
     features, results = season
     first = fold_history(features.filter(season=2022), results.filter(season=2022), 2022, FOLD_RACES)

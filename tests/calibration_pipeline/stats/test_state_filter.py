@@ -129,6 +129,7 @@ def test_without_jumps_and_deviations_it_is_the_kalman_filter():
         mean, variance = mean + gain * (estimate[race] - mean), (1 - gain) * variance
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """95 % intervals before each race, over histories drawn from the law with its jumps."""
     rng = np.random.default_rng(2)

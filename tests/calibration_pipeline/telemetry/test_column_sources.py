@@ -111,6 +111,7 @@ def found(
     return follow
 
 
+@pytest.mark.slow
 def test_features_are_those_that_follow(found: dict[str, set[str]]) -> None:
     results = followers({name: set(of) for name, of in RESULT_COLUMNS.items()})
     laps = followers({name: set(of) for name, of in AGGREGATE_COLUMNS.items()})

@@ -141,6 +141,7 @@ def test_an_overconfident_forecast_is_more_miscalibrated_than_expected(rng):
     assert estimate(metrics, "raw", "head_to_head_slope")["upper"] < 1
 
 
+@pytest.mark.slow
 def test_monte_carlo_errors_are_how_much_scores_vary_with_the_scenarios(rng):
     """Ensembles drawn again for the same races and results."""
     pool = Races(rng, [12, 14] * 3, n_scenarios=2_400)

@@ -646,6 +646,7 @@ KINDS = (pl.Int16, pl.UInt32, pl.Float64, pl.String)
 INTEGERS = ("season", "round", "start_position", "finish_position", "laps_completed", "laps_led", "race_laps")
 
 
+@pytest.mark.slow
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     dropped=st.sets(st.sampled_from(OPTIONAL)),
