@@ -291,7 +291,7 @@ def test_same_seed_same_replicates(rng):
     assert (first != other).any()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_results_of_the_fit_are_accepted(rng):
     """MCMC object, flat samples, and samples of seasons; leave-one-out reads the result."""
     probability, position = some_races(rng, n_races=8)

@@ -60,6 +60,7 @@ def fill(folder: Path, left: int) -> Path:
     return filler
 
 
+@pytest.mark.soak
 def test_a_full_disk_is_named_and_nothing_is_half_written(
     bench: Bench, undisturbed: Bench, ledger: Ledger
 ) -> None:

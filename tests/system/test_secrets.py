@@ -130,6 +130,7 @@ def test_a_run_and_a_failed_run_leak_no_secret(
     assert leaks(project, printed) == []
 
 
+@pytest.mark.soak
 @pytest.mark.server
 def test_steps_in_processes_of_their_own_are_given_the_credentials_and_record_none(
     tmp_path: Path, feed: str

@@ -181,7 +181,7 @@ def processes_of(home: Path) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are listed by /proc")
 def test_a_killed_command_leaves_no_process_and_no_blocked_pipe(tmp_path: Path, home: Path) -> None:
     """Whoever reads the command's output sees its end at once; its dead run is ended by the next command."""

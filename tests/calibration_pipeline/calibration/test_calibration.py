@@ -28,8 +28,7 @@ from calibration_pipeline.telemetry.baselines import shares_beaten
 from calibration_pipeline.verification.backtest import build_backtest
 
 MARKED_LAWS = [
-    pytest.param(law, marks=pytest.mark.slow if law in {"normal", "team effects"} else pytest.mark.soak)
-    for law in LAWS
+    pytest.param(law, marks=pytest.mark.slow if law == "team effects" else pytest.mark.soak) for law in LAWS
 ]
 
 

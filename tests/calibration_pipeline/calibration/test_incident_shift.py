@@ -108,7 +108,7 @@ def test_curves_are_exact_under_strong_chaos(scale):
         assert curve.item() == pytest.approx(exact, abs=5e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_ensemble_without_retirements_is_recalibrated_to_sensible_fields():
     """`running` all true: the posterior is at the exact mode; scenarios retire as many cars as happened."""
     rng = np.random.default_rng(9)

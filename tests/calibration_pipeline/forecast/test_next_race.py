@@ -262,7 +262,7 @@ def test_scenarios_of_a_users_forecaster_are_the_forecast_or_the_reason_is_named
     assert f"1 are missing, got {names[0]}" in note
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
     world: World, calibrated: dict[str, dg.Output]
 ) -> None:

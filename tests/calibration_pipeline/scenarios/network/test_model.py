@@ -179,7 +179,7 @@ def check_races(ensemble: xr.Dataset) -> None:
     assert (np.minimum(led, fastest) >= 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_hundred_thousand_scenarios_of_every_archetype_are_races(season):
     features, results = season
     network = fit_networks(fold_history(features, results, 2022, 12), 12, seed=1)
