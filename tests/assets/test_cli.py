@@ -70,7 +70,7 @@ def test_wrong_setting_gets_one_line_and_exit_code_2(
     assert not (project / ".dagster_home").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_tables_have_the_seasons_that_are_in_them(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = project / "mine.csv"
     write_results(table, [2022, 2023], 2)

@@ -19,7 +19,7 @@ def found_in(slope: float, noise: float, shift: float, n_races: int, n_replicate
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_planted_truth_is_recovered():
     """One history: estimates near the truth, and every interval within sight of it."""
     found = found_in(0.7, 0.25, 0.5, 36, 1)

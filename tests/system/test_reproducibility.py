@@ -53,7 +53,7 @@ def test_two_fresh_processes_store_the_same_files_to_the_bit(tmp_path: Path) -> 
     assert len(first) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_arrays_record_settings_and_versions_and_not_time_or_place(tmp_path: Path) -> None:
     first, second = stored_twice(tmp_path, SMALL)
     assert different(first, second) == []

@@ -156,10 +156,9 @@ def test_the_margin_of_the_odds_is_found(tmp_path: Path, simulated: Example) -> 
 
 
 @pytest.mark.real
+@pytest.mark.soak
 @pytest.mark.skipif(not RESULTS.exists(), reason=f"optional real results are absent: {RESULTS}")
-@pytest.mark.parametrize(
-    "season", [2023, *(pytest.param(season, marks=pytest.mark.soak) for season in range(2018, 2023))]
-)
+@pytest.mark.parametrize("season", range(2018, 2024))
 def test_forecasts_of_real_seasons_keep_their_scores(tmp_path: Path, season: int) -> None:
     """Forecasts of the network, fitted on the seasons before."""
     features, results = load_races(str(RESULTS), season)
