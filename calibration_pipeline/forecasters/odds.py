@@ -22,6 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 EVENS = {"even", "evens", "ev", "evs", "pk", "pick"}
 FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*[/-]\s*(\d+(?:\.\d+)?)")
 HALVINGS = 200
+ROUNDING = 1e-9
+"""Odds whose book is short of 1 by less count as odds without a margin."""
 
 
 class Notation(StrEnum):
@@ -215,7 +217,7 @@ def cap_at_one(probability: NDArray[np.float64]) -> NDArray[np.float64]:
 def _shin(prices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Shin's probabilities of one winner; z is the share of insiders."""
     book = prices.sum()
-    if book < 1:
+    if book < 1 - ROUNDING:
         raise ValueError(
             f"Shin's method needs a margin: implied probabilities must sum to the number of winners or more; "
             f"they sum to {book:.3f} times it."
