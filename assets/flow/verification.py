@@ -9,6 +9,7 @@ import xarray as xr
 
 from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.seasons import ALL_RACES
 
 from ..partitions import ARCHETYPE_PARTITIONS
@@ -179,7 +180,7 @@ def verdict(
     from calibration_pipeline.verification.backtest import scored_forecasts
     from calibration_pipeline.verification.verdicts import matrix
 
-    archetype, _, forecaster = context.partition_key.partition("|")
+    archetype, forecaster = split_key(context.partition_key)
     verdicts = matrix.judge_eras(
         backtest,
         scored_forecasts(archetype_races, recalibrated_forecast),

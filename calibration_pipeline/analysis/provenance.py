@@ -126,18 +126,19 @@ def shown_settings(
     fold_races : int or None
         Races of a fold; None for a season.
     """
+    shown = settings.shown_forecaster  # it reads the forecasters' folder
     address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(settings.source)
     return {
         "Source": settings.source,
         "Source address": shown_address(address, "none, simulated"),
         "Seasons": span(seasons),
         "Races per fold": str(fold_races or "a season"),
-        "Forecaster": settings.shown_forecaster,
+        "Forecaster": shown,
         "Forecasters of": shown_address(settings.forecasters, "the causal network alone"),
         "Network": settings.network,
         "Joint events of": shown_address(settings.events, "the default ones"),
         "First seasons of eras": ", ".join(map(str, settings.era_starts)) or "none",
-        "Scenarios a race": str(settings.scenarios) if settings.shown_forecaster == NETWORK else "as issued",
+        "Scenarios a race": str(settings.scenarios) if shown == NETWORK else "as issued",
         "Seed": str(settings.seed),
         "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,
         "Schema version of stored files": SCHEMA_VERSION,

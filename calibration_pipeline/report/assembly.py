@@ -22,6 +22,7 @@ from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT
 from calibration_pipeline.report.content import ALL_ARCHETYPES, ReportContent, empty_table
 from calibration_pipeline.report.numbers import number
+from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.backtest import scored_positions
@@ -98,7 +99,7 @@ class ProbabilityEvidence(NamedTuple):
 
 
 class Circumstances(NamedTuple):
-    """What a report of any form shows beside the evidence.
+    """Parts of a report that do not depend on the form of the forecasts.
 
     Attributes
     ----------
@@ -251,7 +252,7 @@ def _shared(circumstances: Circumstances) -> dict[str, Any]:
     forecast = circumstances.forecast
     race = forecast.ensemble.isel(race=0) if forecast.ensemble.sizes["race"] else None
     of_files = [
-        rows.select(pl.lit(partition.partition("|")[0]).alias("forecaster"), pl.all())
+        rows.select(pl.lit(split_key(partition)[0]).alias("forecaster"), pl.all())
         for partition, rows in circumstances.forecaster_quarantine.items()
     ]
     return {

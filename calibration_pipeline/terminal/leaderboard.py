@@ -13,11 +13,10 @@ from calibration_pipeline.io.stored_values import read_asset
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
 from calibration_pipeline.schemas.contracts import ContractError
 from calibration_pipeline.terminal.errors import CommandError, reported
+from calibration_pipeline.terminal.summary import MARKET_HEADS
 from calibration_pipeline.verification.cases import JUDGED
 
-MARKET_HEADS = dict(
-    zip(COMPARED_MARKETS, ("Win", "Top3", "Top5", "Top10", "Top20", "H2H", "Finish"), strict=True)
-)
+HEADS = {market: MARKET_HEADS[market] for market in COMPARED_MARKETS}
 SIGNS = {"better than network": "+", "worse than network": "-"}
 NAME_WIDTH = 16
 GAIN_COLUMNS = ("Forecaster", "Rank", "Races", "Gain", "95 %", "E better", "E worse")
@@ -45,7 +44,7 @@ def rank_rows(leaderboard: pl.DataFrame, archetype: str, forecast: str) -> list[
     rows = []
     for name in order_forecasters(own):
         cells = {row["market"]: _rank(row) for row in own.filter(forecaster=name).iter_rows(named=True)}
-        heads = {head: cells.get(market, "-") for market, head in MARKET_HEADS.items()}
+        heads = {head: cells.get(market, "-") for market, head in HEADS.items()}
         rows.append({"Forecaster": name, **heads})
     return rows
 
@@ -121,9 +120,7 @@ def print_leaderboard(console: Console, leaderboard: pl.DataFrame, archetype: st
         return
     for forecast in JUDGED:
         title = f"{archetype_label(archetype)}: ranks of the {forecast} forecasts"
-        console.print(
-            _table(title, ("Forecaster", *MARKET_HEADS.values()), rank_rows(own, archetype, forecast))
-        )
+        console.print(_table(title, ("Forecaster", *HEADS.values()), rank_rows(own, archetype, forecast)))
         console.print()
     for market in COMPARED_MARKETS:
         if rows := gain_rows(own, archetype, market, JUDGED[-1]):

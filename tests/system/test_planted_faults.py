@@ -124,7 +124,7 @@ def test_the_margin_is_found(planted: Planted) -> None:
 
 
 def test_the_bias_to_longshots_is_found_and_removed(planted: Planted) -> None:
-    """The event map's slope is 1 / 0.8 in every market; top 5 and top 10 tell it from 1, the win cannot."""
+    """The event map's slope is 1 / 0.8 in every market; top 5 and top 10 exclude 1, the win does not."""
     forecasts = planted.forecasts["bookmaker"].frame
     posterior = fit_events(forecasts, planted.results, list(SEASONS), fold_races=None, **QUICK)
     for market in MARKETS:
@@ -188,7 +188,7 @@ def test_the_slope_of_the_overconfident_simulator_is_found(planted: Planted, arc
     """By the latent map: the sharpness of the right scenarios over that of its own.
 
     It is .67 and not .6: luck and the form of the day have .6 of their scale, but retirements, wrecks and
-    lost laps are luck, too, and have the right frequency. 24 races of superspeedways cannot tell it from 1.
+    lost laps are luck, too, and have the right frequency. 24 races of superspeedways do not exclude 1.
     """
     own = planted.of_archetype("overconfident", archetype)
     fit = fit_archetype(own, planted.results, archetype, list(SEASONS), **QUICK)
