@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -178,6 +179,8 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
 def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
     """Find the forecasters of a folder by form; the first rows of each table are read.
 
+    Files whose sizes and times are those of an earlier call are not read again.
+
     Parameters
     ----------
     folder : str, path-like or None
@@ -195,14 +198,16 @@ def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
     known.refused.update(dict.fromkeys(listing.ignored, f"no file of it ends in {', '.join(SUFFIXES)}"))
     for listed in listing.forecasters:
         try:
-            for forecaster in split_models([listed]):
-                form = _form_of(forecaster)
+            for forecaster, form in _with_forms(listed, forecaster_version(listed)):
                 others = [name.casefold() for names in known.by_form.values() for name in names]
                 if forecaster.name.casefold() in others:
                     raise ForecasterError(f"another forecaster has the name {forecaster.name!r}")
                 known.by_form[form][forecaster.name] = forecaster
         except ValueError as error:
             known.refused[listed.name] = str(error)
+        except OSError as error:
+            shown = ", ".join(map(without_credentials, listed.files))
+            known.refused[listed.name] = f"{shown}: {error.strerror or type(error).__name__}"
     return known
 
 
@@ -325,6 +330,12 @@ def read_forecaster(
     if not n_races and not races.races.is_empty() and not races.other_seasons:
         raise _unusable(log, quarantine)
     return Forecasts(forms[0], values, overrounds, quarantine, log.notes)
+
+
+@lru_cache(maxsize=4096)
+def _with_forms(listed: ForecasterFiles, version: str) -> list[tuple[ForecasterFiles, Form]]:  # noqa: ARG001
+    """Return the forecasters of a listed one's files, each with its form."""
+    return [(forecaster, _form_of(forecaster)) for forecaster in split_models([listed])]
 
 
 def _form_of(forecaster: ForecasterFiles) -> Form:

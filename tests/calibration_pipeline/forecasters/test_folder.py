@@ -1,5 +1,6 @@
 """Folder of forecasters: names, hubverse models, recognition of forms."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -245,6 +246,22 @@ def test_forecasters_are_found_by_form_and_other_files_are_named(tmp_path: Path)
     for name, reason in reasons.items():
         assert reason in found.refused[name]
     assert not any(find_forecasters(None).by_form.values())
+
+
+def test_a_file_that_is_written_again_is_recognised_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    event_table().write_csv(path)
+    assert list(find_forecasters(tmp_path).by_form[Form.EVENTS]) == ["mine"]
+    wide_scenarios().write_csv(path)
+    assert list(find_forecasters(tmp_path).by_form[Form.SCENARIOS]) == ["mine"]
+
+
+def test_a_link_to_a_file_that_is_gone_is_no_forecaster(tmp_path: Path) -> None:
+    event_table().write_csv(tmp_path / "book.csv")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    found = find_forecasters(tmp_path)
+    assert found.names == ["book"]
+    assert re.fullmatch(r".*gone\.csv: No such file or directory", found.refused["gone"])
 
 
 def test_a_changed_file_is_another_version(tmp_path: Path) -> None:
