@@ -52,7 +52,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
     """
     as_set, settings = settings, with_seasons(settings)
     seasons = season_partitions(settings.seasons_in_force)
-    forecasters = known_forecasters(settings)
+    forecasters, shown = known_forecasters(settings), settings.shown_forecaster
     groups = {
         key.path[-1]: module.__name__.rpartition(".")[2]
         for module in FLOW
@@ -60,7 +60,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         for key in asset.keys  # type: ignore[union-attr]
     }
     assets = [
-        with_freshness(described(narrow(asset, seasons, forecasters), groups), settings)
+        with_freshness(described(narrow(asset, seasons, forecasters, shown), groups), settings)
         for asset in dg.load_assets_from_modules(FLOW, key_prefix=settings.key_prefix)
         if isinstance(asset, dg.AssetsDefinition) and _is_known(asset, settings)
     ]

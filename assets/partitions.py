@@ -64,6 +64,8 @@ EVENT_FORECASTERS, POSITION_FORECASTERS = (
     dg.StaticPartitionsDefinition([str(form)]) for form in (Form.EVENTS, Form.POSITIONS)
 )
 """Forecasters of event and of position probabilities; a user may have none."""
+SHOWN_PARTITIONS = forecaster_partitions(dg.StaticPartitionsDefinition(["shown"]), ALL_SEASONS)[1]
+"""Archetypes of the forecaster that the report shows, if its forecasts are scenarios."""
 
 with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     earlier_and_own_seasons = dg.TimeWindowPartitionMapping(
@@ -82,15 +84,18 @@ def narrow(
     asset: dg.AssetsDefinition,
     seasons: dg.TimeWindowPartitionsDefinition,
     forecasters: Mapping[Form, Sequence[str]],
+    shown: str,
 ) -> dg.AssetsDefinition:
     """Return `asset` with the seasons and the forecasters of the settings, where they are its partitions."""
     of_scenarios = dg.StaticPartitionsDefinition(forecasters[Form.SCENARIOS])
+    of_report = dg.StaticPartitionsDefinition([shown] * (shown in forecasters[Form.SCENARIOS]))
     by_season, by_archetype = forecaster_partitions(of_scenarios, seasons)
     narrowed = (
         (ALL_SEASONS, seasons),
         (FORECASTERS, of_scenarios),
         (SEASON_PARTITIONS, by_season),
         (ARCHETYPE_PARTITIONS, by_archetype),
+        (SHOWN_PARTITIONS, forecaster_partitions(of_report, seasons)[1]),
         (EVENT_FORECASTERS, dg.StaticPartitionsDefinition(forecasters[Form.EVENTS])),
         (POSITION_FORECASTERS, dg.StaticPartitionsDefinition(forecasters[Form.POSITIONS])),
     )

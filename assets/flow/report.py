@@ -20,7 +20,7 @@ from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.terminal.summary import score_rows, verdict_rows
 
 from ..orchestration.jobs import REPORT
-from ..partitions import ARCHETYPE_PARTITIONS
+from ..partitions import SHOWN_PARTITIONS
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, PATH, depends_on
 from .metadata import rows, table
@@ -34,7 +34,7 @@ NOUNS = {"event": Form.EVENTS, "position": Form.POSITIONS}
 
 
 @dg.asset(
-    partitions_def=ARCHETYPE_PARTITIONS,
+    partitions_def=SHOWN_PARTITIONS,
     kinds={"matplotlib", "parquet"},
     code_version="3",
     metadata=depends_on("seed"),
@@ -49,7 +49,7 @@ def report_pictures(
     backtest: xr.Dataset,
     calibration_posterior: xr.DataTree,
 ) -> dg.Output[pl.DataFrame]:
-    """Pictures of the archetype in the report: calibration, joint events, monitoring and its fit."""
+    """Pictures of an archetype in the report: calibration, joint events, monitoring and its fit."""
     from calibration_pipeline.report import archetype_pictures
     from calibration_pipeline.verification.reliability import pit_ecdf
 
@@ -88,14 +88,8 @@ def report_pictures(
     ),
     ins=dict.fromkeys(
         (
-            "calibration_metrics",
-            "joint_event_validation",
-            "calibration_curves",
-            "calibration_monitoring",
-            "verdict",
-            "report_pictures",
-            "backtest",
-            "calibration_posterior",
+            *("calibration_metrics", "joint_event_validation", "calibration_curves", "verdict"),
+            *("calibration_monitoring", "report_pictures", "backtest", "calibration_posterior"),
             "race_results",
         ),
         existing_partitions,

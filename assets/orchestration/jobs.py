@@ -95,7 +95,6 @@ WAVES: tuple[tuple[Job, ...], ...] = (
                 "joint_event_validation",
                 "calibration_monitoring",
                 "verdict",
-                "report_pictures",
             ),
             "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
@@ -107,6 +106,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             ("blend_weights", "market_scores", "leaderboard", "forecaster_chances", "blend_forecast"),
             "Compares all forecasters, and blends them.",
         ),
+        Job("pictures", ("report_pictures",), "Draws the pictures of an archetype in the report."),
     ),
     (Job("report", (REPORT, "catalogue"), "Writes the report and the catalogue of views."),),
 )

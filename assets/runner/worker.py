@@ -5,6 +5,7 @@ Nothing slow is imported here, so that the fork server loads the assets while it
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import threading
@@ -113,6 +114,7 @@ def start_fork_server(home: Path) -> ForkServerContext:
 
 def initialize_worker(log_file: str) -> None:
     """Set up a process of a pool: its log, and its end when the command ends, however that ended."""
+    gc.freeze()  # what the fork server loaded is never garbage: collections are shorter
     hand_to(file_handler(Path(log_file)))
     threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
 

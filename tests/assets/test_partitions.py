@@ -91,6 +91,27 @@ def test_a_file_is_a_partition_of_its_own_that_reads_its_own_scenarios(project: 
         assert upstream_partitions(graph, keys[upstream], keys[asset], partition) == expected
 
 
+@pytest.mark.parametrize(
+    ("shown", "forecasters"), [("network", ["network"]), ("mine", ["mine"]), ("odds", [])]
+)
+def test_pictures_are_those_of_the_scenarios_that_the_report_shows(
+    project: Path, shown: str, forecasters: list[str]
+) -> None:
+    (project / "own").mkdir()
+    (project / "own" / "mine.nc").touch()
+    table = pl.DataFrame({"season": [2022], "round": [1], "driver": ["Ann"], "win": [0.5]})
+    table.write_csv(project / "own" / "odds.csv")
+    settings = Settings(forecasters=str(project / "own"), seasons="2022,2023", forecaster=shown)
+    graph = build_defs(settings).resolve_asset_graph()
+    keys = {key.path[-1]: key for key in graph.toposorted_asset_keys}
+    expected = {f"{archetype}|{name}" for archetype in ARCHETYPES for name in forecasters}
+    pictures = keys["report_pictures"]
+    assert set(graph.get(pictures).partitions_def.get_partition_keys()) == expected
+    assert set(upstream_partitions(graph, pictures, keys["calibration_report"], None)) == expected
+    for partition in expected:
+        assert upstream_partitions(graph, keys["backtest"], pictures, partition) == [partition]
+
+
 @pytest.mark.soak
 def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_are_empty(
     project: Path, capsys: pytest.CaptureFixture[str]
