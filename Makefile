@@ -1,8 +1,10 @@
-# Everything runs in $(VENV), which is made from requirements.lock when it is missing or out of date.
+# Everything runs in $(VENV), which is made when it is missing or out of date: from requirements-run.lock for the
+# pipeline and its UI, from requirements.lock, which has all extras, for tests and checks.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPLETE := $(VENV)/.complete
 # What the benchmarks compare with is installed beside, not into, the environment.
 BENCH := build/bench
 UV := $(shell command -v uv 2>/dev/null)
@@ -24,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numpr
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(STAMP)  ## Make the environment from requirements.lock, with uv
+install: $(STAMP)  ## Make the environment in which the pipeline and its UI run
 
 run: $(STAMP)  ## Materialize everything and print the table; options go in ARGS="--source nascar_feed"
 	$(BIN)/calibration-pipeline run $(ARGS)
@@ -33,29 +35,29 @@ example: $(STAMP)  ## Compare four example forecasters, whose faults are known, 
 	$(BIN)/python examples/forecasters.py build/example
 	$(BIN)/calibration-pipeline run --update --forecasters build/example $(ARGS)
 
-test: $(STAMP)  ## Run the tests; options go in ARGS="-k crps"
+test: $(COMPLETE)  ## Run the tests; options go in ARGS="-k crps"
 	$(PYTEST) $(WORKERS) $(ARGS)
 
-slow: $(STAMP)  ## Run the slow tests, and those that need real data, a browser or servers
+slow: $(COMPLETE)  ## Run the slow tests, and those that need real data, a browser or servers
 	$(PYTEST) $(SLOW_WORKERS) -m "(slow or real or browser or server) and not soak" $(ARGS)
 
-soak: $(STAMP)  ## Run what takes long: a daemon, whole runs, every fault (docs/faults.md)
+soak: $(COMPLETE)  ## Run what takes long: a daemon, whole runs, every fault (docs/faults.md)
 	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
 bench: $(BENCH)/.installed  ## Measure speed and memory into benchmarks/results and docs/performance.md; parts go in ARGS="scores telemetry"
 	$(BENCH)/bin/python -m benchmarks.performance $(ARGS)
 
-fuzz: $(STAMP)  ## Fuzz all that is read, SECONDS each; targets go in ARGS="events settings"
+fuzz: $(COMPLETE)  ## Fuzz all that is read, SECONDS each; targets go in ARGS="events settings"
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install) \
 		--require-hashes --requirement tests/fuzz/requirements.txt
 	cd tests && $(abspath $(BIN))/python -m fuzz.run --seconds $(SECONDS) $(ARGS)
 
-check: $(STAMP)  ## Lint, check the format and the types
+check: $(COMPLETE)  ## Lint, check the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(STAMP)  ## Build the documentation in build/site, every link checked
+docs: $(COMPLETE)  ## Build the documentation in build/site, every link checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ui: $(STAMP)  ## Open the asset graph, the runs and the checks in Dagster's UI, on loopback
@@ -64,10 +66,13 @@ ui: $(STAMP)  ## Open the asset graph, the runs and the checks in Dagster's UI, 
 report: $(STAMP)  ## Print the newest calibration report
 	$(BIN)/calibration-pipeline report $(ARGS)
 
-lock: $(STAMP)  ## Pin the newest versions of every dependency, with hashes, in requirements.lock
+lock: $(COMPLETE)  ## Pin the newest versions of every dependency, with hashes, in the requirements
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 --upgrade \
 		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 		--quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra ui --extra editable --constraints requirements.lock --universal \
+		--python-version 3.12 --upgrade --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --quiet --output-file requirements-run.lock
 	$(BIN)/uv pip compile benchmarks/requirements.in --constraints requirements.lock --universal \
 		--python-version 3.12 --upgrade --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file benchmarks/requirements.lock
@@ -93,11 +98,15 @@ editable = $(1)/bin/python -m pip install --no-deps --no-build-isolation --edita
 endif
 no_python = No Python 3.12 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.13
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements-run.lock pyproject.toml
 	$(if $(PYTHON),,$(error $(no_python)))
-	$(call environment,$(VENV),requirements.lock)
+	$(call environment,$(VENV),requirements-run.lock)
 	$(call editable,$(VENV))
 	touch $(STAMP)
+
+$(COMPLETE): $(STAMP) requirements.lock
+	$(call environment,$(VENV),requirements.lock)
+	touch $(COMPLETE)
 
 $(BENCH)/.installed: requirements.lock benchmarks/requirements.lock
 	$(if $(PYTHON),,$(error $(no_python)))

@@ -111,4 +111,4 @@ def _aggregate(lap_paths: list[str], races: NDArray[np.int64]) -> pl.DataFrame:
         tempfile.TemporaryDirectory() as spill,
         duckdb.connect(config={"temp_directory": spill, "threads": 1}) as connection,
     ):
-        return connection.sql(QUERY, params=params).pl()
+        return pl.DataFrame(connection.sql(QUERY, params=params))
