@@ -18,7 +18,17 @@ from benchmarks.pages import write_pages
 from benchmarks.performance.timing import SkippedError
 from benchmarks.result_files import Row, markdown_table, write_results
 
-PARTS = ("startup", "scores", "scenarios", "telemetry", "samplers", "devices", "pipeline", "new_race")
+PARTS = (
+    "startup",
+    "scores",
+    "scenarios",
+    "telemetry",
+    "samplers",
+    "devices",
+    "pipeline",
+    "new_race",
+    "forecasters",
+)
 CELL = ("seasons", "scenarios")
 KEYS = {"pipeline": CELL, "pipeline_assets": CELL}
 """Result file -> columns of a measurement; rows of other measurements stay in the file."""

@@ -1,0 +1,79 @@
+"""Time of runs with the example forecasters: a forecaster more, and forecasters added to a finished run.
+
+Each command runs in a separate process. A fresh run has an empty store, an empty DAGSTER_HOME and no compiled
+program; the other runs continue it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.performance.timing import measured_on
+from benchmarks.result_files import Row
+
+ROOT = Path(__file__).parents[2]
+ONE = "right.nc"
+"""The file of the forecaster that is added alone: whole-field scenarios."""
+
+
+class Sizes(NamedTuple):
+    """First and last season, scenarios a race of the network, and scenarios a race of the forecasters."""
+
+    first: int
+    last: int
+    n_scenarios: int
+    n_own: int
+
+
+FULL, SMALL = Sizes(2022, 2025, 2000, 800), Sizes(2024, 2025, 100, 100)
+
+
+def run(home: Path, sizes: Sizes, *options: str) -> float:
+    """Run the pipeline with a store and DAGSTER_HOME below `home`; return the seconds."""
+    home.mkdir(exist_ok=True)
+    words = ["run", "--store", str(home / "store"), "--seasons", f"{sizes.first}-{sizes.last}"]
+    words += ["--scenarios", str(sizes.n_scenarios), *options]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    started = time.perf_counter()
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "assets.cli", *words],
+        cwd=ROOT,
+        env={**environment, "DAGSTER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - started
+
+
+def measure(sizes: Sizes) -> dict[str, list[Row]]:
+    """Run with the network alone, with one forecaster more, and add one and then all to the finished run."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        examples, one = folder / "examples", folder / "one"
+        command = [sys.executable, "examples/forecasters.py", str(examples)]
+        command += ["--first", str(sizes.first), "--last", str(sizes.last), "--scenarios", str(sizes.n_own)]
+        subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603
+        one.mkdir()
+        shutil.copy(examples / ONE, one)
+        first, other = folder / "first", folder / "other"
+        alone = run(first, sizes)
+        taken = {
+            "run": alone,
+            "run, one forecaster more": run(other, sizes, "--forecasters", str(one)),
+            "run --update, one added": run(first, sizes, "--update", "--forecasters", str(one)),
+            "run --update, three more added": run(first, sizes, "--update", "--forecasters", str(examples)),
+        }
+    machine = measured_on(["dagster", "jax", "polars"])
+    rows: list[Row] = [
+        {"command": command, "s": f"{s:.0f}", "ratio": f"{s / alone:.2f}", "measured_on": machine}
+        for command, s in taken.items()
+    ]
+    return {"forecasters": rows}
