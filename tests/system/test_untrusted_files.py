@@ -101,7 +101,7 @@ def test_documents_name_no_paths(tmp_path: Path) -> None:
 def test_a_zip_bomb_is_unpacked_no_further_than_the_limit(tmp_path: Path, kind: int) -> None:
     path = archive(tmp_path / "feed.zip", {RACES: b" " * 30_000_000}, kind)
     assert path.stat().st_size < 100_000
-    with pytest.raises(SourceError, match="is too large: a document must have at most 1,000,000 bytes"):
+    with pytest.raises(SourceError, match="is too large: the limit is 1,000,000 bytes"):
         FeedReader(str(path), limits=WebLimits(max_bytes=1_000_000)).read_json(RACES)
 
 

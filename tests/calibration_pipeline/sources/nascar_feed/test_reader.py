@@ -248,6 +248,14 @@ def test_failures_that_last_are_not_tried_again(feed: Feed, status: int) -> None
     assert feed.paths == [RACES]
 
 
+def test_the_reason_of_a_status_is_printed_without_control_characters_and_credentials(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = b"HTTP/1.1 401 \x1b[31mAsk http://a:secret@b/c?token=d or /e?token=f\r\n\r\n"
+    monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.wfile.write(response))
+    assert refusal(feed).endswith(" cannot be read: HTTP 401 [31mAsk http://b/c or /e.")
+
+
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_missing_documents_differ_from_failed_requests(feed: Feed, status: int) -> None:
     feed.always[RACES] = Answer(status=status)
@@ -313,7 +321,7 @@ def test_answers_that_are_not_json_are_named(
 
 def test_a_document_has_a_largest_size(feed: Feed) -> None:
     large = b" " * 200_001
-    message = "is too large: a document must have at most 200,000 bytes, decompressed."
+    message = "is too large: the limit is 200,000 bytes, decompressed."
     answers = (
         Answer(b"{", declared=10**9),
         Answer(large, declared=None),
@@ -526,7 +534,7 @@ def test_a_lock_that_cannot_be_opened_gives_a_warning(
 ) -> None:
     (tmp_path / "cache").write_text("no folder")
     assert FeedReader(feed.url, tmp_path / "cache", QUICK).read_json(RACES[1:])
-    assert ".turn cannot be locked: other processes may ask at the same time" in caplog.text
+    assert ".turn cannot be locked: other processes may ask as well" in caplog.text
 
 
 def test_final_documents_are_asked_for_once_and_others_only_for_changes(feed: Feed, tmp_path: Path) -> None:

@@ -391,7 +391,7 @@ def test_a_base_that_does_not_exist_or_is_damaged_is_refused(tmp_path: Path) -> 
 def test_documents_are_limited_in_size(tmp_path: Path) -> None:
     folder = str(write(tmp_path, season_documents()))
     source = NascarFeedSource(folder, TRACKS, limits=WebLimits(max_bytes=100))
-    with pytest.raises(SourceError, match=r"too large: a document must have at most 100 bytes"):
+    with pytest.raises(SourceError, match=r"too large: the limit is 100 bytes"):
         source.load_season(2021)
 
 
