@@ -35,7 +35,7 @@ from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
 from .jobs import INGEST, WAVES
 from .staleness import Lineage
-from .tasks import Task, blocked_by, lacks_inputs, stale_tasks
+from .tasks import Task, blocked_tasks, lacks_inputs, stale_tasks
 
 SENSOR = "keep_up_to_date"
 CHECK = "every_finished_race"
@@ -174,11 +174,11 @@ def _requests(lineage: Lineage) -> list[dg.RunRequest]:
 
     Partitions wait whose inputs are missing, or failed a blocking check.
     """
-    failed_checks = lineage.failed_checks()
     for wave in WAVES:
-        requests = []
-        for task, reasons in stale_tasks(lineage, wave).items():
-            if lacks_inputs(lineage, task) or blocked_by(lineage, task, failed_checks):
+        requests, stale = [], stale_tasks(lineage, wave)
+        blocked = blocked_tasks(lineage, stale)
+        for task, reasons in stale.items():
+            if lacks_inputs(lineage, task) or task in blocked:
                 continue
             if request := _request(lineage, task, reasons):
                 requests.append(request)

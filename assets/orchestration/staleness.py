@@ -121,9 +121,10 @@ class Lineage:
         news = self.news.get(str(partition)) if asset in OF_SOURCE else None
         return source_change(where, record, news) if news else None
 
-    def failed_checks(self) -> dict[Partition, str]:
+    def failed_checks(self, assets: Collection[str]) -> dict[Partition, str]:
         """Return the partitions whose last evaluation of a blocking check failed, each with its message."""
-        keys = [key for key in self.graph.asset_check_keys if self.graph.get_check_spec(key).blocking]
+        of_assets = (key for key in self.graph.asset_check_keys if key.asset_key.path[-1] in assets)
+        keys = [key for key in of_assets if self.graph.get_check_spec(key).blocking]
         storage = self.instance.event_log_storage
         return {
             (info.check_key.asset_key.path[-1], info.partition_key): self._message(info)

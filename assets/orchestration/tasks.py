@@ -1,6 +1,6 @@
 """The tasks of a wave: which assets one run materializes for which partition."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from .jobs import Job
@@ -78,16 +78,12 @@ def with_inseparable(lineage: Lineage, assets: Collection[str]) -> tuple[str, ..
     return tuple(name for name in lineage.keys if name in together)
 
 
-def blocked_by(lineage: Lineage, task: Task, failed: Mapping[Partition, str]) -> str | None:
-    """Return the message of a failed check on something that a run would load, None if there is none.
-
-    Parameters
-    ----------
-    lineage : Lineage
-    task : Task
-    failed : mapping
-        As `Lineage.failed_checks` returns it.
-    """
-    own = {(asset, task.partition) for asset in task.assets}
-    loaded = (read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition))
-    return next((failed[read] for read in loaded if read in failed and read not in own), None)
+def blocked_tasks(lineage: Lineage, tasks: Collection[Task]) -> dict[Task, str]:
+    """Return the tasks that would load a partition whose blocking check failed, each with its message."""
+    loaded: dict[Task, list[Partition]] = {}
+    for task in tasks:
+        own = {(asset, task.partition) for asset in task.assets}
+        reads = (read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition))
+        loaded[task] = [read for read in reads if read not in own]
+    failed = lineage.failed_checks({asset for reads in loaded.values() for asset, _ in reads})
+    return {task: failed[read] for task, reads in loaded.items() for read in reads if read in failed}

@@ -25,7 +25,7 @@ from ..orchestration.staleness import OF_SOURCE, Lineage, Partition
 from ..orchestration.tasks import (
     Task,
     all_tasks,
-    blocked_by,
+    blocked_tasks,
     stale_tasks,
     with_missing_inputs,
 )
@@ -134,9 +134,8 @@ class _Runs:
         """Execute tasks side by side; after a failure, end those that have begun and raise."""
         if not tasks:
             return
-        failed_checks = lineage.failed_checks()
-        if blocked := next(filter(None, (blocked_by(lineage, task, failed_checks) for task in tasks)), None):
-            raise RunError(blocked)
+        if blocked := blocked_tasks(lineage, tasks):
+            raise RunError(next(iter(blocked.values())))
         futures = {self._submit(task): task for task in tasks}
         try:
             self._watch(futures)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PRELOADED = [
     "assets.definitions",
+    "alembic.context",  # for Dagster's records, as SQLAlchemy is
+    "sqlalchemy.dialects.sqlite",
     "calibration_pipeline.forecast.next_race",
     "calibration_pipeline.calibration.pooling",
     "calibration_pipeline.calibration.state",

@@ -6,7 +6,6 @@ The limits are set so that every race of the Cup seasons 2013 to 2023 keeps with
 import numpy as np
 import polars as pl
 import xarray as xr
-from scipy.stats import rankdata
 
 LEAST_FIELD = 20
 LEAST_SHARE_OF_FIELD = 0.6
@@ -90,6 +89,8 @@ def rank_correlation(backtest: xr.Dataset) -> float:
     backtest : xarray.Dataset
         Schema `Backtest`.
     """
+    from scipy.stats import rankdata  # every process loads this module
+
     position = np.arange(1, backtest.sizes["position"] + 1)
     expected = (backtest["raw"].transpose("race", "driver", "position").values * position).sum(axis=-1)
     observed = backtest["finish_position"].transpose("race", "driver").values

@@ -17,7 +17,6 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import binom
 
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.events.counts import Race, read_races
@@ -198,6 +197,8 @@ def rank_histograms(monitoring: pl.DataFrame) -> pl.DataFrame:
     polars.DataFrame
         archetype, forecast, market, bin (from 0), share, lower, upper, n_races; bins have equal width.
     """
+    from scipy.stats import binom  # every process loads this module
+
     ranks = monitoring.drop_nulls("rank")
     group = ["archetype", "forecast", "market"]
     counts = (

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = {"arviz", "jax", "jaxlib", "matplotlib", "numpyro"}
-"""Each of them takes a second or more to import, in every process of a run."""
+HEAVY = {"arviz", "jax", "jaxlib", "matplotlib", "numpyro", "scipy.signal", "scipy.stats"}
+"""Each of them takes half a second or more to import, in every process of a run."""
 LIGHT_MODULES = [
     "assets.asset_checks.stored_values",
     "assets.flow.metadata",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 from scipy.special import expit, ndtri
 
 from calibration_pipeline.sources.simulated.laws import GOOD_LUCK_SHARE, LUCK_DF, WRECK_CHAOS, RaceLaw
@@ -269,6 +268,8 @@ def _running_order(
     race, plus first-order autoregressive noise that vanishes at both ends; each lap ranks the cars that
     complete it.
     """
+    from scipy.signal import lfilter  # every process loads this module, and few draw a race
+
     time = np.linspace(0, 1, race_laps + 1)
     from_grid, to_finish = (1 - time) ** 8, time**3
     noise = rng.normal(0, np.sqrt(1 - SHUFFLE_MEMORY**2), (start.size, race_laps + 1))
