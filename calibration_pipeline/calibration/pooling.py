@@ -218,7 +218,8 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
         "per archetype": _leave_one_out(own),
         "pooled": _leave_one_out(pooled["log_likelihood"]["result"].to_numpy()),
     }
-    table = pl.from_pandas(az.compare(elpd, round_to="none").rename_axis("model").reset_index())
+    compared = az.compare(elpd, round_to="none").rename_axis("model").reset_index()
+    table = pl.DataFrame(compared.to_dict("list"))
     worst_k = {name: 0.0 if name == "raw" else float(e.pareto_k.max()) for name, e in elpd.items()}
     return table.select(
         "model",

@@ -39,7 +39,7 @@ def convergence_by_fold(fit: xr.DataTree) -> pl.DataFrame:
     convergence = fit["convergence"].to_dataset()
     columns = ("r_hat", "ess_bulk", "ess_tail")
     each = convergence[[*columns, "divergences"]].to_dataframe(dim_order=("fold", "parameter")).reset_index()
-    return pl.from_pandas(each).select(
+    return pl.DataFrame(each.to_dict("list")).select(
         "fold", "parameter", pl.col(columns).fill_nan(None), pl.col("divergences").cast(pl.Int64)
     )
 
