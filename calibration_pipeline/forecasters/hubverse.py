@@ -6,7 +6,7 @@ event probabilities (`pmf` whose ids are markets). See https://docs.hubverse.io.
 
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.event_probabilities import MARKET_WORDS
-from calibration_pipeline.forecasters.tables import ForecastTable
+from calibration_pipeline.forecasters.tables import KEYS, ForecastTable
 
 COLUMNS = {"output_type": (), "output_type_id": (), "value": ()}
 MODEL_COLUMN = {"model_id": ("model",)}
@@ -76,7 +76,7 @@ def select_model(table: ForecastTable, model: str | None) -> ForecastTable:
             names["output_type_id"]: "market" if are_markets else "position",
             names["value"]: "cumulative_probability" if chosen == CDF else "probability",
         }
-    dropped = [names["output_type"], *table.find(MODEL_COLUMN).values()]
-    return ForecastTable(
-        table.path, rows.drop(dropped).rename(renamed), table.decimal_comma, table.attributes
-    )
+    beside = table.find({**KEYS, "race": ()}) | table.labels
+    kept = {*beside.values(), names["value"], *renamed}
+    rows = rows.select(name for name in table.schema if name in kept)
+    return ForecastTable(table.path, rows.rename(renamed), table.decimal_comma, table.attributes)

@@ -207,6 +207,22 @@ def test_models_of_a_hubverse_file_are_forecasters(tmp_path: Path, name: str) ->
         read_forecaster(listed[0], in_force(), None, fold_races=None, seed=1)
 
 
+def test_columns_beside_those_of_a_hubverse_file_are_not_read(tmp_path: Path) -> None:
+    """They may have the names that a plain form has."""
+    for folder in ("bare", "more"):
+        (tmp_path / folder).mkdir()
+    hub().write_csv(tmp_path / "bare" / "hub.csv")
+    others = {name: pl.lit("mine") for name in ("market", "Position", "probability", "scenario", "note")}
+    hub().with_columns(**others).write_csv(tmp_path / "more" / "hub.csv")
+    for model in ("sim", "flat", "sharp", "book"):
+        bare, more = (read(tmp_path / folder, model) for folder in ("bare", "more"))
+        assert bare.form is more.form
+        if isinstance(bare.values, pl.DataFrame):
+            assert bare.frame.equals(more.frame)
+        else:
+            xr.testing.assert_identical(bare.dataset, more.dataset)
+
+
 def test_a_hubverse_file_of_one_model_has_the_name_of_its_file(tmp_path: Path) -> None:
     hub().filter(model_id="flat").write_csv(tmp_path / "mine.csv")
     hub().filter(model_id="flat").drop("model_id").write_csv(tmp_path / "other.csv")
