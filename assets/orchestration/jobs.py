@@ -83,6 +83,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
         ),
     ),
     (
+        NEXT_RACE,  # it takes longest, and is therefore started first
         Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
         Job(
             "scores",
@@ -98,7 +99,6 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             ),
             "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
-        NEXT_RACE,
     ),
     (
         Job(

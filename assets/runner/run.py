@@ -178,7 +178,7 @@ class _Runs:
 def _update_wave(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Partition], runs: _Runs) -> None:
     """Materialize the stale partitions of a wave until none is left.
 
-    An asset whose inputs come from the same wave may become stale only when they are there. A partition that
+    An asset whose inputs come from the same job may become stale only when they are there. A partition that
     stays stale for the same reason, as a season whose newest race has no results yet, is not repeated.
     """
     done: set[tuple[str, str | None, str]] = set()
@@ -196,3 +196,4 @@ def _update_wave(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Parti
             for reason in reasons.values():
                 runs.progress.note(reason)
         runs.execute(lineage, new)
+        wanted = {(asset, task.partition) for task in new for asset in task.job.assets} & set(wanted)

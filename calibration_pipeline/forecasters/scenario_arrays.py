@@ -1,6 +1,7 @@
 """Scenarios in NetCDF: arrays over race, scenario and driver, in NetCDF 3 or NetCDF 4."""
 
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -176,11 +177,24 @@ def _decode(file: IO[bytes], path: str, address: str) -> xr.Dataset:
     is_old = file.read(4) in NETCDF_3
     file.seek(0)
     if not is_old:
-        refuse_unreadable([file], [path])
+        _refuse_unreadable(file, path)
         file.seek(0)
     engine = "scipy" if is_old else "h5netcdf"
     with _name_errors(address, f"{path} cannot be read as NetCDF"):
         return xr.open_dataset(file, engine=engine, decode_times=False)
+
+
+def _refuse_unreadable(file: IO[bytes], path: str) -> None:
+    """Refuse a file that its reader cannot read; a file that was read to its end is not read again."""
+    stat = os.fstat(file.fileno())
+    version = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if version not in _readable:
+        refuse_unreadable([file], [path])
+        _readable.add(version)
+
+
+_readable: set[tuple[int, int, int, int]] = set()
+"""Device, inode, size and time of modification of files that were read to their end."""
 
 
 def _open_file(path: UPath) -> IO[bytes]:

@@ -215,7 +215,15 @@ def test_a_damaged_netcdf_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.nc"
     netcdf().to_netcdf(path, engine="h5netcdf")
     whole = path.read_bytes()
-    for damaged in (b"", whole[:100], whole[: len(whole) // 2], b"\x89HDF\r\n\x1a\n" + bytes(500)):
+    read_own(path)
+    of_its_size = whole[:200] + bytes(len(whole) - 200)
+    for damaged in (
+        b"",
+        whole[:100],
+        whole[: len(whole) // 2],
+        b"\x89HDF\r\n\x1a\n" + bytes(500),
+        of_its_size,
+    ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"mine\.nc cannot be read as NetCDF 4: \w+Error") as refusal:
             read_own(path)
