@@ -118,6 +118,15 @@ HEADLINES = (
     Headline(
         "`run --update` with a new race, s", "new_race", {"command": "run --update", "new_races": "1"}, "s"
     ),
+    *(
+        Headline(f"`{label}, s", "forecasters", {"command": command}, "s", "time ÷ that of `run`")
+        for label, command in (
+            ("run`, nothing compiled", "run"),
+            ("run` with a forecaster more, nothing compiled", "run, one forecaster more"),
+            ("run --update` with a forecaster added", "run --update, one added"),
+            ("run --update` with three more added", "run --update, three more added"),
+        )
+    ),
 )
 
 
