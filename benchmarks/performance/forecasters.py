@@ -17,7 +17,7 @@ from benchmarks.performance.timing import measured_on
 from benchmarks.result_files import Row
 
 ROOT = Path(__file__).parents[2]
-ONE = "right.nc"
+SINGLE = "right.nc"
 """The file of the forecaster that is added alone: whole-field scenarios."""
 
 
@@ -57,18 +57,18 @@ def measure(sizes: Sizes) -> dict[str, list[Row]]:
     """Run with the network alone, with one forecaster more, and add one and then all to the finished run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        examples, one = folder / "examples", folder / "one"
+        examples, single = folder / "examples", folder / "single"
         command = [sys.executable, "examples/forecasters.py", str(examples)]
         command += ["--first", str(sizes.first), "--last", str(sizes.last), "--scenarios", str(sizes.n_own)]
         subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603
-        one.mkdir()
-        shutil.copy(examples / ONE, one)
+        single.mkdir()
+        shutil.copy(examples / SINGLE, single)
         first, other = folder / "first", folder / "other"
         alone = run(first, sizes)
         taken = {
             "run": alone,
-            "run, one forecaster more": run(other, sizes, "--forecasters", str(one)),
-            "run --update, one added": run(first, sizes, "--update", "--forecasters", str(one)),
+            "run, one forecaster more": run(other, sizes, "--forecasters", str(single)),
+            "run --update, one added": run(first, sizes, "--update", "--forecasters", str(single)),
             "run --update, three more added": run(first, sizes, "--update", "--forecasters", str(examples)),
         }
     machine = measured_on(["dagster", "jax", "polars"])
