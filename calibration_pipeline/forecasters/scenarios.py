@@ -5,7 +5,7 @@ not at the start are removed and the others ranked; equal values are ranked at r
 used is quarantined.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -117,37 +117,44 @@ def read_scenarios(
     by_id = {race["race_id"]: race for race in races.races.iter_rows(named=True)}
     found_keys = races.locate([source.keys for source in sources], log)
     for source, located in zip(sources, found_keys, strict=True):
-        cleaned = _matched(source, located, races, by_id, log)
-        ascending = _is_ascending(source, cleaned, races, results, log)
-        if ascending is None:
-            continue
-        for race_id, (key, match) in cleaned.items():
+        usable = _usable(source, located, races, by_id, log)
+        ascending = _stated_direction(source)
+        if ascending is None:  # all races are read before the first one can be ranked, and not kept
+            matched = {race["race_id"]: (key, match) for race, key, match, _ in usable}
+            ascending = _guess_direction(source, matched, races, results, log)
+            if ascending is None:
+                continue
+            usable = ((by_id[i], key, match, source.read(key)) for i, (key, match) in matched.items())
+        n_read = 0
+        for race, _, match, scores in usable:
+            n_read, race_id = n_read + 1, race["race_id"]
             if race_id in found:
-                raise ForecasterError(f"{source.path}: {by_id[race_id]['label']} is in another file as well.")
-            scores = source.read(key)
+                raise ForecasterError(f"{source.path}: {race['label']} is in another file as well.")
             drivers = races.cars(race_id)["driver_id"].to_list()
             outcomes = _rank(scores, match, drivers, ascending, np.random.default_rng([seed, race_id]))
             n_tied = int(outcomes.pop("has_ties").sum())
             if fault := _find_fault(outcomes):
-                log.add(by_id[race_id], fault[0], value=fault[1])
+                log.add(race, fault[0], value=fault[1])
                 continue
             if n_tied:
                 rule = "equal values in a scenario are ranked at random"
-                log.add(by_id[race_id], rule, entity="value", consequence="corrected", subject="scenarios",
+                log.add(race, rule, entity="value", consequence="corrected", subject="scenarios",
                         value=f"{n_tied} of {len(scores.scores)} scenarios")  # fmt: skip
             found[race_id] = outcomes
+        if n_read and source.higher_is_better is not None:
+            better = "higher" if source.higher_is_better else "lower"
+            log.notes.append(f"Of the values in scenarios the {better} ones are better: the file states it.")
     return _stack(found, races, log, fold_races)
 
 
-def _matched(
+def _usable(
     source: ScenarioSource,
     located: pl.DataFrame,
     races: RacesInForce,
     by_id: Mapping[int, Row],
     log: DefectLog,
-) -> dict[int, tuple[Row, FieldMatch]]:
-    """Return race_id → key in the file and match of the cars, of the races that can be ranked."""
-    matched: dict[int, tuple[Row, FieldMatch]] = {}
+) -> Iterator[tuple[Row, Row, FieldMatch, RaceScores]]:
+    """Yield race, key in the file, match of the cars, and scenarios of the races that can be ranked."""
     for key in located.sort("found").iter_rows(named=True):
         race = by_id[key["found"]]
         scores = source.read(key)
@@ -172,11 +179,17 @@ def _matched(
             rule = "every car must have a number in every scenario"
             log.add(race, rule, value=f"none in {n} scenarios, first {first}")
             continue
-        matched[race["race_id"]] = key, match
-    return matched
+        yield race, key, match, scores
 
 
-def _is_ascending(
+def _stated_direction(source: ScenarioSource) -> bool | None:
+    """Return whether the lowest value wins, None where the file does not say it."""
+    if source.higher_is_better is not None:
+        return not source.higher_is_better
+    return True if source.are_positions else None
+
+
+def _guess_direction(
     source: ScenarioSource,
     matched: Mapping[int, tuple[Row, FieldMatch]],
     races: RacesInForce,
@@ -189,14 +202,9 @@ def _is_ascending(
     """
     if not matched:
         return True
-    if source.higher_is_better is not None:
-        better = "higher" if source.higher_is_better else "lower"
-        log.notes.append(f"Of the values in scenarios the {better} ones are better: the file states it.")
-        return not source.higher_is_better
-    are_positions = source.are_positions
-    if are_positions is None:
-        are_positions = all(_are_positions(source.read(key).scores) for key, _ in matched.values())
-    if are_positions:
+    if source.are_positions is None and all(
+        _are_positions(source.read(key).scores) for key, _ in matched.values()
+    ):
         return True
     chosen = list(matched.items())[:: max(len(matched) // GUESSED_RACES, 1)]
     correlations = [
