@@ -1,14 +1,20 @@
 """Files of stored values: paths, encoding, and reading with a check of the contract.
 
+A file names the contracts that its value passed when it was written; a reader with the same contracts does
+not repeat the check.
+
 Frames are Parquet files. Datasets and trees are NetCDF 4 files, compressed, readable with xarray alone.
 The report and the catalogue are files without a contract.
 """
 
 import contextlib
+import functools
 import io
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
+import pandera
 import polars as pl
 import xarray as xr
 from upath import UPath
@@ -16,6 +22,7 @@ from upath import UPath
 from calibration_pipeline.io.netcdf import read_netcdf, unstamp
 from calibration_pipeline.io.stored_files import content_version, seal, unseal
 from calibration_pipeline.io.value_cache import ValueCache
+from calibration_pipeline.schemas import contracts
 from calibration_pipeline.schemas.contracts import ContractError, place, validate, value_type
 from calibration_pipeline.schemas.datasets import races_of
 
@@ -25,7 +32,17 @@ PARQUET, NETCDF = ".parquet", ".nc"
 DOCUMENTS = {"calibration_report": (".html", ".md"), "catalogue": (".duckdb",)}
 """Files of the assets without a contract."""
 
+STORED_SCHEMA, CHECKED_BY = "schema_version", "checked_by"
+"""Attributes of a file: version of its schema, and of the contracts that its value has passed."""
+
 _cache = ValueCache()
+
+
+@functools.cache
+def contracts_version() -> str:
+    """Return the version of all contracts: a hash of their modules, and the release of Pandera."""
+    modules = sorted(Path(contracts.__file__).parent.glob("*.py"))
+    return content_version(b"".join(module.read_bytes() for module in modules) + pandera.__version__.encode())
 
 
 def path_of(root: UPath, asset: str, partition: str | None) -> UPath:
@@ -59,14 +76,22 @@ def stored_partitions(folder: UPath) -> dict[str, UPath]:
     return {"|".join(path.with_suffix("").parts[depth:]): path for path in paths}
 
 
-def encode(value: pl.DataFrame | xr.Dataset | xr.DataTree) -> bytes:
-    """Return the content of a value's file, with the schema version and, for NetCDF, a checksum."""
+def encode(value: pl.DataFrame | xr.Dataset | xr.DataTree, checked_by: str = "") -> bytes:
+    """Return the content of a value's file, with the schema version and, for NetCDF, a checksum.
+
+    Parameters
+    ----------
+    value : polars.DataFrame, xarray.Dataset or xarray.DataTree
+    checked_by : str
+        `contracts_version()` if the value has passed its contract; else a reader checks it.
+    """
+    attributes = {STORED_SCHEMA: SCHEMA_VERSION, CHECKED_BY: checked_by}
     if isinstance(value, pl.DataFrame):
         buffer = io.BytesIO()
-        value.write_parquet(buffer, metadata={"schema_version": SCHEMA_VERSION})
+        value.write_parquet(buffer, metadata=attributes)
         return buffer.getvalue()
     stamped = value.copy(deep=False)
-    stamped.attrs = {**value.attrs, "schema_version": SCHEMA_VERSION}
+    stamped.attrs = {**value.attrs, **attributes}
     if isinstance(stamped, xr.DataTree):
         encoding = {node.path: _compressed(node.dataset) for node in stamped.subtree}
         return seal(bytes(stamped.to_netcdf(engine="h5netcdf", encoding=encoding)))
@@ -124,13 +149,14 @@ def read_with_version(
         key = (asset, version, archetype, frozenset(left_out))
         if (cached := _cache.get(key)) is not None:
             return cached, version
-        value, schema_version = _decode(data, asset, archetype, left_out)
+        value, schema_version, checked_by = _decode(data, asset, archetype, left_out)
     if schema_version != SCHEMA_VERSION:
         raise ContractError(
             f"{place(asset, partition)} is stored with schema version {schema_version}, this program "
             f"reads {SCHEMA_VERSION}: materialize it again."
         )
-    valid = validate(value, asset, partition)
+    is_checked = checked_by == contracts_version() and not left_out
+    valid = value if is_checked else validate(value, asset, partition)
     _cache.put(key, valid)
     return valid, version
 
@@ -151,17 +177,18 @@ def refuse_missing(path: UPath, asset: str, partition: str | None) -> None:
 
 def _decode(
     data: bytes, asset: str, archetype: str | None, left_out: Collection[str]
-) -> tuple[Any, str | None]:
-    """Return a file's value, and the schema version that it was stored with."""
+) -> tuple[Any, str | None, str | None]:
+    """Return a file's value, its schema version, and the version of the contracts that it has passed."""
     if value_type(asset) is pl.DataFrame:
         frame = pl.read_parquet(data)
-        schema_version = pl.read_parquet_metadata(io.BytesIO(data)).get("schema_version")
-        return frame if archetype is None else races_of(frame, archetype), schema_version
+        attributes = pl.read_parquet_metadata(io.BytesIO(data))
+        part = frame if archetype is None else races_of(frame, archetype)
+        return part, attributes.get(STORED_SCHEMA), attributes.get(CHECKED_BY)
     tree = read_netcdf(unseal(data), archetype, left_out)
     value = tree if value_type(asset) is xr.DataTree else tree.to_dataset()
-    version = value.attrs.pop("schema_version", None)
+    schema_version, checked_by = (value.attrs.pop(name, None) for name in (STORED_SCHEMA, CHECKED_BY))
     unstamp(value)
-    return value, version
+    return value, schema_version, checked_by
 
 
 @contextlib.contextmanager

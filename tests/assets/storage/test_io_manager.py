@@ -12,8 +12,16 @@ import xarray as xr
 from upath import UPath
 
 from assets.storage.io_manager import LEFT_OUT, StoredManager
+from calibration_pipeline.io import stored_values
 from calibration_pipeline.io.stored_files import write_atomically
-from calibration_pipeline.io.stored_values import encode, path_of, read_value, stored_partitions
+from calibration_pipeline.io.stored_values import (
+    contracts_version,
+    encode,
+    path_of,
+    read_value,
+    stored_partitions,
+)
+from calibration_pipeline.io.value_cache import ValueCache
 from calibration_pipeline.schemas.contracts import ContractError, declared_columns, validate
 from calibration_pipeline.schemas.frames import LapTelemetry
 
@@ -177,9 +185,24 @@ def test_missing_and_repeated_columns_are_named() -> None:
 def test_contract_is_checked_on_read(tmp_path: Path) -> None:
     path = UPath(tmp_path / "2021.parquet")
     broken = LAPS.with_columns(position=pl.lit(0, pl.Int64))
-    write_atomically(path, encode(broken))
-    with pytest.raises(ContractError, match="position"):
-        read_value(path, "lap_telemetry", "2021")
+    for checked_by in ("", "other contracts"):
+        write_atomically(path, encode(broken, checked_by))
+        with pytest.raises(ContractError, match="position"):
+            read_value(path, "lap_telemetry", "2021")
+
+
+@pytest.mark.parametrize("asset", ["lap_telemetry", "scenario_ensemble"])
+def test_check_on_write_is_not_repeated_on_read(
+    tmp_path: Path, asset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = path_of(UPath(tmp_path), asset, "2021")
+    value = LAPS if asset == "lap_telemetry" else ensemble()
+    write_atomically(path, encode(value, contracts_version()))
+    monkeypatch.setattr(stored_values, "_cache", ValueCache())
+    monkeypatch.setattr(stored_values, "validate", lambda *_: pytest.fail("The value is checked again."))
+    read = read_value(path, asset, "2021")
+    assert read.equals(value)
+    assert "checked_by" not in getattr(read, "attrs", {})
 
 
 @pytest.mark.parametrize(
