@@ -83,7 +83,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
         ),
     ),
     (
-        NEXT_RACE,  # it takes longest, and is therefore started first
+        NEXT_RACE,
         Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
         Job(
             "scores",

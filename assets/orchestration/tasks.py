@@ -1,6 +1,6 @@
 """The tasks of a wave: which assets one run materializes for which partition."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .jobs import Job
@@ -87,3 +87,13 @@ def blocked_tasks(lineage: Lineage, tasks: Collection[Task]) -> dict[Task, str]:
         loaded[task] = [read for read in reads if read not in own]
     failed = lineage.failed_checks({asset for reads in loaded.values() for asset, _ in reads})
     return {task: failed[read] for task, reads in loaded.items() for read in reads if read in failed}
+
+
+def largest_first(lineage: Lineage, tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks by the bytes that they read, so that a wave does not end with its longest run."""
+
+    def n_bytes(task: Task) -> int:
+        reads = {read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition)}
+        return sum(path.stat().st_size for read in reads if (path := lineage.path(*read)).exists())
+
+    return sorted(tasks, key=n_bytes, reverse=True)

@@ -26,6 +26,7 @@ from ..orchestration.tasks import (
     Task,
     all_tasks,
     blocked_tasks,
+    largest_first,
     stale_tasks,
     with_missing_inputs,
 )
@@ -136,7 +137,7 @@ class _Runs:
             return
         if blocked := blocked_tasks(lineage, tasks):
             raise RunError(next(iter(blocked.values())))
-        futures = {self._submit(task): task for task in tasks}
+        futures = {self._submit(task): task for task in largest_first(lineage, tasks)}
         try:
             self._watch(futures)
         except BrokenProcessPool as error:
