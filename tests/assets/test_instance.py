@@ -33,6 +33,9 @@ def test_configuration_limits_runs_and_sends_nothing_home(project: Path) -> None
         assert limits.run_queue_config.max_concurrent_runs == 2
         kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
         assert {status.value: days for status, days in kept.items()}["SKIPPED"] == 2
+        with instance.compute_log_manager.capture_logs(["run"]):
+            print("printed by a run")  # noqa: T201
+        assert not any(home.rglob("run.*"))
 
 
 def test_postgres_is_named_by_the_environment_and_its_address_is_not_written(
