@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,12 @@ from benchmarks import forecast_cases
 from benchmarks.evaluation import EVERYTHING, OVALS, groups, options_parser, season_range, season_text
 from benchmarks.forecast_cases import Cases, read_cases
 from benchmarks.result_files import Row, estimated, markdown_table, write_results
+from benchmarks.worktree import ROOT, check_out
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean
 from calibration_pipeline.verification.scores import head_to_head_slope
 from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
 
-ROOT = Path(__file__).parents[1]
 KEY = ("seasons",)
 NEW_CAR = season_range("2022-2023")
 ERAS = (season_range("2016-2020"), season_range("2021-2023"), NEW_CAR)
@@ -210,19 +209,6 @@ def _largest_z_rows(forecasts: Mapping[str, Cases]) -> Iterator[tuple[str, str, 
 
 def _without_interval(value: float, n_races: int) -> Estimate:
     return Estimate(value, None, None, n_races, n_races)
-
-
-@contextmanager
-def check_out(commit: str) -> Iterator[Path]:
-    """Check a commit out into a temporary worktree."""
-    git = ["git", "-C", str(ROOT), "worktree"]
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "earlier"
-        subprocess.run([*git, "add", "--detach", str(tree), commit], check=True, capture_output=True)  # noqa: S603
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True, capture_output=True)  # noqa: S603
 
 
 def forecast(tree: Path, results_path: str, seasons: range, n_scenarios: int) -> dict[str, Cases]:

@@ -19,6 +19,7 @@ from benchmarks.performance.timing import SkippedError
 from benchmarks.result_files import Row, markdown_table, write_results
 
 PARTS = (
+    "commits",
     "startup",
     "scores",
     "scenarios",
