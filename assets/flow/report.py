@@ -74,17 +74,8 @@ def report_pictures(
     kinds={"html", "markdown"},
     code_version="7",
     metadata=depends_on(
-        "source",
-        "tracks",
-        "seasons",
-        "fold_races",
-        "network",
-        "forecaster",
-        "forecasters",
-        "events",
-        "eras",
-        "scenarios",
-        "seed",
+        *("source", "tracks", "seasons", "fold_races", "network", "forecaster", "forecasters"),
+        *("events", "eras", "scenarios", "seed"),
     ),
     ins=dict.fromkeys(
         (

@@ -10,12 +10,12 @@ from rich.markup import escape
 from rich.status import Status
 
 from calibration_pipeline.schemas.contracts import place
+from calibration_pipeline.terminal.errors import cause_message
 
 SHOWN_EVENTS = {
     dg.DagsterEventType[name]
     for name in ("STEP_START", "STEP_SUCCESS", "STEP_FAILURE", "ASSET_CHECK_EVALUATION", "RUN_FAILURE")
 }
-EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +84,11 @@ class Progress:
                 self.console.print(f"  [green]✓[/] {escape(where):<58} {seconds:6.1f} s", highlight=False)
             case "STEP_FAILURE" if event.step_failure_data.error:
                 log.error("%s\n%s", where, event.step_failure_data.error.to_string())
-                self.fail(f"{where}: {_cause(event.step_failure_data.error)}")
+                self.fail(f"{where}: {cause_message(event.step_failure_data.error)}")
             case "ASSET_CHECK_EVALUATION" if not event.asset_check_evaluation_data.passed:
                 self._show_check(event.asset_check_evaluation_data, partition)
             case "PIPELINE_FAILURE" if event.event_specific_data and event.job_failure_data.error:
-                self.fail(_cause(event.job_failure_data.error))
+                self.fail(cause_message(event.job_failure_data.error))
 
     def _show_check(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
         where = place(evaluation.asset_key.path[-1], partition)
@@ -100,12 +100,3 @@ class Progress:
     def fail(self, message: str) -> None:
         """Keep the message of a failure, unless one came before."""
         self.failure = self.failure or message
-
-
-def _cause(error: Any) -> str:
-    """Return the message of the error beneath Dagster's; with its type where the error is not one of ours."""
-    while error.cause is not None and error.cls_name.startswith("Dagster"):
-        error = error.cause
-    message = str(error.message).strip()
-    name, _, text = message.partition(": ")
-    return text if text and name.startswith(EXPECTED_ERRORS) else message

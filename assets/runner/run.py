@@ -179,8 +179,8 @@ class _Runs:
 def _update_wave(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Partition], runs: _Runs) -> None:
     """Materialize the stale partitions of a wave until none is left.
 
-    An asset whose inputs come from the same job may become stale only when they are there. A partition that
-    stays stale for the same reason, as a season whose newest race has no results yet, is not repeated.
+    An asset that a run left out may become stale by what the run made. A partition that stays stale for the
+    same reason, as a season whose newest race has no results yet, is not repeated.
     """
     done: set[tuple[str, str | None, str]] = set()
     while True:
@@ -197,4 +197,7 @@ def _update_wave(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Parti
             for reason in reasons.values():
                 runs.progress.note(reason)
         runs.execute(lineage, new)
-        wanted = {(asset, task.partition) for task in new for asset in task.job.assets} & set(wanted)
+        left_out = (
+            (name, task.partition) for task in new for name in set(task.job.assets) - set(task.assets)
+        )
+        wanted = set(left_out) & set(wanted)

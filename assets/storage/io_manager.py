@@ -1,8 +1,8 @@
 """The IO manager: how assets are stored under one root, a folder or an object store.
 
-A value is validated against its contract when it is written, and on read unless its file says that it passed
-the same contracts. It is written beside the target and renamed, and never pickled. A killed writer leaves a
-dot-file that no reader looks at.
+A value is validated against its contract before it is written, and on read unless its file names the same
+contracts. It is written beside the target and renamed, and never pickled. A killed writer leaves a dot-file
+that no reader looks at.
 Each materialization records the versions of the inputs that its step loaded, and the settings that its asset
 depends on: `staleness` compares them with what is there.
 """
@@ -107,8 +107,7 @@ class StoredManager(dg.IOManager):
         if not isinstance(value, pl.DataFrame):
             own = {"code_version": context.asset_spec.code_version or ""}
             value = stamped(value, {**self.made_with, **own})
-        valid = validate(value, context.asset_key.path[-1], _partition(context))
-        data = encode(valid, contracts_version())
+        data = encode(validate(value, context.asset_key.path[-1], _partition(context)), contracts_version())
         write_atomically(path, data)
         return data
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
+"""Beginnings of the names of errors whose message alone is shown."""
 
 
 class CommandError(Exception):
@@ -25,3 +29,18 @@ def reported(*errors: type[Exception], code: int = 1) -> Iterator[None]:
         yield
     except errors as error:
         raise CommandError(str(error), code) from error
+
+
+def cause_message(error: Any) -> str:
+    """Return the message of the error beneath Dagster's; with its type where the error is not one of ours.
+
+    Parameters
+    ----------
+    error : dagster's serializable error
+        With `cause`, `cls_name` and `message`.
+    """
+    while error.cause is not None and error.cls_name.startswith("Dagster"):
+        error = error.cause
+    message = str(error.message).strip()
+    name, _, text = message.partition(": ")
+    return text if text and name.startswith(EXPECTED_ERRORS) else message
