@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.simulated_forecasts import (
@@ -31,7 +32,7 @@ from benchmarks.simulated_forecasts import (
 )
 from benchmarks.simulated_races import LAWS, draw_races
 from calibration_pipeline.markets import JOINT_EVENTS, MARKETS
-from calibration_pipeline.plots.figures import GREEN, SKY, VERMILION, figure_axes
+from calibration_pipeline.plots.figures import GREEN, SKY, VERMILION
 from calibration_pipeline.schemas.frames import RULINGS
 from calibration_pipeline.verification.verdicts.rules import LIMITS, Verdict, judge_markets
 
@@ -223,7 +224,8 @@ def draw(rulings: pl.DataFrame, path: Path) -> None:
         .with_columns(share=pl.col("n") / pl.col("n").sum().over("case", "n_races"))
     )
     rows = rulings.select("case", "n_races").unique(maintain_order=True).reverse()
-    figure, ax = figure_axes(width=7.5, height=0.28 * rows.height + 1.2)
+    figure = Figure(figsize=(7.5, 0.28 * rows.height + 1.2), layout="constrained")
+    ax = figure.add_subplot()
     left = np.zeros(rows.height)
     for ruling, style in zip(RULINGS, RULING_STYLES, strict=True):
         own = shares.filter(verdict=ruling)

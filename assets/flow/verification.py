@@ -90,7 +90,7 @@ def calibration_curves(
     curves = reliability.calibration_curves(backtest, forecasts, settings.seed)
     plots = {}
     for event in SHOWN_EVENTS:
-        figure, panels = figures.figure_pair()
+        figure, panels = figures.figure_pair(event.capitalize())
         charts.draw_reliability(panels, curves.filter(event=event))
         plots[event.replace(" ", "_")] = plot(figure)
     return dg.Output(curves, metadata={**rows(curves), **plots})

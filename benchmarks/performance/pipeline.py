@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmarks.performance.pipeline_run import LATER
 from benchmarks.performance.timing import MIB, KilledError, TooSlowError, measure_apart, measured_on
 from benchmarks.result_files import Row
-from calibration_pipeline.plots.figures import figure_axes, rows_height
+from calibration_pipeline.plots.figures import rows_height
 
 FIRST_SEASON = 2018
 """First season with a calendar in the track catalogue."""
@@ -149,7 +149,8 @@ def draw(rows: Sequence[Mapping[str, str]]) -> Figure:
     bars = list(seconds.values())
     large = {name for bar in bars for name, s in bar.items() if s > 0.04 * sum(bar.values())}
     slowest_first = sorted(large, key=lambda name: -max(bar.get(name, 0.0) for bar in bars))
-    figure, ax = figure_axes(8, rows_height(len(bars), 0.5) + 1)
+    figure = Figure(figsize=(8, rows_height(len(bars), 0.5) + 1), layout="constrained")
+    ax = figure.add_subplot()
     left = np.zeros(len(bars))
     ax.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
     for label in [*slowest_first, OTHERS]:

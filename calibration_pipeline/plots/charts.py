@@ -13,7 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, BLACK, FORECAST_STYLES, GREY, SKY, Style
+from calibration_pipeline.plots.figures import (
+    ARCHETYPE_STYLES,
+    BLACK,
+    FORECAST_STYLES,
+    GREY,
+    SKY,
+    Style,
+    make_room,
+)
 from calibration_pipeline.plots.series import (
     archetype_label,
     by_forecast,
@@ -23,6 +31,7 @@ from calibration_pipeline.plots.series import (
     interval_ends,
     largest,
     legend_below,
+    name_rows,
     only_value,
     write_no_races,
 )
@@ -333,7 +342,8 @@ def draw_finish_distribution(ax: Axes, forecast: pl.DataFrame) -> Axes:
             transform=ax.get_yaxis_transform(),
         )
     ax.text(1.01, -0.8, "Win", va="bottom", fontsize="small", transform=ax.get_yaxis_transform())
-    ax.set_yticks(rows, forecast["driver"].to_list(), fontsize="small", parse_math=False)
+    name_rows(ax, forecast["driver"].to_list())
+    make_room(ax, right=0.6)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(0, min(1.0, 1.08 * max(0.05, largest(forecast, "top10"))))
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
@@ -368,8 +378,7 @@ def draw_weights(ax: Axes, weights: pl.DataFrame) -> Axes:
         rows = part["row"].to_numpy() + offset
         ax.hlines(rows, *interval_ends(part), color=style.color, linewidth=1.5)
         ax.plot(part["estimate"].to_numpy(), rows, style.marker, color=style.color, label=style.label)
-    labels = [name.replace("_", " ") for name in covariates]
-    ax.set_yticks(range(len(covariates)), labels, fontsize="small")
+    name_rows(ax, [name.replace("_", " ") for name in covariates])
     ax.invert_yaxis()
     legend_below(ax, 2)
     return ax

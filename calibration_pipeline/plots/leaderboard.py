@@ -1,44 +1,42 @@
 """Chart of the leaderboard: gains over the network of every forecaster and market."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from calibration_pipeline.comparison.leaderboard import archetype_label
 from calibration_pipeline.comparison.race_probabilities import CLIMATOLOGY
 from calibration_pipeline.forecasters.folder import NETWORK
-from calibration_pipeline.plots.figures import GREY
-from calibration_pipeline.plots.series import by_forecast, dodged, interval_ends, only_value
+from calibration_pipeline.plots.figures import GREY, figure_panels
+from calibration_pipeline.plots.series import by_forecast, dodged, interval_ends, name_rows, only_value
 from calibration_pipeline.schemas.comparison import COMPARED_MARKETS
 
 THOUSANDTHS = 1000
 """Differences of scores are shown in thousandths."""
 
 
-def draw_leaderboard(panels: Sequence[Axes], leaderboard: pl.DataFrame) -> Sequence[Axes]:
-    """Draw the gain over the network of every ranked forecaster, one market on each axes.
+def leaderboard_figure(leaderboard: pl.DataFrame) -> Figure:
+    """Return the chart of the gain over the network of every ranked forecaster, market by market.
 
     Climatology is left out: its distance would hide the differences between forecasters.
 
     Parameters
     ----------
-    panels : sequence of matplotlib.axes.Axes
-        One for each of `COMPARED_MARKETS` and one more for the legend, in rows of two.
     leaderboard : polars.DataFrame
         `Leaderboard` rows of one archetype, or of all archetypes.
 
     Returns
     -------
-    sequence of matplotlib.axes.Axes
+    matplotlib.figure.Figure
+        Axes: one for each of `COMPARED_MARKETS`, and one more for the legend.
 
     Raises
     ------
     ValueError
         If `leaderboard` holds several archetypes.
     """
+    figure, panels = figure_panels(4, 2, height=6, bottom=0.35, top=0.65, gaps=(0.3, 0.5))
     *of_markets, legend = panels
     legend.axis("off")
     others = ~pl.col("forecaster").is_in([NETWORK, CLIMATOLOGY])
@@ -48,7 +46,10 @@ def draw_leaderboard(panels: Sequence[Axes], leaderboard: pl.DataFrame) -> Seque
     for place, (ax, market) in enumerate(zip(of_markets, COMPARED_MARKETS, strict=True)):
         ax.set_title(market.capitalize(), fontsize="small")
         ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.set_yticks(range(len(names)), names if place % 2 == 0 else [], fontsize="small")
+        if place % 2 == 0:
+            name_rows(ax, names)
+        else:
+            ax.set_yticks([])
         own = shown.filter(market=market)
         if own.is_empty():
             ax.set_xticks([])
@@ -72,6 +73,6 @@ def draw_leaderboard(panels: Sequence[Axes], leaderboard: pl.DataFrame) -> Seque
     if shown.height:
         name = archetype_label(only_value(shown, "archetype"))
         title = f"{name}: gain over the network, thousandths"
-        of_markets[0].figure.suptitle(title, fontsize="medium")
+        figure.suptitle(title, fontsize="medium")
         legend.legend(handles.values(), handles.keys(), loc="center", frameon=False, fontsize="small")
-    return panels
+    return figure

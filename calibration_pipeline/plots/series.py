@@ -1,7 +1,7 @@
 """Drawing helpers for series of estimates, intervals and legends, shared by `charts`."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
 from calibration_pipeline.archetypes import Archetype
-from calibration_pipeline.plots.figures import FORECAST_STYLES, GREY, Style
+from calibration_pipeline.plots.figures import FORECAST_STYLES, GREY, POINTS, Style, make_room
+
+LEGEND_BELOW = 38
+"""Distance of a legend from the axes above it, points."""
+LEGEND_ROW = 15
+"""Height of a row of a legend, points."""
 
 
 def draw_points(
@@ -93,9 +98,12 @@ def count(n: Any, noun: str) -> str:
 
 
 def legend_below(ax: Axes, ncols: int) -> None:
-    """Put the legend 45 points below the axes, where it covers no data."""
-    below = ScaledTranslation(0, -45 / 72, ax.figure.dpi_scale_trans)
+    """Put the legend below the axes, where it covers no data, with each label once, and make room for it."""
+    by_label = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    below = ScaledTranslation(0, -LEGEND_BELOW / POINTS, ax.figure.dpi_scale_trans)
     ax.legend(
+        by_label.values(),
+        by_label.keys(),
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
         bbox_transform=ax.transAxes + below,
@@ -103,6 +111,14 @@ def legend_below(ax: Axes, ncols: int) -> None:
         ncols=ncols,
         fontsize="small",
     )
+    make_room(ax, bottom=(LEGEND_BELOW + LEGEND_ROW * math.ceil(len(by_label) / ncols) + 12) / POINTS)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Write the name of each row, from 0, left of the axes, and make room for the longest there."""
+    ax.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    widest = max((label.get_window_extent().width for label in ax.get_yticklabels()), default=0)
+    make_room(ax, left=0.2 + widest / ax.figure.dpi)
 
 
 def write_no_races(ax: Axes) -> Axes:

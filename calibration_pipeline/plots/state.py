@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from calibration_pipeline.archetypes import ARCHETYPES
-from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, PHONE_WIDTH
+from calibration_pipeline.plots.figures import ARCHETYPE_STYLES, GREY, figure_panels
 from calibration_pipeline.plots.series import write_no_races
 
 LIMITS = (0.7, 1.4)
@@ -37,8 +37,10 @@ def state_figure(states: pl.DataFrame, quantity: str) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure = Figure(figsize=(PHONE_WIDTH, 6.6), layout="constrained")
-    draw_states(list(figure.subplots(len(ARCHETYPES), 1, sharex=True, sharey=True)), states, quantity)
+    figure, panels = figure_panels(
+        len(ARCHETYPES), 1, height=6.6, bottom=0.8, top=0.65, gaps=(0, 0.28), sharex=True, sharey=True
+    )
+    draw_states(panels, states, quantity)
     return figure
 
 
@@ -93,6 +95,6 @@ def draw_states(panels: Sequence[Axes], states: pl.DataFrame, quantity: str) -> 
     panels[0].yaxis.set_minor_formatter(NullFormatter())
     labelled = starts[np.diff(starts, append=calendar.height) > NARROW * calendar.height]
     panels[-1].set_xticks(labelled, calendar["season"].to_numpy()[labelled].astype(str), rotation=45)
-    panels[-1].set_xlabel("Races of all archetypes, by season")
+    panels[0].figure.supxlabel("Races of all archetypes, by season", fontsize="medium")
     panels[0].figure.supylabel(label, fontsize="medium")
     return panels

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
-from calibration_pipeline.markets import EVENT_MARKETS
+from calibration_pipeline.markets import EVENT_MARKETS, RACE_MARKETS
 from calibration_pipeline.plots import charts, figures, posteriors
-from calibration_pipeline.plots.leaderboard import draw_leaderboard
+from calibration_pipeline.plots.leaderboard import leaderboard_figure
 from calibration_pipeline.plots.monitoring import draw_evidence, draw_rank_histograms
 from calibration_pipeline.plots.state import state_figure
 from calibration_pipeline.report.blocks import Picture
@@ -27,6 +27,7 @@ EVENTS = {
 """Event of a reliability diagram to the verb of its caption."""
 FEWEST_CHECKED = 5
 """Least number of races for predictive checks."""
+RANKS_HEIGHT = figures.rows_height(len(RACE_MARKETS), 0.6)
 
 
 def reliability_pictures(curves: pl.DataFrame) -> list[Picture]:
@@ -174,7 +175,7 @@ def rank_picture(monitoring: pl.DataFrame) -> Picture:
         f"Rank histograms at {archetype.label}: each result's rank among the scenarios of its race.",
         "All ranks are equally common if the forecast is calibrated. Many small ranks: too many upsets, the "
         "forecast is too sure; at “how many retire”, fewer cars retire than forecast.",
-        partial(_rank_histograms_png, monitoring),
+        partial(_png, draw_rank_histograms, rank_histograms(monitoring), RANKS_HEIGHT),
     )
 
 
@@ -335,7 +336,7 @@ def leaderboard_picture(leaderboard: pl.DataFrame) -> Picture:
         "Gain over the network of every forecaster, market by market, raw and recalibrated.",
         "Right of the line a forecaster is better than the network on the races of both; lines are 95 % "
         "intervals. Where an interval holds 0, that market shows no difference.",
-        partial(_leaderboard_png, leaderboard),
+        partial(_drawn, leaderboard_figure, leaderboard),
     )
 
 
@@ -370,23 +371,10 @@ def _png(draw: Callable[[Axes, pl.DataFrame], Axes], frame: pl.DataFrame, height
 
 
 def _reliability_png(curve: pl.DataFrame, event: str) -> bytes:
-    figure, panels = figures.figure_pair()
-    figure.suptitle(f"{parse_archetype(curve['archetype'][0]).label}: {event}")
+    figure, panels = figures.figure_pair(f"{parse_archetype(curve['archetype'][0]).label}: {event}")
     charts.draw_reliability(panels, curve)
     return figures.figure_png(figure)
 
 
-def _rank_histograms_png(monitoring: pl.DataFrame) -> bytes:
-    figure, panels = figures.figure_grid(4, 2)
-    draw_rank_histograms(panels, rank_histograms(monitoring))
-    return figures.figure_png(figure)
-
-
-def _leaderboard_png(leaderboard: pl.DataFrame) -> bytes:
-    figure, panels = figures.figure_grid(4, 2)
-    draw_leaderboard(panels, leaderboard)
-    return figures.figure_png(figure)
-
-
-def _drawn[T](draw: Callable[[T], Figure], fits: T) -> bytes:
-    return figures.figure_png(draw(fits))
+def _drawn[T](draw: Callable[[T], Figure], shown: T) -> bytes:
+    return figures.figure_png(draw(shown))

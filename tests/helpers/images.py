@@ -2,6 +2,7 @@
 
 import io
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 
@@ -12,3 +13,13 @@ def image_size(png: bytes) -> tuple[int, int]:
         assert colours is not None
         assert len(colours) > 1
         return image.size
+
+
+def assert_on_paper(figure: Figure) -> None:
+    """Assert that nothing is cut at the figure's edge."""
+    figure.draw_without_rendering()
+    paper, ink = figure.bbox, figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+    assert ink.x0 >= paper.x0
+    assert ink.y0 >= paper.y0
+    assert ink.x1 <= paper.x1
+    assert ink.y1 <= paper.y1

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.plots import charts, figures
 from calibration_pipeline.plots.figures import FORECAST_STYLES
-from helpers.images import image_size
+from helpers.images import assert_on_paper, image_size
 
 RAW, RECALIBRATED = FORECAST_STYLES["raw"], FORECAST_STYLES["recalibrated"]
 
@@ -190,14 +190,30 @@ def test_png_has_the_size_of_its_figure(dpi):
 @pytest.mark.parametrize(("draw", "frame"), DRAWINGS)
 def test_everything_stays_on_the_paper(draw, frame):
     """No label, title or legend is cut at the figure's edge."""
-    ax = draw(new_axes(), frame)
-    figure = ax.figure
-    figure.draw_without_rendering()
-    paper, ink = figure.bbox, figure.get_tightbbox().transformed(figure.dpi_scale_trans)
-    assert ink.x0 >= paper.x0
-    assert ink.y0 >= paper.y0
-    assert ink.x1 <= paper.x1
-    assert ink.y1 <= paper.y1
+    assert_on_paper(draw(new_axes(), frame).figure)
+
+
+def test_names_of_any_length_stay_on_the_paper():
+    names = ["Ricky Stenhouse Jr.", "John Hunter Nemechek", "Ty"]
+    figure, ax = figures.figure_axes()
+    charts.draw_finish_distribution(ax, forecast_frame().with_columns(driver=pl.Series(names)))
+    assert_on_paper(figure)
+    short = charts.draw_finish_distribution(new_axes(), forecast_frame())
+    assert short.get_position().x0 < ax.get_position().x0
+
+
+def test_a_figure_with_a_layout_of_its_own_keeps_it():
+    """Charts make room for legends and names only where nothing else does."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    charts.draw_finish_distribution(figure.add_subplot(1, 2, 1), forecast_frame())
+    charts.draw_pit(figure.add_subplot(1, 2, 2), pit_frame())
+    assert_on_paper(figure)
+
+
+def test_reliability_stays_on_the_paper():
+    figure, panels = figures.figure_pair("Superspeedway: head to head")
+    charts.draw_reliability(panels, reliability_frame())
+    assert_on_paper(figure)
 
 
 @pytest.mark.parametrize("draw", [draw for draw, frame in DRAWINGS if "archetype" in frame.columns][:4])
@@ -245,7 +261,7 @@ def reliability_frame() -> pl.DataFrame:
 
 
 def test_reliability_shows_steps_and_band_of_each_forecast():
-    _, panels = figures.figure_pair()
+    _, panels = figures.figure_pair("Top 10")
     assert charts.draw_reliability(panels, reliability_frame()) is panels
     raw, recalibrated = panels
     assert [panel.get_title() for panel in panels] == ["Raw", "Recalibrated"]
@@ -260,10 +276,10 @@ def test_reliability_shows_steps_and_band_of_each_forecast():
 
 
 def test_reliability_without_a_forecast_is_marked():
-    _, panels = figures.figure_pair()
+    _, panels = figures.figure_pair("Top 10")
     charts.draw_reliability(panels, reliability_frame().filter(forecast="raw"))
     assert [text.get_text() for text in panels[1].texts] == ["no races yet"]
-    _, panels = figures.figure_pair()
+    _, panels = figures.figure_pair("Top 10")
     charts.draw_reliability(panels, reliability_frame().clear())
     assert [text.get_text() for panel in panels for text in panel.texts] == ["no races yet"] * 2
 
@@ -272,7 +288,7 @@ def test_reliability_without_a_forecast_is_marked():
 def test_reliability_refuses_a_mixture(column):
     mixed = reliability_frame().with_columns(pl.Series(column, ["a", "b", "c"]))
     with pytest.raises(ValueError, match=f"A plot shows one {column}, got a, b, c"):
-        charts.draw_reliability(figures.figure_pair()[1], mixed)
+        charts.draw_reliability(figures.figure_pair("Top 10")[1], mixed)
 
 
 def test_raw_and_recalibrated_look_the_same_everywhere():

@@ -6,10 +6,10 @@ import pytest
 from matplotlib.axes import Axes
 
 from calibration_pipeline.comparison.leaderboard import rank_forecasters
-from calibration_pipeline.plots.figures import figure_grid
-from calibration_pipeline.plots.leaderboard import draw_leaderboard
+from calibration_pipeline.plots.leaderboard import leaderboard_figure
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
 from helpers.compared_forecasters import make_backtests, scores_of
+from helpers.images import assert_on_paper
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def leaderboard() -> pl.DataFrame:
 
 
 def drawn(frame: pl.DataFrame) -> list[Axes]:
-    return list(draw_leaderboard(figure_grid(4, 2)[1], frame))
+    return leaderboard_figure(frame).axes
 
 
 def test_each_market_shows_the_gains_of_ranked_forecasters(leaderboard: pl.DataFrame) -> None:
@@ -41,6 +41,12 @@ def test_each_market_shows_the_gains_of_ranked_forecasters(leaderboard: pl.DataF
             np.testing.assert_allclose([gain for _, gain in found], expected)
     assert [tick.get_text() for tick in of_markets[0].get_yticklabels()] == ["flat", "mine"]
     assert [text.get_text() for text in legend.get_legend().get_texts()] == ["Raw", "Recalibrated"]
+
+
+def test_long_names_stay_on_the_paper(leaderboard: pl.DataFrame) -> None:
+    names = {"mine": "a-forecaster-with-a-long-name"}
+    renamed = leaderboard.with_columns(pl.col("forecaster").replace(names))
+    assert_on_paper(leaderboard_figure(renamed.filter(archetype=ALL_ARCHETYPES)))
 
 
 def test_the_title_names_the_archetype(leaderboard: pl.DataFrame) -> None:

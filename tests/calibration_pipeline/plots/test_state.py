@@ -7,6 +7,7 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.plots.figures import figure_png
 from calibration_pipeline.plots.state import state_figure
 from helpers.example_report import state_table
+from helpers.images import assert_on_paper
 
 
 @pytest.mark.parametrize("quantity", ["slope", "tilt"])
@@ -43,6 +44,11 @@ def test_ticks_are_plain_numbers_and_short_seasons_have_no_label() -> None:
     first, last = figure.axes[0], figure.axes[-1]
     assert not [label.get_text() for label in first.get_yticklabels(minor=True) if label.get_text()]
     assert [label.get_text() for label in last.get_xticklabels()] == ["2023", "2024"]
+
+
+@pytest.mark.parametrize("quantity", ["slope", "tilt"])
+def test_everything_stays_on_the_paper(quantity: str) -> None:
+    assert_on_paper(state_figure(state_table(seasons=3), quantity))
 
 
 def test_no_races_are_written_as_such() -> None:
