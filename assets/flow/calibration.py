@@ -8,6 +8,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
+from calibration_pipeline.mcmc.convergence import R_HAT_GOOD
 from calibration_pipeline.schemas.partition_keys import archetype_of, by_archetype, split_key
 from calibration_pipeline.seasons import without_gaps
 
@@ -72,11 +73,7 @@ def archetype_races(
     sizes = races["forecast"].sizes
     return dg.Output(
         races,
-        metadata={
-            "races": sizes["race"],
-            "scenarios": sizes["scenario"],
-            "seasons": ", ".join(seasons),
-        },
+        metadata={"races": sizes["race"], "scenarios": sizes["scenario"], "seasons": ", ".join(seasons)},
     )
 
 
@@ -105,10 +102,12 @@ def calibration_posterior(
     )
     slopes = summaries.slope_by_season(fit, str(archetype))
     convergence = summaries.convergence_by_fold(fit)
+    worst = summaries.worst_convergence(convergence)
+    chains_agree = worst.get("worst_r_hat", R_HAT_GOOD) < R_HAT_GOOD
     return dg.Output(
         fit,
         metadata={
-            **numbers(summaries.worst_convergence(convergence)),
+            **numbers(worst),
             "next_slope": number(slopes["estimate"][-1]),
             "races": int(fit.attrs["n_races"]),
             "slope": chart(charts.draw_slope_by_season, slopes),
@@ -116,7 +115,7 @@ def calibration_posterior(
             "identification": table(summaries.identification(fit), 60),
             "predictive_checks": table(summaries.predictive_checks(fit)),
             "convergence": table(convergence, 60),
-            "trace_ranks": plot(posteriors.draw_ranks(fit)),
+            **({} if chains_agree else {"trace_ranks": plot(posteriors.draw_ranks(fit))}),
         },
     )
 

@@ -36,7 +36,7 @@ NOUNS = {"event": Form.EVENTS, "position": Form.POSITIONS}
 @dg.asset(
     partitions_def=SHOWN_PARTITIONS,
     kinds={"matplotlib", "parquet"},
-    code_version="3",
+    code_version="4",
     metadata=depends_on("seed"),
 )
 def report_pictures(

@@ -249,7 +249,7 @@ def forest_picture(fits: Mapping[str, xr.DataTree]) -> Picture:
 
 
 def diagnostic_pictures(fit: xr.DataTree, archetype: Archetype) -> list[Picture]:
-    """Return the ArviZ plots of one fit: chains, and predictive checks where there are enough races.
+    """Return the pictures of one fit: chains, and predictive checks where there are enough races.
 
     Parameters
     ----------
@@ -298,17 +298,10 @@ def diagnostic_pictures(fit: xr.DataTree, archetype: Archetype) -> list[Picture]
         ),
         picture(
             "ppc-pit",
-            "Posterior predictive PIT of the rank correlation",
-            "The curve stays near 0 where the fit describes the races. A p-value below α means that the fit "
-            "does not.",
+            "Posterior predictive and leave-one-out PIT of the rank correlation",
+            "The curves stay near 0 where the fit describes the races; for the leave-one-out curve each race "
+            "is predicted by the fit to all others. A p-value below α means that the fit does not.",
             posteriors.draw_predictive_pit,
-            races,
-        ),
-        picture(
-            "loo-pit",
-            "Leave-one-out PIT of the rank correlation",
-            "The same curve, with each race predicted by the fit to all others.",
-            posteriors.draw_loo_pit,
             races,
         ),
         picture(

@@ -97,7 +97,8 @@ def test_an_archetype_shows_its_numbers_checks_and_pictures(page, address: str) 
     open_partition(page, address, f"{PREFIX}/calibration_posterior", "intermediate|network")
     for entry in ("worst_r_hat", "next_slope", "identification"):
         page.get_by_text(entry, exact=True).first.wait_for()
-    page.locator("tr", has_text="trace_ranks").get_by_text("Show Markdown").click()
+    slope = page.locator("tr").filter(has=page.get_by_text("slope", exact=True))
+    slope.get_by_text("Show Markdown").click()
     picture = page.locator("img[alt=plot]").first
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 100

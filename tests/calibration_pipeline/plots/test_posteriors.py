@@ -1,7 +1,9 @@
-"""ArviZ pictures of a fit: the right data, on separate figures, without global state."""
+"""Pictures of a fit: the right data, on separate figures, without global state."""
 
+import re
 import sys
 
+import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +11,7 @@ import xarray as xr
 from calibration_pipeline.calibration.archetype_fit import thin
 from calibration_pipeline.plots import figures, posteriors
 from helpers.example_report import example_fit
-from helpers.images import image_size
+from helpers.images import assert_on_paper, image_size
 
 RACE_CHECKS = {
     posteriors.draw_predictive_distribution: (
@@ -17,7 +19,6 @@ RACE_CHECKS = {
         "Share of races",
     ),
     posteriors.draw_predictive_pit: ("PIT of the rank correlation", "Share of races − PIT"),
-    posteriors.draw_loo_pit: ("Leave-one-out PIT of the rank correlation", "Share of races − PIT"),
     posteriors.draw_predictive_pava: ("Predicted probability of many incidents", "Observed share"),
 }
 
@@ -49,6 +50,7 @@ def test_checks_of_races_are_drawn(draw, labels, fit):
     (ax,) = figure.axes
     assert (ax.get_xlabel(), ax.get_ylabel()) == labels
     assert ax.lines
+    assert_on_paper(figure)
     assert image_size(figures.figure_png(figure, dpi=100)) == (520, 340)
 
 
@@ -58,11 +60,74 @@ def test_ranks_have_a_line_for_each_chain_and_parameter(fit):
     assert all(len(ax.lines) >= fit["posterior"].sizes["chain"] for ax in axes)
 
 
+def test_ranks_are_tested_by_arviz(fit):
+    """Test that a p-value stands beside each parameter, and falls below its level for chains apart."""
+    apart = fit.copy()
+    apart["posterior"] = (
+        fit["posterior"]
+        .to_dataset()
+        .assign(intercept=fit["posterior/intercept"] + 3 * fit["posterior"].to_dataset()["chain"])
+    )
+    for tree, sign in ((fit, ","), (apart, "<")):
+        figure = posteriors.draw_ranks(tree)
+        assert_on_paper(figure)
+        left, right = figure.axes[-2:]
+        assert left.get_title() == "intercept"
+        assert re.fullmatch(rf"p = [01]\.\d\d ?{sign} α = 0\.01", right.get_title())
+
+
+def test_no_more_draws_are_ranked_than_the_test_needs(monkeypatch, fit):
+    monkeypatch.setattr(posteriors, "RANKED_DRAWS", 20)
+    points = {len(line.get_xdata()) for ax in posteriors.draw_ranks(fit).axes[1::2] for line in ax.lines}
+    assert points == {10}
+
+
+def test_pit_curves_lie_within_the_axes_and_are_tested(fit):
+    (ax,) = posteriors.draw_predictive_pit(posteriors.checkable(fit)).axes
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [label.split(": p = ")[0] for label in labels] == ["Posterior predictive", "Leave-one-out"]
+    bottom, top = ax.get_ylim()
+    assert bottom == -top
+    curves = np.concatenate([line.get_ydata() for line in ax.lines])
+    assert np.abs(curves).max() <= top
+
+
+def test_pit_of_late_races_bends_upwards(fit):
+    """Test that observations below all predictions put the curve above 0."""
+    races = posteriors.checkable(fit)
+    low = (
+        races["observed_data"]
+        .to_dataset()
+        .assign(rank_correlation=races["posterior_predictive/rank_correlation"].min(["chain", "draw"]) - 0.1)
+    )
+    races["observed_data"] = low
+    (ax,) = posteriors.draw_predictive_pit(races).axes
+    curve = ax.lines[1].get_ydata()
+    assert curve.max() > 0.9
+    assert "p = 0.00 < α = 0.01" in ax.get_legend().get_texts()[0].get_text()
+
+
 def test_energy_has_a_row_for_each_chain(fit):
-    bfmi, energy = posteriors.draw_energy(fit).axes
+    figure = posteriors.draw_energy(fit)
+    assert_on_paper(figure)
+    bfmi, energy = figure.axes
     assert list(bfmi.get_yticks()) == list(range(fit["posterior"].sizes["chain"]))
+    limit, dots = bfmi.lines
+    assert list(limit.get_xdata()) == [0.3, 0.3]
+    np.testing.assert_allclose(dots.get_xdata(), az.bfmi(fit)["energy"])
     assert energy.get_xlabel() == "Energy, from its mean"
     assert len(energy.lines) == 2
+
+
+def test_predicted_races_are_steps_of_their_shares(fit):
+    races = posteriors.checkable(fit)
+    (ax,) = posteriors.draw_predictive_distribution(races).axes
+    (histories,) = ax.collections
+    first, *others = histories.get_segments()
+    assert len(others) + 1 == 2 * 15  # every second of 30 draws, of 2 chains
+    drawn = np.sort(races["posterior_predictive/rank_correlation"].values[0, 0])
+    np.testing.assert_allclose(first[::2, 0], drawn)
+    np.testing.assert_allclose(first[1::2, 1], np.arange(1, 13) / 12)
 
 
 def test_observed_races_stand_out_from_the_predicted(fit):
@@ -77,6 +142,7 @@ def test_observed_races_stand_out_from_the_predicted(fit):
 
 def test_forest_has_a_row_for_every_archetype_and_season(fit):
     figure = posteriors.draw_slope_forest({"superspeedway": fit, "road_course": example_fit(1)})
+    assert_on_paper(figure)
     labels, forest = figure.axes
     texts = [text.get_text() for text in labels.texts]
     assert texts.count("2021") == texts.count("2024") == 2

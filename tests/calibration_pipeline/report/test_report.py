@@ -100,7 +100,7 @@ def test_page_needs_nothing_from_outside(html: str, page: Page) -> None:
 def test_every_picture_is_described(page: Page, pictures: dict[str, bytes]) -> None:
     """Test that each figure has its own alternative text."""
     alts = page.values("img", "alt")
-    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1 + 2) + 7 + 4
+    assert len(alts) == len(pictures) == 3 * (4 + 2 + 1 + 2) + 6 + 4
     assert len(set(alts)) == len(alts)
     assert all(len(alt) > 20 for alt in alts)
 
@@ -398,13 +398,12 @@ def test_parameters_that_the_data_do_not_inform_are_named(markdown: str) -> None
 
 
 def test_diagnostic_pictures_are_folded(html: str, content: ReportContent) -> None:
-    """Test that ArviZ's pictures open on request, one group a fitted archetype."""
+    """Test that pictures of the fits open on request, one group a fitted archetype."""
     fitted = list(content.fits)
     assert html.count("<summary>Pictures of the latest fit: ") == len(fitted)
     assert {key.split("-", 1)[1] for key in report_pictures_of(content, "superspeedway-")} >= {
         "ppc-dist",
         "ppc-pit",
-        "loo-pit",
         "ppc-pava",
         "ranks",
         "energy",
