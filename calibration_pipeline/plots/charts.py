@@ -211,6 +211,7 @@ def draw_pit(ax: Axes, pit: pl.DataFrame) -> Axes:
             band = f"{style.label}, 95 % band"
             ax.fill_between(u, lower - u, upper - u, color=style.color, alpha=0.15, label=band)
     ax.set_xlim(0, 1)
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     legend_below(ax, 2)
     return ax
 

@@ -28,7 +28,7 @@ POINTS = 72
 """Points of an inch."""
 XLABEL_BELOW = 24
 """Distance of a horizontal label from its axes, points."""
-YLABEL_LEFT = 0.24
+YLABEL_LEFT = 0.2
 """Distance of a vertical label's base from the left edge of the figure, inches."""
 
 
@@ -101,7 +101,7 @@ def figure_panels(
     width: float = PHONE_WIDTH,
     height: float = 4.6,
     *,
-    left: float = 0.82,
+    left: float = 0.84,
     right: float = 0.28,
     bottom: float = 0.64,
     top: float = 0.4,
@@ -149,26 +149,27 @@ def figure_panels(
     return figure, panels
 
 
-def make_room(ax: Axes, **margins: float) -> None:
+def make_room(
+    ax: Axes, *, left: float | None = None, right: float | None = None, bottom: float | None = None
+) -> None:
     """Set margins of the figure of `ax`, unless a layout engine of the figure sets them.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Axes whose labels need the room.
-    **margins
-        left, right, bottom: inches.
+    left, right, bottom : float, optional
+        Margins, inches; the others stay as they are.
     """
     figure = ax.get_figure(root=True)
     if figure is None or figure.get_layout_engine() is not None:
         return
     width, height = figure.get_size_inches()
-    places = {
-        "left": lambda margin: margin / width,
-        "right": lambda margin: 1 - margin / width,
-        "bottom": lambda margin: margin / height,
-    }
-    figure.subplots_adjust(**{side: places[side](margin) for side, margin in margins.items()})
+    figure.subplots_adjust(
+        left=None if left is None else left / width,
+        right=None if right is None else 1 - right / width,
+        bottom=None if bottom is None else bottom / height,
+    )
 
 
 def rows_height(n_rows: int, row_height: float = ROW_HEIGHT) -> float:

@@ -63,7 +63,7 @@ def draw_evidence(ax: Axes, monitoring: pl.DataFrame) -> Axes:
         labelled = _apart(starts, SEASON_WIDTH * part.height)
         ax.set_xticks(race[labelled], part["season"].to_numpy()[labelled].astype(str))
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10.0**power:,g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda power, _: f"$10^{{{power:.0f}}}$"))
     ax.set_ylim(top=max(ax.get_ylim()[1], LOG10_ALARM + 0.3))
     legend_below(ax, 2)
     return ax

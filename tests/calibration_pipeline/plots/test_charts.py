@@ -210,6 +210,13 @@ def test_a_figure_with_a_layout_of_its_own_keeps_it():
     assert_on_paper(figure)
 
 
+@pytest.mark.parametrize("scale", [1e-1, 1e-2, 1e-3])
+def test_small_differences_of_a_pit_leave_its_label_free(scale):
+    u = pl.col("u")
+    ends = [(u + scale * (pl.col(name) - u)).alias(name) for name in ("lower", "upper", "ecdf")]
+    assert_on_paper(charts.draw_pit(new_axes(), pit_frame().with_columns(ends)).figure)
+
+
 def test_reliability_stays_on_the_paper():
     figure, panels = figures.figure_pair("Superspeedway: head to head")
     charts.draw_reliability(panels, reliability_frame())
