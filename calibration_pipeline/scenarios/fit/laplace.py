@@ -6,6 +6,7 @@ expected gradient is 0 (Opper & Archambeau 2009, doi:10.1162/neco.2008.08-07-592
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
 from numpyro import handlers
+from numpyro.distributions import constraints
 from numpyro.infer.util import constrain_fn, potential_energy
 from scipy.optimize import minimize
 
@@ -122,43 +123,58 @@ def _sum_up(
 
 
 def _prior_potential(flat: Array) -> Array:
-    return potential_energy(prior, (), {}, _parameter_layout()[1](flat))
+    return potential_energy(prior, (), {}, _unravel(flat))
 
 
 def _parameters(flat: Array, structure: Structure) -> dict[str, Array]:
     """Return the network's parameters at unconstrained ones (flat)."""
-    values = constrain_fn(prior, (), {}, _parameter_layout()[1](flat))
+    values = constrain_fn(prior, (), {}, _unravel(flat))
     return structure.apply(handlers.substitute(prior, data=values)())
 
 
 @functools.cache
-def _parameter_layout() -> tuple[int, Callable[[Array], dict[str, Array]]]:
-    """Return the number of unconstrained parameters, and the function that unravels a flat vector of them."""
+def _sites() -> dict[str, tuple[slice, tuple[int, ...], bool]]:
+    """Site of the prior -> its place in the flat vector, its shape, and whether its parameters are real.
 
-    def draw() -> dict[str, Array]:
-        trace = handlers.trace(handlers.seed(prior, 0)).get_trace()
-        return {name: site["value"] for name, site in trace.items()}
+    The logarithm stands for positive parameters.
+    """
+    trace: dict[str, Any] = {}
+    jax.eval_shape(lambda: trace.update(handlers.trace(handlers.seed(prior, 0)).get_trace()))
+    found, start = {}, 0
+    for name, site in sorted(trace.items()):
+        shape, support = site["value"].shape, site["fn"].support
+        real = getattr(support, "base_constraint", support) is constraints.real
+        found[name] = slice(start, start + math.prod(shape)), shape, real
+        start = found[name][0].stop
+    return found
 
-    shapes = jax.eval_shape(draw)
-    flat, unravel = ravel_pytree({name: np.zeros(value.shape, np.float32) for name, value in shapes.items()})
-    return len(flat), unravel
+
+def _n_parameters() -> int:
+    """Return the number of unconstrained parameters."""
+    return max(place.stop for place, _, _ in _sites().values())
 
 
-@functools.cache
+def _unravel(flat: Array) -> dict[str, Array]:
+    """Unconstrained parameters of each site."""
+    places = _sites()
+    parts = jnp.split(flat, [place.start for place, _, _ in places.values()][1:])
+    return {
+        name: part.reshape(shape) for part, (name, (_, shape, _)) in zip(parts, places.items(), strict=True)
+    }
+
+
 def _places(sites: tuple[str, ...]) -> NDArray[np.int64]:
     """Return where the parameters of these sites stand in the flat vector."""
-    n_parameters, unravel = _parameter_layout()
-    with jax.ensure_compile_time_eval():
-        places = unravel(jnp.arange(n_parameters, dtype=np.float32))
-        return np.concatenate([np.ravel(places[name]) for name in sites]).astype(np.int64)
+    index = np.arange(_n_parameters())
+    return np.concatenate([index[_sites()[name][0]] for name in sites])
 
 
-@functools.cache
 def _real() -> NDArray[np.bool_]:
-    """Return which parameters (flat) are real; the logarithm stands for a positive one."""
-    n_parameters, unravel = _parameter_layout()
-    at_zero = constrain_fn(prior, (), {}, unravel(jnp.zeros(n_parameters)))
-    return np.asarray(ravel_pytree({name: value == 0.0 for name, value in at_zero.items()})[0])
+    """Return which parameters (flat) are real."""
+    found = np.empty(_n_parameters(), bool)
+    for place, _, real in _sites().values():
+        found[place] = real
+    return found
 
 
 def fit_posterior(
@@ -186,13 +202,13 @@ def fit_posterior(
         If the mode is not found.
     """
     n_races = int(np.flatnonzero(weight)[-1]) + 1
-    data = (jax.tree.map(jnp.asarray, history), jnp.asarray(weight), n_races)
+    data = (*jax.device_put((history, weight)), n_races)
 
     def objective(flat: NDArray) -> tuple[float, NDArray]:
         value, gradient = _potential_and_gradient(np.float32(flat), *data, structure)
         return float(value), np.asarray(gradient, np.float64)
 
-    start = np.zeros(_parameter_layout()[0])
+    start = np.zeros(_n_parameters())
     mode = minimize(objective, start, jac=True, method="L-BFGS-B", options={"ftol": SEARCH_TOLERANCE}).x
     for _ in range(MAX_NEWTON_STEPS):
         value, gradient = objective(mode)

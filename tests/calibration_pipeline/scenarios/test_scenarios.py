@@ -24,8 +24,9 @@ from calibration_pipeline.scenarios.fit.by_fold import DRAWN, fit_networks
 from calibration_pipeline.scenarios.fit.history import History, build_history, fold_history, join_history
 from calibration_pipeline.scenarios.fit.laplace import (
     _curvature,
-    _parameter_layout,
+    _n_parameters,
     _potential_and_gradient,
+    _unravel,
     fit_posterior,
     forgetting,
 )
@@ -272,7 +273,7 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
     """The potential that is minimised, and its curvature, are those of the NumPyro model."""
     history = build_history(join_history(*season), 40)
     weight = forgetting(np.asarray(history.race_order), 202313)
-    n_parameters, unravel = _parameter_layout()
+    n_parameters = _n_parameters()
     flat = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, n_parameters), jnp.float32)
 
     def model() -> None:
@@ -281,7 +282,7 @@ def test_the_likelihood_in_blocks_is_that_of_the_model(season):
         numpyro.factor("races", jnp.sum(weight * by_race))
 
     def potential(at: jax.Array) -> jax.Array:
-        return potential_energy(model, (), {}, unravel(at))
+        return potential_energy(model, (), {}, _unravel(at))
 
     direction = jnp.ones(n_parameters)
     expected, (_, along) = jax.jit(
@@ -298,8 +299,7 @@ def test_the_gradient_is_finite_far_from_the_mode(season):
     """A search step to absurd rates of cautions or log-strengths does not end the search."""
     history = build_history(join_history(*season), 40)
     history = history._replace(has_cautions=np.asarray(history.race_order) > 0)
-    n_parameters, unravel = _parameter_layout()
-    far = {name: np.zeros_like(value) for name, value in unravel(jnp.zeros(n_parameters)).items()}
+    far = {name: np.zeros_like(value) for name, value in _unravel(jnp.zeros(_n_parameters())).items()}
     far["caution_chaos_weight"] += 4.0
     far["pace_weight_common"] += 4.0
     far["log_sharpness"] += 4.0
