@@ -46,7 +46,7 @@ def measure(sizes: list[int] | None, on_cpu: bool = False) -> tuple[str, str] | 
         )
 
     def part(number: int) -> None:
-        draw_race(field, parameters, NOTHING_CHANGED, n_scenarios // PARTS, jax.random.key(number))
+        draw_race(field, parameters, NOTHING_CHANGED, n_scenarios // PARTS, np.array([number, 0]))
 
     draw = run_parallel(part, PARTS)
     return in_turn({"latent": fit_latent, "marginal": fit_marginal, "scenarios": draw}, turns)

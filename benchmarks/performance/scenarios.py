@@ -111,7 +111,7 @@ def measure_cell(n_cars: int, batch: int, sizes: Sizes) -> dict[str, list[float]
         draw_numbers = random_numbers(field, parameters, batch)
 
         def network(part: int) -> None:
-            ensemble.draw_race(field, parameters, NOTHING_CHANGED, batch, jax.random.fold_in(key, part))
+            ensemble.draw_race(field, parameters, NOTHING_CHANGED, batch, np.array([0, part]))
 
         def numbers(part: int) -> None:
             jax.block_until_ready(draw_numbers(key, part))

@@ -155,15 +155,14 @@ def draw_races(
     }
     width = labels.sizes["driver"]
     widened = widen_field(field, padded_width(width))
-    key = jax.random.key(seed)
     log_weight = np.zeros((len(races), n_scenarios), np.float32)
 
     def draw(r: int) -> None:
         race: Field = jax.tree.map(lambda values: values[r], widened)
         change = recalibration.get(races[r], Recalibration())
-        race_key = jax.random.fold_in(key, races[r])
-        outcome, log_weight[r] = draw_race(race, parameters[folds[r]], change, n_scenarios, race_key, pins)
-        relations = mean_relations(race, parameters[folds[r]])
+        stream = np.array([seed, races[r]])
+        outcome, log_weight[r] = draw_race(race, parameters[folds[r]], change, n_scenarios, stream, pins)
+        relations = jax.device_get(mean_relations(race, parameters[folds[r]]))
         for name, values in {**outcome._asdict(), **relations}.items():
             arrays[name][r] = values[..., :width] if "driver" in VARIABLES[name][0] else values
 
@@ -184,7 +183,7 @@ def draw_race(
     parameters: Parameters,
     recalibration: Recalibration,
     n_scenarios: int,
-    key: Array,
+    stream: NDArray[np.int_],
     pins: Mapping[str, Pin] = NO_PINS,
 ) -> tuple[Outcome, NDArray[np.float32]]:
     """Draw scenarios of one race, in batches that bound the memory.
@@ -198,7 +197,8 @@ def draw_race(
     recalibration : Recalibration
         Scalars or arrays (scenario).
     n_scenarios : int
-    key : jax key
+    stream : array of int, shape (2)
+        Seed, and a number of the race: races with the same seed and other numbers are independent.
     pins : mapping
         Site -> `Pin`: interventions and evidence.
 
@@ -214,7 +214,7 @@ def draw_race(
     for batch, start in enumerate(range(0, n_scenarios, SCENARIO_BATCH)):
         part = (values[start : start + SCENARIO_BATCH] for values in change)
         whole = Recalibration(*(np.resize(values, SCENARIO_BATCH) for values in part))
-        batches.append(_draw_batch(field, parameters, whole, dict(pins), batch, key))
+        batches.append(_draw_batch(field, parameters, whole, dict(pins), batch, stream))
     outcomes, log_weights = zip(*jax.device_get(batches), strict=True)
     outcome = Outcome(*(np.concatenate(values)[:n_scenarios] for values in zip(*outcomes, strict=True)))
     return outcome, np.concatenate(log_weights)[:n_scenarios]
@@ -227,13 +227,14 @@ def _draw_batch(
     recalibration: Recalibration,
     pins: dict[str, Pin],
     batch: Array,
-    key: Array,
+    stream: Array,
 ) -> tuple[Outcome, Array]:
     """Draw the scenarios of one batch: outcomes and log weights with a leading scenario axis."""
     n_draws = jnp.asarray(parameters.team_scale).shape[0]
     draw = (batch * SCENARIO_BATCH + jnp.arange(SCENARIO_BATCH)) % n_draws
     held = pin(race_model, pins)
-    outcome = handlers.seed(held, jax.random.fold_in(key, batch))(field, parameters, draw, recalibration)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(stream[0]), stream[1]), batch)
+    outcome = handlers.seed(held, key)(field, parameters, draw, recalibration)
     log_weight = jnp.broadcast_to(held.log_weight, draw.shape)
     return Outcome(*(_small(value.T) for value in outcome)), log_weight
 
