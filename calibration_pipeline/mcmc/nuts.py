@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from numpyro.infer import MCMC, NUTS
 
 TARGET_ACCEPT = 0.9
@@ -90,7 +91,9 @@ def run_nuts(
         chain_method=lambda _: lambda start: chains(start[0], model_args),
         progress_bar=False,
     )
-    mcmc.run(jax.random.key(seed), *model_args, extra_fields=EXTRA_FIELDS)
+    # The compiled function makes the keys of several chains; NumPyro itself runs a single chain.
+    starts = np.array([(seed, chain) for chain in range(n_chains)])
+    mcmc.run(starts if n_chains > 1 else jax.random.key(seed), *model_args, extra_fields=EXTRA_FIELDS)
     mcmc.chain_method = "vectorized"
     return mcmc
 
@@ -99,9 +102,13 @@ def run_nuts(
 def _compiled_chains(
     model: Callable[..., Any], n_warmup: int, n_samples: int, n_chains: int, parallel: bool
 ) -> Callable[[jax.Array, tuple[Any, ...]], tuple[dict[str, Any], Any]]:
-    """(keys (chain,), model_args) -> collected states by field, last states; chains first."""
+    """(starts (chain, 2), model_args) -> collected states by field, last states; chains first.
 
-    def one_chain(key: jax.Array, model_args: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
+    A start is the seed of the fit and the index of the chain.
+    """
+
+    def one_chain(start: jax.Array, model_args: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
+        key = jax.random.split(jax.random.key(start[0]), n_chains)[start[1]]
         chain = MCMC(
             NUTS(model, target_accept_prob=TARGET_ACCEPT),
             num_warmup=n_warmup,
@@ -114,5 +121,7 @@ def _compiled_chains(
     if parallel:
         return jax.pmap(one_chain, in_axes=(0, None), devices=jax.local_devices()[:n_chains])
     if jax.default_backend() == "cpu":
-        return jax.jit(lambda keys, model_args: jax.lax.map(lambda key: one_chain(key, model_args), keys))
+        return jax.jit(
+            lambda starts, model_args: jax.lax.map(lambda start: one_chain(start, model_args), starts)
+        )
     return jax.jit(jax.vmap(one_chain, in_axes=(0, None)))
