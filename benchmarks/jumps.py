@@ -16,7 +16,7 @@ from benchmarks.result_files import Row, markdown_table, output_parser, write_re
 from benchmarks.state_laws import cumulative_probability
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.latent import Evidence, latent_calibration_model, summarise
-from calibration_pipeline.calibration.race_curves import Reference, front_group, pad_races, tabulate_orders
+from calibration_pipeline.calibration.race_curves import Reference, front_group, tabulate_orders
 from calibration_pipeline.calibration.state import (
     RACES_A_SEASON,
     SlowParameters,
@@ -107,13 +107,11 @@ def map_means(curves: NDArray) -> NDArray[np.float64]:
     means = np.zeros(N_RACES)
     for archetype in range(len(ARCHETYPES)):
         own = archetype == ARCHETYPE
-        order = pad_races(curves[own])
+        order = curves[own]
         surfaces = tabulate_surfaces(order)
         for season in range(1, N_SEASONS):
-            weight = pad_races((SEASON[own] < season).astype(np.float32))
-            evidence = Evidence(
-                order, np.zeros((len(order), 2)), pad_races(SEASON[own]), weight, Reference(0.0, 0.0)
-            )
+            weight = (SEASON[own] < season).astype(np.float32)
+            evidence = Evidence(order, np.zeros((len(order), 2)), SEASON[own], weight, Reference(0.0, 0.0))
             fit = run_nuts(latent_calibration_model, (summarise(evidence, surfaces, N_SEASONS + 1),), **NUTS)
             means[own & (season == SEASON)] = fit.get_samples()["log_slope"][:, season].mean()
     return means

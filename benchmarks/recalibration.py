@@ -12,7 +12,7 @@ from benchmarks.evaluation import by_archetype, draw_seasons
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.pooling import fit_pooled
-from calibration_pipeline.calibration.race_curves import RACES_MULTIPLE, observe, pad_races
+from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.state import MIN_CALIBRATION_RACES, filter_state
 from calibration_pipeline.models import predict_with_calibrated_model, run_mcmc_calibration
@@ -114,10 +114,7 @@ def map_tables(ensemble: xr.Dataset, results: pl.DataFrame, seasons: Sequence[in
     for now in seasons:
         seen, ahead = season < now, season == now
         if seen.sum() >= MIN_CALIBRATION_RACES and ahead.any():
-            labels = np.pad(season[seen], (0, -int(seen.sum()) % RACES_MULTIPLE), mode="edge")
-            several = labels if len(np.unique(labels)) > 1 else None
-            samples, _ = run_mcmc_calibration(
-                pad_races(finish[seen]), pad_races(table[seen]), kind, **SETTINGS, season=several
-            )
+            several = season[seen] if len(np.unique(season[seen])) > 1 else None
+            samples, _ = run_mcmc_calibration(finish[seen], table[seen], kind, **SETTINGS, season=several)
             recalibrated[ahead] = predict_with_calibrated_model(samples, table[ahead], kind)
     return recalibrated

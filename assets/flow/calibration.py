@@ -80,7 +80,7 @@ def archetype_races(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
-    code_version="7",
+    code_version="8",
     metadata=depends_on("seed"),
 )
 def calibration_posterior(
@@ -206,7 +206,7 @@ def backtest(
 @dg.asset(
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
-    code_version="7",
+    code_version="8",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed", "seasons"),
 )
@@ -240,7 +240,7 @@ def pooled_posterior(
 @dg.asset(
     partitions_def=FORECASTERS,
     kinds={"numpy", "netcdf"},
-    code_version="2",
+    code_version="3",
     ins={"calibration_posterior": archetypes},
     metadata=depends_on("seed"),
 )

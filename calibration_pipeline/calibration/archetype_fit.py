@@ -5,46 +5,43 @@ curves of the races, from which the pooled fits and the state are computed (`poo
 """
 
 import logging
-from functools import partial
 
-import jax
 import numpy as np
 import polars as pl
 import xarray as xr
-from jax import Array
 from numpy.typing import NDArray
-from numpyro.infer import MCMC, Predictive
+from numpyro.infer import MCMC
 
 from calibration_pipeline.archetypes import Archetype
 from calibration_pipeline.calibration.latent import (
     MASS_OUTSIDE_LIMIT,
     Evidence,
     latent_calibration_model,
-    log_likelihood_by_race,
     mass_outside,
-    no_evidence,
     summarise,
 )
 from calibration_pipeline.calibration.latent_predictive import observed_statistics, replicate
 from calibration_pipeline.calibration.race_curves import (
+    INCIDENT_SHIFT_BOX,
     Observed,
     RaceCurves,
     Reference,
     observe,
-    pad_races,
     reference_sharpness,
     tabulate,
 )
-from calibration_pipeline.calibration.surfaces import tabulate_surfaces
+from calibration_pipeline.calibration.surfaces import read_surface, tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
 from calibration_pipeline.mcmc.nuts import check_stored_draws, run_nuts
-from calibration_pipeline.mcmc.priors import SCALARS
+from calibration_pipeline.mcmc.priors import HALF_NORMAL, NORMAL, SCALARS
+from calibration_pipeline.stats.chebyshev import basis_values
 
 PREDICTIVE_DRAWS = 100
 PARAMETERS: dict[str, tuple[str, ...]] = {**dict.fromkeys(SCALARS, ()), "log_slope": ("season",)}
 """Stored parameter -> its dims after (chain, draw)."""
-LOG_LIKELIHOOD_BATCH = 50
+MAP_PARAMETERS = ("log_slope", "noise_sigma", "intercept")
+"""Parameters that the likelihood of a race depends on."""
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +92,10 @@ def fit_archetype(
     evidence = gather_evidence(curves, season, np.ones(n_races, bool))
     likelihood = summarise(evidence, surfaces, len(seasons) + 1)
     mcmc = run_nuts(latent_calibration_model, (likelihood,), **settings)
-    tree = _tree(mcmc, evidence, ensemble, observed, curves, seasons)
+    tree = _tree(mcmc, evidence, surfaces, ensemble, observed, curves, seasons)
     tree["convergence"] = xr.DataTree(convergence_group({LATEST: (tree, n_divergences(tree))}))
     posterior = tree["posterior"].to_dataset()
-    drawn = (posterior[name].values for name in ("log_slope", "noise_sigma", "intercept"))
+    drawn = (posterior[name].values for name in MAP_PARAMETERS)
     outside = mass_outside(evidence, *drawn)
     if outside > MASS_OUTSIDE_LIMIT:
         logger.warning(
@@ -124,7 +121,6 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
     Parameters
     ----------
     curves : RaceCurves
-        Padded.
     season : array of int, shape (race)
         Index of each race's season.
     seen : array of bool, shape (race)
@@ -132,16 +128,16 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
     Returns
     -------
     Evidence
-        Padded as if no race followed the last seen one, so that later races do not change a bit of a fit.
+        Without the races after the last seen one, so that later races do not change a bit of a fit.
     """
     n_used = int(np.flatnonzero(seen)[-1]) + 1 if seen.any() else 0
-    weight = pad_races(seen[:n_used].astype(np.float32))
-    near = RaceCurves(*(values[: len(weight)] for values in curves))
+    weight = seen[:n_used].astype(np.float32)
+    near = RaceCurves(*(values[:n_used] for values in curves))
     reference = reference_sharpness(near, weight) if seen.any() else Reference(0.0, 0.0)
     return Evidence(
         order=near.order,
         incident=near.incident,
-        season=pad_races(season[:n_used].astype(np.int32)),
+        season=season[:n_used].astype(np.int32),
         weight=weight,
         reference=reference,
     )
@@ -160,6 +156,7 @@ def n_divergences(fit: xr.DataTree) -> int:
 def _tree(
     mcmc: MCMC,
     evidence: Evidence,
+    surfaces: NDArray[np.float32],
     ensemble: xr.Dataset,
     observed: Observed,
     curves: RaceCurves,
@@ -175,7 +172,6 @@ def _tree(
     }
     races = {"race": ensemble["race"].values}
     n_races = len(races["race"])
-    season = evidence.season[:n_races]
 
     def by_race(values: dict[str, NDArray]) -> xr.Dataset:
         """Arrays (chain, draw, race)."""
@@ -183,34 +179,29 @@ def _tree(
 
     def predictive(samples: dict[str, NDArray]) -> xr.Dataset:
         few = {name: np.concatenate(thin(values, PREDICTIVE_DRAWS)) for name, values in samples.items()}
-        replicated = replicate(ensemble, observed, season, evidence.reference, few, seed=n_races)
+        replicated = replicate(ensemble, observed, evidence.season, evidence.reference, few, seed=n_races)
         return by_race(
             {name: v.reshape(shape[0], PREDICTIVE_DRAWS, n_races) for name, v in replicated.items()}
         )
 
-    result = log_likelihood(evidence, drawn["log_slope"], drawn["noise_sigma"], drawn["intercept"])
+    result = log_likelihood(evidence, surfaces, *(drawn[name] for name in MAP_PARAMETERS))
     statistics = {name: ("race", v) for name, v in observed_statistics(ensemble, observed).items()}
+    surface = ("race", "sharpness_coefficient", "noise_coefficient")
     constant = {
-        "season": ("race", season),
+        "season": ("race", evidence.season),
         "race_order": ("race", ensemble["race_order"].values),
         "fold": ("race", ensemble["fold"].values.astype(str)),
-        "order_curve": (("race", "order_coefficient"), curves.order[:n_races]),
-        "incident_curve": (("race", "incident_coefficient"), curves.incident[:n_races]),
-        "reference_curve": (
-            ("race", "reference_scenario", "order_coefficient"),
-            curves.reference_order[:n_races],
-        ),
-        "front_curve": (("race", "order_coefficient"), curves.front[:n_races]),
-        "reference_front_curve": (
-            ("race", "reference_scenario", "order_coefficient"),
-            curves.reference_front[:n_races],
-        ),
+        "order_curve": (("race", "order_coefficient"), curves.order),
+        "incident_curve": (("race", "incident_coefficient"), curves.incident),
+        "front_curve": (("race", "order_coefficient"), curves.front),
+        "reference_surface": (surface, curves.reference_order),
+        "reference_front_surface": (surface, curves.reference_front),
     }
     return xr.DataTree.from_dict(
         {
             "posterior": posterior,
             "sample_stats": sample_stats_group(mcmc),
-            "log_likelihood": by_race({"result": result[..., :n_races]}),
+            "log_likelihood": by_race({"result": result}),
             "posterior_predictive": predictive(drawn),
             "prior": xr.Dataset(
                 {name: (("chain", "draw", *dims), prior[name]) for name, dims in PARAMETERS.items()}, labels
@@ -223,7 +214,7 @@ def _tree(
 
 
 def prior_draws(n_seasons: int, n_draws: int) -> dict[str, NDArray[np.float32]]:
-    """Draw the parameters from their prior, by the model without evidence.
+    """Draw the parameters from their prior: without evidence the model's walk is a plain random walk.
 
     Parameters
     ----------
@@ -234,37 +225,44 @@ def prior_draws(n_seasons: int, n_draws: int) -> dict[str, NDArray[np.float32]]:
     dict
         Parameter -> (draw, ...).
     """
-    drawn = _prior_draws(n_seasons, n_draws)
-    return {name: np.asarray(drawn[name]) for name in PARAMETERS}
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _prior_draws(n_seasons: int, n_draws: int) -> dict[str, Array]:
-    prior = Predictive(latent_calibration_model, num_samples=n_draws)
-    draws: dict[str, Array] = prior(jax.random.key(n_draws), no_evidence(n_seasons))
-    return draws
+    rng = np.random.default_rng(n_draws)
+    drawn = {name: scale * rng.standard_normal(n_draws) for name, scale in NORMAL.items()}
+    drawn |= {name: np.abs(scale * rng.standard_normal(n_draws)) for name, scale in HALF_NORMAL.items()}
+    steps = drawn["slope_sigma"][:, None] * rng.standard_normal((n_draws, n_seasons - 1))
+    walk = np.cumsum(steps, axis=1)
+    drawn["log_slope"] = drawn["slope_mu"][:, None] + np.pad(walk, ((0, 0), (1, 0)))
+    return {name: drawn[name].astype(np.float32) for name in PARAMETERS}
 
 
 def log_likelihood(
-    evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray, intercept: NDArray
+    evidence: Evidence,
+    surfaces: NDArray[np.float32],
+    log_slope: NDArray,
+    noise_sigma: NDArray,
+    intercept: NDArray,
 ) -> NDArray[np.float32]:
-    """Log-likelihood of every race for every draw: (chain, draw, race).
+    """Log-likelihood of every race for every draw, running order and incidents: (chain, draw, race).
 
     Parameters
     ----------
     evidence : Evidence
+    surfaces : array, shape (race, log sharpness, noise)
+        `surfaces.tabulate_surfaces` of the archetype's curves; those after the evidence are not read.
     log_slope : array, shape (chain, draw, season)
     noise_sigma, intercept : array, shape (chain, draw)
+
+    Returns
+    -------
+    array, shape (chain, draw, race)
+        Relative to that of the raw log-strengths under the plain reverse Plackett-Luce law.
     """
-    return np.asarray(_log_likelihood(evidence, (log_slope, noise_sigma, intercept)))
-
-
-@jax.jit
-def _log_likelihood(evidence: Evidence, drawn: tuple[Array, Array, Array]) -> Array:
-    def at_draw(draw: tuple[Array, Array, Array]) -> Array:
-        return log_likelihood_by_race(evidence, *draw)
-
-    return jax.lax.map(lambda chain: jax.lax.map(at_draw, chain, batch_size=LOG_LIKELIHOOD_BATCH), drawn)
+    reference = evidence.reference
+    noise = np.hypot(reference.noise_sigma, noise_sigma)
+    basis = basis_values(intercept, evidence.incident.shape[-1], *INCIDENT_SHIFT_BOX)
+    values = basis @ np.asarray(evidence.incident, np.float64).T
+    for race, (season, surface) in enumerate(zip(evidence.season, surfaces, strict=False)):
+        values[..., race] += read_surface(surface, reference.log_slope + log_slope[..., season], noise)
+    return values.astype(np.float32)
 
 
 def thin(values: NDArray, n_draws: int) -> NDArray:

@@ -33,7 +33,6 @@ from calibration_pipeline.stats.chebyshev import (
     evaluate,
     fit_coefficients,
 )
-from calibration_pipeline.stats.race_noise import integrated_log_likelihood
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
 TYPICAL_NOISE = 0.2
@@ -53,7 +52,7 @@ class Evidence(NamedTuple):
     ----------
     order, incident : (race, coefficient), curves as in `race_curves.RaceCurves`
     season : (race) int, index into log_slope
-    weight : (race), 1 for races that count, 0 for the others and for padding
+    weight : (race), 1 for races that count, 0 for the others
     reference : Reference of numbers
     """
 
@@ -169,13 +168,6 @@ def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray, i
     return float(max(of_orders, of_incidents))
 
 
-def no_evidence(n_seasons: int) -> Likelihood:
-    """Return the likelihood of one archetype without races: under it the posterior is the prior."""
-    nothing = jnp.zeros(n_seasons)
-    order, incident = jnp.zeros((n_seasons, 4, 4)), jnp.zeros(1)
-    return Likelihood(order, incident, jnp.zeros(()), Reference(0.0, 0.0), nothing, nothing)
-
-
 @jax.jit
 def _normal_summary(order: Array, reference: Reference) -> tuple[Array, Array]:
     """Information times estimate, and information, of each log slope around its mode: (season)."""
@@ -265,27 +257,3 @@ def _running_orders(
     """Log-likelihood of the running orders, by season."""
     noise = jnp.sqrt(reference.noise_sigma**2 + noise_sigma**2)
     return read_surfaces(order, reference.log_slope + log_slope, noise)
-
-
-@jax.jit
-def log_likelihood_by_race(
-    evidence: Evidence, log_slope: Array, noise_sigma: Array, intercept: Array
-) -> Array:
-    """Log-likelihood of each race: running order and incidents.
-
-    Parameters
-    ----------
-    evidence : Evidence
-    log_slope : array, shape (season)
-    noise_sigma, intercept : array, shape ()
-
-    Returns
-    -------
-    array, shape (race)
-        Relative to that of the raw log-strengths under the plain reverse Plackett-Luce law.
-    """
-    reference = evidence.reference
-    noise = jnp.hypot(reference.noise_sigma, noise_sigma)
-    centre = reference.log_slope + log_slope[jnp.asarray(evidence.season)]
-    order = integrated_log_likelihood(evidence.order, centre, noise, *LOG_SHARPNESS_BOX)
-    return order + evaluate(evidence.incident, intercept, *INCIDENT_SHIFT_BOX)

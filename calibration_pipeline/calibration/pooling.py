@@ -21,19 +21,18 @@ from numpyro.infer import MCMC
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import (
+    MAP_PARAMETERS,
     PARAMETERS,
     gather_evidence,
     log_likelihood,
-    n_divergences,
     season_labels,
 )
 from calibration_pipeline.calibration.latent import (
     Evidence,
-    log_likelihood_by_race,
     pooled_calibration_model,
     summarise,
 )
-from calibration_pipeline.calibration.race_curves import RaceCurves, pad_races
+from calibration_pipeline.calibration.race_curves import RaceCurves
 from calibration_pipeline.calibration.state import (
     MIN_CALIBRATION_RACES,
     fold_ranges,
@@ -90,7 +89,7 @@ def fit_pooled(
     }
 
     def fit(before: float) -> tuple[MCMC, list[Evidence]]:
-        """Fit the races whose race_order is lower."""
+        """Fit the races whose race_order is lower; JAX draws while the caller prepares another fit."""
         evidence = [
             gather_evidence(own, part["season"].values, part["race_order"].values < before)
             for own, part in zip(curves, races, strict=True)
@@ -98,32 +97,32 @@ def fit_pooled(
         return sample_pooled(evidence, surfaces, len(seasons) + 1, **settings), evidence
 
     calendar = join_calendar(fits)
-    race_order, slow, convergence = calendar.race_order, {}, {}
-    for fold, own in fold_ranges(calendar):
-        if own.start >= MIN_CALIBRATION_RACES:
-            mcmc, evidence = fit(race_order[own.start])
-            slow[fold] = _slow_parameters(mcmc, evidence, race_order[: own.start])
-            drawn = posterior_group(mcmc, POOLED_PARAMETERS, labels)
-            n_diverging = int(mcmc.get_extra_fields()["diverging"].sum())
-            convergence[fold] = {name: drawn[name].values for name in POOLED_PARAMETERS}, n_diverging
-    mcmc, evidence = fit(np.inf)
-    slow[LATEST] = _slow_parameters(mcmc, evidence, race_order)
-    tree = _latest_tree(mcmc, evidence, races, labels)
-    tree["slow"] = xr.DataTree(xr.concat(slow.values(), dim=xr.Variable("fold", list(slow))))
-    tree["convergence"] = xr.DataTree(convergence_group({**convergence, LATEST: (tree, n_divergences(tree))}))
+    race_order = calendar.race_order
+    n_seen = {fold: own.start for fold, own in fold_ranges(calendar) if own.start >= MIN_CALIBRATION_RACES}
+    by_fold = {fold: fit(race_order[n]) for fold, n in n_seen.items()} | {LATEST: fit(np.inf)}
+    n_seen[LATEST] = len(race_order)
+    slow = [_slow_parameters(*drawn, race_order[: n_seen[fold]]) for fold, drawn in by_fold.items()]
+    tree = _latest_tree(*by_fold[LATEST], surfaces, races, labels)
+    tree["slow"] = xr.DataTree(xr.concat(slow, dim=xr.Variable("fold", list(by_fold))))
+    tree["convergence"] = xr.DataTree(
+        convergence_group({fold: _draws(mcmc, labels) for fold, (mcmc, _) in by_fold.items()})
+    )
     tree.attrs = {"n_races": len(race_order), **settings}
     return tree
 
 
 def _curves(races: xr.Dataset) -> RaceCurves:
-    """Return the padded curves of the races of a fit."""
-    names = ("order", "incident", "reference", "front", "reference_front")
-    return RaceCurves(*(pad_races(races[f"{name}_curve"].values) for name in names))
+    """Return the curves of the races of a fit."""
+    names = ("order_curve", "incident_curve", "reference_surface", "front_curve", "reference_front_surface")
+    return RaceCurves(*(races[name].values for name in names))
 
 
 def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArray) -> xr.Dataset:
     """Return one fold of the group `slow`, of a fit to races of these race_orders."""
-    samples = {name: np.asarray(values) for name, values in mcmc.get_samples().items()}
+    samples = {
+        name: np.asarray(values).reshape(-1, *values.shape[2:])
+        for name, values in mcmc.get_samples(group_by_chain=True).items()
+    }
     slow = thin_slow_parameters(samples, [part.reference for part in evidence])
     return xr.Dataset(
         {
@@ -140,17 +139,25 @@ def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArr
     )
 
 
+def _draws(mcmc: MCMC, labels: Mapping[str, Sequence[object]]) -> tuple[dict[str, NDArray], int]:
+    """Return a fit's draws (chain, draw, ...) by parameter, and its number of divergent transitions."""
+    drawn = posterior_group(mcmc, POOLED_PARAMETERS, labels)
+    n_diverging = int(sample_stats_group(mcmc)["diverging"].sum())
+    return {name: drawn[name].values for name in POOLED_PARAMETERS}, n_diverging
+
+
 def _latest_tree(
     mcmc: MCMC,
     evidence: Sequence[Evidence],
+    surfaces: Sequence[NDArray[np.float32]],
     races: Sequence[xr.Dataset],
     labels: Mapping[str, Sequence[object]],
 ) -> xr.DataTree:
     posterior = posterior_group(mcmc, POOLED_PARAMETERS, labels)
-    drawn = [posterior[name].values for name in ("log_slope", "noise_sigma", "intercept")]
+    drawn = [posterior[name].values for name in MAP_PARAMETERS]
     by_archetype = [
-        log_likelihood(part, *(values[:, :, a] for values in drawn))[..., part.weight > 0]
-        for a, part in enumerate(evidence)
+        log_likelihood(part, own, *(values[:, :, a] for values in drawn))
+        for a, (part, own) in enumerate(zip(evidence, surfaces, strict=True))
     ]
     result = {"result": (("chain", "draw", "race"), np.concatenate(by_archetype, axis=-1))}
     race_id = np.concatenate([part["race"].values for part in races])
@@ -202,16 +209,8 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
     """
     if sum(fits[archetype]["log_likelihood"].sizes["race"] for archetype in ARCHETYPES) < 2:
         return ModelComparison.empty()
-    nothing = np.zeros(())
-    unchanged = np.zeros(pooled["posterior"].sizes["season"])
     races = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    evidence = [
-        gather_evidence(_curves(part), part["season"].values, np.ones(part.sizes["race"], bool))
-        for part in races
-    ]
-    raw = np.concatenate(
-        [np.asarray(log_likelihood_by_race(e, unchanged, nothing, nothing))[e.weight > 0] for e in evidence]
-    )
+    raw = np.concatenate([_raw_log_likelihood(part) for part in races])
     own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
     elpd = {
         "raw": _elpd_of_fixed_forecast(raw, n_samples=own.shape[0] * own.shape[1]),
@@ -228,6 +227,15 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
         n_races=pl.lit(len(raw), pl.Int64),
         worst_pareto_k=pl.col("model").replace_strict(worst_k),
     )
+
+
+def _raw_log_likelihood(races: xr.Dataset) -> NDArray[np.float32]:
+    """Log-likelihood of the races of a fit under the raw forecasts: (race)."""
+    curves = _curves(races)
+    evidence = gather_evidence(curves, races["season"].values, np.ones(races.sizes["race"], bool))
+    nothing = np.zeros((1, 1))
+    unchanged = np.zeros((1, 1, 1 + evidence.season.max(initial=0)))
+    return log_likelihood(evidence, tabulate_surfaces(curves.order), unchanged, nothing, nothing)[0, 0]
 
 
 def _leave_one_out(log_likelihood: NDArray) -> Any:

@@ -8,7 +8,9 @@ with at most `FRONT_CARS` cars left. Under the reverse Plackett-Luce law this pa
 group's order, given its cars.
 """
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +18,33 @@ import numpy as np
 import polars as pl
 import xarray as xr
 from jax import Array
+from numpy.polynomial.chebyshev import chebder
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
-from calibration_pipeline.scenarios.covariates import AnyArray
+from calibration_pipeline.scenarios.covariates import AnyArray, padded_width
 from calibration_pipeline.scenarios.log_strengths import running_order
 from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 from calibration_pipeline.schemas.datasets import car_mask, list_cars
 from calibration_pipeline.schemas.results import RUNNING_ORDER, join_results
-from calibration_pipeline.stats.chebyshev import centre, chebyshev_basis, chebyshev_nodes, fit_coefficients
+from calibration_pipeline.stats.chebyshev import (
+    basis_values,
+    centre,
+    chebyshev_nodes,
+    fit_coefficients,
+    fit_coefficients_2d,
+)
 from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 from calibration_pipeline.stats.quadrature import even_nodes
 
-RACES_MULTIPLE = 64
+RACES_BLOCK = 64
+"""Races that a compiled function tabulates at once, so that one program serves every archetype."""
 REFERENCE_SCENARIOS = 32
 STREAM = 11
-LARGEST_REFERENCE_NOISE = 1.0
-LARGEST_REFERENCE_TILT = 2.0
+REFERENCE_BOX = ((-2.0, 2.0), (0.0, 1.0))
+"""Log sharpness, of all stages and of the front group, and race-level noise that a reference may have."""
+N_REFERENCE_NODES = (24, 24)
+REFERENCE_START = (0.0, 0.1)
 LOG_SHARPNESS_BOX = (-4.4, 3.0)
 N_SHARPNESS_NODES = 64
 """Number of Chebyshev nodes in `LOG_SHARPNESS_BOX` for the curves of running orders."""
@@ -60,16 +72,17 @@ class Observed(NamedTuple):
 
 
 class RaceCurves(NamedTuple):
-    """Curves of races, padded to a multiple of `RACES_MULTIPLE` with curves that are zero.
+    """Curves of races.
 
     Attributes
     ----------
     order : (race, coefficient), log-likelihood of the running order by log sharpness, 0 at the raw one's
     incident : (race, coefficient), log-likelihood of the incidents by shift of the logit in
         `INCIDENT_SHIFT_BOX`, 0 at no shift
-    reference_order : (race, scenario, coefficient), as `order` for orders drawn from the ensemble
+    reference_order : (race, sharpness coefficient, noise coefficient), `tabulate_reference` of curves as
+        `order`, for orders drawn from the ensemble
     front : (race, coefficient), part of `order` of the stages with at most `FRONT_CARS` cars left
-    reference_front : (race, scenario, coefficient), as `front` for orders drawn from the ensemble
+    reference_front : (race, sharpness coefficient, noise coefficient), likewise of curves as `front`
     """
 
     order: NDArray[np.float32]
@@ -174,22 +187,23 @@ def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> RaceCurves:
     Returns
     -------
     RaceCurves
-        The race axis is padded to a multiple of `RACES_MULTIPLE`.
     """
-    log_strength = pad_races(ensemble["utility"].values)
-    drawn = pad_races(scenario_running_order(ensemble, choose_scenarios(ensemble, REFERENCE_SCENARIOS, seed)))
-    happened = pad_races(observed.running_order)[:, None, :]
+    log_strength = ensemble["utility"].values
+    drawn = scenario_running_order(ensemble, choose_scenarios(ensemble, REFERENCE_SCENARIOS, seed))
+    ranks = np.concatenate([observed.running_order[:, None, :], drawn], axis=1)
+    orders = tabulate_orders(log_strength, ranks)
+    front = tabulate_orders(log_strength, front_group(ranks))
     return RaceCurves(
-        order=tabulate_orders(log_strength, happened)[:, 0],
+        order=orders[:, 0],
         incident=tabulate_incidents(
-            pad_races(ensemble["incident_logit"].values),
-            pad_races(ensemble["chaos_scale"].values),
-            pad_races((observed.finish_position > 0) & (observed.running_order == 0)),
-            pad_races(car_mask(ensemble).values),
+            ensemble["incident_logit"].values,
+            ensemble["chaos_scale"].values,
+            (observed.finish_position > 0) & (observed.running_order == 0),
+            car_mask(ensemble).values,
         ),
-        reference_order=tabulate_orders(log_strength, drawn),
-        front=tabulate_orders(log_strength, front_group(happened))[:, 0],
-        reference_front=tabulate_orders(log_strength, front_group(drawn)),
+        reference_order=tabulate_reference(orders[:, 1:]),
+        front=front[:, 0],
+        reference_front=tabulate_reference(front[:, 1:]),
     )
 
 
@@ -218,8 +232,8 @@ def tabulate_orders(log_strength: NDArray, running_order: NDArray) -> NDArray[np
     array, shape (race, scenario, coefficient)
     """
     nodes = chebyshev_nodes(*LOG_SHARPNESS_BOX, N_SHARPNESS_NODES)
-    coefficients = fit_coefficients(_order_values(log_strength, running_order, nodes))
-    return centre(coefficients, *LOG_SHARPNESS_BOX)[0].astype(np.float32)
+    values = _by_blocks(_order_values, (log_strength, running_order), nodes)
+    return centre(fit_coefficients(values), *LOG_SHARPNESS_BOX)[0].astype(np.float32)
 
 
 def tabulate_incidents(
@@ -239,14 +253,23 @@ def tabulate_incidents(
     array, shape (race, coefficient)
     """
     nodes = chebyshev_nodes(*INCIDENT_SHIFT_BOX, N_SHIFT_NODES)
-    values = _incident_values(logit, chaos_scale, retired, is_car, nodes)
+    values = _by_blocks(_incident_values, (logit, chaos_scale, retired, is_car), nodes)
     return centre(fit_coefficients(values), *INCIDENT_SHIFT_BOX)[0].astype(np.float32)
 
 
-def pad_races(values: NDArray) -> NDArray:
-    """Pad the first axis to a multiple of `RACES_MULTIPLE`, with zeros, so that few shapes are compiled."""
-    n_pad = -len(values) % RACES_MULTIPLE if len(values) else RACES_MULTIPLE
-    return np.concatenate([values, np.zeros((n_pad, *values.shape[1:]), values.dtype)])
+def _by_blocks(function: Callable[..., Array], races: tuple[NDArray, ...], nodes: NDArray) -> NDArray:
+    """Call a compiled function of nodes and arrays (race), or (race, ..., driver), on blocks of one shape."""
+
+    def padded(values: NDArray) -> NDArray:
+        room = [(0, RACES_BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)]
+        if values.ndim > 1:
+            room[-1] = (0, padded_width(values.shape[-1]) - values.shape[-1])
+        return np.pad(values, room)
+
+    n_races = len(races[0])
+    starts = range(0, max(n_races, 1), RACES_BLOCK)
+    blocks = ([values[start : start + RACES_BLOCK] for values in races] for start in starts)
+    return np.concatenate([function(*map(padded, block), nodes) for block in blocks])[:n_races]
 
 
 @jax.jit
@@ -275,6 +298,35 @@ def _incident_values(logit: Array, chaos_scale: Array, out: Array, car: Array, s
     return jax.lax.map(at_shift, shift).T
 
 
+def tabulate_reference(curves: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Tabulate the mean log-likelihood of each race's scenarios, race noise integrated out.
+
+    Parameters
+    ----------
+    curves : array, shape (race, scenario, coefficient)
+        As `tabulate_orders` returns them.
+
+    Returns
+    -------
+    array, shape (race, sharpness coefficient, noise coefficient)
+        Chebyshev coefficients in log sharpness and noise, in `REFERENCE_BOX`. The largest mean over races is
+        where it is without tables to within 1e-4.
+    """
+    nodes, weights = (values.astype(np.float32) for values in even_nodes())
+    sharpness, noise = (
+        chebyshev_nodes(*box, n) for box, n in zip(REFERENCE_BOX, N_REFERENCE_NODES, strict=True)
+    )
+    points = sharpness[:, None] + noise * nodes[:, None, None]
+    basis = basis_values(points.ravel(), curves.shape[-1], *LOG_SHARPNESS_BOX).astype(np.float32)
+    values = np.empty((len(curves), *N_REFERENCE_NODES))
+    for race, scenarios in enumerate(curves):
+        each = (scenarios @ basis.T).reshape(len(scenarios), len(nodes), -1)
+        largest = each.max(axis=1)
+        likelihood = weights @ np.exp(each - largest[:, None])
+        values[race] = (np.log(likelihood) + largest).mean(axis=0).reshape(N_REFERENCE_NODES)
+    return fit_coefficients_2d(values).astype(np.float32)
+
+
 def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
     """Fit the likelihood to orders drawn from the ensemble itself.
 
@@ -286,51 +338,36 @@ def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
     ----------
     curves : RaceCurves
     weight : array, shape (race)
-        1 for races that count, 0 for the others.
+        1 for races that count, 0 for the others; not all 0.
 
     Returns
     -------
     Reference
         Of largest mean likelihood.
     """
-    counts = jnp.asarray(weight, jnp.float32)
-    bounds = [(-2.0, 2.0), (0.0, LARGEST_REFERENCE_NOISE)]
-    log_slope, noise = _minimise(_reference_loss, (curves.reference_order, counts), [0.0, 0.1], bounds)
-    at = np.array([log_slope, noise], np.float32)
-    tilt_bounds = [(-LARGEST_REFERENCE_TILT, LARGEST_REFERENCE_TILT)]
-    (tilt,) = _minimise(_tilt_loss, (curves.reference_front, counts, at), [0.0], tilt_bounds)
-    return Reference(log_slope, noise, tilt)
+    share = np.asarray(weight, np.float64) / np.sum(weight)
+    order, front = (
+        np.tensordot(share, tables, axes=1) for tables in (curves.reference_order, curves.reference_front)
+    )
+    gradient = [
+        2 / (upper - lower) * chebder(order, axis=axis) for axis, (lower, upper) in enumerate(REFERENCE_BOX)
+    ]
+
+    def loss(x: NDArray) -> tuple[float, NDArray]:
+        return -_read_reference(order, *x), -np.array([_read_reference(part, *x) for part in gradient])
+
+    log_slope, noise = minimize(loss, REFERENCE_START, jac=True, method="L-BFGS-B", bounds=REFERENCE_BOX).x
+    of_front = minimize_scalar(
+        lambda x: -_read_reference(front, x, noise), bounds=REFERENCE_BOX[0], method="bounded"
+    )
+    return Reference(float(log_slope), float(noise), float(of_front.x - log_slope))
 
 
-def _minimise(
-    loss: Any, arguments: tuple[AnyArray, ...], start: list[float], bounds: list[tuple[float, float]]
-) -> list[float]:
-    """Minimise a loss that returns its value and gradient, by L-BFGS-B."""
-    known = [jnp.asarray(values) for values in arguments]
-
-    def evaluate(x: NDArray) -> tuple[float, NDArray]:
-        value, gradient = loss(jnp.asarray(x, jnp.float32), *known)
-        return float(value), np.asarray(gradient, np.float64)
-
-    best = minimize(evaluate, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
-    return [float(value) for value in best.x]
-
-
-@jax.jit
-def _reference_loss(x: Array, tables: Array, weight: Array) -> Any:
-    """Return the loss of log sharpness and noise, and its gradient."""
-    return jax.value_and_grad(lambda at: _mean_loss(tables, weight, at[0], at[1]))(x)
-
-
-@jax.jit
-def _tilt_loss(x: Array, tables: Array, weight: Array, reference: Array) -> Any:
-    """Return the loss of the front tilt at a log sharpness and noise, and its gradient."""
-    return jax.value_and_grad(lambda at: _mean_loss(tables, weight, reference[0] + at[0], reference[1]))(x)
-
-
-def _mean_loss(tables: Array, weight: Array, log_sharpness: Array, noise_sigma: Array) -> Array:
-    nodes, weights = even_nodes()
-    # All curves are read at the same points.
-    basis = chebyshev_basis(log_sharpness + noise_sigma * nodes, tables.shape[-1], *LOG_SHARPNESS_BOX)
-    each = jax.nn.logsumexp(tables @ basis.T + jnp.log(weights), axis=-1)
-    return -jnp.sum(weight * each.mean(axis=1)) / jnp.sum(weight)
+def _read_reference(table: NDArray, log_sharpness: float, noise_sigma: float) -> float:
+    """Evaluate a table (sharpness coefficient, noise coefficient) at a point of `REFERENCE_BOX`."""
+    point = zip((log_sharpness, noise_sigma), REFERENCE_BOX, table.shape, strict=True)
+    of_sharpness, of_noise = (
+        np.cos(np.arange(n) * math.acos(min(max((2 * x - lower - upper) / (upper - lower), -1.0), 1.0)))
+        for x, (lower, upper), n in point
+    )
+    return float(of_sharpness @ table @ of_noise)

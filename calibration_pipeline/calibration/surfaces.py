@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
-from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, RACES_MULTIPLE
+from calibration_pipeline.calibration.race_curves import LOG_SHARPNESS_BOX, RACES_BLOCK
 from calibration_pipeline.scenarios.covariates import AnyArray
-from calibration_pipeline.stats.chebyshev import chebyshev_basis
+from calibration_pipeline.stats.chebyshev import basis_values
 from calibration_pipeline.stats.quadrature import even_nodes
-from calibration_pipeline.stats.race_noise import fit_splines, read_splines
+from calibration_pipeline.stats.race_noise import blocks, fit_splines, read_splines
 
 LARGEST_NOISE = 2.6
 STEP = 0.05
@@ -42,8 +43,10 @@ def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
     array, shape (race, log sharpness, noise)
         Spline coefficients; `read_surfaces` reads them, or sums of them over races.
     """
-    blocks = np.split(order, range(RACES_MULTIPLE, len(order), RACES_MULTIPLE))
-    return np.concatenate([fit_splines(np.asarray(_grid_values(block))) for block in blocks])
+    parts = [np.zeros((0, N_LOG_SHARPNESS + 3, N_NOISE + 3), np.float32)]
+    for rows, block in blocks(np.arange(len(order)), order, RACES_BLOCK):
+        parts.append(fit_splines(np.asarray(_grid_values(block))[: len(rows)]))
+    return np.concatenate(parts)
 
 
 @jax.jit
@@ -51,8 +54,9 @@ def _grid_values(order: Array) -> Array:
     """Likelihoods, integrated over noise, on the grid: (race, log sharpness, noise)."""
     _, weights = even_nodes(N_NOISE_NODES)
     reach = int(NODE.max())
-    fine = LOG_SHARPNESS_BOX[0] + STEP / PARTS * jnp.arange(-reach, POINT[-1] + reach + 1)
-    curves = chebyshev_basis(fine, order.shape[-1], *LOG_SHARPNESS_BOX) @ order.T
+    fine = LOG_SHARPNESS_BOX[0] + STEP / PARTS * np.arange(-reach, POINT[-1] + reach + 1)
+    basis = basis_values(fine, order.shape[-1], *LOG_SHARPNESS_BOX).astype(np.float32)
+    curves = basis @ order.T
 
     def at(point: Array) -> Array:
         values = curves[point + reach + NODE]
@@ -78,3 +82,24 @@ def read_surfaces(coefficients: AnyArray, log_sharpness: AnyArray, noise: AnyArr
     """
     x = (jnp.asarray(log_sharpness) - LOG_SHARPNESS_BOX[0]) / STEP
     return read_splines(coefficients, x, jnp.broadcast_to(jnp.asarray(noise) / STEP, x.shape))
+
+
+def read_surface(
+    coefficients: NDArray[np.float32], log_sharpness: NDArray, noise: NDArray
+) -> NDArray[np.float64]:
+    """Interpolate one surface at many points, as `read_surfaces` does, in NumPy.
+
+    Parameters
+    ----------
+    coefficients : array, shape (log sharpness, noise)
+        Of one race.
+    log_sharpness, noise : array, shape (...)
+
+    Returns
+    -------
+    array, shape (...)
+    """
+    x = np.clip((log_sharpness - LOG_SHARPNESS_BOX[0]) / STEP, 0, N_LOG_SHARPNESS - 1)
+    y = np.clip(noise / STEP, 0, N_NOISE - 1)
+    # A spline through value k has its middle coefficient at k + 1.
+    return map_coordinates(coefficients, [x + 1, y + 1], np.float64, order=3, prefilter=False)

@@ -228,7 +228,7 @@ class FitConvergence(pa.DatasetModel):
 
 
 CURVE = ("race", "order_coefficient")
-REFERENCE_CURVE = ("race", "reference_scenario", "order_coefficient")
+REFERENCE_SURFACE = ("race", "sharpness_coefficient", "noise_coefficient")
 
 
 class CalibrationRaces(pa.DatasetModel):
@@ -245,11 +245,11 @@ class CalibrationRaces(pa.DatasetModel):
     incident_curve: np.float32 = pa.Field(
         dims=("race", "incident_coefficient"), description="Observed incidents, by shift of the logit"
     )
-    reference_curve: np.float32 = pa.Field(
-        dims=REFERENCE_CURVE, description="As order_curve, of scenarios of the ensemble"
+    reference_surface: np.float32 = pa.Field(
+        dims=REFERENCE_SURFACE, description="Mean over scenarios of the ensemble, by log sharpness and noise"
     )
-    reference_front_curve: np.float32 = pa.Field(
-        dims=REFERENCE_CURVE, description="As front_curve, of scenarios of the ensemble"
+    reference_front_surface: np.float32 = pa.Field(
+        dims=REFERENCE_SURFACE, description="As reference_surface, of the order of the front group"
     )
 
 

@@ -128,8 +128,8 @@ def tabulate_noise(surfaces: Surfaces) -> NDArray[np.float32]:
     points = FINE_STEP * np.arange(-(n_points // 2), n_points // 2 + 1, dtype=np.float64)
     kept = SLOPE_STEP * np.arange(-(n_kept // 2), n_kept // 2 + 1, dtype=np.float64)
     kernel = _noise_kernel(points, kept)
-    basis = basis_values(points, n_x, *surfaces.box)
-    at_nodes = basis_values(chebyshev_nodes(*INTERCEPT_BOX, n_y), n_y, *INTERCEPT_BOX)
+    basis = basis_values(points, n_x, *surfaces.box).astype(np.float32)
+    at_nodes = basis_values(chebyshev_nodes(*INTERCEPT_BOX, n_y), n_y, *INTERCEPT_BOX).astype(np.float32)
     tables = [np.zeros((0, n_kept + 3, N_NOISES + 3, n_y), np.float32)]
     for rows, block in blocks(np.arange(len(surfaces.coefficients)), surfaces.coefficients):
         curves = np.einsum("px,rxy,by->rbp", basis, block, at_nodes, optimize=True)
@@ -161,7 +161,7 @@ def sampler_tables(sums: NDArray[np.float32], box: tuple[float, float], prior_sd
     prior_sd : float
         Of the log slopes. The normal likelihood is that around their posterior mode, at intercept 0.
     """
-    at_zero = basis_values(np.zeros(1), sums.shape[-1], *INTERCEPT_BOX)[0].astype(np.float64)
+    at_zero = basis_values(np.zeros(1), sums.shape[-1], *INTERCEPT_BOX)[0]
     knots = (sums[..., TYPICAL_NOISE : TYPICAL_NOISE + 3, :] @ at_zero) @ SPLINE_AT_KNOT
     curve = np.lib.stride_tricks.sliding_window_view(knots[..., :-1], 3, axis=-1) @ SPLINE_AT_KNOT
     x = box[0] + SLOPE_STEP * np.arange(curve.shape[-1])
@@ -254,11 +254,13 @@ def spline_weights(t: jax.Array) -> jax.Array:
     )
 
 
-def blocks(races: NDArray[np.int_], values: NDArray) -> Iterator[tuple[NDArray[np.int_], NDArray]]:
-    """Yield indices of races and their values, padded to `BLOCK` races."""
-    for start in range(0, len(races), BLOCK):
-        rows = races[start : start + BLOCK]
-        yield rows, np.pad(values[rows], [(0, BLOCK - len(rows)), *[(0, 0)] * (values.ndim - 1)])
+def blocks(
+    races: NDArray[np.int_], values: NDArray, size: int = BLOCK
+) -> Iterator[tuple[NDArray[np.int_], NDArray]]:
+    """Yield indices of races and their values, padded to `size` races."""
+    for start in range(0, len(races), size):
+        rows = races[start : start + size]
+        yield rows, np.pad(values[rows], [(0, size - len(rows)), *[(0, 0)] * (values.ndim - 1)])
 
 
 def spread_noise(

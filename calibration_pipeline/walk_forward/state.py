@@ -154,7 +154,7 @@ def log_likelihood(
     values = np.zeros((len(surface), n_draws, n_points))
     for a in range(len(ARCHETYPES)):
         own = np.flatnonzero(archetype == a)
-        basis = basis_values(slow.intercept[a], surface.shape[2], *INTERCEPT_BOX).astype(np.float64)
+        basis = basis_values(slow.intercept[a], surface.shape[2], *INTERCEPT_BOX)
         # Blocks of a fixed size: later races change no bit of the others.
         padded = np.stack([block for _, block in blocks(own, surface)] or [surface[:0]])
         curves = np.ascontiguousarray(np.moveaxis(padded @ basis.T, -1, 1))

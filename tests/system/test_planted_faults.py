@@ -15,10 +15,10 @@ from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.race_curves import (
     observe,
-    pad_races,
     reference_sharpness,
     tabulate,
     tabulate_orders,
+    tabulate_reference,
 )
 from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.folder import Forecasts, list_forecasters, read_forecaster
@@ -198,10 +198,9 @@ def test_the_slope_of_the_overconfident_simulator_is_found(planted: Planted, arc
     orders = np.zeros((own.sizes["race"], N_ORDERS, own.sizes["driver"]), np.int16)
     for r, finish in enumerate(planted.right_values(own, lambda race: race.finish[:N_ORDERS])):
         orders[r, :, : finish.shape[1]] = finish
-    weight = pad_races(np.ones(own.sizes["race"], np.float32))
-    right = curves._replace(
-        reference_order=tabulate_orders(pad_races(own["utility"].values), pad_races(orders))
-    )
+    weight = np.ones(own.sizes["race"])
+    right_curves = tabulate_orders(own["utility"].values, orders)
+    right = curves._replace(reference_order=tabulate_reference(right_curves))
     log_slopes = [float(reference_sharpness(each, weight).log_slope) for each in (right, curves)]
     expected = np.exp(log_slopes[0] - log_slopes[1])
     assert lower < expected < upper

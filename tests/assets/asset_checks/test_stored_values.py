@@ -140,7 +140,7 @@ def fit(r_hat: float = 1.0, ess: float = 900.0, divergences: int = 0, *, pooled:
 
 def fitted_races() -> xr.Dataset:
     """Return the races of a fit, whose curves are 0."""
-    order, reference = ("race", "order_coefficient"), ("race", "reference_scenario", "order_coefficient")
+    order, reference = ("race", "order_coefficient"), ("race", "sharpness_coefficient", "noise_coefficient")
     return xr.Dataset(
         {
             "season": ("race", np.zeros(1, np.int32)),
@@ -149,7 +149,7 @@ def fitted_races() -> xr.Dataset:
             **dict.fromkeys(("order_curve", "front_curve"), (order, np.zeros((1, 3), np.float32))),
             "incident_curve": (("race", "incident_coefficient"), np.zeros((1, 3), np.float32)),
             **dict.fromkeys(
-                ("reference_curve", "reference_front_curve"), (reference, np.zeros((1, 2, 3), np.float32))
+                ("reference_surface", "reference_front_surface"), (reference, np.zeros((1, 2, 3), np.float32))
             ),
         },
         {"race": [202101]},

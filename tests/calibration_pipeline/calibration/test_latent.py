@@ -7,8 +7,8 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.archetype_fit import fit_archetype, gather_evidence
-from calibration_pipeline.calibration.latent import log_likelihood_by_race, summarise
+from calibration_pipeline.calibration.archetype_fit import fit_archetype, gather_evidence, log_likelihood
+from calibration_pipeline.calibration.latent import summarise
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.race_curves import (
     LOG_SHARPNESS_BOX,
@@ -23,7 +23,7 @@ from calibration_pipeline.mcmc.convergence import judge_convergence
 from calibration_pipeline.mcmc.draws import read_draws
 from calibration_pipeline.schemas.datasets import CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
-from helpers.jitted import evaluate, log_probability
+from helpers.jitted import evaluate, integrated_log_likelihood, log_probability
 from helpers.planted_races import N_CARS, QUICK, SEASONS, planted
 
 
@@ -65,7 +65,9 @@ def test_surfaces_are_the_sum_of_their_races():
     rng = np.random.default_rng(0)
 
     def by_race(log_slope: np.ndarray, noise: float) -> np.ndarray:
-        races = log_likelihood_by_race(evidence, log_slope, noise, 0.0)
+        centre = evidence.reference.log_slope + log_slope[evidence.season]
+        spread = np.hypot(evidence.reference.noise_sigma, noise)
+        races = integrated_log_likelihood(evidence.order, centre, spread, *LOG_SHARPNESS_BOX)
         return np.bincount(evidence.season, evidence.weight * np.asarray(races), n_seasons)
 
     for _ in range(20):
@@ -199,6 +201,17 @@ def test_a_fit_to_no_race_is_the_prior():
     fit = fit_archetype(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, SEASONS, seed=1, **QUICK)
     assert float(fit["posterior"]["slope_mu"].std()) == pytest.approx(0.3, abs=0.03)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
+    assert_same_law(fit["posterior"].to_dataset(), fit["prior"].to_dataset())
+
+
+def assert_same_law(draws: xr.Dataset, expected: xr.Dataset) -> None:
+    """Means and standard deviations agree within a tenth of the standard deviation."""
+    for name, values in expected.data_vars.items():
+        spread = values.std(("chain", "draw"))
+        assert bool(
+            (abs(draws[name].mean(("chain", "draw")) - values.mean(("chain", "draw"))) < spread / 10).all()
+        )
+        assert bool((abs(draws[name].std(("chain", "draw")) - spread) < spread / 10).all())
 
 
 def test_missing_results_and_short_chains_are_refused(overconfident):
@@ -214,7 +227,9 @@ def test_nothing_changed_has_likelihood_zero_without_reference_noise():
     ensemble, results = planted(1.0, n_races=8)
     evidence = latest_evidence(ensemble, results)
     bare = evidence._replace(reference=type(evidence.reference)(0.0, 0.0))
-    got = log_likelihood_by_race(bare, np.zeros(len(SEASONS) + 1, np.float32), 0.0, 0.0)
+    nothing = np.zeros((1, 1))
+    unchanged = np.zeros((1, 1, len(SEASONS) + 1))
+    got = log_likelihood(bare, tabulate_surfaces(bare.order), unchanged, nothing, nothing)
     np.testing.assert_allclose(got, 0.0, atol=1e-4)
     assert evidence.order.shape[1] == N_SHARPNESS_NODES
 

@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_likelihood
 from scipy.special import logsumexp
 
 from benchmarks.sbc import gather
+from calibration_pipeline.calibration import archetype_fit
 from calibration_pipeline.calibration.latent import (
     INTERCEPT_REACH,
     MASS_OUTSIDE_LIMIT,
     find_incident_mode,
-    log_likelihood_by_race,
     mass_outside,
     summarise,
 )
@@ -110,17 +111,24 @@ def test_plain_and_tabulated_likelihood_agree(fields, results, log_slope, noise_
     bare = fields._replace(reference=Reference(0.0, 0.0))
     exact = integrated(fields, results, log_slope, noise_sigma, intercept)
     exact = exact - integrated(bare, results, nothing, 0.0, 0.0)
-    got = log_likelihood_by_race(evidence, log_slope, noise_sigma, intercept)
-    np.testing.assert_allclose(got, exact, atol=0.02)
-    np.testing.assert_allclose(log_likelihood_by_race(at_zero, nothing, 0.0, 0.0), 0.0, atol=1e-3)
+    surfaces = tabulate_surfaces(evidence.order)
+    got = archetype_fit.log_likelihood(evidence, surfaces, *one_draw(log_slope, noise_sigma, intercept))
+    np.testing.assert_allclose(got[0, 0], exact, atol=0.02)
+    got = archetype_fit.log_likelihood(at_zero, surfaces, *one_draw(nothing, 0.0, 0.0))
+    np.testing.assert_allclose(got, 0.0, atol=1e-3)
 
-    likelihood = summarise(evidence, tabulate_surfaces(evidence.order), N_SEASONS)
+    likelihood = summarise(evidence, surfaces, N_SEASONS)
     noise = np.full(N_SEASONS, np.hypot(evidence.reference.noise_sigma, noise_sigma), np.float32)
     order = np.asarray(read_surfaces(likelihood.order, evidence.reference.log_slope + log_slope, noise))
     shifts = np.array([intercept, 0.0]) - likelihood.incident_mode
     incidents = -np.diff(np.asarray(evaluate(likelihood.incident, shifts))).item()
     assert order.sum() + incidents == pytest.approx(float(exact.sum()), abs=0.05)
     assert order[2] == pytest.approx(0.0, abs=1e-4)
+
+
+def one_draw(*parameters: ArrayLike) -> list[np.ndarray]:
+    """Give parameters the axes chain and draw."""
+    return [np.asarray(values)[None, None] for values in parameters]
 
 
 def test_the_table_from_minus_six_to_six(fields, results):

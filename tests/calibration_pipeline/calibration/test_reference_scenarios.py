@@ -9,10 +9,10 @@ from calibration_pipeline.calibration.race_curves import (
     REFERENCE_SCENARIOS,
     RaceCurves,
     choose_scenarios,
-    pad_races,
     reference_sharpness,
     scenario_running_order,
     tabulate_orders,
+    tabulate_reference,
 )
 
 N_RACES, N_CARS, N_DRAWS = 24, 16, 64
@@ -41,10 +41,10 @@ def evenly_spaced(n_scenarios: int) -> np.ndarray:
 
 def log_reference(ensemble: xr.Dataset, chosen: np.ndarray) -> float:
     drawn = scenario_running_order(ensemble, chosen)
-    tables = tabulate_orders(pad_races(ensemble["utility"].values), pad_races(drawn))
-    weight = pad_races(np.ones(N_RACES, np.float32))
-    curves = RaceCurves(tables[:, 0], tables[:, 0], tables, tables[:, 0], tables)
-    return float(reference_sharpness(curves, weight).log_slope)
+    tables = tabulate_orders(ensemble["utility"].values, drawn)
+    surface = tabulate_reference(tables)
+    curves = RaceCurves(tables[:, 0], tables[:, 0], surface, tables[:, 0], surface)
+    return float(reference_sharpness(curves, np.ones(N_RACES)).log_slope)
 
 
 @pytest.mark.parametrize("n_scenarios", [1024, 2048, 4096, 10_000])
