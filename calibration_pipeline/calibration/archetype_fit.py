@@ -93,7 +93,7 @@ def fit_archetype(
     likelihood = summarise(evidence, surfaces, len(seasons) + 1)
     mcmc = run_nuts(latent_calibration_model, (likelihood,), **settings)
     tree = _tree(mcmc, evidence, surfaces, ensemble, observed, curves, seasons)
-    tree["convergence"] = xr.DataTree(convergence_group({LATEST: (tree, n_divergences(tree))}))
+    tree["convergence"] = xr.DataTree(convergence_group([(LATEST, (tree, n_divergences(tree)))]))
     posterior = tree["posterior"].to_dataset()
     drawn = (posterior[name].values for name in MAP_PARAMETERS)
     outside = mass_outside(evidence, *drawn)

@@ -12,7 +12,6 @@ overconfident. The intercept shifts the logit of every incident.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -23,7 +22,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
 from calibration_pipeline.calibration.race_curves import INCIDENT_SHIFT_BOX, LOG_SHARPNESS_BOX, Reference
-from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surfaces
+from calibration_pipeline.calibration.surfaces import LARGEST_NOISE, read_surface, read_surfaces
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT, PRIOR_SLOPE_MU, sample_parameter
 from calibration_pipeline.scenarios.covariates import AnyArray
 from calibration_pipeline.stats.chebyshev import (
@@ -33,10 +32,12 @@ from calibration_pipeline.stats.chebyshev import (
     evaluate,
     fit_coefficients,
 )
+from calibration_pipeline.stats.race_noise import normal_likelihood
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
 
 TYPICAL_NOISE = 0.2
-NEWTON_STEPS = 10
+LOG_SLOPES = np.linspace(*LOG_SLOPE_BOX, 89)
+"""Log slopes, and `TYPICAL_NOISE` of races, at which the sampler's coordinates are computed."""
 MASS_OUTSIDE_LIMIT = 1e-4
 """Largest posterior mass outside a table that is not reported."""
 INTERCEPT_REACH = LOG_SLOPE_BOX[1]
@@ -101,7 +102,9 @@ def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int)
     by_season = weight * (np.asarray(evidence.season) == np.arange(n_seasons)[:, None])
     order = np.tensordot(by_season.astype(np.float32), surfaces[: len(weight)], axes=1)
     reference = Reference(*map(np.float32, evidence.reference))
-    estimate, information = _normal_summary(order, reference)
+    noise = np.hypot(reference.noise_sigma, TYPICAL_NOISE)
+    curves = [read_surface(surface, reference.log_slope + LOG_SLOPES, noise) for surface in order]
+    estimate, information = normal_likelihood(np.stack(curves), LOG_SLOPES, PRIOR_SLOPE_MU)
     mode = find_incident_mode(evidence)
     incident = fit_coefficients(_incidents(evidence, mode + chebyshev_nodes()))
     return Likelihood(
@@ -109,8 +112,8 @@ def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int)
         centre(incident)[0].astype(np.float32),
         np.float32(mode),
         reference,
-        np.asarray(estimate),
-        np.asarray(information),
+        estimate,
+        information,
     )
 
 
@@ -166,27 +169,6 @@ def mass_outside(evidence: Evidence, log_slope: NDArray, noise_sigma: NDArray, i
     of_orders = np.where(beyond_grid, 1.0, beyond_curves).mean()
     of_incidents = (np.abs(np.asarray(intercept) - find_incident_mode(evidence)) > INTERCEPT_REACH).mean()
     return float(max(of_orders, of_incidents))
-
-
-@jax.jit
-def _normal_summary(order: Array, reference: Reference) -> tuple[Array, Array]:
-    """Information times estimate, and information, of each log slope around its mode: (season)."""
-    shape = order.shape[:1]
-
-    def derivatives(log_slope: Array) -> tuple[Array, Array]:
-        # Each log slope has a surface of its own, so one product with ones gives the whole diagonal.
-        gradient = jax.grad(lambda at: jnp.sum(_running_orders(order, reference, at, TYPICAL_NOISE)))
-        score, curvature = jax.jvp(gradient, (log_slope,), (jnp.ones(shape),))
-        return score, jnp.maximum(-curvature, 0.0)
-
-    def newton(_: int, log_slope: Array) -> Array:
-        score, information = derivatives(log_slope)
-        step = (score - log_slope / PRIOR_SLOPE_MU**2) / (information + 1 / PRIOR_SLOPE_MU**2)
-        return log_slope + jnp.clip(step, -0.5, 0.5)
-
-    mode = jax.lax.fori_loop(0, NEWTON_STEPS, newton, jnp.zeros(shape))
-    score, information = derivatives(mode)
-    return information * mode + score, information
 
 
 def latent_calibration_model(likelihood: Likelihood) -> None:

@@ -88,25 +88,28 @@ def fit_pooled(
         "season": season_labels(seasons),
     }
 
-    def fit(before: float) -> tuple[MCMC, list[Evidence]]:
-        """Fit the races whose race_order is lower; JAX draws while the caller prepares another fit."""
-        evidence = [
-            gather_evidence(own, part["season"].values, part["race_order"].values < before)
-            for own, part in zip(curves, races, strict=True)
-        ]
-        return sample_pooled(evidence, surfaces, len(seasons) + 1, **settings), evidence
-
     calendar = join_calendar(fits)
     race_order = calendar.race_order
     n_seen = {fold: own.start for fold, own in fold_ranges(calendar) if own.start >= MIN_CALIBRATION_RACES}
-    by_fold = {fold: fit(race_order[n]) for fold, n in n_seen.items()} | {LATEST: fit(np.inf)}
     n_seen[LATEST] = len(race_order)
-    slow = [_slow_parameters(*drawn, race_order[: n_seen[fold]]) for fold, drawn in by_fold.items()]
-    tree = _latest_tree(*by_fold[LATEST], surfaces, races, labels)
-    tree["slow"] = xr.DataTree(xr.concat(slow, dim=xr.Variable("fold", list(by_fold))))
-    tree["convergence"] = xr.DataTree(
-        convergence_group({fold: _draws(mcmc, labels) for fold, (mcmc, _) in by_fold.items()})
-    )
+    evidence = {
+        fold: [
+            gather_evidence(own, part["season"].values, np.isin(part["race_order"].values, race_order[:n]))
+            for own, part in zip(curves, races, strict=True)
+        ]
+        for fold, n in n_seen.items()
+    }
+    sampled = {
+        fold: sample_pooled(parts, surfaces, len(seasons) + 1, **settings) for fold, parts in evidence.items()
+    }
+    # JAX samples the later folds in the background, while the first are diagnosed.
+    convergence = convergence_group((fold, _draws(mcmc, labels)) for fold, mcmc in sampled.items())
+    slow = [
+        _slow_parameters(mcmc, evidence[fold], race_order[: n_seen[fold]]) for fold, mcmc in sampled.items()
+    ]
+    tree = _latest_tree(sampled[LATEST], evidence[LATEST], surfaces, races, labels)
+    tree["slow"] = xr.DataTree(xr.concat(slow, dim=xr.Variable("fold", list(sampled))))
+    tree["convergence"] = xr.DataTree(convergence)
     tree.attrs = {"n_races": len(race_order), **settings}
     return tree
 

@@ -85,15 +85,16 @@ def read_surfaces(coefficients: AnyArray, log_sharpness: AnyArray, noise: AnyArr
 
 
 def read_surface(
-    coefficients: NDArray[np.float32], log_sharpness: NDArray, noise: NDArray
+    coefficients: NDArray[np.float32], log_sharpness: NDArray, noise: NDArray | float
 ) -> NDArray[np.float64]:
     """Interpolate one surface at many points, as `read_surfaces` does, in NumPy.
 
     Parameters
     ----------
     coefficients : array, shape (log sharpness, noise)
-        Of one race.
-    log_sharpness, noise : array, shape (...)
+        Of one race, or a sum over races.
+    log_sharpness : array, shape (...)
+    noise : array, broadcastable to (...)
 
     Returns
     -------
@@ -102,4 +103,5 @@ def read_surface(
     x = np.clip((log_sharpness - LOG_SHARPNESS_BOX[0]) / STEP, 0, N_LOG_SHARPNESS - 1)
     y = np.clip(noise / STEP, 0, N_NOISE - 1)
     # A spline through value k has its middle coefficient at k + 1.
-    return map_coordinates(coefficients, [x + 1, y + 1], np.float64, order=3, prefilter=False)
+    at = np.broadcast_arrays(x + 1, y + 1)
+    return map_coordinates(coefficients, at, np.float64, order=3, prefilter=False)

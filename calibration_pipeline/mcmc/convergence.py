@@ -4,7 +4,7 @@ The module also holds their thresholds. Vehtari, Gelman, Simpson, Carpenter & BÃ
 Rank-normalization, folding, and localization, doi:10.1214/20-BA1221.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +70,14 @@ def judge_convergence(draws: Draws) -> Convergence:
     return Convergence(table, divergences, not reasons, reasons)
 
 
-def convergence_group(fits: Mapping[str, tuple[Samples, int]]) -> xr.Dataset:
+def convergence_group(fits: Iterable[tuple[str, tuple[Samples, int]]]) -> xr.Dataset:
     """Return the convergence diagnostics of several fits of one model, as stored beside them.
 
     Parameters
     ----------
-    fits : mapping
-        Fold, or `LATEST` -> draws, and the number of divergent transitions of the whole fit.
+    fits : iterable
+        Fold, or `LATEST`, with draws and the number of divergent transitions of the whole fit; read one by
+        one.
 
     Returns
     -------
@@ -84,15 +85,18 @@ def convergence_group(fits: Mapping[str, tuple[Samples, int]]) -> xr.Dataset:
         `FitConvergence`: r_hat, ess_bulk, ess_tail (fold, parameter), NaN where they cannot be computed;
         divergences (fold).
     """
-    tables = [judge_convergence(read_draws(samples)).table for samples, _ in fits.values()]
+    folds, tables, n_divergent = [], [], []
+    for fold, (samples, n) in fits:
+        folds.append(fold)
+        tables.append(judge_convergence(read_draws(samples)).table)
+        n_divergent.append(n)
     diagnostics = {
         name: (("fold", "parameter"), np.array([table[name].to_numpy() for table in tables], np.float64))
         for name in ("r_hat", "ess_bulk", "ess_tail")
     }
-    divergences = np.array([n for _, n in fits.values()], np.int64)
     return xr.Dataset(
-        {**diagnostics, "divergences": ("fold", divergences)},
-        {"fold": list(fits), "parameter": tables[0]["parameter"].to_list()},
+        {**diagnostics, "divergences": ("fold", np.array(n_divergent, np.int64))},
+        {"fold": folds, "parameter": tables[0]["parameter"].to_list()},
     )
 
 

@@ -165,14 +165,35 @@ def sampler_tables(sums: NDArray[np.float32], box: tuple[float, float], prior_sd
     knots = (sums[..., TYPICAL_NOISE : TYPICAL_NOISE + 3, :] @ at_zero) @ SPLINE_AT_KNOT
     curve = np.lib.stride_tricks.sliding_window_view(knots[..., :-1], 3, axis=-1) @ SPLINE_AT_KNOT
     x = box[0] + SLOPE_STEP * np.arange(curve.shape[-1])
+    return NoiseTables(sums, np.float32(box[0]), *normal_likelihood(curve, x, prior_sd))
+
+
+def normal_likelihood(
+    curve: NDArray, x: NDArray, prior_sd: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Approximate log-likelihoods by that of a normal observation, around their posterior modes.
+
+    Parameters
+    ----------
+    curve : array, shape (..., point)
+    x : array, shape (point)
+        Evenly spaced.
+    prior_sd : float
+        Of x, with mean 0.
+
+    Returns
+    -------
+    weighted_estimate, information : array, shape (...)
+        Information times estimate, and information, at least 0: negative second differences of the curve.
+    """
+    step = x[1] - x[0]
     mode = np.argmax(curve - 0.5 * (x / prior_sd) ** 2, axis=-1).clip(1, len(x) - 2)
     before, here, after = (
-        np.take_along_axis(curve, mode[..., None] + step, axis=-1)[..., 0] for step in (-1, 0, 1)
+        np.take_along_axis(curve, mode[..., None] + shift, axis=-1)[..., 0] for shift in (-1, 0, 1)
     )
-    information = np.maximum(2 * here - before - after, 0.0) / SLOPE_STEP**2
-    weighted_estimate = information * x[mode] + (after - before) / (2 * SLOPE_STEP)
-    summary = (values.astype(np.float32) for values in (weighted_estimate, information))
-    return NoiseTables(sums, np.float32(box[0]), *summary)
+    information = np.maximum(2 * here - before - after, 0.0) / step**2
+    weighted_estimate = information * x[mode] + (after - before) / (2 * step)
+    return weighted_estimate.astype(np.float32), information.astype(np.float32)
 
 
 def read_tables(

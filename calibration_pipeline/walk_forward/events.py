@@ -298,7 +298,7 @@ def _fit_market(market: str, rows: MarketRows, seasons: list[int], settings: dic
             convergence[fold] = drawn, int(stats["diverging"].sum())
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats})
     tree["slow"] = xr.DataTree(xr.concat(slow.values(), dim=xr.Variable("fold", list(slow))))
-    tree["convergence"] = xr.DataTree(convergence_group(convergence))
+    tree["convergence"] = xr.DataTree(convergence_group(convergence.items()))
     tree.attrs = {"market": market, "n_races": n_races}
     return tree
 

@@ -295,5 +295,5 @@ def _archetype_tree(
     posterior: xr.Dataset, stats: xr.Dataset, convergence: Mapping[str, tuple[dict[str, NDArray], int]]
 ) -> xr.DataTree:
     """Return the child of an archetype."""
-    groups = {"posterior": posterior, "sample_stats": stats, "convergence": convergence_group(convergence)}
-    return xr.DataTree.from_dict(groups)
+    diagnostics = convergence_group(convergence.items())
+    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats, "convergence": diagnostics})

@@ -29,6 +29,7 @@ from calibration_pipeline.stats.quadrature import gauss_hermite
 from calibration_pipeline.stats.race_noise import INTERCEPT_BOX
 from calibration_pipeline.stats.sinkhorn import sinkhorn
 from calibration_pipeline.stats.whitening import whitened_effects, whitened_walk
+from helpers.programs import compiled_programs
 from helpers.two_means import sample_two_means
 
 FEW = {"n_samples": 500, "n_chains": 2}
@@ -187,15 +188,9 @@ def test_a_second_fit_compiles_nothing(padded):
     """Other data of the same shape reuse the compiled sampler; other data give other draws."""
     position, probabilities = padded
     first, _ = run_mcmc_calibration(position, probabilities, "short_track", **FEW)
-    compiled = []
-
-    def note(event: str, _duration: float, **_: object) -> None:
-        if "backend_compile" in event:
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(note)
     position, probabilities = forecasts(np.random.default_rng(4), 6, 12, width=15)
-    other, _ = run_mcmc_calibration(position, probabilities, "short_track", random_seed=7, **FEW)
+    with compiled_programs() as compiled:
+        other, _ = run_mcmc_calibration(position, probabilities, "short_track", random_seed=7, **FEW)
     assert compiled == []
     assert not np.array_equal(first["slope"], other["slope"])
 

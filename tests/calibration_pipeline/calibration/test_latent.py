@@ -7,7 +7,12 @@ import xarray as xr
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.archetype_fit import fit_archetype, gather_evidence, log_likelihood
+from calibration_pipeline.calibration.archetype_fit import (
+    fit_archetype,
+    gather_evidence,
+    log_likelihood,
+    prior_draws,
+)
 from calibration_pipeline.calibration.latent import summarise
 from calibration_pipeline.calibration.pooling import compare_calibrations, fit_pooled
 from calibration_pipeline.calibration.race_curves import (
@@ -25,6 +30,7 @@ from calibration_pipeline.schemas.datasets import CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
 from helpers.jitted import evaluate, integrated_log_likelihood, log_probability
 from helpers.planted_races import N_CARS, QUICK, SEASONS, planted
+from helpers.programs import compiled_programs
 
 
 def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
@@ -232,6 +238,24 @@ def test_nothing_changed_has_likelihood_zero_without_reference_noise():
     got = log_likelihood(bare, tabulate_surfaces(bare.order), unchanged, nothing, nothing)
     np.testing.assert_allclose(got, 0.0, atol=1e-4)
     assert evidence.order.shape[1] == N_SHARPNESS_NODES
+
+
+def test_curves_are_tabulated_by_programs_of_one_shape_and_read_without_programs():
+    """Whatever the number of races: more of them compile nothing."""
+    for n_races in (4, 8):
+        ensemble, results = planted(1.0, n_races=n_races)
+        with compiled_programs() as compiled:
+            evidence = latest_evidence(ensemble, results)
+            surfaces = tabulate_surfaces(evidence.order)
+    assert compiled == []
+    with compiled_programs() as compiled:
+        likelihood = summarise(evidence, surfaces, len(SEASONS) + 1)
+        drawn = prior_draws(len(SEASONS) + 1, 8)
+        one_chain = (drawn[name][None] for name in ("log_slope", "noise_sigma", "intercept"))
+        by_race = log_likelihood(evidence, surfaces, *one_chain)
+    assert compiled == []
+    assert by_race.shape == (1, 8, 8)
+    assert np.isfinite(likelihood.order).all()
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from calibration_pipeline.telemetry.baselines import shares_beaten
 from calibration_pipeline.verification.backtest import build_backtest, scored_races
 from helpers.jitted import evaluate
 from helpers.planted_races import QUICK, SEASONS, planted_calendar
+from helpers.programs import compiled_programs
 
 N_CARS, RACES_A_SEASON = 36, 36
 ENDS = np.array([0.025, 0.975])
@@ -92,6 +93,14 @@ def test_planted_slope_and_shift_are_found():
     shift, (lower, upper) = summarise_state(filter_shifts(calendar).before[107], own, ENDS)
     assert lower < 0.5 < upper
     assert abs(shift - 0.5) < 0.2
+
+
+def test_filters_compile_no_program():
+    calendar = races(np.zeros(12), np.zeros(12))
+    with compiled_programs() as compiled:
+        filter_orders(calendar, slow())
+        filter_shifts(calendar)
+    assert compiled == []
 
 
 def test_a_jump_of_exact_likelihoods_is_found():

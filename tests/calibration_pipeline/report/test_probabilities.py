@@ -50,7 +50,7 @@ def map_state(results: pl.DataFrame) -> xr.DataTree:
 
 def posterior(children: list[str]) -> xr.DataTree:
     drawn = {"slope_mu": np.random.default_rng(2).normal(size=(2, 500))}
-    fit = xr.DataTree.from_dict({"convergence": convergence_group({LATEST: (drawn, 0)})})
+    fit = xr.DataTree.from_dict({"convergence": convergence_group([(LATEST, (drawn, 0))])})
     tree = xr.DataTree(children={name: fit.copy() for name in children})
     tree["slow"] = xr.DataTree()
     tree.attrs = {"n_chains": 2, "n_warmup": 200, "n_samples": 500}
