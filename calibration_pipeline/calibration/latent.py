@@ -43,6 +43,8 @@ MASS_OUTSIDE_LIMIT = 1e-4
 INTERCEPT_REACH = LOG_SLOPE_BOX[1]
 """Half-width of the sampler's table of incidents around the mode. The posterior is log-concave, with standard
 deviation of at most `PRIOR_INTERCEPT`, so that the table reaches at least 4.4 of them."""
+N_INCIDENT_NODES = 20
+"""Chebyshev nodes of that table: the others of 40 coefficients sum to less than 1e-5 nats in 140 races."""
 SMALLEST_NOISE = 1e-6
 
 
@@ -106,7 +108,7 @@ def summarise(evidence: Evidence, surfaces: NDArray[np.float32], n_seasons: int)
     curves = [read_surface(surface, reference.log_slope + LOG_SLOPES, noise) for surface in order]
     estimate, information = normal_likelihood(np.stack(curves), LOG_SLOPES, PRIOR_SLOPE_MU)
     mode = find_incident_mode(evidence)
-    incident = fit_coefficients(_incidents(evidence, mode + chebyshev_nodes()))
+    incident = fit_coefficients(_incidents(evidence, mode + chebyshev_nodes(n=N_INCIDENT_NODES)))
     return Likelihood(
         order,
         centre(incident)[0].astype(np.float32),
