@@ -82,12 +82,13 @@ def latent_ranks(fields: Fields, n_seasons: int, n_simulations: int, seed: int) 
     ranks = []
     for i in range(n_simulations):
         evidence = gather(fields, drawn["retired"][i], drawn["running_order"][i])
+        surfaces = tabulate_surfaces(evidence.order)
         samples = _fit_latent(evidence, n_seasons, seed + i)
         found = {name: thin(values, KEPT_DRAWS) for name, values in samples.items()}
         truth = {name: drawn[name][i][None, None] for name in PARAMETERS}
         for values in (found, truth):
             known = (values[name] for name in ("log_slope", "noise_sigma", "intercept"))
-            values["log_likelihood"] = log_likelihood(evidence, *known).sum(axis=-1)
+            values["log_likelihood"] = log_likelihood(evidence, surfaces, *known).sum(axis=-1)
         ranks.append(_ranks(_flat(truth), _flat(found)))
     return _rank_table(ranks, seed)
 
