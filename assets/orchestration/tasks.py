@@ -90,10 +90,11 @@ def blocked_tasks(lineage: Lineage, tasks: Collection[Task]) -> dict[Task, str]:
 
 
 def largest_first(lineage: Lineage, tasks: Iterable[Task]) -> list[Task]:
-    """Return tasks by the bytes that they read, so that a wave does not end with its longest run."""
+    """Return tasks by number of assets and by bytes read: a wave ought to end with its shortest runs."""
 
-    def n_bytes(task: Task) -> int:
+    def size(task: Task) -> tuple[int, int]:
         reads = {read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition)}
-        return sum(path.stat().st_size for read in reads if (path := lineage.path(*read)).exists())
+        paths = (path for read in reads if (path := lineage.path(*read)).exists())
+        return len(task.assets), sum(path.stat().st_size for path in paths)
 
-    return sorted(tasks, key=n_bytes, reverse=True)
+    return sorted(tasks, key=size, reverse=True)

@@ -137,8 +137,9 @@ class _Runs:
             return
         if blocked := blocked_tasks(lineage, tasks):
             raise RunError(next(iter(blocked.values())))
-        futures = {self._submit(task): task for task in largest_first(lineage, tasks)}
+        futures: dict[Future[bool], Task] = {}
         try:
+            futures |= {self._submit(task): task for task in largest_first(lineage, tasks)}
             self._watch(futures)
         except BrokenProcessPool as error:
             raise RunError(f"A worker process died: {error}") from error

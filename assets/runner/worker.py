@@ -106,6 +106,7 @@ def start_fork_server(home: Path) -> ForkServerContext:
         If that file cannot be written.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # else the current folder comes first, with any other package `assets`
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the processes share the cores
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     prepare_jax()
