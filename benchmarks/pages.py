@@ -147,6 +147,56 @@ def performance_table() -> str:
     return markdown_table(rows)
 
 
+def commits_table() -> str:
+    """Return the table of the default run of this and of earlier commits of docs/performance.md."""
+    rows = [
+        {
+            "commit": row["commit"],
+            "nothing compiled, s": shown(row, "s"),
+            "compiled, s": shown(row, "compiled_s"),
+            "time of now ÷ time": shown(row, "ratio"),
+            "memory, MiB": row["peak_mib"],
+            "events": row["events"],
+            "transactions": row["commits"],
+            "packages": row["packages"],
+            "installed, MiB": row["installed_mib"],
+        }
+        for row in read_results("commits")
+    ]
+    return markdown_table(rows)
+
+
+def laws_table() -> str:
+    """Return the table of the laws of cost by job of docs/performance.md."""
+    labels = {
+        "job": "job",
+        "constant": "constant",
+        "by_season": "× S",
+        "by_season_squared": "× S²",
+        "by_scenarios": "× S N / 1,000",
+        "largest_error": "largest relative error",
+    }
+    return markdown_table(
+        [{label: row[name] for name, label in labels.items()} for row in read_results("scaling")]
+    )
+
+
+def hubs_table() -> str:
+    """Return the table of estimated hubs of docs/performance.md."""
+    labels = {
+        "forecasters": "forecasters",
+        "series": "series",
+        "seasons": "seasons",
+        "scenarios": "scenarios",
+        "core_hours": "core hours",
+        "hours_2_workers": "hours, 2 workers",
+        "hours_8_workers": "hours, 8 workers",
+    }
+    return markdown_table(
+        [{label: row[name] for name, label in labels.items()} for row in read_results("hubs")]
+    )
+
+
 def _find(result: str, cells: Cells) -> Cells:
     """Return the first row of a result file that has these cells."""
     return next(row for row in read_results(result) if cells.items() <= row.items())
@@ -320,7 +370,12 @@ def leaderboard_table() -> str:
 
 
 TABLES: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "performance.md": {"results": performance_table},
+    "performance.md": {
+        "results": performance_table,
+        "commits": commits_table,
+        "laws": laws_table,
+        "hubs": hubs_table,
+    },
     "forecasts.md": {"scores": forecasts_table},
     "leaderboard.md": {"order": leaderboard_table},
     "repair.md": {"networks": repair_table, "simulators": simulators_table},

@@ -1,7 +1,8 @@
 """How the cost grows with seasons, scenarios, forecasters and series: python -m benchmarks.scaling.
 
-Reads `pipeline_assets.csv` and `pipeline.csv` (`python -m benchmarks.performance pipeline --cells ...`) and
-fits the seconds of each stage to seasons S and scenarios N by nonnegative least squares of relative errors:
+Reads `pipeline_assets.csv` (the part `pipeline` with the cells 4x1000,4x10000,8x1000,13x1000), of its rows
+those of the last machine and versions, and fits the seconds of each job to seasons S and scenarios N by
+nonnegative least squares of relative errors:
 
     s(S, N) = constant + a S + b S^2 + c S N / 1000
 
@@ -37,7 +38,7 @@ BY_FORECASTER = ("scenarios", "archetypes", "state", "models", "scores", "foreca
 
 
 class Law(NamedTuple):
-    """Seconds of a stage: constant, and coefficients of S, S^2 and S N / 1000; largest relative error."""
+    """Seconds of a job: constant, and coefficients of S, S^2 and S N / 1000; largest relative error."""
 
     constant: float
     by_season: float
@@ -147,7 +148,8 @@ def estimate(hub: Hub, laws: Mapping[str, Law]) -> Row:
 def main() -> None:
     """Fit the laws, and estimate the hubs."""
     options = output_parser(__doc__).parse_args()
-    laws = fit_laws(read_results("pipeline_assets", options.output))
+    measured = read_results("pipeline_assets", options.output)
+    laws = fit_laws(row for row in measured if row["measured_on"] == measured[-1]["measured_on"])
     rows: list[Row] = [
         {"job": job, **{name: f"{value:.3g}" for name, value in law._asdict().items()}}
         for job, law in laws.items()

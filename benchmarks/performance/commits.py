@@ -13,13 +13,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.performance.memory import MemoryLog
 from benchmarks.performance.timing import MIB, SkippedError, measured_on
 from benchmarks.result_files import Row, repeated
 from benchmarks.worktree import ROOT, check_out
@@ -27,7 +27,6 @@ from benchmarks.worktree import ROOT, check_out
 BEFORE = {"before one engine": "e9e4e3e", "before this was made faster": "263d7a8"}
 """Earlier commits that are compared with."""
 NOW = "now"
-INTERVAL_S = 0.5
 UNSET = ("JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE", "VENV", "MAKEFLAGS")
 """Environment variables that a user does not have."""
 
@@ -39,7 +38,7 @@ class Sizes(NamedTuple):
     options: Sequence[str] = ()
 
 
-FULL, SMALL = Sizes(2), Sizes(1, ("--seasons", "2025", "--scenarios", "100"))
+FULL, SMALL = Sizes(1), Sizes(1, ("--seasons", "2025", "--scenarios", "100"))
 
 
 class Measured(NamedTuple):
@@ -60,18 +59,6 @@ class Measured(NamedTuple):
     commits: int
 
 
-def proportional(process: str) -> int:
-    """Return the memory of a process and its descendants, bytes; shared pages are divided."""
-    folder = Path("/proc", process)
-    try:
-        lines = (folder / "smaps_rollup").read_text().splitlines()
-        children = [child for task in folder.glob("task/*/children") for child in task.read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):  # the process has ended
-        return 0
-    own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-    return own + sum(proportional(child) for child in children)
-
-
 def run(tree: Path, folder: Path, options: Sequence[str]) -> Measured:
     """Run the pipeline of an installed commit with store and DAGSTER_HOME below `folder`."""
     home, counts = folder / "home", folder / "commits"
@@ -82,24 +69,16 @@ def run(tree: Path, folder: Path, options: Sequence[str]) -> Measured:
         "COUNTED_COMMITS": str(counts),
     }
     words = [str(tree / ".venv/bin/calibration-pipeline"), "run", "--store", str(folder / "store"), *options]
-    seen = [0]
     started = time.perf_counter()
-    with subprocess.Popen(words, cwd=tree, env=environment, stdout=subprocess.DEVNULL) as process:  # noqa: S603
-        ended = threading.Event()
-
-        def sample() -> None:
-            while not ended.wait(INTERVAL_S):
-                seen.append(proportional(str(process.pid)))
-
-        thread = threading.Thread(target=sample)
-        thread.start()
+    with (
+        subprocess.Popen(words, cwd=tree, env=environment, stdout=subprocess.DEVNULL) as process,  # noqa: S603
+        MemoryLog(str(process.pid)) as memory,
+    ):
         code = process.wait()
         taken = time.perf_counter() - started
-        ended.set()
-        thread.join()
     if code:
         raise RuntimeError(f"{' '.join(words)} ended with {code}.")
-    return Measured(taken, max(seen), sum(count_events(home)), counts.stat().st_size)
+    return Measured(taken, memory.peak(), sum(count_events(home)), counts.stat().st_size)
 
 
 def count_events(home: Path) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """Wall time and peak memory of the whole pipeline, by asset and by number of seasons and scenarios.
 
 Each cell is a run of the command line on simulated seasons with an empty store. Dagster records the times of
-the steps; the memory of the process and its descendants is sampled ten times a second.
+the steps; the memory of the process and its descendants is sampled every second, shared pages divided.
 """
 
 import datetime

@@ -5,54 +5,16 @@ worker processes therefore get a later date; only the choice of seasons depends 
 """
 
 import os
-import threading
 import time
 from pathlib import Path
 
 from assets.cli import main
 from assets.runner import worker
+from benchmarks.performance.memory import MemoryLog
 from benchmarks.performance.timing import answer
 
 LATER = "BENCHMARK_YEARS_LATER"
 """Environment variable: years to add to the current date, for future seasons."""
-INTERVAL_S = 0.1
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident(process: str = "self") -> int:
-    """Return the resident memory of a process and its descendants, bytes; each counts its shared pages."""
-    folder = Path("/proc", process)
-    try:
-        own = PAGE * int((folder / "statm").read_text().split()[1])
-        children = [child for task in folder.glob("task/*/children") for child in task.read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):  # the process has ended
-        return 0
-    return own + sum(resident(child) for child in children)
-
-
-class MemoryLog:
-    """Samples of the memory of this process and its descendants: (time, bytes)."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[float, int]] = []
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def _sample(self) -> None:
-        while not self._stopped.wait(INTERVAL_S):
-            self.seen.append((time.time(), resident()))
-
-    def __enter__(self) -> "MemoryLog":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def peak(self, start: float, end: float) -> int:
-        """Return the largest sample between two times; 0 without a sample."""
-        return max((size for at, size in self.seen if start <= at <= end), default=0)
 
 
 def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dict:
@@ -83,7 +45,7 @@ def measure(seasons: int, scenarios: int, first_season: int, folder: str) -> dic
         known["peak"] = max(known["peak"], memory.peak(start, end))
         known["partitions"] += 1
     stored = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
-    peak = memory.peak(0.0, float("inf"))
+    peak = memory.peak()
     return {"wall": wall, "peak": peak, "stored": stored, "assets": by_asset}
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "calibration-pipeline --help": ["-m", "assets.cli", "--help"],
     "calibration-pipeline run --help": ["-m", "assets.cli", "run", "--help"],
     "calibration-pipeline settings": ["-m", "assets.cli", "settings"],
+    "import assets.definitions": ["-c", "import assets.definitions"],
 }
 
 
