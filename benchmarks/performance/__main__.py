@@ -25,6 +25,7 @@ PARTS = (
     "scenarios",
     "telemetry",
     "samplers",
+    "marginal",
     "devices",
     "pipeline",
     "new_race",
