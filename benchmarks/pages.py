@@ -149,21 +149,18 @@ def performance_table() -> str:
 
 def commits_table() -> str:
     """Return the table of the default run of this and of earlier commits of docs/performance.md."""
-    rows = [
-        {
-            "commit": row["commit"],
-            "nothing compiled, s": shown(row, "s"),
-            "compiled, s": shown(row, "compiled_s"),
-            "time of now ÷ time": shown(row, "ratio"),
-            "memory, MiB": row["peak_mib"],
-            "events": row["events"],
-            "transactions": row["commits"],
-            "packages": row["packages"],
-            "installed, MiB": row["installed_mib"],
-        }
-        for row in read_results("commits")
-    ]
-    return markdown_table(rows)
+    labels = {
+        "commit": "commit",
+        "s": "nothing compiled, s",
+        "compiled_s": "compiled, s",
+        "ratio": "time of now ÷ time",
+        "peak_mib": "memory, MiB",
+        "events": "events",
+        "commits": "transactions",
+        "packages": "packages",
+        "installed_mib": "installed, MiB",
+    }
+    return _labelled("commits", labels)
 
 
 def laws_table() -> str:
@@ -176,9 +173,7 @@ def laws_table() -> str:
         "by_scenarios": "× S N / 1,000",
         "largest_error": "largest relative error",
     }
-    return markdown_table(
-        [{label: row[name] for name, label in labels.items()} for row in read_results("scaling")]
-    )
+    return _labelled("scaling", labels)
 
 
 def hubs_table() -> str:
@@ -192,9 +187,13 @@ def hubs_table() -> str:
         "hours_2_workers": "hours, 2 workers",
         "hours_8_workers": "hours, 8 workers",
     }
-    return markdown_table(
-        [{label: row[name] for name, label in labels.items()} for row in read_results("hubs")]
-    )
+    return _labelled("hubs", labels)
+
+
+def _labelled(result: str, labels: Mapping[str, str]) -> str:
+    """Return the table of a result file's labelled columns."""
+    rows = [{label: shown(row, name) for name, label in labels.items()} for row in read_results(result)]
+    return markdown_table(rows)
 
 
 def _find(result: str, cells: Cells) -> Cells:
@@ -253,19 +252,16 @@ def repair_table() -> str:
 
 def simulators_table() -> str:
     """Return the table of simulators of docs/repair.md."""
-    rows = [
-        {
-            "law": row["law"],
-            "simulator": row["simulator"],
-            "lost": row["lost"],
-            "latent gains": row["latent_gained"],
-            "won back, %": row["latent_won_back_percent"],
-            "marginal gains": row["marginal_gained"],
-            "won back by it, %": row["marginal_won_back_percent"],
-        }
-        for row in read_results("simulators")
-    ]
-    return markdown_table(rows)
+    labels = {
+        "law": "law",
+        "simulator": "simulator",
+        "lost": "lost",
+        "latent_gained": "latent gains",
+        "latent_won_back_percent": "won back, %",
+        "marginal_gained": "marginal gains",
+        "marginal_won_back_percent": "won back by it, %",
+    }
+    return _labelled("simulators", labels)
 
 
 def state_table() -> str:
@@ -337,17 +333,14 @@ def choices_table() -> str:
 
 def jumps_table() -> str:
     """Return the table of planted jumps of docs/state.md."""
-    rows = [
-        {
-            "planted": row["planted"],
-            "lost": row["lost"],
-            "coverage": row["coverage"],
-            "races until half is found: state": row["state_races"],
-            "map": row["map_races"],
-        }
-        for row in read_results("jumps")
-    ]
-    return markdown_table(rows)
+    labels = {
+        "planted": "planted",
+        "lost": "lost",
+        "coverage": "coverage",
+        "state_races": "races until half is found: state",
+        "map_races": "map",
+    }
+    return _labelled("jumps", labels)
 
 
 def leaderboard_table() -> str:
