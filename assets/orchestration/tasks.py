@@ -80,11 +80,7 @@ def with_inseparable(lineage: Lineage, assets: Collection[str]) -> tuple[str, ..
 
 def blocked_tasks(lineage: Lineage, tasks: Collection[Task]) -> dict[Task, str]:
     """Return the tasks that would load a partition whose blocking check failed, each with its message."""
-    loaded: dict[Task, list[Partition]] = {}
-    for task in tasks:
-        own = {(asset, task.partition) for asset in task.assets}
-        reads = (read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition))
-        loaded[task] = [read for read in reads if read not in own]
+    loaded = {task: _loaded(lineage, task) for task in tasks}
     failed = lineage.failed_checks({asset for reads in loaded.values() for asset, _ in reads})
     return {task: failed[read] for task, reads in loaded.items() for read in reads if read in failed}
 
@@ -93,8 +89,14 @@ def largest_first(lineage: Lineage, tasks: Iterable[Task]) -> list[Task]:
     """Return tasks by number of assets and by bytes read: a wave ought to end with its shortest runs."""
 
     def size(task: Task) -> tuple[int, int]:
-        reads = {read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition)}
-        paths = (path for read in reads if (path := lineage.path(*read)).exists())
+        paths = (path for read in _loaded(lineage, task) if (path := lineage.path(*read)).exists())
         return len(task.assets), sum(path.stat().st_size for path in paths)
 
     return sorted(tasks, key=size, reverse=True)
+
+
+def _loaded(lineage: Lineage, task: Task) -> list[Partition]:
+    """Return the partitions that a run loads and does not materialize itself, in order and each once."""
+    own = {(asset, task.partition) for asset in task.assets}
+    reads = (read for asset in task.assets for read, _ in lineage.inputs(asset, task.partition))
+    return list(dict.fromkeys(read for read in reads if read not in own))

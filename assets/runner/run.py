@@ -198,7 +198,5 @@ def _update_wave(lineage: Lineage, wave: Sequence[Job], wanted: Collection[Parti
             for reason in reasons.values():
                 runs.progress.note(reason)
         runs.execute(lineage, new)
-        left_out = (
-            (name, task.partition) for task in new for name in set(task.job.assets) - set(task.assets)
-        )
+        left_out = ((name, task.partition) for task in new for name in {*task.job.assets} - {*task.assets})
         wanted = set(left_out) & set(wanted)
