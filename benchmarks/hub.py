@@ -7,12 +7,10 @@ compared: tables to the bit, arrays to 1e-6.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from benchmarks.command import run_pipeline
 from benchmarks.performance.timing import measured_on
 from benchmarks.result_files import Row, markdown_table, output_parser, write_results
 from benchmarks.worktree import ROOT
@@ -48,16 +47,6 @@ def dask_workers(folder: Path) -> Iterator[str]:
             for process in reversed(started):
                 process.terminate()
                 process.wait()
-
-
-def run(folder: Path, options: list[str]) -> float:
-    """Run the pipeline with store and DAGSTER_HOME below `folder`; return the seconds."""
-    home = folder / "home"
-    home.mkdir(parents=True)
-    words = [sys.executable, "-m", "assets.cli", "run", "--store", str(folder / "store"), *options]
-    started = time.perf_counter()
-    subprocess.run(words, cwd=ROOT, env={**os.environ, "DAGSTER_HOME": str(home)}, check=True)  # noqa: S603
-    return time.perf_counter() - started
 
 
 def differing(mine: Path, other: Path) -> list[str]:
@@ -103,9 +92,9 @@ def measure(n_forecasters: int, n_seasons: int, n_scenarios: int, n_own: int) ->
             shutil.copy(folder / "examples" / "right.nc", forecasters / f"simulator{k + 1:02}.nc")
         options = ["--seasons", f"{FIRST_SEASON}-{last}", "--scenarios", str(n_scenarios)]
         options += ["--forecasters", str(forecasters), "--forecaster", "network"]
-        pool = run(folder / "pool", options)
+        pool, _ = run_pipeline(folder / "pool", *options)
         with dask_workers(folder) as address:
-            dask = run(folder / "dask", [*options, "--executor", "dask", "--dask-address", address])
+            dask, _ = run_pipeline(folder / "dask", *options, "--executor", "dask", "--dask-address", address)
         n_files = sum(path.is_file() for path in (folder / "pool" / "store").rglob("*"))
         if names := differing(folder / "pool" / "store", folder / "dask" / "store"):
             raise RuntimeError(f"{len(names)} of {n_files} files differ: {', '.join(names[:5])}.")

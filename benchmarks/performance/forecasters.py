@@ -4,19 +4,18 @@ Each command runs in a separate process. A fresh run has an empty store, an empt
 program; the other runs continue it.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.command import run_pipeline
 from benchmarks.performance.timing import measured_on
 from benchmarks.result_files import Row
+from benchmarks.worktree import ROOT
 
-ROOT = Path(__file__).parents[2]
 SINGLE = "right.nc"
 """The file of the forecaster that is added alone: whole-field scenarios."""
 
@@ -33,24 +32,11 @@ class Sizes(NamedTuple):
 FULL, SMALL = Sizes(2022, 2025, 2000, 800), Sizes(2024, 2025, 100, 100)
 
 
-def run(home: Path, sizes: Sizes, *options: str) -> float:
-    """Run the pipeline with a store and DAGSTER_HOME below `home`; return the seconds."""
-    home.mkdir(exist_ok=True)
-    words = ["run", "--store", str(home / "store"), "--seasons", f"{sizes.first}-{sizes.last}"]
-    words += ["--scenarios", str(sizes.n_scenarios), *options]
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    started = time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "assets.cli", *words],
-        cwd=ROOT,
-        env={**environment, "DAGSTER_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return time.perf_counter() - started
+def run(folder: Path, sizes: Sizes, *options: str) -> float:
+    """Run the pipeline below a folder; return the seconds."""
+    seasons = f"{sizes.first}-{sizes.last}"
+    seconds, _ = run_pipeline(folder, "--seasons", seasons, "--scenarios", str(sizes.n_scenarios), *options)
+    return seconds
 
 
 def measure(sizes: Sizes) -> dict[str, list[Row]]:

@@ -4,22 +4,18 @@ The seasons are simulated and written as tables without the last race. Each comm
 process; the later commands reuse the store and the compiled programs of the first.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
+from benchmarks.command import run_pipeline
 from benchmarks.performance.timing import measured_on
 from benchmarks.result_files import Row
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 
-ROOT = Path(__file__).parents[2]
 FIRST_SIMULATED = 2018
 FIRST_SEASON = 2017
 """Season of the first simulated season, 2018, in the table: a year earlier, so that ten end by 2026."""
@@ -74,24 +70,9 @@ def write_tables(folder: Path, n_seasons: int, *, with_last: bool) -> tuple[int,
 
 def run(folder: Path, sizes: Sizes, *options: str) -> tuple[float, str]:
     """Run the pipeline over the tables; return the seconds and the printed text."""
-    words = ["run", "--source", "tables", "--store", str(folder / "store"), *options]
-    words += ["--results", str(folder / "results.parquet"), "--laps", str(folder / "laps.parquet")]
-    words += ["--scenarios", str(sizes.n_scenarios)]
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    started = time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "assets.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, "DAGSTER_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    taken = time.perf_counter() - started
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return taken, done.stdout
+    tables = ("--results", str(folder / "results.parquet"), "--laps", str(folder / "laps.parquet"))
+    scenarios = ("--scenarios", str(sizes.n_scenarios))
+    return run_pipeline(folder, "--source", "tables", *tables, *scenarios, *options)
 
 
 def measure(sizes: Sizes) -> dict[str, list[Row]]:

@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.performance.timing import in_turn, measured_on, ratios
 from benchmarks.result_files import Row, repeated
+from benchmarks.worktree import ROOT
 
-ROOT = Path(__file__).parents[2]
 EMPTY = "python -c pass"
 COMMANDS = {
     EMPTY: ["-c", "pass"],
