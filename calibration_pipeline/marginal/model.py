@@ -33,6 +33,8 @@ TABLES = (((24, 16), LOG_SLOPE_BOX), ((56, 16), (-4.4, 4.4)))
 """Nodes in log slope and intercept, and box in log slope, of the table, and of the wider table for draws
 outside the first."""
 PROBABILITY_FLOOR = 1e-6
+MAX_EXPONENT = 60.0
+"""Of probabilities that are negligible beside the car's largest one; their gradient counts as 0."""
 MAX_LOG_SLOPE = 20.0
 """Clipping bound of log slopes: beyond it the map is a step function in float32, and soon overflows."""
 
@@ -139,9 +141,21 @@ def mean_probabilities(races: Races, log_slope: ArrayLike, intercept: ArrayLike)
 
 @jax.jit
 def race_log_likelihood(races: Races, log_slope: ArrayLike, intercept: ArrayLike) -> jax.Array:
-    """Return the log-likelihood of each race's finish, given its race noise: shape (race,)."""
+    """Return the log-likelihood of each race's finish, given its race noise: shape (race,).
+
+    The sum of the logs of `log_probabilities` at the observed positions, with one exponential a probability:
+    sigmoid(x) = e^c / (e^c + e^(c - x)), where c is the smaller of 0 and a car's largest x.
+    """
+    slope = jnp.exp(jnp.clip(log_slope, -MAX_LOG_SLOPE, MAX_LOG_SLOPE))[..., None]
+    inside = jnp.broadcast_to(races.is_position[:, None, :], races.log_odds.shape)
+    largest = jnp.max(races.log_odds, axis=-1, where=inside, initial=jnp.min(races.log_odds))
+    c = jax.lax.stop_gradient(jnp.minimum(slope * largest + intercept, 0.0))
+    exponent = jnp.minimum(c[..., None] - slope[..., None] * races.log_odds - intercept, MAX_EXPONENT)
+    exponent = jnp.where(inside, exponent, MAX_EXPONENT)
+    total = jnp.sum(1.0 / (jnp.exp(c)[..., None] + jnp.exp(exponent)), axis=-1)
     index = jnp.maximum(races.position - 1, 0)[..., None]
-    chosen = jnp.take_along_axis(log_probabilities(races, log_slope, intercept), index, axis=-1)[..., 0]
+    observed = jnp.take_along_axis(races.log_odds, index, axis=-1)[..., 0]
+    chosen = jax.nn.log_sigmoid(slope * observed + intercept) - c - jnp.log(total)
     return jnp.where(races.is_car, chosen, 0.0).sum(axis=-1)
 
 
@@ -176,8 +190,7 @@ def season_tables(surfaces: Surfaces, season: NDArray[np.int_], n_seasons: int) 
     n_seasons : int
     """
     tables = tabulate_noise(surfaces)
-    sums = np.zeros((n_seasons, *tables.shape[1:]), np.float32)
-    np.add.at(sums, season, tables)
+    sums = np.stack([tables[season == own].sum(axis=0) for own in range(n_seasons)])
     return sampler_tables(sums, surfaces.box, PRIOR_SLOPE_MU)
 
 

@@ -92,6 +92,34 @@ def test_table_equals_the_plain_likelihood(log_slope, intercept):
     np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, intercept), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("log_slope", [-25.0, -3.0, 3.0, 4.4, 8.0])
+@pytest.mark.parametrize("intercept", [-200.0, -5.0, 0.0, 5.0, 200.0])
+def test_likelihoods_and_gradients_are_right_where_exponentials_overflow(padded, log_slope, intercept):
+    """Of steep maps, which give a car's positions a probability of 0 or 1 in single precision."""
+    races = marginal.as_races(*padded)
+    x = np.exp(max(log_slope, -20.0)) * np.asarray(races.log_odds, float) + intercept
+    x = np.where(np.asarray(races.is_position)[:, None, :], -np.logaddexp(0.0, -x), -np.inf)
+    each = x - logsumexp(x, axis=-1, keepdims=True)
+    index = np.maximum(np.asarray(races.position) - 1, 0)[..., None]
+    chosen = np.take_along_axis(each, index, axis=-1)[..., 0]
+    expected = np.where(np.asarray(races.is_car), chosen, 0.0).sum(axis=-1)
+    np.testing.assert_allclose(
+        marginal.race_log_likelihood(races, log_slope, intercept), expected, rtol=1e-5, atol=1e-4
+    )
+
+    def total(at, shift):
+        return marginal.race_log_likelihood(races, at, shift).sum()
+
+    def plain(at, shift):
+        every = marginal.log_probabilities(races, at, shift)
+        own = jnp.take_along_axis(every, index, axis=-1)[..., 0]
+        return jnp.where(races.is_car, own, 0.0).sum()
+
+    gradients = [jax.grad(each, argnums=(0, 1))(log_slope, intercept) for each in (total, plain)]
+    assert np.isfinite(gradients[0]).all()
+    np.testing.assert_allclose(gradients[0][0], gradients[1][0], rtol=1e-3, atol=0.05)
+
+
 def test_race_noise_is_integrated(padded):
     """Quadrature of the map equals a fine sum over the noise."""
     position, probabilities = padded
