@@ -20,7 +20,7 @@ from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.fit.by_fold import DRAWN, NETWORK_COORDINATES, PARAMETER_DIMS
 from calibration_pipeline.scenarios.fit.history import History
-from calibration_pipeline.scenarios.fit.laplace import PARAMETER_DRAWS, fit_posterior
+from calibration_pipeline.scenarios.fit.laplace import PARAMETER_DRAWS, draw_posterior, find_mode
 from calibration_pipeline.scenarios.fit.posterior import prior
 from calibration_pipeline.scenarios.network.model import Parameters, race_model
 from calibration_pipeline.scenarios.network.structure import FRONT_CARS
@@ -129,7 +129,8 @@ def fit_simulated(
     for i in range(n_simulations):
         truth = draw_truth(seed + i, planted or {})
         history = draw_history(fields, truth, seed + i)
-        found = fit_posterior(history, np.ones(len(history.race_order), np.float32), seed + i)
+        weight = np.ones(len(history.race_order), np.float32)
+        found = draw_posterior(find_mode(history, weight), history, weight, seed + i)
         draws = np.concatenate([found[name].reshape(PARAMETER_DRAWS, -1) for name in names], axis=1)
         true = np.concatenate([truth[name].ravel() for name in names])
         lower, upper = np.quantile(draws, (0.025, 0.975), axis=0)

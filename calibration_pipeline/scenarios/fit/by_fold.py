@@ -12,7 +12,13 @@ import xarray as xr
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, padded_width
 from calibration_pipeline.scenarios.fit.history import build_history
-from calibration_pipeline.scenarios.fit.laplace import PARAMETER_DRAWS, fit_posterior, forgetting
+from calibration_pipeline.scenarios.fit.laplace import (
+    PARAMETER_DRAWS,
+    Normal,
+    draw_posterior,
+    find_mode,
+    forgetting,
+)
 from calibration_pipeline.scenarios.fit.outcome_tables import QUANTILES, outcome_tables
 from calibration_pipeline.scenarios.folds import first_race_order, fold_name
 from calibration_pipeline.scenarios.network.model import Parameters
@@ -79,15 +85,13 @@ def fit_networks(
         return _no_networks()
     slots = structure.seen(history)
     starts = _fold_starts(history, fold_races)
-
-    def fit(start: int) -> xr.Dataset:
-        return _fit_fold(slots, start, seed, structure)
-
     first, *others = starts.values()
-    fits = [fit(first)]  # alone: what it compiles serves the others
+    fit, near = _fit_fold(slots, first, seed, structure)  # alone: it serves the others, and what it compiles
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fits += pool.map(fit, others)
-    return xr.concat(fits, dim=xr.Variable("fold", list(starts)), coords="different", compat="equals")
+        later = pool.map(lambda start: _fit_fold(slots, start, seed, structure, near)[0], others)
+    return xr.concat(
+        [fit, *later], dim=xr.Variable("fold", list(starts)), coords="different", compat="equals"
+    )
 
 
 def _fold_starts(history: pl.DataFrame, fold_races: int | None) -> dict[str, int]:
@@ -103,21 +107,27 @@ def _fold_starts(history: pl.DataFrame, fold_races: int | None) -> dict[str, int
     return {fold: start for fold, start in starts.items() if start > first_known}
 
 
-def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) -> xr.Dataset:
-    """Fit the network on the races before `start`; later races are not read."""
+def _fit_fold(
+    slots: pl.DataFrame, start: int, seed: int, structure: Structure, near: Normal | None = None
+) -> tuple[xr.Dataset, Normal]:
+    """Fit the network on the races before `start`; later races are not read.
+
+    `near` is the approximation of an earlier fold.
+    """
     seen = slots.filter(pl.col("race_order") < start)
     widest = int(seen["field_size"].max())  # type: ignore[arg-type]
     history = build_history(seen, padded_width(widest))
     weight = forgetting(np.asarray(history.race_order), start)
     n_races = seen["race_index"].n_unique()
+    normal = find_mode(history, weight, structure, near)
     fitted: Mapping[str, Any] = {
-        **fit_posterior(history, weight, seed, structure),
+        **draw_posterior(normal, history, weight, seed, structure),
         "luck_sign": 1.0 if structure.ordinary else -1.0,
         "front_cars": structure.front_cars,
         **outcome_tables(seen, weight[:n_races]),
     }
     per_fold = {"network_as_of": history.race_order.max(), "n_races": n_races}
-    return xr.Dataset(
+    fold = xr.Dataset(
         {
             name: (("fold", *dims), np.asarray(fitted[name], np.float32)[None])
             for name, dims in PARAMETER_DIMS.items()
@@ -127,6 +137,7 @@ def _fit_fold(slots: pl.DataFrame, start: int, seed: int, structure: Structure) 
             **{name: ("fold", np.array([value], np.int32)) for name, value in per_fold.items()},
         },
     )
+    return fold, normal
 
 
 def _no_networks() -> xr.Dataset:

@@ -8,7 +8,7 @@ expected gradient is 0 (Opper & Archambeau 2009, doi:10.1162/neco.2008.08-07-592
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,31 @@ from calibration_pipeline.scenarios.network.structure import FULL, Structure
 
 HALF_LIFE_RACES = 80.0
 PARAMETER_DRAWS = 64
-SEARCH_TOLERANCE = 1e-6
-MAX_NEWTON_STEPS = 20
-NEWTON_DECREMENT = 0.02
+ROUGHLY, TOLERANCE = 1e-4, 1e-6
+"""Relative changes of the potential at which the first search for a mode ends, and later ones."""
+MAX_SEARCHES = 20
+NEWTON_DECREMENT = 0.005
+"""Nats that the last step gains twice; the mode is then within .01 posterior standard deviations."""
 LEAST_CURVATURE = 0.5
 # Posterior standard deviations, along an eigenvector of the curvature.
 MAX_SHIFT = 1.0
 BLOCK_RACES = 8
+
+
+class Normal(NamedTuple):
+    """Normal distribution around a mode, with the inverse of a curvature as its covariance.
+
+    Attributes
+    ----------
+    mode : (flat), unconstrained parameters
+    values : (flat), eigenvalues of the curvature
+    vectors : (flat, flat), its eigenvectors in columns
+    """
+
+    mode: NDArray[np.float64]
+    values: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+
 
 type Part = Callable[[Array], Array]
 """A term of the potential, () by unconstrained parameters (flat)."""
@@ -177,67 +195,97 @@ def _real() -> NDArray[np.bool_]:
     return found
 
 
-def fit_posterior(
-    history: History, weight: NDArray, seed: int, structure: Structure = FULL
-) -> dict[str, NDArray]:
-    """Draw from the normal approximation to the posterior of the network's parameters.
+def find_mode(
+    history: History, weight: NDArray, structure: Structure = FULL, near: Normal | None = None
+) -> Normal:
+    """Approximate the posterior of the network's parameters around its mode.
+
+    The mode is searched in coordinates in which `near` is standard normal: few steps lead from the mode of a
+    few races less. Without it the first search is a rough one, and its end is the start of the next.
 
     Parameters
     ----------
     history : History
     weight : array, shape (race)
         Power of each race's likelihood, as from `forgetting`; not all 0.
-    seed : int
     structure : Structure
         The full network, or a baseline.
+    near : Normal, optional
+        Approximation of a similar posterior.
 
     Returns
     -------
-    dict of arrays
-        Parameter -> (draw, ...), `PARAMETER_DRAWS` draws.
+    Normal
 
     Raises
     ------
     RuntimeError
         If the mode is not found.
     """
-    n_races = int(np.flatnonzero(weight)[-1]) + 1
-    data = (*jax.device_put((history, weight)), n_races)
+    data = _device_data(history, weight)
+    n = _n_parameters()
+    found, tolerance = (near, TOLERANCE) if near else (Normal(np.zeros(n), np.ones(n), np.eye(n)), ROUGHLY)
+    for _ in range(MAX_SEARCHES):
+        centre, scale = found.mode, found.vectors / np.sqrt(found.values)
 
-    def objective(flat: NDArray) -> tuple[float, NDArray]:
-        value, gradient = _potential_and_gradient(np.float32(flat), *data, structure)
-        return float(value), np.asarray(gradient, np.float64)
+        def objective(z: NDArray, centre: NDArray = centre, scale: NDArray = scale) -> tuple[float, NDArray]:
+            value, gradient = _potential_and_gradient(np.float32(centre + scale @ z), *data, structure)
+            return float(value), scale.T @ np.asarray(gradient, np.float64)
 
-    start = np.zeros(_n_parameters())
-    mode = minimize(objective, start, jac=True, method="L-BFGS-B", options={"ftol": SEARCH_TOLERANCE}).x
-    for _ in range(MAX_NEWTON_STEPS):
-        value, gradient = objective(mode)
+        options = {"ftol": tolerance}
+        mode = (
+            centre + scale @ minimize(objective, np.zeros(n), jac=True, method="L-BFGS-B", options=options).x
+        )
+        gradient = np.asarray(_potential_and_gradient(np.float32(mode), *data, structure)[1], np.float64)
         curvature = _curvature(np.float32(mode), *data, structure)
-        values, vectors = np.linalg.eigh(np.asarray(curvature))
+        values, vectors = np.linalg.eigh(np.asarray(curvature, np.float64))
         values = np.maximum(values, LEAST_CURVATURE)
         step = vectors @ ((vectors.T @ gradient) / values)
-        decrement = float(gradient @ step)
-        if decrement < NEWTON_DECREMENT:
-            break
-        # Far from the mode, where the curvature is not positive, a whole step may go uphill.
-        while objective(mode - step)[0] > value + NEWTON_DECREMENT and decrement > NEWTON_DECREMENT:
-            step, decrement = step / 2, decrement / 2
-        mode = mode - step
-    else:
-        raise RuntimeError(
-            f"The causal network's fit did not reach its mode: Newton decrement {decrement:.3g} after "
-            f"{MAX_NEWTON_STEPS} steps, must be below {NEWTON_DECREMENT}."
-        )
+        found, tolerance = Normal(mode, values, vectors), TOLERANCE
+        if (decrement := float(gradient @ step)) < NEWTON_DECREMENT:
+            return found._replace(mode=mode - step)
+    raise RuntimeError(
+        f"The causal network's fit did not reach its mode: Newton decrement {decrement:.3g} after "
+        f"{MAX_SEARCHES} searches, must be below {NEWTON_DECREMENT}."
+    )
+
+
+def draw_posterior(
+    normal: Normal, history: History, weight: NDArray, seed: int, structure: Structure = FULL
+) -> dict[str, NDArray]:
+    """Draw from the normal approximation, shifted to the mean of the posterior.
+
+    Parameters
+    ----------
+    normal : Normal
+        From `find_mode` with the same history, weights and structure.
+    history, weight, structure
+        As for `find_mode`.
+    seed : int
+
+    Returns
+    -------
+    dict of arrays
+        Parameter -> (draw, ...), `PARAMETER_DRAWS` draws.
+    """
+    data = _device_data(history, weight)
+    mode, values, vectors = normal
     half = np.random.default_rng(seed).standard_normal((PARAMETER_DRAWS // 2, len(mode)))
     noise = np.concatenate([half, -half])
     # The symmetric root: the same whichever sign an eigenvector comes with.
     around = ((noise @ vectors) / np.sqrt(values)) @ vectors.T
     # Weights fit some luck of the races, which the mode ignores: there the front group is too sharp.
-    gradient = np.mean([objective(mode + draw)[1] for draw in around], axis=0)
+    at_draws = [_potential_and_gradient(np.float32(mode + draw), *data, structure)[1] for draw in around]
+    gradient = np.mean(np.asarray(at_draws, np.float64), axis=0)
     shift = np.clip((vectors.T @ gradient) / np.sqrt(values), -MAX_SHIFT, MAX_SHIFT)
     mean = mode - np.where(_real(), vectors @ (shift / np.sqrt(values)), 0.0)
     draws = _constrain(np.float32(mean + around), structure)
     return {name: np.asarray(values) for name, values in draws.items()}
+
+
+def _device_data(history: History, weight: NDArray) -> tuple[Any, Any, int]:
+    """Return history, weights and the number of races that count."""
+    return (*jax.device_put((history, weight)), int(np.flatnonzero(weight)[-1]) + 1)
 
 
 @functools.partial(jax.jit, static_argnames="structure")
