@@ -71,7 +71,7 @@ with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     earlier_and_own_seasons = dg.TimeWindowPartitionMapping(
         start_offset=LONG_AGO, end_offset=0, allow_nonexistent_upstream_partitions=True
     )
-    archetypes_of_forecaster = dg.MultiToSingleDimensionPartitionMapping("forecaster")
+    own_forecaster = dg.MultiToSingleDimensionPartitionMapping("forecaster")
     season_of_forecaster = dg.MultiToSingleDimensionPartitionMapping("season")
     seasons_of_forecaster = dg.MultiPartitionMapping(
         {"forecaster": dg.DimensionPartitionMapping("forecaster", dg.IdentityPartitionMapping())}

@@ -15,7 +15,6 @@ import polars as pl
 import xarray as xr
 
 from benchmarks.evaluation import (
-    by_archetype,
     draw_seasons,
     groups,
     load_races,
@@ -97,7 +96,7 @@ def main() -> None:
     with patch.object(structure, "FRONT_CARS", 0):
         networks = walk_networks(features, results, walk)
         own = [as_own_scenarios(season) for season in draw_seasons(features, networks, options.scenarios)]
-    states = fit_state(by_archetype(own), results, walk)[2]["races"].to_dataset()
+    states = fit_state(own, results, walk)[2]["races"].to_dataset()
     ahead = [season for season in own if int(season["season"].values[0]) in options.seasons]
     untilted = states.assign(front_tilt=states["front_tilt"] * np.float32(0))
     forecasts = [ahead] + [

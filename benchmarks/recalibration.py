@@ -1,6 +1,6 @@
 """Walk-forward recalibration of every season by the state before its races, for `repair` and `forecasts`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,9 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from benchmarks.evaluation import by_archetype, draw_seasons
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.archetype_fit import fit_archetype
+from benchmarks.evaluation import draw_seasons
 from calibration_pipeline.calibration.pooling import fit_pooled
-from calibration_pipeline.calibration.race_curves import observe
+from calibration_pipeline.calibration.race_curves import join_curves, observe, tabulate_races
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.state import MIN_CALIBRATION_RACES, filter_state
 from calibration_pipeline.models import predict_with_calibrated_model, run_mcmc_calibration
@@ -24,14 +22,14 @@ SETTINGS: dict[str, Any] = {"n_warmup": 300, "n_samples": 500, "n_chains": 2}
 
 
 def fit_state(
-    ensembles: Mapping[str, xr.Dataset], results: pl.DataFrame, seasons: Sequence[int], seed: int = 1
-) -> tuple[dict[Archetype, xr.DataTree], xr.DataTree, xr.DataTree]:
-    """Fit every archetype and all together, and filter the state before every race, as the pipeline does.
+    ensembles: Iterable[xr.Dataset], results: pl.DataFrame, seasons: Sequence[int], seed: int = 1
+) -> tuple[xr.Dataset, xr.DataTree, xr.DataTree]:
+    """Fit all archetypes together, and filter the state before every race, as the pipeline does.
 
     Parameters
     ----------
-    ensembles : mapping
-        Archetype -> `ScenarioEnsemble`; archetypes may be missing.
+    ensembles : iterable of xarray.Dataset
+        `ScenarioEnsemble` of seasons or of archetypes.
     results : polars.DataFrame
     seasons : sequence of int
         Seasons of the walk.
@@ -39,20 +37,14 @@ def fit_state(
 
     Returns
     -------
-    fits : dict
-        Archetype -> `CalibrationPosterior`.
+    curves : xarray.Dataset
+        `schemas.datasets.RaceCurves` of all races.
     pooled, state : xarray.DataTree
         `PooledPosterior` and `CalibrationState`.
     """
-    none = next(iter(ensembles.values())).isel(race=[])
-    fits = {
-        archetype: fit_archetype(
-            ensembles.get(str(archetype), none), results, archetype, list(seasons), seed=seed
-        )
-        for archetype in ARCHETYPES
-    }
-    pooled = fit_pooled(fits, list(seasons), seed=seed)
-    return fits, pooled, filter_state(fits, pooled, seed)
+    curves = join_curves(tabulate_races(races, results, seed) for races in ensembles)
+    pooled = fit_pooled(curves, list(seasons), seed=seed)
+    return curves, pooled, filter_state(curves, pooled, seed)
 
 
 def recalibrate_seasons(
@@ -82,7 +74,7 @@ def recalibrate_seasons(
         `ScenarioEnsemble` of each of `seasons`.
     """
     n_scenarios = raw[0].sizes["scenario"]
-    states = fit_state(by_archetype(raw), results, list(networks), seed)[2]["races"].to_dataset()
+    states = fit_state(raw, results, list(networks), seed)[2]["races"].to_dataset()
     changes: dict[int, Recalibration] = {}
     for ensemble in raw:
         ahead = ensemble.isel(race=np.isin(ensemble["season"].values, seasons))

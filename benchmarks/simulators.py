@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.recalibration import fit_state, map_tables
 from benchmarks.result_files import Row, output_parser, write_results
 from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.mcmc.nuts import use_host_devices
@@ -128,11 +129,12 @@ def expected_log_score(table: NDArray, truth: NDArray) -> float:
 
 def recalibrate(races: World, seed: int = 3) -> tuple[xr.DataTree, xr.Dataset]:
     """Fit the latent map and the state before each race, and re-rank the cars."""
-    fits, _, state = fit_state({str(Archetype.INTERMEDIATE): races.ensemble}, races.results, SEASONS)
+    curves, _, state = fit_state([races.ensemble], races.results, SEASONS)
+    fit = fit_archetype(races.ensemble, races.results, curves, Archetype.INTERMEDIATE, SEASONS, seed=1)
     changes = draw_recalibrations(
         state["races"].to_dataset(), races.ensemble, races.ensemble.sizes["scenario"], seed
     )
-    return fits[Archetype.INTERMEDIATE], rerank_races(races.ensemble, changes, seed)
+    return fit, rerank_races(races.ensemble, changes, seed)
 
 
 def gains(races: World) -> dict[str, float]:

@@ -41,7 +41,7 @@ from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration import state as state_module
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.latent_predictive import observed_statistics
-from calibration_pipeline.calibration.race_curves import observe
+from calibration_pipeline.calibration.race_curves import observe, tabulate_races
 from calibration_pipeline.calibration.recalibration import draw_recalibration, draw_recalibrations
 from calibration_pipeline.calibration.state import (
     Calendar,
@@ -50,8 +50,8 @@ from calibration_pipeline.calibration.state import (
     fold_ranges,
     front_log_likelihood,
     incident_log_likelihood,
-    join_calendar,
     order_log_likelihood,
+    read_calendar,
     read_slow_parameters,
     shift_dynamics,
     slope_dynamics,
@@ -126,7 +126,8 @@ def draw_map_changes(
         labels = np.unique(season).tolist()
         for now in (year for year in seasons if (season == year).any() and (season < year).any()):
             seen = races.isel(race=season < now)
-            fit = fit_archetype(seen, results, Archetype(archetype), labels, **NUTS, seed=seed)
+            curves = tabulate_races(seen, results, seed)
+            fit = fit_archetype(seen, results, curves, Archetype(archetype), labels, **NUTS, seed=seed)
             posterior = fit["posterior"].to_dataset().sel(season=now)
             posterior["front_tilt"] = xr.zeros_like(posterior["log_slope"])
             posterior = posterior.stack(sample=("chain", "draw"))
@@ -352,17 +353,17 @@ def score_winners(
     networks: Mapping[int, xr.Dataset],
     raw: Sequence[xr.Dataset],
     results: pl.DataFrame,
-    fits: Mapping[Archetype, xr.DataTree],
+    curves: xr.Dataset,
     pooled: xr.DataTree,
     seasons: Sequence[int],
 ) -> dict[str, NDArray[np.float64]]:
     """Return the log score of each race's winner, (race), by choice of the front tilt's constants."""
     scored = {season: networks[season] for season in seasons}
     ahead = [season for season in raw if int(season["season"].values[0]) in seasons]
-    states = {"frozen": filter_state(fits, pooled, seed=1)["races"].to_dataset()}
+    states = {"frozen": filter_state(curves, pooled, seed=1)["races"].to_dataset()}
     for name, constants in FRONT_CHOICES.items():
         with patch.multiple(state_module, **constants):
-            states[name] = filter_state(fits, pooled, seed=1)["races"].to_dataset()
+            states[name] = filter_state(curves, pooled, seed=1)["races"].to_dataset()
     states[NO_TILT] = without_tilt(states["frozen"])
     return {
         name: winner_score(draw_with_states(features, scored, ahead, of_choice), results)
@@ -382,9 +383,9 @@ def main() -> None:
     walk = features["season"].unique().sort().to_list()[1:]
     networks = walk_networks(features, results, walk, cache=options.cache)
     raw = draw_seasons(features, networks, options.scenarios)
-    fits, pooled, state = fit_state(by_archetype(raw), results, walk)
+    curves, pooled, state = fit_state(raw, results, walk)
     if options.choose:
-        calendar = join_calendar(fits)
+        calendar = read_calendar(curves)
         own = [
             (fold, races) for fold, races in fold_ranges(calendar) if calendar.season[races.start] in seasons
         ]
@@ -392,7 +393,7 @@ def main() -> None:
         sizes = xr.concat([season["field_size"] for season in raw], dim="race")
         evaluated = np.concatenate([calendar.race[races.start : races.stop] for races, _ in folds])
         n_cars = sizes.sel(race=evaluated).values
-        winners = score_winners(features, networks, raw, results, fits, pooled, seasons)
+        winners = score_winners(features, networks, raw, results, curves, pooled, seasons)
         alarmed = alarmed_races(raw, results)
         print(f"Alarms: {len(alarmed)}", flush=True)
         rows = choice_rows(calendar, folds, seasons, n_cars, winners, alarmed)

@@ -15,8 +15,8 @@ from calibration_pipeline.seasons import without_gaps
 from ..partitions import (
     ARCHETYPE_PARTITIONS,
     FORECASTERS,
-    archetypes_of_forecaster,
     every_season,
+    own_forecaster,
     seasons_of_forecaster,
 )
 from ..settings import Settings
@@ -25,7 +25,7 @@ from .metadata import chart, number, numbers, plot, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
-scenarios_of_every_season = dg.AssetIn(
+forecasts_of_every_season = dg.AssetIn(
     partition_mapping=seasons_of_forecaster,
     metadata={OWN_ARCHETYPE: True, LEFT_OUT: ["laps_completed", "fastest_laps"]},
 )
@@ -33,19 +33,20 @@ outcomes_alone = dg.AssetIn(
     metadata={LEFT_OUT: ["laps_completed", "fastest_laps", "race_laps", "green_laps", "n_cautions"]}
 )
 SCORED = ("race", "track_id", "fold", "calibration_as_of", "n_calibration_races")
-archetypes = dg.AssetIn(partition_mapping=archetypes_of_forecaster)
-own_state = dg.AssetIn(partition_mapping=archetypes_of_forecaster, metadata={OWN_ARCHETYPE: True})
+of_forecaster = dg.AssetIn(partition_mapping=own_forecaster)
+own_state = dg.AssetIn(partition_mapping=own_forecaster, metadata={OWN_ARCHETYPE: True})
 
 
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
-    code_version="1",
+    code_version="2",
     ins={
         "race_results": of_every_season,
         "driver_features": own_races_of_every_season,
         "causal_network": of_every_season,
-        "scenario_ensemble": scenarios_of_every_season,
+        "scenario_ensemble": forecasts_of_every_season,
+        "race_curves": forecasts_of_every_season,
     },
 )
 def archetype_races(
@@ -54,6 +55,7 @@ def archetype_races(
     driver_features: dict[str, pl.DataFrame],
     causal_network: dict[str, xr.Dataset],
     scenario_ensemble: dict[str, xr.Dataset],
+    race_curves: dict[str, xr.Dataset],
 ) -> dg.Output[xr.DataTree]:
     """Races of the archetype over all seasons: raw forecasts beside results, joined once.
 
@@ -67,6 +69,7 @@ def archetype_races(
         pl.concat(race_results.values()),
         pl.concat(driver_features.values()),
         list(causal_network.values()),
+        list(race_curves.values()),
         archetype_of(context.partition_key),
         [int(season) for season in seasons],
     )
@@ -80,7 +83,7 @@ def archetype_races(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"numpyro", "netcdf"},
-    code_version="8",
+    code_version="9",
     metadata=depends_on("seed"),
 )
 def calibration_posterior(
@@ -96,6 +99,7 @@ def calibration_posterior(
     fit = fit_archetype(
         raw_forecast(archetype_races),
         results_table(archetype_races),
+        archetype_races["curves"].to_dataset(),
         archetype,
         all_seasons(archetype_races),
         seed=settings.seed,
@@ -207,11 +211,11 @@ def backtest(
     partitions_def=FORECASTERS,
     kinds={"numpyro", "netcdf"},
     code_version="8",
-    ins={"calibration_posterior": archetypes},
+    ins={"race_curves": of_forecaster},
     metadata=depends_on("seed", "seasons"),
 )
 def pooled_posterior(
-    settings: dg.ResourceParam[Settings], calibration_posterior: dict[str, xr.DataTree]
+    settings: dg.ResourceParam[Settings], race_curves: dict[str, xr.Dataset]
 ) -> dg.Output[xr.DataTree]:
     """Fits of all archetypes together, their slopes partially pooled: one for every fold, and the latest.
 
@@ -219,10 +223,11 @@ def pooled_posterior(
     """
     from calibration_pipeline.calibration import summaries
     from calibration_pipeline.calibration.pooling import fit_pooled
+    from calibration_pipeline.calibration.race_curves import join_curves
     from calibration_pipeline.plots import charts
 
     seasons = without_gaps(settings.season_list)
-    pooled = fit_pooled(by_archetype(calibration_posterior), seasons, seed=settings.seed)
+    pooled = fit_pooled(join_curves(race_curves.values()), seasons, seed=settings.seed)
     slopes = pl.concat(summaries.slope_by_season(pooled, str(archetype)) for archetype in ARCHETYPES)
     convergence = summaries.convergence_by_fold(pooled)
     return dg.Output(
@@ -241,20 +246,19 @@ def pooled_posterior(
     partitions_def=FORECASTERS,
     kinds={"numpy", "netcdf"},
     code_version="3",
-    ins={"calibration_posterior": archetypes},
+    ins={"race_curves": of_forecaster},
     metadata=depends_on("seed"),
 )
 def calibration_state(
-    settings: dg.ResourceParam[Settings],
-    calibration_posterior: dict[str, xr.DataTree],
-    pooled_posterior: xr.DataTree,
+    settings: dg.ResourceParam[Settings], race_curves: dict[str, xr.Dataset], pooled_posterior: xr.DataTree
 ) -> dg.Output[xr.DataTree]:
     """Sharpness, incident shift and front tilt before every race, filtered over the races before it."""
+    from calibration_pipeline.calibration.race_curves import join_curves
     from calibration_pipeline.calibration.state import filter_state
     from calibration_pipeline.calibration.summaries import state_by_race
     from calibration_pipeline.plots.state import state_figure
 
-    state = filter_state(by_archetype(calibration_posterior), pooled_posterior, settings.seed)
+    state = filter_state(join_curves(race_curves.values()), pooled_posterior, settings.seed)
     states = state_by_race(state)
     return dg.Output(
         state,
@@ -271,16 +275,20 @@ def calibration_state(
     partitions_def=FORECASTERS,
     kinds={"arviz", "parquet"},
     code_version="1",
-    ins={"calibration_posterior": archetypes},
+    ins=dict.fromkeys(("race_curves", "calibration_posterior"), of_forecaster),
 )
 def model_comparison(
-    calibration_posterior: dict[str, xr.DataTree], pooled_posterior: xr.DataTree
+    race_curves: dict[str, xr.Dataset],
+    calibration_posterior: dict[str, xr.DataTree],
+    pooled_posterior: xr.DataTree,
 ) -> dg.Output[pl.DataFrame]:
     """Comparison of raw, per-archetype and pooled calibration by leave-one-out, races as the units.
 
     This describes; the walk-forward scores of `calibration_metrics` decide.
     """
     from calibration_pipeline.calibration.pooling import compare_calibrations
+    from calibration_pipeline.calibration.race_curves import join_curves
 
-    comparison = compare_calibrations(by_archetype(calibration_posterior), pooled_posterior)
+    curves = join_curves(race_curves.values())
+    comparison = compare_calibrations(curves, by_archetype(calibration_posterior), pooled_posterior)
     return dg.Output(comparison, metadata={"comparison": table(comparison)})

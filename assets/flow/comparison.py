@@ -18,15 +18,8 @@ from .metadata import rows, table
 
 existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 SHOWN = (
-    "archetype",
-    "market",
-    "forecast",
-    "rank",
-    "forecaster",
-    "score",
-    "gain_over_network",
-    "verdict",
-    "n_shared",
+    *("archetype", "market", "forecast", "rank", "forecaster"),
+    *("score", "gain_over_network", "verdict", "n_shared"),
 )
 
 

@@ -18,12 +18,12 @@ from calibration_pipeline.seasons import without_gaps
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.sources.names import read_nicknames
 
-from ..partitions import EVENT_FORECASTERS, POSITION_FORECASTERS, every_season
+from ..partitions import EVENT_FORECASTERS, POSITION_FORECASTERS
 from ..settings import Settings
 from ..storage.io_manager import depends_on
+from .calibration import of_every_season
 from .metadata import bullets, plot, rows, table
 
-of_every_season = dg.AssetIn(partition_mapping=every_season)
 RESULTS = {"race_results": of_every_season}
 SHOWN_VERDICTS = ("archetype", "era", "market", "verdict", "recalibration", "races_needed", "n_races")
 

@@ -20,16 +20,8 @@ from .metadata import bullets, chart, numbers, plot, rows, table
 
 FORECASTS = {"recalibrated_forecast": outcomes_alone}
 SHOWN_COLUMNS = (
-    "era",
-    "forecast",
-    "event",
-    "predicted",
-    "observed",
-    "z",
-    "p_value",
-    "p_together",
-    "gain",
-    "n_races",
+    *("era", "forecast", "event", "predicted", "observed"),
+    *("z", "p_value", "p_together", "gain", "n_races"),
 )
 SHOWN_VERDICTS = ("era", "market", "verdict", "recalibration", "races_needed", "n_races", "evidence")
 SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")

@@ -1,7 +1,8 @@
 """The jobs: a whole run is a few waves of jobs, in this order.
 
-A wave is stored as a whole before the next begins. The jobs of a wave read nothing of each other, and each
-run of a job has one partition. The command, the UI, the schedules and the sensor use these jobs.
+A wave is stored as a whole before the next begins. The jobs of a wave, the longest first, read nothing of
+each other, and each run of a job has one partition. The command, the UI, the schedules and the sensor use
+these jobs.
 """
 
 from collections.abc import Iterable
@@ -30,6 +31,10 @@ NEXT_RACE = Job(
     ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"),
     "Forecasts the next race.",
 )
+OF_PROBABILITIES = (
+    *("{}_probabilities", "{}_quarantine", "{}_posterior", "{}_state"),
+    *("recalibrated_{}s", "{}_verdict", "next_{}s"),
+)
 WAVES: tuple[tuple[Job, ...], ...] = (
     (Job("tracks", ("track_constraints",), "Compiles the track catalogue."),),
     (INGEST,),
@@ -38,36 +43,23 @@ WAVES: tuple[tuple[Job, ...], ...] = (
     (
         Job(
             "scenarios",
-            ("scenario_ensemble", "scenario_quarantine"),
-            "Draws a season's scenarios from the network, or reads those of a user's forecaster.",
+            ("scenario_ensemble", "scenario_quarantine", "race_curves"),
+            "Draws a season's scenarios from the network or reads a user's, and tabulates their likelihood.",
         ),
     ),
     (
-        Job(
-            "events",
-            (
-                "event_probabilities",
-                "event_quarantine",
-                "event_posterior",
-                "event_state",
-                "recalibrated_events",
-                "event_verdict",
-                "next_events",
-            ),
-            "Recalibrates and judges the event probabilities of a forecaster.",
+        *(
+            Job(
+                f"{noun}s",
+                tuple(asset.format(noun) for asset in OF_PROBABILITIES),
+                f"Recalibrates and judges the {noun} probabilities of a forecaster.",
+            )
+            for noun in ("position", "event")
         ),
         Job(
-            "positions",
-            (
-                "position_probabilities",
-                "position_quarantine",
-                "position_posterior",
-                "position_state",
-                "recalibrated_positions",
-                "position_verdict",
-                "next_positions",
-            ),
-            "Recalibrates and judges the position probabilities of a forecaster.",
+            "state",
+            ("pooled_posterior", "calibration_state"),
+            "Fits a forecaster's archetypes together, and filters the state before every race.",
         ),
         Job(
             "archetypes",
@@ -76,15 +68,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
         ),
     ),
     (
-        Job(
-            "state",
-            ("pooled_posterior", "calibration_state"),
-            "Fits a forecaster's archetypes together, and filters the state before every race.",
-        ),
-    ),
-    (
         NEXT_RACE,
-        Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
         Job(
             "scores",
             (
@@ -99,6 +83,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             ),
             "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
+        Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
     ),
     (
         Job(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from .jobs import Job
+from .jobs import WAVES, Job
 from .staleness import Lineage, Partition
 
 
@@ -86,11 +86,15 @@ def blocked_tasks(lineage: Lineage, tasks: Collection[Task]) -> dict[Task, str]:
 
 
 def largest_first(lineage: Lineage, tasks: Iterable[Task]) -> list[Task]:
-    """Return tasks by number of assets and by bytes read: a wave ought to end with its shortest runs."""
+    """Return the tasks of a wave in the order of its jobs, and those of a job by bytes read.
+
+    A wave ought to end with its shortest runs.
+    """
+    order = [job.name for wave in WAVES for job in wave]
 
     def size(task: Task) -> tuple[int, int]:
         paths = (path for read in _loaded(lineage, task) if (path := lineage.path(*read)).exists())
-        return len(task.assets), sum(path.stat().st_size for path in paths)
+        return -order.index(task.job.name), sum(path.stat().st_size for path in paths)
 
     return sorted(tasks, key=size, reverse=True)
 

@@ -1,7 +1,6 @@
 """Latent fit of one archetype to all its races.
 
-The fit is a DataTree with ArviZ's groups and the group `convergence`. Its group `constant_data` has the
-curves of the races, from which the pooled fits and the state are computed (`pooling`, `state`).
+The fit is a DataTree with ArviZ's groups and the group `convergence`.
 """
 
 import logging
@@ -27,8 +26,8 @@ from calibration_pipeline.calibration.race_curves import (
     RaceCurves,
     Reference,
     observe,
+    read_curves,
     reference_sharpness,
-    tabulate,
 )
 from calibration_pipeline.calibration.surfaces import read_surface, tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
@@ -49,6 +48,7 @@ logger = logging.getLogger(__name__)
 def fit_archetype(
     ensemble: xr.Dataset,
     race_results: pl.DataFrame,
+    races: xr.Dataset,
     archetype: Archetype,
     seasons: list[int],
     *,
@@ -65,6 +65,8 @@ def fit_archetype(
         `ScenarioEnsemble`, races of this archetype, in race order.
     race_results : polars.DataFrame
         `RaceResults` of at least these races.
+    races : xarray.Dataset
+        Their curves, `schemas.datasets.RaceCurves`.
     archetype : Archetype
     seasons : list of int
         Seasons of the walk, in order; the season after the last is added.
@@ -83,16 +85,16 @@ def fit_archetype(
     """
     check_stored_draws(n_samples)
     observed = observe(ensemble, race_results)
-    curves = tabulate(ensemble, observed, seed)
+    curves = read_curves(races)
     surfaces = tabulate_surfaces(curves.order)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
 
     n_races = ensemble.sizes["race"]
-    season = np.searchsorted(seasons, ensemble["season"].values)
+    season = np.searchsorted(seasons, races["season"].values)
     evidence = gather_evidence(curves, season, np.ones(n_races, bool))
     likelihood = summarise(evidence, surfaces, len(seasons) + 1)
     mcmc = run_nuts(latent_calibration_model, (likelihood,), **settings)
-    tree = _tree(mcmc, evidence, surfaces, ensemble, observed, curves, seasons)
+    tree = _tree(mcmc, evidence, surfaces, ensemble, observed, seasons)
     tree["convergence"] = xr.DataTree(convergence_group([(LATEST, (tree, n_divergences(tree)))]))
     posterior = tree["posterior"].to_dataset()
     drawn = (posterior[name].values for name in MAP_PARAMETERS)
@@ -159,7 +161,6 @@ def _tree(
     surfaces: NDArray[np.float32],
     ensemble: xr.Dataset,
     observed: Observed,
-    curves: RaceCurves,
     seasons: list[int],
 ) -> xr.DataTree:
     labels = {"season": season_labels(seasons)}
@@ -186,17 +187,7 @@ def _tree(
 
     result = log_likelihood(evidence, surfaces, *(drawn[name] for name in MAP_PARAMETERS))
     statistics = {name: ("race", v) for name, v in observed_statistics(ensemble, observed).items()}
-    surface = ("race", "sharpness_coefficient", "noise_coefficient")
-    constant = {
-        "season": ("race", evidence.season),
-        "race_order": ("race", ensemble["race_order"].values),
-        "fold": ("race", ensemble["fold"].values.astype(str)),
-        "order_curve": (("race", "order_coefficient"), curves.order),
-        "incident_curve": (("race", "incident_coefficient"), curves.incident),
-        "front_curve": (("race", "order_coefficient"), curves.front),
-        "reference_surface": (surface, curves.reference_order),
-        "reference_front_surface": (surface, curves.reference_front),
-    }
+    constant = {name: ("race", ensemble[name].values) for name in ("season", "race_order")}
     return xr.DataTree.from_dict(
         {
             "posterior": posterior,

@@ -5,7 +5,8 @@ change it. Its groups:
 
 - `forecast`: the raw `ScenarioEnsemble`, without the outcomes that no downstream asset reads;
 - `results`: results of its cars, and the mean share of the field that each driver beat in earlier races;
-- `field` and `network`: covariates of the cars and the networks of their folds, to redraw the races.
+- `field` and `network`: covariates of the cars and the networks of their folds, to redraw the races;
+- `curves`: likelihood curves of the races, to which the archetype's map is fitted.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import polars as pl
 import xarray as xr
 
+from calibration_pipeline.calibration.race_curves import join_curves
 from calibration_pipeline.scenarios.covariates import (
     INCIDENT_COVARIATES,
     PACE_COVARIATES,
@@ -47,6 +49,7 @@ def join_archetype_races(
     race_results: pl.DataFrame,
     features: pl.DataFrame,
     networks: Sequence[xr.Dataset],
+    curves: Sequence[xr.Dataset],
     archetype: str,
     seasons: Sequence[int],
 ) -> xr.DataTree:
@@ -62,6 +65,8 @@ def join_archetype_races(
         `DriverFeatures` of at least the archetype's races.
     networks : sequence of xarray.Dataset
         `CausalNetwork` of each season.
+    curves : sequence of xarray.Dataset
+        `RaceCurves` of the archetype's races of each season.
     archetype : str
     seasons : sequence of int
         All seasons, also those without a forecast; kept as an attribute.
@@ -83,6 +88,7 @@ def join_archetype_races(
             "results": _aligned_results(forecast, race_results),
             "field": _covariates(forecast, features),
             "network": _fitted_networks(forecast, networks),
+            "curves": join_curves(curves),
         }
     )
     tree.attrs = {"archetype": archetype, "seasons": np.array(seasons)}

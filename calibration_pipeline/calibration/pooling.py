@@ -32,11 +32,11 @@ from calibration_pipeline.calibration.latent import (
     pooled_calibration_model,
     summarise,
 )
-from calibration_pipeline.calibration.race_curves import RaceCurves
+from calibration_pipeline.calibration.race_curves import read_curves
 from calibration_pipeline.calibration.state import (
     MIN_CALIBRATION_RACES,
     fold_ranges,
-    join_calendar,
+    read_calendar,
     thin_slow_parameters,
 )
 from calibration_pipeline.calibration.surfaces import tabulate_surfaces
@@ -54,7 +54,7 @@ POOLED_PARAMETERS: dict[str, tuple[str, ...]] = dict.fromkeys(COMMON, ()) | {
 
 
 def fit_pooled(
-    fits: Mapping[Archetype, xr.DataTree],
+    curves: xr.Dataset,
     seasons: list[int],
     *,
     n_warmup: int = 500,
@@ -66,8 +66,8 @@ def fit_pooled(
 
     Parameters
     ----------
-    fits : mapping
-        Archetype -> `CalibrationPosterior`; their curves are reused.
+    curves : xarray.Dataset
+        `schemas.datasets.RaceCurves` of the races of all archetypes, in order of time.
     seasons : list of int
         Seasons of the walk; the season after the last is added.
     n_warmup, n_samples, n_chains, seed
@@ -79,23 +79,26 @@ def fit_pooled(
         `PooledPosterior`, and the group log_likelihood. Folds with fewer than `MIN_CALIBRATION_RACES` races
         before them have no fit.
     """
-    races = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    curves = [_curves(part) for part in races]
-    surfaces = [tabulate_surfaces(part.order) for part in curves]
+    races = _by_archetype(curves)
+    surfaces = [tabulate_surfaces(part["order_curve"].values) for part in races]
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
     labels: dict[str, Sequence[object]] = {
         "archetype": [str(a) for a in ARCHETYPES],
         "season": season_labels(seasons),
     }
 
-    calendar = join_calendar(fits)
+    calendar = read_calendar(curves)
     race_order = calendar.race_order
     n_seen = {fold: own.start for fold, own in fold_ranges(calendar) if own.start >= MIN_CALIBRATION_RACES}
     n_seen[LATEST] = len(race_order)
     evidence = {
         fold: [
-            gather_evidence(own, part["season"].values, np.isin(part["race_order"].values, race_order[:n]))
-            for own, part in zip(curves, races, strict=True)
+            gather_evidence(
+                read_curves(part),
+                np.searchsorted(seasons, part["season"].values),
+                np.isin(part["race_order"].values, race_order[:n]),
+            )
+            for part in races
         ]
         for fold, n in n_seen.items()
     }
@@ -114,10 +117,9 @@ def fit_pooled(
     return tree
 
 
-def _curves(races: xr.Dataset) -> RaceCurves:
-    """Return the curves of the races of a fit."""
-    names = ("order_curve", "incident_curve", "reference_surface", "front_curve", "reference_front_surface")
-    return RaceCurves(*(races[name].values for name in names))
+def _by_archetype(curves: xr.Dataset) -> list[xr.Dataset]:
+    """Return the races of each archetype."""
+    return [curves.isel(race=curves["archetype"].values == str(archetype)) for archetype in ARCHETYPES]
 
 
 def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArray) -> xr.Dataset:
@@ -194,15 +196,19 @@ def sample_pooled(
     return run_nuts(pooled_calibration_model, (likelihood,), **settings)
 
 
-def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree) -> pl.DataFrame:
+def compare_calibrations(
+    curves: xr.Dataset, fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree
+) -> pl.DataFrame:
     """Compare raw, per-archetype and pooled calibration by leave-one-out log score, races as units.
 
     Parameters
     ----------
+    curves : xarray.Dataset
+        `schemas.datasets.RaceCurves` of the races of all archetypes.
     fits : mapping
-        Archetype -> `CalibrationPosterior`.
+        Archetype -> `CalibrationPosterior` of these races.
     pooled : xarray.DataTree
-        As returned by `fit_pooled` for the same fits.
+        As returned by `fit_pooled` for these races.
 
     Returns
     -------
@@ -210,10 +216,9 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
         `ModelComparison`: one row a model, the best first. No rows with fewer than two races, which have no
         standard error.
     """
-    if sum(fits[archetype]["log_likelihood"].sizes["race"] for archetype in ARCHETYPES) < 2:
+    if curves.sizes["race"] < 2:
         return ModelComparison.empty()
-    races = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    raw = np.concatenate([_raw_log_likelihood(part) for part in races])
+    raw = np.concatenate([_raw_log_likelihood(part) for part in _by_archetype(curves)])
     own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
     elpd = {
         "raw": _elpd_of_fixed_forecast(raw, n_samples=own.shape[0] * own.shape[1]),
@@ -233,11 +238,10 @@ def compare_calibrations(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataT
 
 
 def _raw_log_likelihood(races: xr.Dataset) -> NDArray[np.float32]:
-    """Log-likelihood of the races of a fit under the raw forecasts: (race)."""
-    curves = _curves(races)
-    evidence = gather_evidence(curves, races["season"].values, np.ones(races.sizes["race"], bool))
-    nothing = np.zeros((1, 1))
-    unchanged = np.zeros((1, 1, 1 + evidence.season.max(initial=0)))
+    """Log-likelihood of an archetype's races under the raw forecasts: (race)."""
+    curves, n_races = read_curves(races), races.sizes["race"]
+    evidence = gather_evidence(curves, np.zeros(n_races, int), np.ones(n_races, bool))
+    nothing, unchanged = np.zeros((1, 1)), np.zeros((1, 1, 1))
     return log_likelihood(evidence, tabulate_surfaces(curves.order), unchanged, nothing, nothing)[0, 0]
 
 

@@ -9,7 +9,7 @@ group's order, given its cars.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -92,6 +92,17 @@ class RaceCurves(NamedTuple):
     reference_front: NDArray[np.float32]
 
 
+_REFERENCE_DIMS = ("race", "sharpness_coefficient", "noise_coefficient")
+CURVES: dict[str, tuple[str, ...]] = {
+    "order_curve": ("race", "order_coefficient"),
+    "incident_curve": ("race", "incident_coefficient"),
+    "reference_surface": _REFERENCE_DIMS,
+    "front_curve": ("race", "order_coefficient"),
+    "reference_front_surface": _REFERENCE_DIMS,
+}
+"""Stored variable -> its dims, in the order of `RaceCurves`."""
+
+
 class Reference(NamedTuple):
     """Reference sharpness: the sharpness that the likelihood estimates from the ensemble's own scenarios.
 
@@ -170,6 +181,45 @@ def scenario_running_order(ensemble: xr.Dataset, chosen: NDArray[np.intp]) -> ND
     few = ensemble.isel(scenario=xr.DataArray(chosen, dims=("race", "scenario")))
     running = few["running"].values if "running" in few else None
     return running_order(few["finish_position"].values, running)
+
+
+def tabulate_races(ensemble: xr.Dataset, race_results: pl.DataFrame, seed: int) -> xr.Dataset:
+    """Tabulate the curves of an ensemble's races, labelled.
+
+    Parameters
+    ----------
+    ensemble : xarray.Dataset
+        `ScenarioEnsemble`.
+    race_results : polars.DataFrame
+        `RaceResults` of at least these races.
+    seed : int
+
+    Returns
+    -------
+    xarray.Dataset
+        `schemas.datasets.RaceCurves`.
+
+    Raises
+    ------
+    ValueError
+        If a car of the ensemble has no result, or a race has another number of cars.
+    """
+    curves = tabulate(ensemble, observe(ensemble, race_results), seed)
+    labels = {name: ("race", ensemble[name].values) for name in ("season", "race_order", "fold", "archetype")}
+    values = zip(CURVES.items(), curves, strict=True)
+    return xr.Dataset(
+        {name: (dims, curve) for (name, dims), curve in values}, {"race": ensemble["race"].values, **labels}
+    )
+
+
+def read_curves(races: xr.Dataset) -> RaceCurves:
+    """Return the curves of `schemas.datasets.RaceCurves` as arrays."""
+    return RaceCurves(*(races[name].values for name in CURVES))
+
+
+def join_curves(parts: Iterable[xr.Dataset]) -> xr.Dataset:
+    """Join the curves of several seasons or archetypes, in order of time."""
+    return xr.concat(parts, dim="race").sortby("race_order")
 
 
 def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> RaceCurves:

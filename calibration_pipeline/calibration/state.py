@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import INCIDENT_SHIFT_BOX, LOG_SHARPNESS_BOX, Reference
 from calibration_pipeline.mcmc.convergence import LATEST
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT, PRIOR_SLOPE_MU
@@ -172,24 +172,23 @@ def read_slow_parameters(pooled: xr.DataTree, fold: str) -> SlowParameters:
     )
 
 
-def join_calendar(fits: Mapping[Archetype, xr.DataTree]) -> Calendar:
-    """Join the races of all archetypes.
+def read_calendar(curves: xr.Dataset) -> Calendar:
+    """Return the calendar of races of all archetypes.
 
     Parameters
     ----------
-    fits : mapping
-        Archetype -> `CalibrationPosterior`, of all archetypes.
+    curves : xarray.Dataset
+        `schemas.datasets.RaceCurves`, in order of time.
     """
-    parts = [fits[archetype]["constant_data"].to_dataset() for archetype in ARCHETYPES]
-    archetype = np.repeat(np.arange(len(parts)), [part.sizes["race"] for part in parts])
-    by_time = np.argsort(np.concatenate([part["race_order"].values for part in parts]))
-
-    def join(name: str) -> NDArray:
-        values: NDArray = np.concatenate([part[name].values for part in parts])
-        return values[by_time]
-
-    curves = {name: join(f"{name}_curve") for name in ("order", "incident", "front")}
-    return Calendar(join("race"), join("race_order"), join("fold"), archetype[by_time], curves)
+    names = [str(archetype) for archetype in ARCHETYPES]
+    archetype = np.array([names.index(name) for name in curves["archetype"].values], int)
+    return Calendar(
+        curves["race"].values,
+        curves["race_order"].values,
+        curves["fold"].values,
+        archetype,
+        {name: curves[f"{name}_curve"].values for name in ("order", "incident", "front")},
+    )
 
 
 def fold_ranges(calendar: Calendar) -> Iterator[tuple[str, range]]:
@@ -199,15 +198,15 @@ def fold_ranges(calendar: Calendar) -> Iterator[tuple[str, range]]:
         yield fold, range(int(own[0]), int(own[-1]) + 1)
 
 
-def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, seed: int) -> xr.DataTree:
+def filter_state(curves: xr.Dataset, pooled: xr.DataTree, seed: int) -> xr.DataTree:
     """Filter the calendar for every fold, and draw the states before its races and before the next race.
 
     Parameters
     ----------
-    fits : mapping
-        Archetype -> `CalibrationPosterior`, of all archetypes.
+    curves : xarray.Dataset
+        `schemas.datasets.RaceCurves` of the races of all archetypes, in order of time.
     pooled : xarray.DataTree
-        `PooledPosterior` of these fits.
+        `PooledPosterior` of these races.
     seed : int
         A race's draws depend on the seed, the number of earlier races, and the archetype.
 
@@ -217,7 +216,7 @@ def filter_state(fits: Mapping[Archetype, xr.DataTree], pooled: xr.DataTree, see
         `CalibrationState`. A race has no state if fewer than `MIN_CALIBRATION_RACES` races of its archetype
         are before its fold.
     """
-    calendar = join_calendar(fits)
+    calendar = read_calendar(curves)
     shifts = filter_shifts(calendar)
 
     def filter_fold(fold: str, own: range) -> FoldFilter:

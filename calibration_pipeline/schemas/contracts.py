@@ -36,6 +36,7 @@ BOUNDARIES: Mapping[str, Any] = {
     "causal_network": datasets.CausalNetwork,
     "scenario_ensemble": datasets.ScenarioEnsemble,
     "scenario_quarantine": quarantine.Quarantine,
+    "race_curves": datasets.RaceCurves,
     "archetype_races": datasets.ArchetypeRaces,
     "calibration_posterior": datasets.CalibrationPosterior,
     "archetype_state": datasets.RaceStates,

@@ -231,13 +231,14 @@ CURVE = ("race", "order_coefficient")
 REFERENCE_SURFACE = ("race", "sharpness_coefficient", "noise_coefficient")
 
 
-class CalibrationRaces(pa.DatasetModel):
-    """Races of a fit, and their log-likelihood curves as Chebyshev coefficients (`race_curves`)."""
+class RaceCurves(pa.DatasetModel):
+    """Log-likelihood curves of races as Chebyshev coefficients (`calibration.race_curves`)."""
 
     race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
-    season: np.int32 = pa.Field(dims=RACE, ge=0, description="Index of the season in the walk")
-    race_order: np.int32 = pa.Field(dims=RACE, description="100 * season + round")
-    fold: np.str_ = pa.Field(dims=RACE, description="Block of races forecast from one fit")
+    archetype: Coordinate[np.str_] = pa.Field(dims=RACE, description="Archetype of the track")
+    season: Coordinate[np.int32] = pa.Field(dims=RACE, description="Season, year")
+    race_order: Coordinate[np.int32] = pa.Field(dims=RACE, description="100 * season + round")
+    fold: Coordinate[np.str_] = pa.Field(dims=RACE, description="Block of races forecast from one fit")
     order_curve: np.float32 = pa.Field(dims=CURVE, description="Observed order, by log sharpness")
     front_curve: np.float32 = pa.Field(
         dims=CURVE, description="Observed order of the front group, by its log sharpness"
@@ -253,13 +254,21 @@ class CalibrationRaces(pa.DatasetModel):
     )
 
 
+class FittedRaces(pa.DatasetModel):
+    """Races of a fit."""
+
+    race: Coordinate[np.int64] = pa.Field(dims=RACE, ge=0, unique=True, description="race_id")
+    season: np.int32 = pa.Field(dims=RACE, description="Season, year")
+    race_order: np.int32 = pa.Field(dims=RACE, description="100 * season + round")
+
+
 class CalibrationPosterior(pa.DataTreeModel):
     """A fit with its draws and diagnostics; `xarray.open_datatree` and ArviZ read it directly."""
 
     posterior: Posterior
     sample_stats: SampleStats
     convergence: FitConvergence
-    constant_data: CalibrationRaces
+    constant_data: FittedRaces
 
 
 class SimulatedTruth(pa.DatasetModel):
@@ -486,6 +495,7 @@ class ArchetypeRaces(pa.DataTreeModel):
     results: CarResults
     field: RaceCovariates
     network: CausalNetwork
+    curves: RaceCurves
 
 
 def races_of[T: (pl.DataFrame, xr.Dataset)](value: T, archetype: str) -> T:

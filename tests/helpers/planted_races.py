@@ -5,6 +5,8 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
+from calibration_pipeline.calibration.race_curves import tabulate_races
 from calibration_pipeline.scenarios.network.structure import FRONT_CARS
 
 N_CARS, N_SCENARIOS = 20, 40
@@ -122,3 +124,11 @@ def planted_calendar(
         )
         results.append(own.with_columns(pl.col("race_id", "race_order").replace_strict(ids)))
     return ensembles, pl.concat(results)
+
+
+def fit_races(
+    ensemble: xr.Dataset, results: pl.DataFrame, archetype: Archetype, seed: int = 42, **settings: int
+) -> xr.DataTree:
+    """Tabulate the curves of an archetype's races, and fit its map to them."""
+    curves = tabulate_races(ensemble, results, seed)
+    return fit_archetype(ensemble, results, curves, archetype, SEASONS, seed=seed, **settings)

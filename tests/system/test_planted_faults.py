@@ -15,9 +15,10 @@ from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.race_curves import (
     observe,
+    read_curves,
     reference_sharpness,
-    tabulate,
     tabulate_orders,
+    tabulate_races,
     tabulate_reference,
 )
 from calibration_pipeline.forecasters.field_matching import RacesInForce
@@ -191,10 +192,11 @@ def test_the_slope_of_the_overconfident_simulator_is_found(planted: Planted, arc
     lost laps are luck, too, and have the right frequency. 24 races of superspeedways do not exclude 1.
     """
     own = planted.of_archetype("overconfident", archetype)
-    fit = fit_archetype(own, planted.results, archetype, list(SEASONS), **QUICK)
+    races = tabulate_races(own, planted.results, seed=1)
+    fit = fit_archetype(own, planted.results, races, archetype, list(SEASONS), **QUICK)
     seen = fit["posterior"].to_dataset().sel(season=list(SEASONS))
     lower, upper = np.quantile(np.exp(seen["log_slope"].mean("season")), (0.025, 0.975))
-    curves = tabulate(own, observe(own, planted.results), seed=1)
+    curves = read_curves(races)
     orders = np.zeros((own.sizes["race"], N_ORDERS, own.sizes["driver"]), np.int16)
     for r, finish in enumerate(planted.right_values(own, lambda race: race.finish[:N_ORDERS])):
         orders[r, :, : finish.shape[1]] = finish

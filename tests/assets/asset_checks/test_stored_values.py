@@ -134,26 +134,12 @@ def fit(r_hat: float = 1.0, ess: float = 900.0, divergences: int = 0, *, pooled:
     if pooled:
         tree["slow"] = xr.DataTree(slow_parameters())
     else:
-        tree["constant_data"] = xr.DataTree(fitted_races())
-    return tree
-
-
-def fitted_races() -> xr.Dataset:
-    """Return the races of a fit, whose curves are 0."""
-    order, reference = ("race", "order_coefficient"), ("race", "sharpness_coefficient", "noise_coefficient")
-    return xr.Dataset(
-        {
-            "season": ("race", np.zeros(1, np.int32)),
+        races = {
+            "season": ("race", np.array([2021], np.int32)),
             "race_order": ("race", np.array([202101], np.int32)),
-            "fold": ("race", ["2021"]),
-            **dict.fromkeys(("order_curve", "front_curve"), (order, np.zeros((1, 3), np.float32))),
-            "incident_curve": (("race", "incident_coefficient"), np.zeros((1, 3), np.float32)),
-            **dict.fromkeys(
-                ("reference_surface", "reference_front_surface"), (reference, np.zeros((1, 2, 3), np.float32))
-            ),
-        },
-        {"race": [202101]},
-    )
+        }
+        tree["constant_data"] = xr.DataTree(xr.Dataset(races, {"race": [202101]}))
+    return tree
 
 
 def slow_parameters() -> xr.Dataset:

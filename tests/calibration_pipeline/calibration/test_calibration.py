@@ -17,6 +17,7 @@ from benchmarks.simulators import (
     world,
 )
 from calibration_pipeline.archetypes import Archetype
+from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.race_curves import observe, scenario_running_order, tabulate
 from calibration_pipeline.calibration.recalibration import draw_recalibrations
 from calibration_pipeline.calibration.reranking import rerank, rerank_races
@@ -126,8 +127,9 @@ def test_without_running_all_classified_cars_count() -> None:
         scenario_running_order(blind, some), blind["finish_position"].values[:, :64:2]
     )
     assert np.abs(tabulate(blind, observed, seed=1).incident).max() < 1e-6
-    fits, _, state = fit_state({str(Archetype.INTERMEDIATE): blind}, simulated.results, SEASONS)
-    intercept = fits[Archetype.INTERMEDIATE]["posterior"]["intercept"]
+    curves, _, state = fit_state([blind], simulated.results, SEASONS)
+    fit = fit_archetype(blind, simulated.results, curves, Archetype.INTERMEDIATE, SEASONS)
+    intercept = fit["posterior"]["intercept"]
     assert float(intercept.std()) == pytest.approx(0.5, abs=0.05)
     states = state["races"].to_dataset()
     new = rerank_races(blind, draw_recalibrations(states, blind, N_SCENARIOS, 1), 1)

@@ -28,6 +28,7 @@ from calibration_pipeline.calibration.reranking import rerank_races, shift_incid
 from calibration_pipeline.mcmc.priors import PRIOR_INTERCEPT
 from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, recover_incidents
 from helpers.jitted import evaluate
+from helpers.planted_races import SEASONS, fit_races
 
 N_RACES, N_CARS, N_SCENARIOS = 30, 38, 1200
 N_RETIRED = 140
@@ -145,8 +146,8 @@ def test_an_ensemble_without_retirements_is_recalibrated_to_sensible_fields():
             "running": ~retired.ravel(),
         }
     )
-    fits, _, state = fit_state({str(Archetype.SUPERSPEEDWAY): ensemble}, results, [2021, 2022])
-    fit = fits[Archetype.SUPERSPEEDWAY]
+    _, _, state = fit_state([ensemble], results, SEASONS)
+    fit = fit_races(ensemble, results, Archetype.SUPERSPEEDWAY)
     intercept = fit["posterior"]["intercept"].values
     mode = exact_mode(logit, 0.0, retired)
     assert intercept.mean() == pytest.approx(mode, abs=0.05)

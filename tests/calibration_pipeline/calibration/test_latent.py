@@ -8,7 +8,6 @@ from polars.testing import assert_frame_equal
 
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.calibration.archetype_fit import (
-    fit_archetype,
     gather_evidence,
     log_likelihood,
     prior_draws,
@@ -18,9 +17,11 @@ from calibration_pipeline.calibration.pooling import compare_calibrations, fit_p
 from calibration_pipeline.calibration.race_curves import (
     LOG_SHARPNESS_BOX,
     N_SHARPNESS_NODES,
+    join_curves,
     observe,
     reference_sharpness,
     tabulate,
+    tabulate_races,
 )
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
@@ -29,7 +30,7 @@ from calibration_pipeline.mcmc.draws import read_draws
 from calibration_pipeline.schemas.datasets import CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
 from helpers.jitted import evaluate, integrated_log_likelihood, log_probability
-from helpers.planted_races import N_CARS, QUICK, SEASONS, planted
+from helpers.planted_races import N_CARS, QUICK, SEASONS, fit_races, planted
 from helpers.programs import compiled_programs
 
 
@@ -42,7 +43,7 @@ def latest_evidence(ensemble: xr.Dataset, results: pl.DataFrame):
 @pytest.fixture(scope="module")
 def overconfident() -> tuple[xr.Dataset, pl.DataFrame, xr.DataTree]:
     ensemble, results = planted(0.7, incident_shift=0.6)
-    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=1, **QUICK)
+    fit = fit_races(ensemble, results, Archetype.INTERMEDIATE, seed=1, **QUICK)
     return ensemble, results, fit
 
 
@@ -135,7 +136,7 @@ def test_reference_of_bare_scenarios_is_one_and_team_effects_lower_it():
 def test_planted_slopes_are_recovered(slope):
     """The 95 % interval of the mean log slope over seasons holds the truth, and excludes 1."""
     ensemble, results = planted(slope, seed=3)
-    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2, **QUICK)
+    fit = fit_races(ensemble, results, Archetype.INTERMEDIATE, seed=2, **QUICK)
     mean = np.exp(fit["posterior"]["log_slope"].sel(season=SEASONS).mean("season").values)
     lower, upper = np.quantile(mean, (0.025, 0.975))
     assert lower < slope < upper
@@ -145,7 +146,7 @@ def test_planted_slopes_are_recovered(slope):
 @pytest.mark.slow
 def test_calibrated_ensembles_with_team_effects_get_slope_one():
     ensemble, results = planted(1.0, team_scale=0.8, n_races=64, seed=5)
-    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=2, **QUICK)
+    fit = fit_races(ensemble, results, Archetype.INTERMEDIATE, seed=2, **QUICK)
     mean = np.exp(fit["posterior"]["log_slope"].sel(season=SEASONS).mean("season").values)
     lower, upper = np.quantile(mean, (0.025, 0.975))
     assert lower < 1 < upper
@@ -161,7 +162,7 @@ def test_the_incident_shift_is_recovered(overconfident):
 @pytest.mark.slow
 def test_fits_converge_at_the_default_settings(overconfident):
     ensemble, results, _ = overconfident
-    fit = fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, seed=1)
+    fit = fit_races(ensemble, results, Archetype.INTERMEDIATE, seed=1)
     assert fit["posterior"].sizes["chain"] == 4
     assert fit["posterior"].sizes["draw"] == 1500
     assert judge_convergence(read_draws(fit)).converged
@@ -204,7 +205,7 @@ def test_predictive_checks_cover_the_observed_races(overconfident):
 
 def test_a_fit_to_no_race_is_the_prior():
     ensemble, results = planted(1.0, n_races=4)
-    fit = fit_archetype(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, SEASONS, seed=1, **QUICK)
+    fit = fit_races(ensemble.isel(race=[]), results, Archetype.INTERMEDIATE, seed=1, **QUICK)
     assert float(fit["posterior"]["slope_mu"].std()) == pytest.approx(0.3, abs=0.03)
     assert float(fit["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
     assert_same_law(fit["posterior"].to_dataset(), fit["prior"].to_dataset())
@@ -225,7 +226,7 @@ def test_missing_results_and_short_chains_are_refused(overconfident):
     with pytest.raises(ValueError, match=r"1 are missing, the first is driver_id 'd03' in race_id 202105"):
         observe(ensemble, results.filter(~((pl.col("race_id") == 202105) & (pl.col("driver_id") == "d03"))))
     with pytest.raises(ValueError, match="n_samples must be at least 500 for a stored fit, got 200"):
-        fit_archetype(ensemble, results, Archetype.INTERMEDIATE, SEASONS, n_samples=200)
+        fit_races(ensemble, results, Archetype.INTERMEDIATE, n_samples=200)
 
 
 def test_nothing_changed_has_likelihood_zero_without_reference_noise():
@@ -261,16 +262,18 @@ def test_curves_are_tabulated_by_programs_of_one_shape_and_read_without_programs
 @pytest.mark.slow
 def test_pooling_and_comparison():
     """Four archetypes, one of them over-confident: pooled and own fits beat raw, and weights add up."""
-    fits = {}
+    fits, tables = {}, []
     for archetype in ARCHETYPES:
         slope = 0.6 if archetype == Archetype.SHORT_TRACK else 1.0
         ensemble, results = planted(slope, n_races=24, archetype=archetype, seed=8)
-        fits[archetype] = fit_archetype(ensemble, results, archetype, SEASONS, seed=1)
-    pooled = fit_pooled(fits, SEASONS, seed=1)
+        fits[archetype] = fit_races(ensemble, results, archetype, seed=1)
+        tables.append(tabulate_races(ensemble, results, seed=1))
+    curves = join_curves(tables)
+    pooled = fit_pooled(curves, SEASONS, seed=1)
     assert int(pooled["sample_stats"]["diverging"].sum()) == 0
     slope = np.exp(pooled["posterior"]["log_slope"].mean(("chain", "draw", "season")))
     assert str(slope["archetype"].values[int(np.argmin(slope.values))]) == "short_track"
-    comparison = compare_calibrations(fits, pooled)
+    comparison = compare_calibrations(curves, fits, pooled)
     assert comparison["weight"].sum() == pytest.approx(1.0, abs=1e-6)
     elpd = dict(comparison.select("model", "elpd").iter_rows())
     assert elpd["per archetype"] > elpd["raw"]
@@ -280,12 +283,14 @@ def test_pooling_and_comparison():
 @pytest.mark.slow
 def test_one_race_compares_nothing():
     """A first season has fits without races for most archetypes; leave-one-out needs two races."""
-    fits = {}
+    fits, tables = {}, []
     for archetype in ARCHETYPES:
         n_races = 1 if archetype == Archetype.SHORT_TRACK else 0
         ensemble, results = planted(1.0, n_races=4, archetype=archetype, seed=8)
         few = ensemble.isel(race=slice(0, n_races))
-        fits[archetype] = fit_archetype(few, results, archetype, SEASONS, seed=1, **QUICK)
-    comparison = compare_calibrations(fits, fit_pooled(fits, SEASONS, seed=1, **QUICK))
+        fits[archetype] = fit_races(few, results, archetype, seed=1, **QUICK)
+        tables.append(tabulate_races(few, results, seed=1))
+    curves = join_curves(tables)
+    comparison = compare_calibrations(curves, fits, fit_pooled(curves, SEASONS, seed=1, **QUICK))
     assert comparison.is_empty()
     ModelComparison.validate(comparison)

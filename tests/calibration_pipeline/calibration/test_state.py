@@ -8,14 +8,15 @@ from numpy.testing import assert_array_equal
 
 from benchmarks.state_laws import summarise_state
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.pooling import fit_pooled
 from calibration_pipeline.calibration.race_curves import (
     LOG_SHARPNESS_BOX,
     Reference,
     front_group,
+    join_curves,
     tabulate_incidents,
     tabulate_orders,
+    tabulate_races,
 )
 from calibration_pipeline.calibration.recalibration import (
     draw_recalibration,
@@ -31,7 +32,7 @@ from calibration_pipeline.calibration.state import (
     filter_orders,
     filter_shifts,
     filter_state,
-    join_calendar,
+    read_calendar,
     thin_slow_parameters,
 )
 from calibration_pipeline.calibration.summaries import convergence_by_fold, state_by_race
@@ -176,13 +177,10 @@ def test_draws_have_the_law_of_the_state():
     assert np.abs(np.corrcoef([log_slope, shift, tilt]) - np.eye(3)).max() < 0.1
 
 
-Fits = dict[Archetype, xr.DataTree]
-
-
-def fit_all(ensembles: dict[Archetype, xr.Dataset], results: pl.DataFrame) -> tuple[Fits, xr.DataTree]:
-    """Fit every archetype, and all together."""
-    fits = {a: fit_archetype(ensembles[a], results, a, SEASONS, seed=1, **QUICK) for a in ARCHETYPES}
-    return fits, fit_pooled(fits, SEASONS, seed=1, **QUICK)
+def fit_all(ensembles: dict[Archetype, xr.Dataset], results: pl.DataFrame) -> tuple[xr.Dataset, xr.DataTree]:
+    """Return the curves of all races, and the pooled fits to them."""
+    curves = join_curves(tabulate_races(ensembles[a], results, seed=1) for a in ARCHETYPES)
+    return curves, fit_pooled(curves, SEASONS, seed=1, **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +190,10 @@ def planted() -> tuple[dict[Archetype, xr.Dataset], pl.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def fitted(planted) -> tuple[Fits, xr.DataTree, xr.DataTree]:
-    fits, pooled = fit_all(*planted)
-    return fits, pooled, validate(filter_state(fits, pooled, seed=3), "calibration_state")
+def fitted(planted) -> tuple[xr.Dataset, xr.DataTree, xr.DataTree]:
+    curves, pooled = fit_all(*planted)
+    validate(curves, "race_curves")
+    return curves, pooled, validate(filter_state(curves, pooled, seed=3), "calibration_state")
 
 
 @pytest.mark.slow
@@ -245,8 +244,8 @@ def test_later_results_change_no_earlier_state(planted, fitted):
     ensembles, results = planted
     other = planted_calendar(1.2)[1]
     later = pl.col("race_id") >= 202230
-    fits, pooled = fit_all(ensembles, pl.concat([results.filter(~later), other.filter(later)]))
-    again, states = filter_state(fits, pooled, seed=3)["races"].to_dataset(), fitted[2]["races"].to_dataset()
+    known = fit_all(ensembles, pl.concat([results.filter(~later), other.filter(later)]))
+    again, states = filter_state(*known, seed=3)["races"].to_dataset(), fitted[2]["races"].to_dataset()
     early = states["race_order"].values <= 202230
     for name in DRAWN:
         assert_array_equal(again[name].values[early], states[name].values[early])
@@ -258,7 +257,7 @@ def test_later_results_change_no_earlier_state(planted, fitted):
 def test_the_next_race_has_the_state_that_the_backtest_had(planted, fitted, n_known, opening):
     """With the races before it alone, a race gets to the bit the draws that the whole history gives it."""
     ensembles, results = planted
-    calendar = join_calendar(fitted[0])
+    calendar = read_calendar(fitted[0])
     race, before = int(calendar.race[n_known]), int(calendar.race_order[n_known])
     known = {a: part.isel(race=part["race_order"].values < before) for a, part in ensembles.items()}
     state = filter_state(*fit_all(known, results), seed=3)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from assets.cli import main
 from assets.settings import SettingsError, load_settings
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
+from calibration_pipeline.calibration.race_curves import tabulate_races
 from calibration_pipeline.events.files import DEFAULT_EVENTS, judged_events, read_events
 from calibration_pipeline.events.language import (
     Event,
@@ -327,7 +328,10 @@ def joined(seasons: tuple[pl.DataFrame, xr.Dataset]) -> Callable[[list[int], pl.
 
     def join(years: list[int], race_results: pl.DataFrame) -> xr.DataTree:
         parts = [ensemble.isel(race=ensemble["season"].values == year) for year in years]
-        return join_archetype_races(parts, race_results, features, [no_networks], "intermediate", years)
+        curves = [tabulate_races(part, results, seed=1) for part in parts]
+        return join_archetype_races(
+            parts, race_results, features, [no_networks], curves, "intermediate", years
+        )
 
     return join
 

@@ -15,9 +15,9 @@ from assets.cli import main
 from assets.flow.forecast import next_race
 from assets.settings import Settings
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
-from calibration_pipeline.calibration.archetype_fit import fit_archetype
 from calibration_pipeline.calibration.archetype_races import join_archetype_races
 from calibration_pipeline.calibration.pooling import fit_pooled
+from calibration_pipeline.calibration.race_curves import join_curves, tabulate_races
 from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
 from calibration_pipeline.calibration.state import filter_state
 from calibration_pipeline.events.files import DEFAULT_EVENTS
@@ -42,6 +42,7 @@ from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.network.model import Recalibration
 from calibration_pipeline.schemas.contracts import validate
+from calibration_pipeline.schemas.datasets import races_of
 from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace, SeasonData
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.telemetry import aggregate_laps, build_driver_features, entry_list
@@ -68,8 +69,8 @@ class Announces:
 
 def fit_state(raw: dict[Archetype, xr.Dataset], results: pl.DataFrame) -> xr.DataTree:
     """Filter the state of races of all archetypes."""
-    fits = {a: fit_archetype(part, results, a, [2023, 2024], seed=SEED, **QUICK) for a, part in raw.items()}
-    return filter_state(fits, fit_pooled(fits, [2023, 2024], seed=SEED, **QUICK), SEED)
+    curves = join_curves(tabulate_races(part, results, SEED) for part in raw.values())
+    return filter_state(curves, fit_pooled(curves, [2023, 2024], seed=SEED, **QUICK), SEED)
 
 
 class World:
@@ -163,11 +164,13 @@ def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
 @pytest.mark.slow
 def test_the_recalibrated_forecast_of_joined_races_is_the_one_drawn_season_by_season(world: World) -> None:
     """The tree of an archetype's races holds all that their scenarios are drawn from."""
+    results = pl.concat(world.results.values())
     races = join_archetype_races(
         world.ensembles,
-        pl.concat(world.results.values()),
+        results,
         pl.concat(world.features.values()),
         list(world.networks.values()),
+        [races_of(tabulate_races(part, results, SEED), str(KIND)) for part in world.ensembles],
         KIND,
         [2023, 2024],
     )
