@@ -38,7 +38,7 @@ def fit_state(
     Returns
     -------
     curves : xarray.Dataset
-        `schemas.datasets.RaceCurves` of all races.
+        `RaceCurves` of all races.
     pooled, state : xarray.DataTree
         `PooledPosterior` and `CalibrationState`.
     """

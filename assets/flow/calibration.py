@@ -15,8 +15,10 @@ from calibration_pipeline.seasons import without_gaps
 from ..partitions import (
     ARCHETYPE_PARTITIONS,
     FORECASTERS,
+    SEASON_PARTITIONS,
     every_season,
     own_forecaster,
+    season_of_forecaster,
     seasons_of_forecaster,
 )
 from ..settings import Settings
@@ -25,7 +27,8 @@ from .metadata import chart, number, numbers, plot, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
-forecasts_of_every_season = dg.AssetIn(
+curves_of_every_season = dg.AssetIn(partition_mapping=seasons_of_forecaster, metadata={OWN_ARCHETYPE: True})
+scenarios_of_every_season = dg.AssetIn(
     partition_mapping=seasons_of_forecaster,
     metadata={OWN_ARCHETYPE: True, LEFT_OUT: ["laps_completed", "fastest_laps"]},
 )
@@ -38,6 +41,23 @@ own_state = dg.AssetIn(partition_mapping=own_forecaster, metadata={OWN_ARCHETYPE
 
 
 @dg.asset(
+    partitions_def=SEASON_PARTITIONS,
+    kinds={"jax", "netcdf"},
+    code_version="1",
+    ins={"race_results": dg.AssetIn(partition_mapping=season_of_forecaster)},
+    metadata=depends_on("seed"),
+)
+def race_curves(
+    settings: dg.ResourceParam[Settings], race_results: pl.DataFrame, scenario_ensemble: xr.Dataset
+) -> dg.Output[xr.Dataset]:
+    """Log-likelihood of each race's result by sharpness and incident shift of its forecast."""
+    from calibration_pipeline.calibration.race_curves import tabulate_races
+
+    curves = tabulate_races(scenario_ensemble, race_results, settings.seed)
+    return dg.Output(curves, metadata={"races": curves.sizes["race"]})
+
+
+@dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"xarray", "netcdf"},
     code_version="2",
@@ -45,8 +65,8 @@ own_state = dg.AssetIn(partition_mapping=own_forecaster, metadata={OWN_ARCHETYPE
         "race_results": of_every_season,
         "driver_features": own_races_of_every_season,
         "causal_network": of_every_season,
-        "scenario_ensemble": forecasts_of_every_season,
-        "race_curves": forecasts_of_every_season,
+        "scenario_ensemble": scenarios_of_every_season,
+        "race_curves": curves_of_every_season,
     },
 )
 def archetype_races(
@@ -57,10 +77,7 @@ def archetype_races(
     scenario_ensemble: dict[str, xr.Dataset],
     race_curves: dict[str, xr.Dataset],
 ) -> dg.Output[xr.DataTree]:
-    """Races of the archetype over all seasons: raw forecasts beside results, joined once.
-
-    Everything that is computed for the archetype reads this asset and no season.
-    """
+    """Races of the archetype over all seasons, joined once: what is computed for it reads no season."""
     from calibration_pipeline.calibration.archetype_races import join_archetype_races
 
     seasons = [split_key(key)[1] for key in scenario_ensemble]

@@ -174,20 +174,3 @@ def season_scenarios(
         },
     )
     yield dg.Output(quarantine, "scenario_quarantine", metadata=rows(quarantine))
-
-
-@dg.asset(
-    partitions_def=SEASON_PARTITIONS,
-    kinds={"jax", "netcdf"},
-    code_version="1",
-    ins={"race_results": dg.AssetIn(partition_mapping=season_of_forecaster)},
-    metadata=depends_on("seed"),
-)
-def race_curves(
-    settings: dg.ResourceParam[Settings], race_results: pl.DataFrame, scenario_ensemble: xr.Dataset
-) -> dg.Output[xr.Dataset]:
-    """Log-likelihood of each race's result by the sharpness of its forecast, which fits and state read."""
-    from calibration_pipeline.calibration.race_curves import tabulate_races
-
-    curves = tabulate_races(scenario_ensemble, race_results, settings.seed)
-    return dg.Output(curves, metadata={"races": curves.sizes["race"]})

@@ -68,7 +68,6 @@ WAVES: tuple[tuple[Job, ...], ...] = (
         ),
     ),
     (
-        NEXT_RACE,
         Job(
             "scores",
             (
@@ -83,6 +82,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             ),
             "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
+        NEXT_RACE,
         Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
     ),
     (

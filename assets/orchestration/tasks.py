@@ -85,7 +85,7 @@ def blocked_tasks(lineage: Lineage, tasks: Collection[Task]) -> dict[Task, str]:
     return {task: failed[read] for task, reads in loaded.items() for read in reads if read in failed}
 
 
-def largest_first(lineage: Lineage, tasks: Iterable[Task]) -> list[Task]:
+def in_order_of_jobs(lineage: Lineage, tasks: Iterable[Task]) -> list[Task]:
     """Return the tasks of a wave in the order of its jobs, and those of a job by bytes read.
 
     A wave ought to end with its shortest runs.

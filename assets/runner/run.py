@@ -26,7 +26,7 @@ from ..orchestration.tasks import (
     Task,
     all_tasks,
     blocked_tasks,
-    largest_first,
+    in_order_of_jobs,
     stale_tasks,
     with_missing_inputs,
 )
@@ -139,7 +139,7 @@ class _Runs:
             raise RunError(next(iter(blocked.values())))
         futures: dict[Future[bool], Task] = {}
         try:
-            futures |= {self._submit(task): task for task in largest_first(lineage, tasks)}
+            futures |= {self._submit(task): task for task in in_order_of_jobs(lineage, tasks)}
             self._watch(futures)
         except BrokenProcessPool as error:
             raise RunError(f"A worker process died: {error}") from error

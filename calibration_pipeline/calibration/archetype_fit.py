@@ -22,8 +22,8 @@ from calibration_pipeline.calibration.latent import (
 from calibration_pipeline.calibration.latent_predictive import observed_statistics, replicate
 from calibration_pipeline.calibration.race_curves import (
     INCIDENT_SHIFT_BOX,
+    CurveArrays,
     Observed,
-    RaceCurves,
     Reference,
     observe,
     read_curves,
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 def fit_archetype(
     ensemble: xr.Dataset,
     race_results: pl.DataFrame,
-    races: xr.Dataset,
+    curves: xr.Dataset,
     archetype: Archetype,
     seasons: list[int],
     *,
@@ -65,8 +65,8 @@ def fit_archetype(
         `ScenarioEnsemble`, races of this archetype, in race order.
     race_results : polars.DataFrame
         `RaceResults` of at least these races.
-    races : xarray.Dataset
-        Their curves, `schemas.datasets.RaceCurves`.
+    curves : xarray.Dataset
+        `RaceCurves` of these races.
     archetype : Archetype
     seasons : list of int
         Seasons of the walk, in order; the season after the last is added.
@@ -85,13 +85,13 @@ def fit_archetype(
     """
     check_stored_draws(n_samples)
     observed = observe(ensemble, race_results)
-    curves = read_curves(races)
-    surfaces = tabulate_surfaces(curves.order)
+    arrays = read_curves(curves)
+    surfaces = tabulate_surfaces(arrays.order)
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
 
     n_races = ensemble.sizes["race"]
-    season = np.searchsorted(seasons, races["season"].values)
-    evidence = gather_evidence(curves, season, np.ones(n_races, bool))
+    season = np.searchsorted(seasons, curves["season"].values)
+    evidence = gather_evidence(arrays, season, np.ones(n_races, bool))
     likelihood = summarise(evidence, surfaces, len(seasons) + 1)
     mcmc = run_nuts(latent_calibration_model, (likelihood,), **settings)
     tree = _tree(mcmc, evidence, surfaces, ensemble, observed, seasons)
@@ -117,12 +117,12 @@ def fit_archetype(
     return tree
 
 
-def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]) -> Evidence:
+def gather_evidence(curves: CurveArrays, season: NDArray, seen: NDArray[np.bool_]) -> Evidence:
     """Gather the evidence of one archetype's seen races.
 
     Parameters
     ----------
-    curves : RaceCurves
+    curves : CurveArrays
     season : array of int, shape (race)
         Index of each race's season.
     seen : array of bool, shape (race)
@@ -134,7 +134,7 @@ def gather_evidence(curves: RaceCurves, season: NDArray, seen: NDArray[np.bool_]
     """
     n_used = int(np.flatnonzero(seen)[-1]) + 1 if seen.any() else 0
     weight = seen[:n_used].astype(np.float32)
-    near = RaceCurves(*(values[:n_used] for values in curves))
+    near = CurveArrays(*(values[:n_used] for values in curves))
     reference = reference_sharpness(near, weight) if seen.any() else Reference(0.0, 0.0)
     return Evidence(
         order=near.order,

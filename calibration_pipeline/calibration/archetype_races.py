@@ -79,16 +79,23 @@ def join_archetype_races(
     Raises
     ------
     ValueError
-        If a car of an ensemble has no result, or seasons differ in their number of scenarios.
+        If a car of an ensemble has no result, curves and ensembles are of other races, or seasons differ in
+        their number of scenarios.
     """
     forecast = join_seasons(ensembles, archetype).drop_vars(UNREAD_OUTCOMES, errors="ignore")
+    joined = join_curves(curves)
+    if not np.array_equal(joined["race"].values, forecast["race"].values):
+        raise ValueError(
+            f"Argument curves must have the races of the ensembles, got {joined.sizes['race']} and "
+            f"{forecast.sizes['race']} races of {archetype}: materialize race_curves again."
+        )
     tree = xr.DataTree.from_dict(
         {
             "forecast": forecast,
             "results": _aligned_results(forecast, race_results),
             "field": _covariates(forecast, features),
             "network": _fitted_networks(forecast, networks),
-            "curves": join_curves(curves),
+            "curves": joined,
         }
     )
     tree.attrs = {"archetype": archetype, "seasons": np.array(seasons)}

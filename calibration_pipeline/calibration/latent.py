@@ -53,7 +53,7 @@ class Evidence(NamedTuple):
 
     Attributes
     ----------
-    order, incident : (race, coefficient), curves as in `race_curves.RaceCurves`
+    order, incident : (race, coefficient), curves as in `race_curves.CurveArrays`
     season : (race) int, index into log_slope
     weight : (race), 1 for races that count, 0 for the others
     reference : Reference of numbers

@@ -67,7 +67,7 @@ def fit_pooled(
     Parameters
     ----------
     curves : xarray.Dataset
-        `schemas.datasets.RaceCurves` of the races of all archetypes, in order of time.
+        `RaceCurves` of the races of all archetypes, in order of time.
     seasons : list of int
         Seasons of the walk; the season after the last is added.
     n_warmup, n_samples, n_chains, seed
@@ -79,7 +79,7 @@ def fit_pooled(
         `PooledPosterior`, and the group log_likelihood. Folds with fewer than `MIN_CALIBRATION_RACES` races
         before them have no fit.
     """
-    races = _by_archetype(curves)
+    races = _split_archetypes(curves)
     surfaces = [tabulate_surfaces(part["order_curve"].values) for part in races]
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
     labels: dict[str, Sequence[object]] = {
@@ -117,8 +117,8 @@ def fit_pooled(
     return tree
 
 
-def _by_archetype(curves: xr.Dataset) -> list[xr.Dataset]:
-    """Return the races of each archetype."""
+def _split_archetypes(curves: xr.Dataset) -> list[xr.Dataset]:
+    """Return the curves of each archetype's races."""
     return [curves.isel(race=curves["archetype"].values == str(archetype)) for archetype in ARCHETYPES]
 
 
@@ -204,7 +204,7 @@ def compare_calibrations(
     Parameters
     ----------
     curves : xarray.Dataset
-        `schemas.datasets.RaceCurves` of the races of all archetypes.
+        `RaceCurves` of the races of all archetypes.
     fits : mapping
         Archetype -> `CalibrationPosterior` of these races.
     pooled : xarray.DataTree
@@ -218,7 +218,7 @@ def compare_calibrations(
     """
     if curves.sizes["race"] < 2:
         return ModelComparison.empty()
-    raw = np.concatenate([_raw_log_likelihood(part) for part in _by_archetype(curves)])
+    raw = np.concatenate([_raw_log_likelihood(part) for part in _split_archetypes(curves)])
     own: NDArray = np.concatenate([fits[a]["log_likelihood"]["result"].values for a in ARCHETYPES], axis=-1)
     elpd = {
         "raw": _elpd_of_fixed_forecast(raw, n_samples=own.shape[0] * own.shape[1]),
@@ -237,12 +237,12 @@ def compare_calibrations(
     )
 
 
-def _raw_log_likelihood(races: xr.Dataset) -> NDArray[np.float32]:
+def _raw_log_likelihood(curves: xr.Dataset) -> NDArray[np.float32]:
     """Log-likelihood of an archetype's races under the raw forecasts: (race)."""
-    curves, n_races = read_curves(races), races.sizes["race"]
-    evidence = gather_evidence(curves, np.zeros(n_races, int), np.ones(n_races, bool))
+    arrays, n_races = read_curves(curves), curves.sizes["race"]
+    evidence = gather_evidence(arrays, np.zeros(n_races, int), np.ones(n_races, bool))
     nothing, unchanged = np.zeros((1, 1)), np.zeros((1, 1, 1))
-    return log_likelihood(evidence, tabulate_surfaces(curves.order), unchanged, nothing, nothing)[0, 0]
+    return log_likelihood(evidence, tabulate_surfaces(arrays.order), unchanged, nothing, nothing)[0, 0]
 
 
 def _leave_one_out(log_likelihood: NDArray) -> Any:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
 from calibration_pipeline.scenarios.covariates import AnyArray, padded_width
-from calibration_pipeline.scenarios.log_strengths import running_order
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT, running_order
 from calibration_pipeline.scenarios.network.structure import FRONT_CARS
-from calibration_pipeline.schemas.datasets import car_mask, list_cars
+from calibration_pipeline.schemas.datasets import CURVE, REFERENCE_SURFACE, car_mask, list_cars
 from calibration_pipeline.schemas.results import RUNNING_ORDER, join_results
 from calibration_pipeline.stats.chebyshev import (
     basis_values,
@@ -37,8 +37,8 @@ from calibration_pipeline.stats.chebyshev import (
 from calibration_pipeline.stats.plackett_luce import log_probability, slots_in_order
 from calibration_pipeline.stats.quadrature import even_nodes
 
-RACES_BLOCK = 64
-"""Races that a compiled function tabulates at once, so that one program serves every archetype."""
+RACES_BLOCK = 40
+"""Races that a compiled function tabulates at once, so that one program serves every season."""
 REFERENCE_SCENARIOS = 32
 STREAM = 11
 REFERENCE_BOX = ((-2.0, 2.0), (0.0, 1.0))
@@ -71,7 +71,7 @@ class Observed(NamedTuple):
     running_order: NDArray[np.int16]
 
 
-class RaceCurves(NamedTuple):
+class CurveArrays(NamedTuple):
     """Curves of races.
 
     Attributes
@@ -92,15 +92,14 @@ class RaceCurves(NamedTuple):
     reference_front: NDArray[np.float32]
 
 
-_REFERENCE_DIMS = ("race", "sharpness_coefficient", "noise_coefficient")
 CURVES: dict[str, tuple[str, ...]] = {
-    "order_curve": ("race", "order_coefficient"),
+    "order_curve": CURVE,
     "incident_curve": ("race", "incident_coefficient"),
-    "reference_surface": _REFERENCE_DIMS,
-    "front_curve": ("race", "order_coefficient"),
-    "reference_front_surface": _REFERENCE_DIMS,
+    "reference_surface": REFERENCE_SURFACE,
+    "front_curve": CURVE,
+    "reference_front_surface": REFERENCE_SURFACE,
 }
-"""Stored variable -> its dims, in the order of `RaceCurves`."""
+"""Stored variable -> its dims, in the order of `CurveArrays`."""
 
 
 class Reference(NamedTuple):
@@ -123,8 +122,8 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     Parameters
     ----------
     ensemble : xarray.Dataset
-        Has the coordinates of `schemas.datasets.Races`. Without the variable `running` all classified cars
-        count as running.
+        Has the coordinates of `schemas.datasets.Races`. All classified cars of a race without incident logits
+        count as running: its forecast says nothing about retirements.
     race_results : polars.DataFrame
         `RaceResults` of at least these races.
 
@@ -140,8 +139,12 @@ def observe(ensemble: xr.Dataset, race_results: pl.DataFrame) -> Observed:
     n_races, width = ensemble.sizes["race"], ensemble.sizes["driver"]
     car = car_mask(ensemble).values
     found = join_results(list_cars(ensemble), race_results, "ensemble")
-    if "running" not in ensemble:
-        found = found.with_columns(running=pl.lit(True))
+    running = pl.lit(True)
+    if "incident_logit" in ensemble:
+        known = (car & (ensemble["incident_logit"].values > NO_INCIDENT_LOGIT)).any(axis=1)
+        is_known = pl.col("race_id").is_in(ensemble["race"].values[known].tolist())
+        running = pl.col("running") | ~is_known
+    found = found.with_columns(running=running)
     values = found.select("finish_position", running_order=RUNNING_ORDER)
     out = np.zeros((2, n_races, width), np.int16)
     out[:, car] = values.to_numpy().T
@@ -197,7 +200,7 @@ def tabulate_races(ensemble: xr.Dataset, race_results: pl.DataFrame, seed: int) 
     Returns
     -------
     xarray.Dataset
-        `schemas.datasets.RaceCurves`.
+        `RaceCurves`.
 
     Raises
     ------
@@ -212,9 +215,9 @@ def tabulate_races(ensemble: xr.Dataset, race_results: pl.DataFrame, seed: int) 
     )
 
 
-def read_curves(races: xr.Dataset) -> RaceCurves:
-    """Return the curves of `schemas.datasets.RaceCurves` as arrays."""
-    return RaceCurves(*(races[name].values for name in CURVES))
+def read_curves(curves: xr.Dataset) -> CurveArrays:
+    """Return the arrays of `RaceCurves`."""
+    return CurveArrays(*(curves[name].values for name in CURVES))
 
 
 def join_curves(parts: Iterable[xr.Dataset]) -> xr.Dataset:
@@ -222,7 +225,7 @@ def join_curves(parts: Iterable[xr.Dataset]) -> xr.Dataset:
     return xr.concat(parts, dim="race").sortby("race_order")
 
 
-def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> RaceCurves:
+def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> CurveArrays:
     """Tabulate the curves of an ensemble's races.
 
     Parameters
@@ -236,14 +239,14 @@ def tabulate(ensemble: xr.Dataset, observed: Observed, seed: int) -> RaceCurves:
 
     Returns
     -------
-    RaceCurves
+    CurveArrays
     """
     log_strength = ensemble["utility"].values
     drawn = scenario_running_order(ensemble, choose_scenarios(ensemble, REFERENCE_SCENARIOS, seed))
     ranks = np.concatenate([observed.running_order[:, None, :], drawn], axis=1)
     orders = tabulate_orders(log_strength, ranks)
     front = tabulate_orders(log_strength, front_group(ranks))
-    return RaceCurves(
+    return CurveArrays(
         order=orders[:, 0],
         incident=tabulate_incidents(
             ensemble["incident_logit"].values,
@@ -377,7 +380,7 @@ def tabulate_reference(curves: NDArray[np.float32]) -> NDArray[np.float32]:
     return fit_coefficients_2d(values).astype(np.float32)
 
 
-def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
+def reference_sharpness(curves: CurveArrays, weight: NDArray) -> Reference:
     """Fit the likelihood to orders drawn from the ensemble itself.
 
     Under the plain reverse Plackett-Luce likelihood, a calibrated ensemble with team effects or another noise
@@ -386,7 +389,7 @@ def reference_sharpness(curves: RaceCurves, weight: NDArray) -> Reference:
 
     Parameters
     ----------
-    curves : RaceCurves
+    curves : CurveArrays
     weight : array, shape (race)
         1 for races that count, 0 for the others; not all 0.
 

@@ -66,7 +66,7 @@ class Calendar(NamedTuple):
     fold : (race) str
     archetype : (race) int, index into `ARCHETYPES`
     curves : name -> (race, ...), log-likelihoods of the race; of scenarios order, incident and front (race,
-        coefficient), as in `race_curves.RaceCurves`
+        coefficient), as in `race_curves.CurveArrays`
     """
 
     race: NDArray[np.int_]
@@ -178,7 +178,7 @@ def read_calendar(curves: xr.Dataset) -> Calendar:
     Parameters
     ----------
     curves : xarray.Dataset
-        `schemas.datasets.RaceCurves`, in order of time.
+        `RaceCurves`, in order of time.
     """
     names = [str(archetype) for archetype in ARCHETYPES]
     archetype = np.array([names.index(name) for name in curves["archetype"].values], int)
@@ -204,7 +204,7 @@ def filter_state(curves: xr.Dataset, pooled: xr.DataTree, seed: int) -> xr.DataT
     Parameters
     ----------
     curves : xarray.Dataset
-        `schemas.datasets.RaceCurves` of the races of all archetypes, in order of time.
+        `RaceCurves` of the races of all archetypes, in order of time.
     pooled : xarray.DataTree
         `PooledPosterior` of these races.
     seed : int

@@ -36,7 +36,7 @@ def tabulate_surfaces(order: NDArray) -> NDArray[np.float32]:
     Parameters
     ----------
     order : array, shape (race, coefficient)
-        Curves of the races, as in `race_curves.RaceCurves`.
+        Curves of the races, as in `race_curves.CurveArrays`.
 
     Returns
     -------

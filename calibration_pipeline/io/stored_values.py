@@ -26,7 +26,7 @@ from calibration_pipeline.schemas import contracts
 from calibration_pipeline.schemas.contracts import ContractError, place, validate, value_type
 from calibration_pipeline.schemas.datasets import races_of
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 COMPRESSION = {"zlib": True, "complevel": 1, "shuffle": True}
 PARQUET, NETCDF = ".parquet", ".nc"
 DOCUMENTS = {"calibration_report": (".html", ".md"), "catalogue": (".duckdb",)}

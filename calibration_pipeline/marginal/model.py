@@ -4,6 +4,7 @@ The plain model in `calibration_pipeline.models` defines the map. This module ha
 models, the tables that NUTS reads, and their error against the exact likelihood.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ TABLES = (((24, 16), LOG_SLOPE_BOX), ((56, 16), (-4.4, 4.4)))
 """Nodes in log slope and intercept, and box in log slope, of the table, and of the wider table for draws
 outside the first."""
 PROBABILITY_FLOOR = 1e-6
+LEAST_LOG_ODDS = math.log(PROBABILITY_FLOOR)
 MAX_EXPONENT = 60.0
 """Of probabilities that are negligible beside the car's largest one; their gradient counts as 0."""
 MAX_LOG_SLOPE = 20.0
@@ -144,18 +146,24 @@ def race_log_likelihood(races: Races, log_slope: ArrayLike, intercept: ArrayLike
     """Return the log-likelihood of each race's finish, given its race noise: shape (race,).
 
     The sum of the logs of `log_probabilities` at the observed positions, with one exponential a probability:
-    sigmoid(x) = e^c / (e^c + e^(c - x)), where c is the smaller of 0 and a car's largest x.
+    sigmoid(x) = e^c / (e^c + e^(c - x)), where c is the smaller of 0 and a car's largest x. At c below 0 the
+    exponent c - x is a multiple of a difference of log odds, and has no rounding error of x.
     """
     slope = jnp.exp(jnp.clip(log_slope, -MAX_LOG_SLOPE, MAX_LOG_SLOPE))[..., None]
     inside = jnp.broadcast_to(races.is_position[:, None, :], races.log_odds.shape)
-    largest = jnp.max(races.log_odds, axis=-1, where=inside, initial=jnp.min(races.log_odds))
-    c = jax.lax.stop_gradient(jnp.minimum(slope * largest + intercept, 0.0))
-    exponent = jnp.minimum(c[..., None] - slope[..., None] * races.log_odds - intercept, MAX_EXPONENT)
-    exponent = jnp.where(inside, exponent, MAX_EXPONENT)
-    total = jnp.sum(1.0 / (jnp.exp(c)[..., None] + jnp.exp(exponent)), axis=-1)
+    largest = jnp.max(races.log_odds, axis=-1, where=inside, initial=LEAST_LOG_ODDS)[..., None]
+    c = jnp.minimum(slope[..., None] * largest + intercept, 0.0)
+
+    def exponent(log_odds: jax.Array) -> jax.Array:
+        return jnp.where(
+            c < 0, slope[..., None] * (largest - log_odds), -slope[..., None] * log_odds - intercept
+        )
+
+    clipped = jnp.where(inside, jnp.minimum(exponent(races.log_odds), MAX_EXPONENT), MAX_EXPONENT)
+    total = jnp.sum(1.0 / (jnp.exp(c) + jnp.exp(clipped)), axis=-1)
     index = jnp.maximum(races.position - 1, 0)[..., None]
-    observed = jnp.take_along_axis(races.log_odds, index, axis=-1)[..., 0]
-    chosen = jax.nn.log_sigmoid(slope * observed + intercept) - c - jnp.log(total)
+    observed = exponent(jnp.take_along_axis(races.log_odds, index, axis=-1))
+    chosen = -jnp.logaddexp(c, observed)[..., 0] - jnp.log(total)
     return jnp.where(races.is_car, chosen, 0.0).sum(axis=-1)
 
 

@@ -85,6 +85,8 @@ def test_a_file_is_a_partition_of_its_own_that_reads_its_own_scenarios(project: 
     for upstream, asset, partition, expected in (
         ("scenario_ensemble", "archetype_races", "short_track|a sim", ["a sim|2022", "a sim|2023"]),
         ("driver_features", "scenario_ensemble", "a sim|2023", ["2023"]),
+        ("race_results", "race_curves", "a sim|2023", ["2023"]),
+        ("race_curves", "pooled_posterior", "a sim", ["a sim|2022", "a sim|2023"]),
         ("fold_history", "scenario_ensemble", "a sim|2023", ["2023"]),
         ("calibration_state", "race_forecast", "a sim", ["a sim"]),
     ):

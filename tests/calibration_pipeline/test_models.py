@@ -117,7 +117,16 @@ def test_likelihoods_and_gradients_are_right_where_exponentials_overflow(padded,
 
     gradients = [jax.grad(each, argnums=(0, 1))(log_slope, intercept) for each in (total, plain)]
     assert np.isfinite(gradients[0]).all()
-    np.testing.assert_allclose(gradients[0][0], gradients[1][0], rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-3, atol=0.05)
+
+
+@pytest.mark.parametrize("log_slope", [3.0, 8.0, 20.0])
+def test_results_that_a_steep_map_is_sure_of_have_likelihood_one(log_slope):
+    """Every car finishes where it was the favourite."""
+    probabilities = np.full((2, 12, 12), 0.02)
+    probabilities[:, np.arange(12), np.arange(12)] = 0.78
+    races = marginal.as_races(np.tile(np.arange(1, 13), (2, 1)), probabilities)
+    np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, -0.3), 0.0, atol=1e-5)
 
 
 def test_race_noise_is_integrated(padded):

@@ -30,6 +30,7 @@ STEPS = {
     "fold_history": (f"fold_history/{SEASON}.parquet",),
     "causal_network": (f"causal_network/{SEASON}.nc",),
     "scenario_ensemble": (f"scenario_ensemble/network/{SEASON}.nc",),
+    "race_curves": (f"race_curves/network/{SEASON}.nc",),
     **{
         name: (f"{name}/{ARCHETYPE}/network.nc",)
         for name in (

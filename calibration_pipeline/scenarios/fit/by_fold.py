@@ -86,7 +86,7 @@ def fit_networks(
     slots = structure.seen(history)
     starts = _fold_starts(history, fold_races)
     first, *others = starts.values()
-    fit, near = _fit_fold(slots, first, seed, structure)  # alone: it serves the others, and what it compiles
+    fit, near = _fit_fold(slots, first, seed, structure)  # alone: the others use what it compiles
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         later = pool.map(lambda start: _fit_fold(slots, start, seed, structure, near)[0], others)
     return xr.concat(

@@ -26,11 +26,11 @@ from calibration_pipeline.scenarios.network.structure import FULL, Structure
 
 HALF_LIFE_RACES = 80.0
 PARAMETER_DRAWS = 64
-ROUGHLY, TOLERANCE = 1e-4, 1e-6
+ROUGH_TOLERANCE, TOLERANCE = 1e-4, 1e-6
 """Relative changes of the potential at which the first search for a mode ends, and later ones."""
 MAX_SEARCHES = 20
 NEWTON_DECREMENT = 0.005
-"""Nats that the last step gains twice; the mode is then within .01 posterior standard deviations."""
+"""Twice the nats that the last step gains; the mode is then within .01 posterior standard deviations."""
 LEAST_CURVATURE = 0.5
 # Posterior standard deviations, along an eigenvector of the curvature.
 MAX_SHIFT = 1.0
@@ -223,31 +223,38 @@ def find_mode(
         If the mode is not found.
     """
     data = _device_data(history, weight)
-    n = _n_parameters()
-    found, tolerance = (near, TOLERANCE) if near else (Normal(np.zeros(n), np.ones(n), np.eye(n)), ROUGHLY)
+    found, tolerance = near, TOLERANCE
+    if found is None:
+        n = _n_parameters()
+        found, tolerance = Normal(np.zeros(n), np.ones(n), np.eye(n)), ROUGH_TOLERANCE
     for _ in range(MAX_SEARCHES):
-        centre, scale = found.mode, found.vectors / np.sqrt(found.values)
-
-        def objective(z: NDArray, centre: NDArray = centre, scale: NDArray = scale) -> tuple[float, NDArray]:
-            value, gradient = _potential_and_gradient(np.float32(centre + scale @ z), *data, structure)
-            return float(value), scale.T @ np.asarray(gradient, np.float64)
-
-        options = {"ftol": tolerance}
-        mode = (
-            centre + scale @ minimize(objective, np.zeros(n), jac=True, method="L-BFGS-B", options=options).x
-        )
+        mode = _search(found, tolerance, data, structure)
         gradient = np.asarray(_potential_and_gradient(np.float32(mode), *data, structure)[1], np.float64)
         curvature = _curvature(np.float32(mode), *data, structure)
         values, vectors = np.linalg.eigh(np.asarray(curvature, np.float64))
         values = np.maximum(values, LEAST_CURVATURE)
         step = vectors @ ((vectors.T @ gradient) / values)
-        found, tolerance = Normal(mode, values, vectors), TOLERANCE
-        if (decrement := float(gradient @ step)) < NEWTON_DECREMENT:
-            return found._replace(mode=mode - step)
+        is_close = (decrement := float(gradient @ step)) < NEWTON_DECREMENT
+        is_stuck = np.array_equal(mode, found.mode)  # rounding hides what a search could gain
+        found, tolerance = Normal(mode - step if is_close or is_stuck else mode, values, vectors), TOLERANCE
+        if is_close:
+            return found
     raise RuntimeError(
         f"The causal network's fit did not reach its mode: Newton decrement {decrement:.3g} after "
         f"{MAX_SEARCHES} searches, must be below {NEWTON_DECREMENT}."
     )
+
+
+def _search(start: Normal, tolerance: float, data: tuple[Any, Any, int], structure: Structure) -> NDArray:
+    """Search the mode in coordinates in which `start` is standard normal: (flat)."""
+    scale = start.vectors / np.sqrt(start.values)
+
+    def objective(z: NDArray) -> tuple[float, NDArray]:
+        value, gradient = _potential_and_gradient(np.float32(start.mode + scale @ z), *data, structure)
+        return float(value), scale.T @ np.asarray(gradient, np.float64)
+
+    zeros, options = np.zeros(len(scale)), {"ftol": tolerance}
+    return start.mode + scale @ minimize(objective, zeros, jac=True, method="L-BFGS-B", options=options).x
 
 
 def draw_posterior(

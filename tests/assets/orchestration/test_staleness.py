@@ -13,7 +13,9 @@ from assets.cli import main
 from assets.definitions import build_defs
 from assets.flow import telemetry
 from assets.instance import open_instance, prepare_home
+from assets.orchestration.jobs import WAVES
 from assets.orchestration.staleness import Lineage
+from assets.orchestration.tasks import all_tasks, in_order_of_jobs
 from assets.settings import Settings, load_settings
 from assets.storage.io_manager import DEPENDS_ON
 from benchmarks.settings_page import dependents
@@ -198,7 +200,7 @@ def test_another_schema_version_is_named(
         monkeypatch.setattr(f"{module}.SCHEMA_VERSION", "999")
     monkeypatch.setattr("calibration_pipeline.io.stored_values._cache", ValueCache())
     assert there.stale_reason("driver_features", "2024") == (
-        "driver_features [2024] is stored with schema version 3, this program reads 999: "
+        "driver_features [2024] is stored with schema version 4, this program reads 999: "
         "materialize it again."
     )
 
@@ -225,3 +227,16 @@ def test_sources_on_one_instance_do_not_see_each_other(instance: dg.DagsterInsta
     assert len(runs) > 0
     assert all(key.path[0] == "tables" for run in runs for key in run.asset_selection or ())
     assert stale(lineage(instance)) == {}
+
+
+def test_runs_start_in_the_order_of_jobs_and_those_of_a_job_by_what_they_read(
+    instance: dg.DagsterInstance,
+) -> None:
+    found = lineage(instance)
+    everything = {(asset, partition) for asset in found.keys for partition in found.partitions(asset)}
+    for wave in WAVES:
+        tasks = in_order_of_jobs(found, reversed(all_tasks(found, wave, everything)))
+        jobs = [job.name for job in wave if found.partitions(job.assets[0])]
+        assert list(dict.fromkeys(task.job.name for task in tasks)) == jobs
+        if wave[0].name == "features":
+            assert [task.partition for task in tasks] == ["2025", "2024"]  # which reads both seasons

@@ -136,7 +136,7 @@ def test_ensemble_comes_back_even_without_races(tmp_path: Path, root: str, n_rac
 def test_stored_file_is_readable_with_xarray_alone_and_has_a_schema_version(tmp_path: Path) -> None:
     materialize(UPath(tmp_path), ensemble(), xr.Dataset, "scenario_ensemble")
     with xr.open_dataset(tmp_path / "scenario_ensemble" / "2021.nc") as file:
-        assert file.attrs["schema_version"] == "3"
+        assert file.attrs["schema_version"] == "4"
         assert file["finish_position"].encoding["zlib"]
         assert file["finish_position"].encoding["shuffle"]
 
@@ -232,7 +232,7 @@ def test_a_report_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_file_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = UPath(tmp_path / "2021.parquet")
     LAPS.write_parquet(tmp_path / "2021.parquet", metadata={"schema_version": "0"})
-    with pytest.raises(ContractError, match="schema version 0, this program reads 3"):
+    with pytest.raises(ContractError, match="schema version 0, this program reads 4"):
         read_value(path, "lap_telemetry", "2021")
 
 

@@ -10,7 +10,7 @@ from benchmarks.state_laws import cumulative_probability, summarise_state
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.race_curves import (
     LOG_SHARPNESS_BOX,
-    RaceCurves,
+    CurveArrays,
     Reference,
     front_group,
     observe,
@@ -216,7 +216,7 @@ def test_intervals_cover_the_truth():
     assert 0.92 < np.mean(covered) < 0.98
 
 
-def tabulated(**options: float) -> tuple[RaceCurves, np.ndarray]:
+def tabulated(**options: float) -> tuple[CurveArrays, np.ndarray]:
     ensemble, results = planted(1.0, n_races=64, **options)
     return tabulate(ensemble, observe(ensemble, results), seed=1), ensemble["race_order"].values
 

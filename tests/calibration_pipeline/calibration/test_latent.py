@@ -27,6 +27,7 @@ from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.calibration.surfaces import read_surfaces, tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import judge_convergence
 from calibration_pipeline.mcmc.draws import read_draws
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.schemas.datasets import CalibrationPosterior
 from calibration_pipeline.schemas.frames import ModelComparison
 from helpers.jitted import evaluate, integrated_log_likelihood, log_probability
@@ -227,6 +228,18 @@ def test_missing_results_and_short_chains_are_refused(overconfident):
         observe(ensemble, results.filter(~((pl.col("race_id") == 202105) & (pl.col("driver_id") == "d03"))))
     with pytest.raises(ValueError, match="n_samples must be at least 500 for a stored fit, got 200"):
         fit_races(ensemble, results, Archetype.INTERMEDIATE, n_samples=200)
+
+
+def test_races_whose_forecast_knows_no_retirement_count_all_cars_as_running():
+    """Race by race, also where a join has dropped `running` because another season lacks it."""
+    ensemble, results = planted(1.0, n_races=4)
+    blind = ensemble.drop_vars("running")
+    blind["incident_logit"] = blind["incident_logit"].copy()
+    blind["incident_logit"][:2] = NO_INCIDENT_LOGIT
+    assert (observe(ensemble, results).running_order == 0).any(axis=1).all()
+    mixed, seen = observe(blind, results), observe(ensemble, results)
+    np.testing.assert_array_equal(mixed.running_order[:2], mixed.finish_position[:2])
+    np.testing.assert_array_equal(mixed.running_order[2:], seen.running_order[2:])
 
 
 def test_nothing_changed_has_likelihood_zero_without_reference_noise():

@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 
 from calibration_pipeline.calibration.race_curves import (
     REFERENCE_SCENARIOS,
-    RaceCurves,
+    CurveArrays,
     choose_scenarios,
     reference_sharpness,
     scenario_running_order,
@@ -43,7 +43,7 @@ def log_reference(ensemble: xr.Dataset, chosen: np.ndarray) -> float:
     drawn = scenario_running_order(ensemble, chosen)
     tables = tabulate_orders(ensemble["utility"].values, drawn)
     surface = tabulate_reference(tables)
-    curves = RaceCurves(tables[:, 0], tables[:, 0], surface, tables[:, 0], surface)
+    curves = CurveArrays(tables[:, 0], tables[:, 0], surface, tables[:, 0], surface)
     return float(reference_sharpness(curves, np.ones(N_RACES)).log_slope)
 
 

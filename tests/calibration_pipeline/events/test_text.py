@@ -320,17 +320,17 @@ def seasons() -> tuple[pl.DataFrame, xr.Dataset]:
 
 
 @pytest.fixture(scope="module")
-def joined(seasons: tuple[pl.DataFrame, xr.Dataset]) -> Callable[[list[int], pl.DataFrame], xr.DataTree]:
+def joined(seasons: tuple[pl.DataFrame, xr.Dataset]) -> Callable[..., xr.DataTree]:
     """Return a function that joins scenarios of some seasons, which no network drew, with results."""
     results, ensemble = seasons
     features = build_driver_features(entry_list(results), results, LapAggregates.empty())
     no_networks = fit_networks(fold_history(features.clear(), results, 2022, None), None, seed=1)
 
-    def join(years: list[int], race_results: pl.DataFrame) -> xr.DataTree:
+    def join(years: list[int], race_results: pl.DataFrame, n_curves: int | None = None) -> xr.DataTree:
         parts = [ensemble.isel(race=ensemble["season"].values == year) for year in years]
         curves = [tabulate_races(part, results, seed=1) for part in parts]
         return join_archetype_races(
-            parts, race_results, features, [no_networks], curves, "intermediate", years
+            parts, race_results, features, [no_networks], curves[:n_curves], "intermediate", years
         )
 
     return join
@@ -349,7 +349,7 @@ def test_an_event_is_judged_on_stored_values(
     project: Path,
     capsys: pytest.CaptureFixture[str],
     seasons: tuple[pl.DataFrame, xr.Dataset],
-    joined: Callable[[list[int], pl.DataFrame], xr.DataTree],
+    joined: Callable[..., xr.DataTree],
 ) -> None:
     results, ensemble = seasons
     store(project, "archetype_races", joined([2022, 2023], results))
@@ -377,7 +377,14 @@ def test_an_event_is_judged_on_stored_values(
 
 
 def test_a_forecast_is_joined_with_the_results_of_all_its_cars(
-    seasons: tuple[pl.DataFrame, xr.Dataset], joined: Callable[[list[int], pl.DataFrame], xr.DataTree]
+    seasons: tuple[pl.DataFrame, xr.Dataset], joined: Callable[..., xr.DataTree]
 ) -> None:
     with pytest.raises(ValueError, match="Race results must have every car of the ensembles"):
         joined([2022, 2023], seasons[0].filter(season=2022))
+
+
+def test_curves_of_other_races_are_refused(
+    seasons: tuple[pl.DataFrame, xr.Dataset], joined: Callable[..., xr.DataTree]
+) -> None:
+    with pytest.raises(ValueError, match="Argument curves must have the races of the ensembles, got 2 and 4"):
+        joined([2022, 2023], seasons[0], n_curves=1)
