@@ -40,8 +40,6 @@ PRELOADED = [
 ]
 """Loaded once by the fork server; none of them starts JAX, or the threads of polars or DuckDB."""
 WORKERS_LOG = "workers.log"
-MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1000000", "MALLOC_MMAP_THRESHOLD_": "4000000"}
-"""Settings of glibc, by which a process gives back the memory of large arrays that are gone."""
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration: the command shows a run's events itself."""
@@ -108,7 +106,6 @@ def start_fork_server(home: Path) -> ForkServerContext:
         If that file cannot be written.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # else the current folder comes first, with any other package `assets`
-    os.environ.update(MALLOC | os.environ)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     prepare_jax()
