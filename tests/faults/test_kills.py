@@ -29,7 +29,10 @@ STEPS = {
     "driver_features": (f"driver_features/{SEASON}.parquet",),
     "fold_history": (f"fold_history/{SEASON}.parquet",),
     "causal_network": (f"causal_network/{SEASON}.nc",),
-    "scenario_ensemble": (f"scenario_ensemble/network/{SEASON}.nc",),
+    "season_scenarios": (
+        f"scenario_ensemble/network/{SEASON}.nc",
+        f"scenario_quarantine/network/{SEASON}.parquet",
+    ),
     "race_curves": (f"race_curves/network/{SEASON}.nc",),
     **{
         name: (f"{name}/{ARCHETYPE}/network.nc",)
