@@ -43,6 +43,7 @@ from calibration_pipeline.calibration.surfaces import tabulate_surfaces
 from calibration_pipeline.mcmc.convergence import LATEST, convergence_group
 from calibration_pipeline.mcmc.draws import posterior_group, sample_stats_group
 from calibration_pipeline.mcmc.nuts import run_nuts
+from calibration_pipeline.schemas.datasets import races_of
 from calibration_pipeline.schemas.frames import ModelComparison
 
 COMMON = ("slope_mu", "slope_sigma", "archetype_sigma")
@@ -80,7 +81,8 @@ def fit_pooled(
         before them have no fit.
     """
     races = _split_archetypes(curves)
-    surfaces = [tabulate_surfaces(part["order_curve"].values) for part in races]
+    arrays = [read_curves(part) for part in races]
+    surfaces = [tabulate_surfaces(own.order) for own in arrays]
     settings = {"n_warmup": n_warmup, "n_samples": n_samples, "n_chains": n_chains, "seed": seed}
     labels: dict[str, Sequence[object]] = {
         "archetype": [str(a) for a in ARCHETYPES],
@@ -94,11 +96,11 @@ def fit_pooled(
     evidence = {
         fold: [
             gather_evidence(
-                read_curves(part),
+                own,
                 np.searchsorted(seasons, part["season"].values),
                 np.isin(part["race_order"].values, race_order[:n]),
             )
-            for part in races
+            for own, part in zip(arrays, races, strict=True)
         ]
         for fold, n in n_seen.items()
     }
@@ -119,7 +121,7 @@ def fit_pooled(
 
 def _split_archetypes(curves: xr.Dataset) -> list[xr.Dataset]:
     """Return the curves of each archetype's races."""
-    return [curves.isel(race=curves["archetype"].values == str(archetype)) for archetype in ARCHETYPES]
+    return [races_of(curves, str(archetype)) for archetype in ARCHETYPES]
 
 
 def _slow_parameters(mcmc: MCMC, evidence: Sequence[Evidence], race_order: NDArray) -> xr.Dataset:

@@ -229,7 +229,7 @@ def find_mode(
         found, tolerance = Normal(np.zeros(n), np.ones(n), np.eye(n)), ROUGH_TOLERANCE
     for _ in range(MAX_SEARCHES):
         mode = _search(found, tolerance, data, structure)
-        gradient = np.asarray(_potential_and_gradient(np.float32(mode), *data, structure)[1], np.float64)
+        _, gradient = _evaluate(mode, data, structure)
         curvature = _curvature(np.float32(mode), *data, structure)
         values, vectors = np.linalg.eigh(np.asarray(curvature, np.float64))
         values = np.maximum(values, LEAST_CURVATURE)
@@ -250,8 +250,8 @@ def _search(start: Normal, tolerance: float, data: tuple[Any, Any, int], structu
     scale = start.vectors / np.sqrt(start.values)
 
     def objective(z: NDArray) -> tuple[float, NDArray]:
-        value, gradient = _potential_and_gradient(np.float32(start.mode + scale @ z), *data, structure)
-        return float(value), scale.T @ np.asarray(gradient, np.float64)
+        value, gradient = _evaluate(start.mode + scale @ z, data, structure)
+        return value, scale.T @ gradient
 
     zeros, options = np.zeros(len(scale)), {"ftol": tolerance}
     return start.mode + scale @ minimize(objective, zeros, jac=True, method="L-BFGS-B", options=options).x
@@ -282,8 +282,7 @@ def draw_posterior(
     # The symmetric root: the same whichever sign an eigenvector comes with.
     around = ((noise @ vectors) / np.sqrt(values)) @ vectors.T
     # Weights fit some luck of the races, which the mode ignores: there the front group is too sharp.
-    at_draws = [_potential_and_gradient(np.float32(mode + draw), *data, structure)[1] for draw in around]
-    gradient = np.mean(np.asarray(at_draws, np.float64), axis=0)
+    gradient = np.mean([_evaluate(mode + draw, data, structure)[1] for draw in around], axis=0)
     shift = np.clip((vectors.T @ gradient) / np.sqrt(values), -MAX_SHIFT, MAX_SHIFT)
     mean = mode - np.where(_real(), vectors @ (shift / np.sqrt(values)), 0.0)
     draws = _constrain(np.float32(mean + around), structure)
@@ -293,6 +292,12 @@ def draw_posterior(
 def _device_data(history: History, weight: NDArray) -> tuple[Any, Any, int]:
     """Return history, weights and the number of races that count."""
     return (*jax.device_put((history, weight)), int(np.flatnonzero(weight)[-1]) + 1)
+
+
+def _evaluate(flat: NDArray, data: tuple[Any, Any, int], structure: Structure) -> tuple[float, NDArray]:
+    """Return the potential at unconstrained parameters, and its gradient: (flat)."""
+    value, gradient = _potential_and_gradient(np.float32(flat), *data, structure)
+    return float(value), np.asarray(gradient, np.float64)
 
 
 @functools.partial(jax.jit, static_argnames="structure")
