@@ -156,7 +156,7 @@ def archetype_state(calibration_state: xr.DataTree) -> dg.Output[xr.Dataset]:
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"jax", "netcdf"},
-    code_version="4",
+    code_version="5",
     metadata=depends_on("seed"),
 )
 def recalibrated_forecast(

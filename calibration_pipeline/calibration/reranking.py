@@ -26,10 +26,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
-from calibration_pipeline.calibration.race_curves import front_group
+from calibration_pipeline.calibration.race_curves import CHAOS_REACH, N_CHAOS_NODES, front_group
 from calibration_pipeline.scenarios.log_strengths import recover_log_strengths, running_order
 from calibration_pipeline.scenarios.network.model import Recalibration
-from calibration_pipeline.stats.quadrature import gauss_hermite
+from calibration_pipeline.stats.quadrature import even_nodes
 from calibration_pipeline.stats.ranking import first_to_last
 
 ORDER_OUTCOMES = ("laps_completed", "laps_led", "fastest_laps")
@@ -328,7 +328,7 @@ def _draw_chaos(
     running: NDArray[np.bool_], incident_logit: NDArray, chaos_scale: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Draw each scenario's chaos, one of the quadrature's nodes, given its retirements: (scenario)."""
-    nodes, weights = gauss_hermite()
+    nodes, weights = even_nodes(N_CHAOS_NODES, CHAOS_REACH)
     at = incident_logit[:, None] + chaos_scale * nodes
     log_probability = running @ log_expit(-at) + ~running @ log_expit(at) + np.log(weights)
     return nodes[(log_probability + rng.gumbel(size=log_probability.shape)).argmax(axis=1)]

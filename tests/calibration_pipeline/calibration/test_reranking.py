@@ -119,20 +119,25 @@ def test_a_tilt_keeps_the_front_group() -> None:
     assert (new[raw <= FRONT_CARS] != raw[raw <= FRONT_CARS]).mean() > 0.3
 
 
-def test_shifted_incidents_are_those_of_the_shifted_law() -> None:
-    """Chances and their spread over races, as if drawn with the other logit."""
+@pytest.mark.parametrize(
+    ("logit", "chaos_scale"),
+    [(np.linspace(-3, -1, 30), 0.8), pytest.param(np.full(40, -0.5), 1.5, id="many retire")],
+)
+@pytest.mark.parametrize("shift", [-0.8, 0.8])
+def test_shifted_incidents_are_those_of_the_shifted_law(logit, chaos_scale: float, shift: float) -> None:
+    """Chances, their spread over races and the number that runs, as if drawn with the other logit."""
     rng = np.random.default_rng(3)
-    logit, n = np.linspace(-3, -1, 30), 20_000
+    n = 20_000
 
     def draw(shift: float) -> np.ndarray:
-        at = logit + shift + 0.8 * rng.standard_normal((n, 1))
+        at = logit + shift + chaos_scale * rng.standard_normal((n, 1))
         return rng.random(at.shape) >= 1 / (1 + np.exp(-at))
 
-    for shift in (-0.8, 0.8):
-        moved = shift_incidents(draw(0.0), logit, 0.8, np.full(n, shift), rng)
-        wanted = draw(shift)
-        np.testing.assert_allclose(moved.mean(axis=0), wanted.mean(axis=0), atol=0.015)
-        assert moved.sum(axis=1).std() == pytest.approx(wanted.sum(axis=1).std(), rel=0.05)
+    moved, wanted = shift_incidents(draw(0.0), logit, chaos_scale, np.full(n, shift), rng), draw(shift)
+    np.testing.assert_allclose(moved.mean(axis=0), wanted.mean(axis=0), atol=0.015)
+    assert moved.sum(axis=1).std() == pytest.approx(wanted.sum(axis=1).std(), rel=0.05)
+    shares = [np.bincount(who.sum(axis=1), minlength=len(logit) + 1) / n for who in (moved, wanted)]
+    assert 0.5 * np.abs(np.subtract(*shares)).sum() < 0.04  # of chance alone: about .02
 
 
 def ensemble(*, running: bool = True) -> xr.Dataset:
