@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from calibration_pipeline.mcmc.draws import Draws, Samples, read_draws
 
@@ -101,8 +102,6 @@ def convergence_group(fits: Iterable[tuple[str, tuple[Samples, int]]]) -> xr.Dat
 
 
 def _convergence_table(draws: Draws) -> pl.DataFrame:
-    import arviz as az  # imported late: code that only reads stored diagnostics does not need it
-
     n_chains, n_draws = draws.posterior.sizes["chain"], draws.posterior.sizes["draw"]
     arrays = {
         str(name): values.values.reshape(n_chains, n_draws, -1).astype(np.float64)
@@ -115,17 +114,39 @@ def _convergence_table(draws: Draws) -> pl.DataFrame:
     ]
     matrix = np.concatenate(list(arrays.values()), axis=2)
     varies = np.ptp(matrix, axis=(0, 1)) > 0
-    columns = {
-        "r_hat": lambda values: az.rhat(values, chain_axis=0, draw_axis=1),
-        "ess_bulk": lambda values: az.ess(values, method="bulk", chain_axis=0, draw_axis=1),
-        "ess_tail": lambda values: az.ess(values, method="tail", prob=TAILS, chain_axis=0, draw_axis=1),
-    }
-    table: dict[str, NDArray] = {}
-    for column, diagnose in columns.items():
-        table[column] = np.full(len(labels), np.nan)
-        if varies.any():
-            table[column][varies] = diagnose(matrix[:, :, varies])
-    return pl.DataFrame({"parameter": labels, **table}, nan_to_null=True)
+    diagnostics = np.full((len(labels), 3), np.nan)
+    if varies.any():
+        diagnostics[varies] = _diagnose(matrix[:, :, varies])
+    columns = dict(zip(("r_hat", "ess_bulk", "ess_tail"), diagnostics.T, strict=True))
+    return pl.DataFrame({"parameter": labels, **columns}, nan_to_null=True)
+
+
+def _diagnose(values: NDArray) -> NDArray[np.float64]:
+    """Return R-hat, bulk and tail ESS of draws (chain, draw, parameter): (parameter, 3).
+
+    As ArviZ's `rhat` and `ess`, which rank the draws of one parameter at a time, three times each.
+    """
+    import arviz as az  # imported late: code that only reads stored diagnostics does not need it
+
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    half = values.shape[1] // 2
+    halves = np.concatenate([values[:, :half], values[:, -half:]])
+    ranked = _normal_scores(halves)
+    folded = _normal_scores(np.abs(halves - np.median(halves, axis=(0, 1))))
+    r_hat = np.maximum(*(az.rhat(scores, method="identity", **axes) for scores in (ranked, folded)))
+    if len(values) == 1:
+        r_hat[:] = np.nan
+    bulk = az.ess(ranked, method="identity", **axes)
+    return np.column_stack([r_hat, bulk, az.ess(values, method="tail", prob=TAILS, **axes)])
+
+
+def _normal_scores(values: NDArray) -> NDArray[np.float64]:
+    """Normal scores of the ranks of each parameter's draws (Vehtari et al. 2021, section 4.1)."""
+    from scipy.stats import rankdata  # every process loads this module
+
+    draws = values.reshape(-1, values.shape[-1])
+    scores: NDArray[np.float64] = ndtri((rankdata(draws, axis=0) - 3 / 8) / (len(draws) + 1 / 4))
+    return scores.reshape(values.shape)
 
 
 def _scalar_names(name: str, shape: tuple[int, ...]) -> list[str]:

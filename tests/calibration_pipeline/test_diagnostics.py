@@ -64,14 +64,23 @@ def test_independent_draws_have_converged_with_r_hat_1_and_full_ess(rng):
     assert (fit.table["ess_tail"] > 3000).all()
 
 
-def test_diagnostics_are_those_of_arviz(rng):
-    walk = 0.1 * rng.normal(size=(4, 500)).cumsum(axis=1)
-    row = assess_mcmc_convergence({"slope": walk}).table.row(0, named=True)
-    summary = az.summary(az.from_dict({"posterior": {"slope": walk}}), round_to="none").loc["slope"]
-    assert row["r_hat"] == pytest.approx(float(summary["r_hat"]))
-    assert row["ess_bulk"] == pytest.approx(float(summary["ess_bulk"]))
-    tail = az.ess(az.from_dict({"posterior": {"slope": walk}}), method="tail", prob=(0.05, 0.95))
-    assert row["ess_tail"] == pytest.approx(float(tail["slope"]))
+@pytest.mark.parametrize("n_draws", [500, 501])
+def test_diagnostics_are_those_of_arviz(rng, n_draws):
+    """Of slow, heavy-tailed and tied draws, all at once."""
+    draws = {
+        "walk": 0.1 * rng.normal(size=(4, n_draws)).cumsum(axis=1),
+        "heavy": rng.standard_cauchy(size=(4, n_draws)) * np.array([1, 1, 1, 3])[:, None],
+        "count": rng.poisson(2.0, size=(4, n_draws)).astype(float),
+    }
+    table = assess_mcmc_convergence(draws).table
+    tree = az.from_dict({"posterior": draws})
+    summary = az.summary(tree, round_to="none")
+    tail = az.ess(tree, method="tail", prob=(0.05, 0.95))
+    for row in table.rows(named=True):
+        name = row["parameter"]
+        assert row["r_hat"] == pytest.approx(float(summary.loc[name, "r_hat"]), rel=1e-12)
+        assert row["ess_bulk"] == pytest.approx(float(summary.loc[name, "ess_bulk"]), rel=1e-9)
+        assert row["ess_tail"] == pytest.approx(float(tail[name]), rel=1e-9)
 
 
 def test_chains_apart_are_named(rng):
