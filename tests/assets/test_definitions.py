@@ -80,6 +80,21 @@ def test_seasons_follow_the_settings_and_grow_by_themselves(project: Path) -> No
     assert season_partitions(parse_seasons("2020-", this_year)).get_partition_keys()[-1] == str(this_year)
 
 
+@pytest.mark.parametrize(("last", "with_deadline"), [(0, True), (-1, False)])
+def test_assets_of_a_running_season_alone_have_a_deadline(
+    project: Path,  # noqa: ARG001
+    last: int,
+    *,
+    with_deadline: bool,
+) -> None:
+    """But the track catalogue: races do not change it."""
+    year = datetime.date.today().year + last
+    graph = build_defs(load_settings({"seasons": f"{year - 2}-{year}"})).resolve_asset_graph()
+    due = {name(node.key) for node in graph.asset_nodes if node.freshness_policy}
+    everything = {name(node.key) for node in graph.asset_nodes}
+    assert due == (everything - {"track_constraints"} if with_deadline else set())
+
+
 @pytest.mark.parametrize(
     ("season", "wanted"),
     [
