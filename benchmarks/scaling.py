@@ -60,7 +60,8 @@ class Hub(NamedTuple):
     scenarios: int
 
 
-HUBS = (Hub(50, 3, 13, 2000), Hub(5, 3, 13, 2000))
+HUBS = (Hub(50, 3, 13, 2000), Hub(22, 1, 9, 200))
+"""The hub, and the trial of a tenth of its forecasters by season (`benchmarks.hub`)."""
 WORKERS = (2, 8)
 
 
