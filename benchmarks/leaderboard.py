@@ -33,7 +33,7 @@ from benchmarks.result_files import output_parser, write_results
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.comparison.leaderboard import Scores, paired_gain, rank_forecasters
 from calibration_pipeline.comparison.market_scores import market_losses, score_markets
-from calibration_pipeline.comparison.pool_weights import BLEND, walk_forward_weights
+from calibration_pipeline.comparison.pool_weights import BLEND, pool_cases, walk_forward_weights
 from calibration_pipeline.comparison.race_probabilities import (
     Forecasts,
     RaceProbabilities,
@@ -163,7 +163,9 @@ def blend_forecasts(members: Mapping[str, Forecasts]) -> Forecasts:
     """Return the walk-forward blend of raw forecasts: weighted means of the members' probabilities."""
     weights: dict[tuple[int, str], dict[str, float]] = {}
     columns = ("race_id", "market", "forecaster", "weight")
-    for race_id, market, name, weight in walk_forward_weights(members).select(columns).iter_rows():
+    for race_id, market, name, weight in (
+        walk_forward_weights(pool_cases(members)).select(columns).iter_rows()
+    ):
         weights.setdefault((race_id, market), {})[name] = weight
     blended = {}
     for race_id, race in members[NETWORK]["raw"].items():

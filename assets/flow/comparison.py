@@ -28,12 +28,12 @@ SHOWN = (
         "blend_weights": dg.AssetOut(
             description="Weights of the forecasters in the blend before each race, by earlier log scores.",
             kinds={"polars", "parquet"},
-            code_version="1",
+            code_version="2",
         ),
         "market_scores": dg.AssetOut(
             description="Scores of every forecaster, the blend and climatology, by race and market.",
             kinds={"polars", "parquet"},
-            code_version="1",
+            code_version="2",
         ),
     },
     ins={

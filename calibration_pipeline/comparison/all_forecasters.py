@@ -8,7 +8,12 @@ import xarray as xr
 
 from calibration_pipeline.comparison.blend import blend_backtest, blend_events
 from calibration_pipeline.comparison.market_scores import score_markets
-from calibration_pipeline.comparison.pool_weights import BLEND, next_race_weights, walk_forward_weights
+from calibration_pipeline.comparison.pool_weights import (
+    BLEND,
+    next_race_weights,
+    pool_cases,
+    walk_forward_weights,
+)
 from calibration_pipeline.comparison.race_probabilities import (
     CLIMATOLOGY,
     COORDINATES,
@@ -148,13 +153,14 @@ def weigh_and_score(
     compared = dict(forecasts)
     weights = BlendWeights.empty()
     if len(forecasts) > 1:
-        weights = walk_forward_weights(forecasts)
+        cases = pool_cases(forecasts)
+        weights = walk_forward_weights(cases)
         fields = [blend_backtest(own, weights) for own in backtests.values() if own[NETWORK].sizes["race"]]
         events = blend_events({name: list_events(own) for name, own in forecasts.items()}, weights)
         compared[BLEND] = add_events(read_backtests(fields), read_events(events, results))
         keys = {name: next_race[COORDINATES.get(name, name)].values.tolist() for name in RACE_KEYS}
         races = [dict(zip(keys, values, strict=True)) for values in zip(*keys.values(), strict=True)]
-        weights = pl.concat([weights, *(next_race_weights(forecasts, race) for race in races)])
+        weights = pl.concat([weights, *(next_race_weights(cases, race) for race in races)])
     compared[CLIMATOLOGY] = climatology_of(forecasts.values())
     network = forecasts.get(NETWORK, {})
     scores = [score_markets(name, own, network) for name, own in compared.items()]

@@ -15,17 +15,17 @@ doi:10.1016/j.jeconom.2011.02.017, with a discount, a prior and partial pooling 
 - The last sum is the prior: equal weights count as one case for each member. It keeps every weight above 0,
   and without cases the weights are equal.
 
-The maximum is found by an MM algorithm (Hunter & Lange 2004, doi:10.1198/0003130042836): a tangent in place
-of minus the logarithm of the weights present, as in Hunter (2004), doi:10.1214/aos/1079120141, makes the sum
-concave, and Newton's method with step halving maximises it. Each step raises the sum.
+The maximum is found by a trust-region method in the logarithms of the weights, from equal weights (Conn,
+Gould & Toint 2000, Trust-Region Methods, section 7.3; `scipy.optimize`): the sum need not be concave.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from calibration_pipeline.comparison.market_scores import market_losses
 from calibration_pipeline.comparison.race_probabilities import (
@@ -45,10 +45,9 @@ HALF_LIFE = 80.0
 OTHER_ARCHETYPES = 0.25
 """Weight of a race of another archetype."""
 TOLERANCE = 1e-5
-"""Largest change of a weight, whose mean is 1, in the last step of the algorithm."""
-MOST_STEPS = 200
-ROUNDING = 1e-12
-"""Relative error of a sum of logarithms."""
+"""Largest derivative of the sum by the logarithm of a weight at its maximum, in cases."""
+LARGEST_STEP = 5.0
+"""In the logarithms of the weights."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class PooledCases:
 
     Attributes
     ----------
+    market, forecast : str
     races : list of dict
         `RACE_KEYS` of each race.
     members : list of str
@@ -68,6 +68,8 @@ class PooledCases:
         Probability that the member gave to the outcome, 0 where it lacks the race, (case, member).
     """
 
+    market: str
+    forecast: str
     races: list[dict[str, object]]
     members: list[str]
     has_race: NDArray[np.bool_]
@@ -75,42 +77,67 @@ class PooledCases:
     likelihood: NDArray[np.float64]
 
 
-def walk_forward_weights(members: Mapping[str, Forecasts]) -> pl.DataFrame:
-    """Return the weights of the members before each of their races.
+def pool_cases(members: Mapping[str, Forecasts]) -> list[PooledCases]:
+    """Return the cases of each market and forecast that a member has.
 
     Parameters
     ----------
     members : mapping of str to mapping
         Forecaster to its forecasts, as `race_probabilities.read_backtests` and `read_events` return them.
 
-    Returns
-    -------
-    polars.DataFrame
-        `BlendWeights`: the members that have the race, the market and the forecast. Weights do not depend on
-        the race's own result, or on later races.
-
     Raises
     ------
     ValueError
         If two members have different cars or finishes in a race.
     """
+    found: list[PooledCases] = []
+    for forecast in JUDGED:
+        likelihoods: dict[str, dict[int, dict[str, NDArray[np.float64]]]] = {}
+        races: dict[int, RaceProbabilities] = {}
+        for name in sorted(members):
+            for race_id, race in members[name].get(forecast, {}).items():
+                check_cars(race, races.setdefault(race_id, race))
+                for market, losses in market_losses(race).items():
+                    of_race = likelihoods.setdefault(market, {}).setdefault(race_id, {})
+                    of_race[name] = np.clip(losses.likelihood, PROBABILITY_CLIP, 1.0)
+        found += [
+            _stack(market, forecast, likelihoods[market], races)
+            for market in POOLED_MARKETS
+            if market in likelihoods
+        ]
+    return found
+
+
+def walk_forward_weights(by_market: Iterable[PooledCases]) -> pl.DataFrame:
+    """Return the weights of the members before each of their races.
+
+    Parameters
+    ----------
+    by_market : iterable of PooledCases
+
+    Returns
+    -------
+    polars.DataFrame
+        `BlendWeights`: the members that have the race, the market and the forecast. Weights do not depend on
+        the race's own result, or on later races.
+    """
     rows: list[dict[str, object]] = []
-    for market, forecast, cases in _by_market(members):
+    for cases in by_market:
         for r, race in enumerate(cases.races):
             known, here = cases.has_race[: r + 1].any(axis=0), cases.has_race[r]
             weights, n_races = _weigh(cases, r, race["archetype"], known)
             own = weights[here] / weights[here].sum()
-            rows += _rows(race, market, forecast, np.array(cases.members)[here], own, n_races)
+            rows += _rows(race, cases, here, own, n_races)
     return table(rows, BlendWeights)
 
 
-def next_race_weights(members: Mapping[str, Forecasts], race: Mapping[str, object]) -> pl.DataFrame:
+def next_race_weights(by_market: Iterable[PooledCases], race: Mapping[str, object]) -> pl.DataFrame:
     """Return the weights of the members before a race that has no result yet.
 
     Parameters
     ----------
-    members : mapping of str to mapping
-        As for `walk_forward_weights`. Races at or after the race are not read.
+    by_market : iterable of PooledCases
+        Races at or after the race are not read.
     race : mapping
         race_id, season, race_order and archetype.
 
@@ -121,26 +148,30 @@ def next_race_weights(members: Mapping[str, Forecasts], race: Mapping[str, objec
         race among the others.
     """
     rows: list[dict[str, object]] = []
-    for market, forecast, cases in _by_market(members):
+    for cases in by_market:
         n_earlier = sum(int(str(other["race_order"])) < int(str(race["race_order"])) for other in cases.races)
         known = cases.has_race[:n_earlier].any(axis=0)
         if known.any():
             weights, n_races = _weigh(cases, n_earlier, race["archetype"], known)
-            rows += _rows(race, market, forecast, np.array(cases.members)[known], weights[known], n_races)
+            rows += _rows(race, cases, known, weights[known], n_races)
     return table(rows, BlendWeights)
 
 
-def maximise_pool(likelihood: NDArray, present: NDArray, importance: NDArray) -> NDArray[np.float64]:
+def maximise_pool(
+    likelihood: NDArray, race: NDArray[np.intp], has_race: NDArray[np.bool_], importance: NDArray
+) -> NDArray[np.float64]:
     """Return the weights that maximise the log score of the pool plus the logarithm of the prior.
 
     Parameters
     ----------
     likelihood : ndarray
-        Probability that each member gave to the outcome, above 0 where present, (case, member).
-    present : ndarray
-        Whether the member has the case, (case, member) bool; at least one has it.
+        Probability that each member gave to the outcome, above 0 where it has the race, (case, member).
+    race : ndarray
+        Index of each case's race, (case,).
+    has_race : ndarray
+        Whether the member has the race, (race, member) bool; at least one has it.
     importance : ndarray
-        How much each case counts, (case,).
+        How much each case of a race counts, (race,).
 
     Returns
     -------
@@ -150,39 +181,36 @@ def maximise_pool(likelihood: NDArray, present: NDArray, importance: NDArray) ->
     Examples
     --------
     >>> p = np.array([[0.6, 0.2], [0.5, 0.1], [0.7, 0.3]])
-    >>> maximise_pool(p, np.ones((3, 2), bool), np.full(3, 100.0)).round(3).tolist()
+    >>> maximise_pool(p, np.arange(3), np.ones((3, 2), bool), np.full(3, 100.0)).round(3).tolist()
     [0.995, 0.005]
     """
-    given, mask = np.where(present, likelihood, 0.0), present.astype(np.float64)
-    weights = np.ones(present.shape[1])  # the prior makes their mean 1, also over members without cases
-    for _ in range(MOST_STEPS):
-        tangent = 1 + mask.T @ (importance / (mask @ weights))
-        changed = _newton(given, importance, tangent, weights)
-        change = np.abs(changed - weights).max()
-        weights = changed
-        if change <= TOLERANCE:
-            break
+    given, mask = np.where(has_race[race], likelihood, 0.0), has_race.astype(np.float64)
+    of_case, of_race = importance[race], importance * np.bincount(race, minlength=len(importance))
+
+    def loss(log_weights: NDArray) -> tuple[float, NDArray[np.float64]]:
+        weights = np.exp(log_weights)
+        pool, present = given @ weights, mask @ weights
+        value = of_case @ np.log(pool) - of_race @ np.log(present) + (log_weights - weights).sum()
+        slope = given.T @ (of_case / pool) - mask.T @ (of_race / present) - 1
+        return -float(value), -(weights * slope + 1)
+
+    def curvature(log_weights: NDArray) -> NDArray[np.float64]:
+        weights = np.exp(log_weights)
+        return _curvature(mask * weights, of_race) - _curvature(given * weights, of_case) + np.diag(weights)
+
+    options = {"gtol": TOLERANCE, "max_trust_radius": LARGEST_STEP}
+    start = np.zeros(has_race.shape[1])  # the prior makes the mean of the weights 1
+    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options=options)
+    weights = np.exp(found.x)
     return weights / weights.sum()
 
 
-def _newton(given: NDArray, importance: NDArray, tangent: NDArray, weights: NDArray) -> NDArray[np.float64]:
-    """Return the weights that maximise the concave part of the sum, less the tangent of the other part."""
-
-    def value(at: NDArray) -> float:
-        return float(importance @ np.log(given @ at) + np.log(at).sum() - tangent @ at)
-
-    for _ in range(MOST_STEPS):
-        ratio = importance / (pool := given @ weights)
-        gradient = given.T @ ratio + 1 / weights - tangent
-        curvature = given.T @ (given * (ratio / pool)[:, None]) + np.diag(weights**-2)
-        step = np.linalg.solve(curvature, gradient)
-        if np.abs(step).max() <= TOLERANCE:
-            return weights + np.maximum(step, -weights / 2)
-        size, now = 1.0, value(weights)
-        while (weights + size * step <= 0).any() or value(weights + size * step) < now - ROUNDING * abs(now):
-            size /= 2
-        weights = weights + size * step
-    return weights
+def _curvature(parts: NDArray, importance: NDArray) -> NDArray[np.float64]:
+    """Return the Hessian of sum_c importance_c log sum_f parts_cf by the logarithms of the parts' factors."""
+    shares = parts / parts.sum(axis=1, keepdims=True)
+    rows = shares * np.sqrt(importance)[:, None]
+    hessian: NDArray[np.float64] = np.diag(importance @ shares) - rows.T @ rows
+    return hessian
 
 
 def _weigh(
@@ -194,32 +222,18 @@ def _weigh(
     importance = 2.0 ** (-age / HALF_LIFE) * np.where(same, 1.0, OTHER_ARCHETYPES)
     importance *= cases.has_race[:n_earlier].sum(axis=1) > 1  # a single member says nothing about weights
     used = np.flatnonzero(importance[cases.race[cases.race < n_earlier]])
-    race = cases.race[used]
     weights = np.zeros(known.size)
     weights[known] = maximise_pool(
-        cases.likelihood[used][:, known], cases.has_race[race][:, known], importance[race]
+        cases.likelihood[used][:, known], cases.race[used], cases.has_race[:n_earlier, known], importance
     )
     return weights, float(importance.sum())
 
 
-def _by_market(members: Mapping[str, Forecasts]) -> Iterator[tuple[str, str, PooledCases]]:
-    """Yield each market and forecast with its cases, if any member has one."""
-    for forecast in JUDGED:
-        likelihoods: dict[str, dict[int, dict[str, NDArray[np.float64]]]] = {}
-        races: dict[int, RaceProbabilities] = {}
-        for name in sorted(members):
-            for race_id, race in members[name].get(forecast, {}).items():
-                check_cars(race, races.setdefault(race_id, race))
-                for market, losses in market_losses(race).items():
-                    of_race = likelihoods.setdefault(market, {}).setdefault(race_id, {})
-                    of_race[name] = np.clip(losses.likelihood, PROBABILITY_CLIP, 1.0)
-        for market in POOLED_MARKETS:
-            if market in likelihoods:
-                yield market, forecast, _stack(likelihoods[market], races)
-
-
 def _stack(
-    likelihoods: Mapping[int, Mapping[str, NDArray[np.float64]]], races: Mapping[int, RaceProbabilities]
+    market: str,
+    forecast: str,
+    likelihoods: Mapping[int, Mapping[str, NDArray[np.float64]]],
+    races: Mapping[int, RaceProbabilities],
 ) -> PooledCases:
     order = sorted(likelihoods, key=lambda race_id: races[race_id].race_order)
     members = sorted({name for of_race in likelihoods.values() for name in of_race})
@@ -229,6 +243,8 @@ def _stack(
         for race_id, size in zip(order, sizes, strict=True)
     ]
     return PooledCases(
+        market=market,
+        forecast=forecast,
         races=[{key: getattr(races[race_id], key) for key in RACE_KEYS} for race_id in order],
         members=members,
         has_race=np.array([[name in likelihoods[race_id] for name in members] for race_id in order]),
@@ -239,14 +255,14 @@ def _stack(
 
 def _rows(
     race: Mapping[str, object],
-    market: str,
-    forecast: str,
-    members: NDArray[np.str_],
+    cases: PooledCases,
+    chosen: NDArray[np.bool_],
     weights: NDArray[np.float64],
     n_races: float,
 ) -> list[dict[str, object]]:
-    keys = {name: race[name] for name in RACE_KEYS} | {"market": market, "forecast": forecast}
+    """Return the rows of the chosen members, with their weights."""
+    keys = {name: race[name] for name in RACE_KEYS} | {"market": cases.market, "forecast": cases.forecast}
     return [
         {**keys, "forecaster": name, "weight": weight, "n_races": n_races}
-        for name, weight in zip(members.tolist(), weights.tolist(), strict=True)
+        for name, weight in zip(np.array(cases.members)[chosen].tolist(), weights.tolist(), strict=True)
     ]

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from calibration_pipeline.comparison.blend import blend_backtest, blend_events, mix_scenarios, round_shares
 from calibration_pipeline.comparison.leaderboard import rank_forecasters
 from calibration_pipeline.comparison.market_scores import score_markets
-from calibration_pipeline.comparison.pool_weights import BLEND, next_race_weights, walk_forward_weights
+from calibration_pipeline.comparison.pool_weights import (
+    BLEND,
+    next_race_weights,
+    pool_cases,
+    walk_forward_weights,
+)
 from calibration_pipeline.comparison.race_probabilities import (
     add_events,
     climatology_of,
@@ -41,7 +46,7 @@ def equal_weights(names, races, markets=("win", FINISH), **shares):
 def blended(backtests):
     """Forecasts of the blend of forecasters, as it goes on the leaderboard."""
     members = {name: read_backtests(own) for name, own in backtests.items()}
-    weights = walk_forward_weights(members)
+    weights = walk_forward_weights(pool_cases(members))
     parts = [
         blend_backtest({name: own[k] for name, own in backtests.items()}, weights)
         for k in range(len(backtests["network"]))
@@ -219,7 +224,7 @@ def test_weights_of_the_next_race_mix_its_scenarios(ensembles):
     members = {
         n: read_backtests(own) for n, own in make_backtests({"network": 1, "mine": 3}, n_races=20).items()
     }
-    weights = next_race_weights(members, race)
+    weights = next_race_weights(pool_cases(members), race)
     one = {name: ensemble.isel(race=[0]) for name, ensemble in ensembles.items()}
     assert one["network"]["race"].item() == 202101
     mixed = mix_scenarios(one, weights, "recalibrated", 40, seed=1)
