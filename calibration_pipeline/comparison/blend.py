@@ -8,7 +8,7 @@ A linear pool of calibrated forecasts that differ is less sure than it could be 
 doi:10.1111/j.1467-9868.2009.00726.x). The blend is not recalibrated.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import polars as pl
@@ -91,19 +91,19 @@ def blend_backtest(backtests: Mapping[str, xr.Dataset], weights: pl.DataFrame) -
     """
     base = _base(backtests)
     pooled = base.copy(deep=True)
+    slots = {name: _slots(base, own, name) for name, own in backtests.items()}
     for forecast in JUDGED:
-        shares = _shares(weights, forecast)
-        arrays = [pooled[forecast].values, pooled[f"{forecast}_head_to_head"].values]
-        for array in arrays:
-            array[:] = 0.0
+        shares, names = _shares(weights, forecast), (forecast, f"{forecast}_head_to_head")
+        given = {name: [own[of].values for of in names] for name, own in backtests.items()}
+        finish, pairs = (pooled[of].values for of in names)
+        finish[:], pairs[:] = 0.0, 0.0
         for r, race_id in enumerate(base["race"].values.tolist()):
-            for name, share in _members(backtests, shares, race_id).items():
-                own = backtests[name].sel(race=race_id)
-                cars = _slots(base.isel(race=r), own, name)
+            for name, share in _members(slots, shares, race_id).items():
+                row, cars = slots[name][race_id]
+                own_finish, own_pairs = (values[row] for values in given[name])
                 n_cars = cars.size
-                arrays[0][r, :n_cars, :n_cars] += share * own[forecast].values[cars, :n_cars]
-                pairs = own[f"{forecast}_head_to_head"].values[np.ix_(cars, cars)]
-                arrays[1][r, :n_cars, :n_cars] += share * pairs
+                finish[r, :n_cars, :n_cars] += share * own_finish[cars, :n_cars]
+                pairs[r, :n_cars, :n_cars] += share * own_pairs[np.ix_(cars, cars)]
     as_of = ("calibration_as_of", "n_calibration_races")
     return pooled.assign_coords({name: ("race", _largest(backtests, base, name)) for name in as_of})
 
@@ -146,16 +146,17 @@ def mix_scenarios(
     kept = base[[*names, "utility", "incident_logit", "chaos_scale"]].isel(scenario=[0] * n_scenarios)
     mixed = kept.assign_coords(scenario=np.arange(n_scenarios)).copy(deep=True)
     arrays = {str(name): mixed[name].values for name in mixed.data_vars}
+    slots = {name: _slots(base, own, name) for name, own in ensembles.items()}
     for r, race_id in enumerate(base["race"].values.tolist()):
         rng = np.random.default_rng([seed, race_id])
-        members = _members(ensembles, shares, race_id)
+        members = _members(slots, shares, race_id)
         order = rng.permutation(n_scenarios)
         first = 0
         for (name, _), number in zip(
             members.items(), round_shares(members.values(), n_scenarios), strict=True
         ):
-            own = ensembles[name].sel(race=race_id)
-            cars = _slots(base.isel(race=r), own, name)
+            row, cars = slots[name][race_id]
+            own = ensembles[name].isel(race=row)
             chosen = _draw(own.sizes["scenario"], number, rng)
             places, first = order[first : first + number], first + number
             for outcome in names:
@@ -206,36 +207,41 @@ def _shares(weights: pl.DataFrame, forecast: str) -> dict[int, dict[str, float]]
 
 
 def _members(
-    datasets: Mapping[str, xr.Dataset], shares: Mapping[int, Mapping[str, float]], race_id: int
+    races: Mapping[str, Collection[int]], shares: Mapping[int, Mapping[str, float]], race_id: int
 ) -> dict[str, float]:
     """Return the members that have the race and a weight, to their weights, which sum to 1."""
-    found = {
-        name: share
-        for name, share in shares.get(race_id, {}).items()
-        if name in datasets and race_id in datasets[name].indexes["race"]
-    }
+    found = {name: share for name, share in shares.get(race_id, {}).items() if race_id in races.get(name, ())}
     total = sum(found.values())
     if not total > 0:
         raise ValueError(
             f"Argument weights must have a member of race_id {race_id} in market {FINISH}, got none of "
-            f"{', '.join(datasets)}."
+            f"{', '.join(races)}."
         )
     return {name: share / total for name, share in found.items()}
 
 
-def _slots(base: xr.Dataset, own: xr.Dataset, name: str) -> NDArray[np.intp]:
-    """Return the slots of a member's cars in the order of the base's cars, (car,)."""
-    wanted, cars = (
-        race["driver_id"].values[: int(race["field_size"])].astype(str).tolist() for race in (base, own)
-    )
-    if sorted(wanted) != sorted(cars):
-        different = sorted(set(wanted) ^ set(cars))
-        raise ValueError(
-            f"Members of the blend must have one field in race_id {base['race'].item()}; {name} differs in "
-            f"{', '.join(different)}."
-        )
-    slot = {car: place for place, car in enumerate(cars)}
-    return np.array([slot[car] for car in wanted], np.intp)
+def _slots(base: xr.Dataset, own: xr.Dataset, name: str) -> dict[int, tuple[int, NDArray[np.intp]]]:
+    """Return, by race of a member, its row and the slots of its cars in the order of the base's, (car,)."""
+    wanted, given = _cars(base), _cars(own)
+    slots = {}
+    for row, race_id in enumerate(given):
+        if race_id not in wanted:
+            continue
+        slot = {car: place for place, car in enumerate(given[race_id])}
+        if different := slot.keys() ^ wanted[race_id]:
+            raise ValueError(
+                f"Members of the blend must have one field in race_id {race_id}; {name} differs in "
+                f"{', '.join(sorted(different))}."
+            )
+        slots[race_id] = row, np.array([slot[car] for car in wanted[race_id]], np.intp)
+    return slots
+
+
+def _cars(races: xr.Dataset) -> dict[int, list[str]]:
+    """Return the drivers of each race, in the order of races and slots."""
+    drivers, sizes = races["driver_id"].values.astype(str).tolist(), races["field_size"].values.tolist()
+    by_race = zip(races["race"].values.tolist(), drivers, sizes, strict=True)
+    return {race_id: cars[:n_cars] for race_id, cars, n_cars in by_race}
 
 
 def _largest(datasets: Mapping[str, xr.Dataset], base: xr.Dataset, name: str) -> NDArray[np.int32]:
