@@ -1,7 +1,7 @@
 """The code location: assets, checks, jobs, schedules, sensor, resources. No implementation belongs here."""
 
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import dagster as dg
 
@@ -21,7 +21,7 @@ from .flow import (
 from .flow.metadata import described
 from .jax_environment import prepare_jax
 from .orchestration.jobs import REPORT, build_jobs
-from .orchestration.schedules import build_schedules, with_freshness
+from .orchestration.schedules import build_schedules, find_deadline
 from .orchestration.sensors import keep_up_to_date
 from .partitions import known_forecasters, narrow, season_partitions
 from .resources import build_resources, with_seasons
@@ -59,10 +59,12 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         for asset in dg.load_assets_from_modules([module])
         for key in asset.keys  # type: ignore[union-attr]
     }
-    declared = dg.load_assets_from_modules(FLOW, key_prefix=settings.key_prefix)
-    known = (asset for asset in declared if _is_known(asset, settings))
-    narrowed = (described(narrow(asset, seasons, forecasters, shown), groups) for asset in known)
-    assets = with_freshness(narrowed, settings)
+    deadline = find_deadline(settings)
+    assets = [
+        described(narrow(asset, seasons, forecasters, shown), groups, deadline)
+        for asset in dg.load_assets_from_modules(FLOW, key_prefix=settings.key_prefix)
+        if isinstance(asset, dg.AssetsDefinition) and _is_known(asset, settings)
+    ]
     jobs = build_jobs(assets)
     last = dg.AssetKey([*settings.key_prefix, REPORT])
     return dg.Definitions(
@@ -83,8 +85,6 @@ def defs() -> dg.Definitions:
     return build_defs(load_settings())
 
 
-def _is_known(asset: object, settings: Settings) -> TypeGuard[dg.AssetsDefinition]:
-    """Return whether this is an asset whose data the source has: only simulated seasons have a truth."""
-    if not isinstance(asset, dg.AssetsDefinition):
-        return False
+def _is_known(asset: dg.AssetsDefinition, settings: Settings) -> bool:
+    """Return whether the source has what an asset reads: only simulated seasons have a truth."""
     return settings.source == "simulated" or all(key.path[-1] != "simulated_truth" for key in asset.keys)

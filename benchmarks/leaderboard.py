@@ -163,9 +163,8 @@ def blend_forecasts(members: Mapping[str, Forecasts]) -> Forecasts:
     """Return the walk-forward blend of raw forecasts: weighted means of the members' probabilities."""
     weights: dict[tuple[int, str], dict[str, float]] = {}
     columns = ("race_id", "market", "forecaster", "weight")
-    for race_id, market, name, weight in (
-        walk_forward_weights(pool_cases(members)).select(columns).iter_rows()
-    ):
+    before_races = walk_forward_weights(pool_cases(members))
+    for race_id, market, name, weight in before_races.select(columns).iter_rows():
         weights.setdefault((race_id, market), {})[name] = weight
     blended = {}
     for race_id, race in members[NETWORK]["raw"].items():

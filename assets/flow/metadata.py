@@ -22,12 +22,18 @@ OWNERS = ["team:calibration"]
 SHOWN_ROWS = 12
 
 
-def described(asset: dg.AssetsDefinition, groups: Mapping[str, str]) -> dg.AssetsDefinition:
-    """Return an asset with its group of the UI, its owners, and the columns or variables of its contract."""
+def described(
+    asset: dg.AssetsDefinition, groups: Mapping[str, str], deadline: dg.FreshnessPolicy | None
+) -> dg.AssetsDefinition:
+    """Return an asset with its group of the UI, its owners, and the columns or variables of its contract.
+
+    It is overdue from the deadline on, where there is one; the track catalogue never is.
+    """
     return asset.map_asset_specs(
         lambda spec: spec.replace_attributes(
             group_name=groups[spec.key.path[-1]],
             owners=OWNERS,
+            freshness_policy=None if spec.key.path[-1] == "track_constraints" else deadline,
             metadata={**_column_schema(spec.key.path[-1]), **spec.metadata},
         )
     )

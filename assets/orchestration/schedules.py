@@ -1,7 +1,7 @@
 """Schedules after race weekends and on mornings of a running season, and the freshness of its assets."""
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -22,18 +22,9 @@ def is_running(settings: Settings) -> bool:
     return settings.season_list[-1] == datetime.date.today().year
 
 
-def with_freshness(assets: Iterable[dg.AssetsDefinition], settings: Settings) -> list[dg.AssetsDefinition]:
-    """Return assets that are overdue on Monday noon if they were not materialized since the race weekend.
-
-    Only the assets of a running season have such a deadline, and never the track catalogue.
-    """
-    policy = dg.FreshnessPolicy.cron(DEADLINE, RACE_WEEKEND, TIME_ZONE) if is_running(settings) else None
-
-    def overdue(spec: dg.AssetSpec) -> dg.AssetSpec:
-        of_season = spec.key.path[-1] != "track_constraints"
-        return spec.replace_attributes(freshness_policy=policy) if of_season else spec
-
-    return [asset.map_asset_specs(overdue) for asset in assets]
+def find_deadline(settings: Settings) -> dg.FreshnessPolicy | None:
+    """Return the deadline of a running season's assets, Monday noon after a race weekend; else None."""
+    return dg.FreshnessPolicy.cron(DEADLINE, RACE_WEEKEND, TIME_ZONE) if is_running(settings) else None
 
 
 def build_schedules(
