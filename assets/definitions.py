@@ -27,17 +27,7 @@ from .partitions import known_forecasters, narrow, season_partitions
 from .resources import build_resources, with_seasons
 from .settings import Settings, load_settings
 
-FLOW = [
-    ingest,
-    telemetry,
-    scenarios,
-    calibration,
-    verification,
-    probabilities,
-    comparison,
-    forecast,
-    report,
-]
+FLOW = [ingest, telemetry, scenarios, calibration, verification, probabilities, comparison, forecast, report]
 """Modules of assets in the order of the data flow; each is a group of the UI."""
 
 

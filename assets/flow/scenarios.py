@@ -15,12 +15,7 @@ from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.sources.names import read_nicknames
 
-from ..partitions import (
-    ALL_SEASONS,
-    SEASON_PARTITIONS,
-    earlier_and_own_seasons,
-    season_of_forecaster,
-)
+from ..partitions import ALL_SEASONS, SEASON_PARTITIONS, earlier_and_own_seasons, season_of_forecaster
 from ..settings import Settings
 from ..storage.io_manager import depends_on
 from .metadata import bullets, chart, rows, table

@@ -8,6 +8,7 @@ import functools
 import gc
 import multiprocessing
 import os
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
@@ -131,7 +132,22 @@ def _definitions(settings: str, command: str) -> "dg.Definitions":  # noqa: ARG0
 @functools.cache
 def _instance(home: str) -> "dg.DagsterInstance":  # noqa: ARG001  # the key of the cache
     """Return the instance in DAGSTER_HOME, which this process opens once."""
+    from sqlalchemy import Engine, event
+
+    event.listen(Engine, "connect", _defer_syncs)
     return open_instance()
+
+
+def _defer_syncs(connection: object, _: object) -> None:
+    """Let a connection to SQLite wait for the disk neither when it commits nor when it closes.
+
+    Dagster connects for each event of a run. The command, which reads the events, syncs them when it closes:
+    a power failure can lose the last events, but does not damage the others (https://sqlite.org/wal.html).
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _synchronous_dask() -> contextlib.AbstractContextManager[object]:

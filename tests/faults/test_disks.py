@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from calibration_pipeline.schemas.contracts import place
@@ -147,34 +148,40 @@ def test_spoilt_files_are_named_and_materialized_again(
     bench.assert_mended(undisturbed)
     for spoil in SPOILS:
         ledger.enter(
-            f"spoilt file: {spoil.__name__}", "store", spoils.count(spoil), "named it and made it again"
+            f"spoilt file: {spoil.__name__}", "store", spoils.count(spoil), "named and materialized again"
         )
 
 
 @in_the_soak_alone
-def test_spoilt_documents_of_a_feed_are_named_and_nothing_changes(
+def test_a_spoilt_document_of_a_feed_is_named_and_costs_its_race_alone(
     bench: Bench, undisturbed: Bench, ledger: Ledger, tmp_path: Path
 ) -> None:
     feed = tmp_path / "feed"
     shutil.copytree(undisturbed.feed, feed)
     broken = bench.copied(tmp_path / "broken", CALIBRATION_FEED_URL=str(feed))
-    races = sorted((feed / "2025" / "1").iterdir())
+    first, second, *_ = sorted((feed / "2025" / "1").iterdir())
     documents = [
-        feed / "2025" / "race_list_basic.json",
-        races[0] / "weekend-feed.json",
-        races[1] / "lap-times.json",
+        (feed / "2025" / "race_list_basic.json", "", "ended in a line that names it"),
+        (first / "weekend-feed.json", "race_results", "named it and left out the race"),
+        (second / "lap-times.json", "lap_telemetry", "named it and left out the race's laps"),
     ]
-    before = content(broken.store)
-    for n, document in enumerate(documents):
-        whole, spoil = document.read_bytes(), SPOILS[n]
+    tables = [broken.store / name / "2025.parquet" for name in ("race_results", "lap_telemetry")]
+    for spoil, (document, lost, did) in zip(SPOILS, documents, strict=True):
+        assert broken.run("--select", "race_results,lap_telemetry").code == 0
+        before = {path.parent.name: pl.read_parquet(path) for path in tables}
+        whole = document.read_bytes()
         document.write_bytes(spoil(whole))
         done = broken.run("--select", "race_results,lap_telemetry")
         document.write_bytes(whole)
-        assert done.code == 1, done.out
+        assert done.code == (0 if lost else 1), done.out
         assert document.name in done.out
-        changed = {path for path, data in content(broken.store).items() if before[path] != data}
-        assert not changed
-        ledger.enter(f"spoilt file: {spoil.__name__}", "feed (JSON)", 1, "ended in a line that names it")
+        race = pl.col("race_id") == int(document.parent.name) if lost else pl.lit(False)
+        after = {path.parent.name: pl.read_parquet(path) for path in tables}
+        for name, rows in before.items():
+            assert after[name].remove(race).equals(rows.remove(race)), (document, name)
+        assert after["race_results"].filter(race).is_empty() == (lost != "lap_telemetry")
+        assert after["lap_telemetry"].filter(race).is_empty()
+        ledger.enter(f"spoilt file: {spoil.__name__}", f"feed (`{document.name}`)", 1, did)
     assert broken.run("--select", "race_results,lap_telemetry").code == 0
     broken.update()  # the report is of another feed
     broken.assert_mended(undisturbed)

@@ -1,4 +1,4 @@
-"""Worker processes: their setup before JAX starts, and the modules that the fork server preloads."""
+"""Worker processes: their setup before JAX starts, their records, and the modules that are preloaded."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from helpers.paths import ROOT
@@ -61,6 +62,31 @@ def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
     own = str(tmp_path / "own")
     assert run(PROGRAM, tmp_path, JAX_COMPILATION_CACHE_DIR=own)[2] == own
     assert not (tmp_path / "compiled").exists()
+
+
+MATERIALIZE = """
+import sys
+from assets.instance import prepare_home
+from assets.runner.worker import Work, materialize
+from assets.settings import Settings, to_public_json
+
+home = str(prepare_home())
+settings = to_public_json(Settings(store=home + "/store", seasons="2024"))
+assert materialize(Work(settings, home, "tracks", ["track_constraints"], None, {}))
+"""
+
+
+def test_a_worker_leaves_the_sync_of_its_records_to_who_reads_them(tmp_path: Path) -> None:
+    """The log of a run's database is still there when the worker has ended; a reader has all its events."""
+    run(MATERIALIZE, tmp_path, PYTHONWARNINGS="ignore")
+    (log,) = (tmp_path / "history" / "runs").glob("*-*.db-wal")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        (done,) = instance.get_runs()
+        kinds = [entry.dagster_event_type for entry in instance.all_logs(done.run_id)]
+    assert done.status is dg.DagsterRunStatus.SUCCESS
+    assert dg.DagsterEventType.ASSET_MATERIALIZATION in kinds
+    assert kinds[-1] is dg.DagsterEventType.RUN_SUCCESS
+    assert not log.exists()
 
 
 @pytest.mark.slow
