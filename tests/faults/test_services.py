@@ -192,7 +192,7 @@ def test_an_object_store_that_fails_every_third_request_costs_time_alone(
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(undisturbed.store / str(path.relative_to(there)), target)
         assert_same_values(there, here)
-        assert len(content(here)) == 13
+        assert len(content(here)) == 15
     ledger.enter("object store fails", "every third request", len(failed), "asked again, and ended well")
 
 

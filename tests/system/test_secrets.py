@@ -86,14 +86,14 @@ def leaks(folder: Path, printed: str) -> list[str]:
     places = {"printed text": [printed.encode()]}
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
-    for path in files:
-        content = path.read_bytes()
+    contents = {path: path.read_bytes() for path in files}  # first: SQLite deletes a log that it has read
+    for path, content in contents.items():
         places[str(path)] = [content, *(cells(path) if content.startswith(b"SQLite format 3") else ())]
     return [
         f"{word} in {place}"
-        for place, contents in places.items()
+        for place, found in places.items()
         for word in words
-        for content in contents
+        for content in found
         if word.encode() in content
     ]
 
