@@ -64,7 +64,6 @@ def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
 
 
 MATERIALIZE = """
-import sys
 from assets.instance import prepare_home
 from assets.runner.worker import Work, materialize
 from assets.settings import Settings, to_public_json
@@ -76,7 +75,6 @@ assert materialize(Work(settings, home, "tracks", ["track_constraints"], None, {
 
 
 READ = """
-import dagster as dg
 from assets.instance import open_instance
 
 with open_instance() as instance:
