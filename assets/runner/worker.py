@@ -116,7 +116,10 @@ def start_fork_server(home: Path) -> ForkServerContext:
 
 
 def initialize_worker(log_file: str) -> None:
-    """Set up a process of a pool: its log, and its end when the command ends, however that ended."""
+    """Set up a process of a pool: its log, its records, its end when the command ends, however that ended."""
+    from sqlalchemy import Engine, event
+
+    event.listen(Engine, "connect", _defer_syncs)
     gc.freeze()  # what the fork server loaded is never garbage: collections are shorter
     hand_to(file_handler(Path(log_file)))
     threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
@@ -132,9 +135,6 @@ def _definitions(settings: str, command: str) -> "dg.Definitions":  # noqa: ARG0
 @functools.cache
 def _instance(home: str) -> "dg.DagsterInstance":  # noqa: ARG001  # the key of the cache
     """Return the instance in DAGSTER_HOME, which this process opens once."""
-    from sqlalchemy import Engine, event
-
-    event.listen(Engine, "connect", _defer_syncs)
     return open_instance()
 
 

@@ -169,12 +169,16 @@ def test_a_spoilt_document_of_a_feed_is_named_and_costs_its_race_alone(
     for spoil, (document, lost, did) in zip(SPOILS, documents, strict=True):
         assert broken.run("--select", "race_results,lap_telemetry").code == 0
         before = {path.parent.name: pl.read_parquet(path) for path in tables}
+        stored = content(broken.store)
         whole = document.read_bytes()
         document.write_bytes(spoil(whole))
         done = broken.run("--select", "race_results,lap_telemetry")
         document.write_bytes(whole)
         assert done.code == (0 if lost else 1), done.out
         assert document.name in done.out
+        changed = {path for path, version in content(broken.store).items() if stored[path] != version}
+        own = {f"{name}/2025.parquet" for name in ("race_results", "lap_telemetry", "quarantine")}
+        assert changed <= (own if lost else set())
         race = pl.col("race_id") == int(document.parent.name) if lost else pl.lit(False)
         after = {path.parent.name: pl.read_parquet(path) for path in tables}
         for name, rows in before.items():

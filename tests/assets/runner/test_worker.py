@@ -65,10 +65,11 @@ def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
 
 MATERIALIZE = """
 from assets.instance import prepare_home
-from assets.runner.worker import Work, materialize
+from assets.runner.worker import Work, initialize_worker, materialize
 from assets.settings import Settings, to_public_json
 
 home = str(prepare_home())
+initialize_worker(home + "/calibration.log")
 settings = to_public_json(Settings(store=home + "/store", seasons="2024"))
 assert materialize(Work(settings, home, "tracks", ["track_constraints"], None, {}))
 """
