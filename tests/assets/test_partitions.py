@@ -123,7 +123,7 @@ def test_a_season_without_laps_and_one_without_races_yet_have_partitions_that_ar
     write_table(table, {THIS_YEAR - 1: 3})
     options = ["--source", "tables", "--results", str(table), "--seasons", f"{THIS_YEAR - 1}-"]
     assert main(["run", *options, "--scenarios", "100", "--select", "+scenario_ensemble"]) == 0
-    assert f"scenario_ensemble [network|{THIS_YEAR}]" in capsys.readouterr().out
+    assert f"scenario_ensemble, scenario_quarantine [network|{THIS_YEAR}]" in capsys.readouterr().out
     store = project / "data" / "store" / "tables" / "cup"
     heights = {
         (name, season): pl.read_parquet(store / name / f"{season}.parquet").height

@@ -199,7 +199,7 @@ def test_scenarios_upside_down_are_named(project: Path, capsys: pytest.CaptureFi
     evaluation = last_evaluation("tables", "backtest", "right_way_up")
     assert evaluation.severity == dg.AssetCheckSeverity.WARN
     backtests = {}
-    for path in (project / "data" / "store" / "tables" / "cup" / "backtest").rglob("*.nc"):
+    for path in (project / "data" / "store" / "tables" / "cup" / "backtest").glob("*/scenarios.nc"):
         backtests[parse_archetype(path.parent.name)] = xr.open_dataset(path, engine="h5netcdf").load()
     report = plain(render_markdown(example_content(warnings=implausible_backtests(backtests))))
     for text in (output, plain(str(evaluation.description)), report):

@@ -134,6 +134,7 @@ def test_an_ensemble_without_retirements_is_recalibrated_to_sensible_fields():
             "season": (race, np.full(N_RACES, 2021, np.int32)),
             "race_order": (race, order.astype(np.int32)),
             "fold": (race, np.full(N_RACES, "2021-1")),
+            "archetype": (race, np.full(N_RACES, "superspeedway")),
             "field_size": (race, np.full(N_RACES, N_CARS, np.int16)),
             "driver_id": (car, np.tile(drivers, (N_RACES, 1))),
         },
