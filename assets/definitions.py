@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from calibration_pipeline.forecasters.folder import Form
+
 from .asset_checks import every_finished_race
 from .asset_checks.stored_values import build_checks
 from .flow import (
@@ -61,7 +63,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         assets=assets,
         asset_checks=[*build_checks(assets), every_finished_race.build_check(last)],
         jobs=list(jobs.values()),
-        schedules=build_schedules(jobs, seasons, settings),
+        schedules=build_schedules(jobs, seasons, forecasters[Form.SCENARIOS], settings),
         sensors=[keep_up_to_date(as_set, jobs.values(), seasons, forecasters, last)],
         resources={**build_resources(settings), **(resources or {})},
         executor=dg.in_process_executor,

@@ -98,12 +98,7 @@ WAVES: tuple[tuple[Job, ...], ...] = (
 
 
 def build_jobs(assets: Iterable[dg.AssetsDefinition]) -> dict[str, Any]:
-    """Return the jobs by name, over those of their assets that are in the graph.
-
-    Parameters
-    ----------
-    assets : iterable of dagster.AssetsDefinition
-    """
+    """Return the jobs by name, over those of their assets that are in the graph."""
     keys = {key.path[-1]: key for asset in assets for key in asset.keys}
     return {
         job.name: dg.define_asset_job(

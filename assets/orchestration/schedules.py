@@ -1,7 +1,7 @@
 """Schedules after race weekends and on mornings of a running season, and the freshness of its assets."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -28,16 +28,11 @@ def find_deadline(settings: Settings) -> dg.FreshnessPolicy | None:
 
 
 def build_schedules(
-    jobs: Mapping[str, Any], seasons: dg.PartitionsDefinition, settings: Settings
+    jobs: Mapping[str, Any], seasons: dg.PartitionsDefinition, forecasters: Sequence[str], settings: Settings
 ) -> list[dg.ScheduleDefinition]:
     """Return the schedules: ingestion after race weekends, and the next race's forecast in a running season.
 
-    Parameters
-    ----------
-    jobs : mapping
-        Name → job.
-    seasons : dagster.PartitionsDefinition
-    settings : Settings
+    `forecasters` are those whose forecasts are scenarios.
     """
     status = dg.DefaultScheduleStatus.RUNNING if settings.automation else dg.DefaultScheduleStatus.STOPPED
     results = settings.store_path / "race_results"
@@ -61,11 +56,13 @@ def build_schedules(
         description="Every morning of a running season: forecasts the next race with its newest entry list.",
         default_status=status,
     )
-    def every_morning() -> dg.RunRequest | dg.SkipReason:
+    def every_morning(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         if not is_running(settings):
             return dg.SkipReason("No season is running.")
         if not results.exists():
             return dg.SkipReason("No season has been ingested yet.")
-        return dg.RunRequest(tags=run_tags(settings))
+        day = "/".join([*settings.key_prefix, f"{context.scheduled_execution_time:%Y-%m-%d}"])
+        tags = run_tags(settings)
+        return [dg.RunRequest(f"{day}/{name}", partition_key=name, tags=tags) for name in forecasters]
 
     return [after_race_weekend, every_morning]

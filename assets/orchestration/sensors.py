@@ -175,14 +175,10 @@ def _requests(lineage: Lineage) -> list[dg.RunRequest]:
     Partitions wait whose inputs are missing, or failed a blocking check.
     """
     for wave in WAVES:
-        requests, stale = [], stale_tasks(lineage, wave)
+        stale = stale_tasks(lineage, wave)
         blocked = blocked_tasks(lineage, stale)
-        for task, reasons in stale.items():
-            if lacks_inputs(lineage, task) or task in blocked:
-                continue
-            if request := _request(lineage, task, reasons):
-                requests.append(request)
-        if requests:
+        ready = (task for task in stale if task not in blocked and not lacks_inputs(lineage, task))
+        if requests := [found for task in ready if (found := _request(lineage, task, stale[task]))]:
             return requests
     return []
 
@@ -192,25 +188,28 @@ def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.Run
     instance = lineage.instance
     records = {asset: lineage.record(asset, task.partition) for asset in reasons}
     news = lineage.news.get(str(task.partition))
+    tags = run_tags(lineage.settings)
     cause = {
+        "tags": tags,
         "job": task.job.name,
         "partition": task.partition,
         "reasons": dict(reasons),
         "since": {asset: record.storage_id if record else None for asset, record in records.items()},
         "inputs": {asset: lineage.input_versions(asset, task.partition) for asset in reasons},
+        "settings": {asset: lineage.present_settings(asset, task.partition) for asset in reasons},
+        "code": {asset: lineage.graph.get(lineage.keys[asset]).code_version for asset in reasons},
         "source": news.version if news and task.job == INGEST else None,
     }
     digest = hashlib.sha256(json.dumps(cause, sort_keys=True).encode()).hexdigest()[:16]
-    tags = {**run_tags(lineage.settings), STALE_TAG: digest}
-    earlier = instance.get_run_records(dg.RunsFilter(tags=tags))
+    earlier = instance.get_run_records(dg.RunsFilter(tags={STALE_TAG: digest}))
     if earlier and not (task.job == INGEST and _may_try_again(earlier)):
         return None
     return dg.RunRequest(
-        run_key=f"{lineage.settings.source}-{digest}-{len(earlier)}",
+        run_key=f"{digest}-{len(earlier)}",
         job_name=task.job.name,
         partition_key=task.partition,
         asset_selection=[lineage.keys[asset] for asset in task.assets],
-        tags=tags,
+        tags={**tags, STALE_TAG: digest},
     )
 
 

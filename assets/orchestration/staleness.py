@@ -99,6 +99,11 @@ class Lineage:
         """Return the record of a partition's last materialization."""
         return latest_record(self.instance, self.keys[asset], partition)
 
+    def present_settings(self, asset: str, partition: str | None) -> dict[str, Any]:
+        """Return the present value of each setting that a partition depends on."""
+        depends_on = self.graph.get(self.keys[asset]).metadata.get(DEPENDS_ON, ())
+        return settings_of(self._values, depends_on, partition)
+
     def stale_reason(self, asset: str, partition: str | None, except_for: Collection[str] = ()) -> str | None:
         """Return why a partition must be materialized again, None if it is up to date.
 
@@ -114,7 +119,7 @@ class Lineage:
             return fault
         where = place(asset, partition)
         if record:
-            settings = settings_of(self._values, node.metadata.get(DEPENDS_ON, ()), partition)
+            settings = self.present_settings(asset, partition)
             inputs = self.input_versions(asset, partition)
             if reason := outdated_reason(where, record, node.code_version, settings, inputs, except_for):
                 return reason
