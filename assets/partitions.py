@@ -125,7 +125,8 @@ def upstream_partitions(
         return [None]
     mapping = graph.get_partition_mapping(child, parent)
     # Dagster takes up to 20 ms, and every asset of a season reads others in the same way.
-    key = repr(mapping), own, upstream, partition  # a mapping by dimension has no hash
+    # A mapping by dimension has no hash, and a new year adds a partition to an equal definition.
+    key = repr(mapping), own, upstream, upstream.get_last_partition_key(), partition
     if key not in _mapped:
         subset = own.subset_with_partition_keys([partition]) if own and partition else None
         read = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, own, upstream)

@@ -4,6 +4,7 @@ import datetime
 from pathlib import Path
 
 import dagster as dg
+import dagster._time
 import polars as pl
 import pytest
 import xarray as xr
@@ -46,6 +47,18 @@ def test_the_running_season_is_there_before_it_ends_and_the_next_comes_by_itself
     for day in ("01-01", "12-31"):
         then = datetime.datetime.fromisoformat(f"{THIS_YEAR + 1}-{day}T12:00:00+00:00")
         assert seasons.get_partition_keys(current_time=then)[-1] == str(THIS_YEAR + 1)
+
+
+def test_a_new_year_is_read_by_what_reads_every_season(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code server lives for more than a year, and its definitions have a partition more then."""
+    graph = build_defs(Settings(seasons="2020-", scenarios=100)).resolve_asset_graph()
+    keys = {key.path[-1]: key for key in graph.toposorted_asset_keys}
+    wanted = keys["race_results"], keys["market_scores"], None
+    assert upstream_partitions(graph, *wanted)[-1] == str(THIS_YEAR)
+    then = datetime.datetime(THIS_YEAR + 1, 2, 1, tzinfo=datetime.UTC)
+    monkeypatch.setattr(dagster._time, "_mockable_get_current_datetime", lambda: then)
+    monkeypatch.setattr(dagster._time, "_mockable_get_current_timestamp", then.timestamp)
+    assert upstream_partitions(graph, *wanted)[-1] == str(THIS_YEAR + 1)
 
 
 def test_seasons_of_files_are_read_again_when_the_location_reloads(project: Path) -> None:
