@@ -30,7 +30,7 @@ SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="3",
+    code_version="4",
     ins=FORECASTS,
     metadata=depends_on("seed"),
 )

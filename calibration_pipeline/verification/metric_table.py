@@ -43,14 +43,14 @@ SMALLER, LARGER, NOMINAL, NEITHER = (
 )
 HEADLINES = ("crps", "log_score", "coverage", "head_to_head_slope")
 QUANTITIES = {
-    "crps": (SMALLER, "sum over places of (F - 1{y <= k})^2, places (Epstein 1969)"),
-    "fair_crps": (SMALLER, "CRPS of the scenarios less sum F (1 - F) / (S - 1), places (Ferro 2014)"),
+    "crps": (SMALLER, "sum over positions of (F - 1{y <= k})^2, positions (Epstein 1969)"),
+    "fair_crps": (SMALLER, "CRPS of the scenarios less sum F (1 - F) / (S - 1), positions (Ferro 2014)"),
     "rps": (SMALLER, "crps over (field size - 1) (Epstein 1969)"),
     "log_score": (LARGER, "log probability of the finish, nats (Good 1952)"),
     "log_score_kde": (LARGER, "log density at the finish, Gaussian kernel, Scott's bandwidth (Scott 1992)"),
-    "energy_score": (SMALLER, "fair energy score over root field size, places (Gneiting et al. 2008)"),
+    "energy_score": (SMALLER, "fair energy score over root field size, positions (Gneiting et al. 2008)"),
     "variogram_score": (SMALLER, "order 1/2, mean over pairs of cars (Scheuerer & Hamill 2015)"),
-    "sharpness": (SMALLER, "mean places in the central interval (Gneiting et al. 2007)"),
+    "sharpness": (SMALLER, "mean positions in the central interval (Gneiting et al. 2007)"),
     "coverage": (NOMINAL, "P(randomised PIT in central interval) (Czado et al. 2009)"),
     "head_to_head_slope": (NOMINAL, "logistic regression on logit p, no intercept (Cox 1958)"),
     "brier": (SMALLER, "mean of (p - outcome)^2 (Brier 1950)"),

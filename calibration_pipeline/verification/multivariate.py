@@ -1,7 +1,7 @@
 """Scores of whole races: the joint forecast of all finishes of a race against its result.
 
 Both scores read scenarios, since finish probabilities contain no dependence. At most `JOINT_SCENARIOS`
-of them are used, evenly spaced.
+of them are used, chosen at random.
 """
 
 from typing import NamedTuple
@@ -51,7 +51,7 @@ def energy_score(scenarios: NDArray, observed: NDArray) -> JointScore:
     >>> round(energy_score(np.array([[1, 2], [1, 2]]), np.array([2, 1])).score, 4)
     1.0
     """
-    x = _evenly_spaced(scenarios).astype(np.float32)
+    x = _choose_scenarios(scenarios).astype(np.float32)
     y = observed.astype(np.float32)
     n_scenarios, n_cars = x.shape
     # Squared distances of whole numbers: exact in float32 below 2**24.
@@ -96,7 +96,7 @@ def variogram_score(scenarios: NDArray, observed: NDArray) -> JointScore:
     >>> round(variogram_score(np.array([[1, 2, 3], [1, 2, 3]]), np.array([2, 1, 3])).score, 4)
     0.1144
     """
-    x = np.ascontiguousarray(_evenly_spaced(scenarios).T, dtype=np.float32)
+    x = np.ascontiguousarray(_choose_scenarios(scenarios).T, dtype=np.float32)
     first, second = np.triu_indices(len(x), k=1)
     if not first.size:
         return JointScore(0.0, 0.0)
@@ -110,8 +110,13 @@ def variogram_score(scenarios: NDArray, observed: NDArray) -> JointScore:
     return JointScore(float(np.mean(miss**2)), float(error))
 
 
-def _evenly_spaced(scenarios: NDArray) -> NDArray:
+def _choose_scenarios(scenarios: NDArray) -> NDArray:
+    """Choose `JOINT_SCENARIOS` scenarios at random, the same for every race and score.
+
+    Evenly spaced ones would see half of the network's 64 parameter draws, which repeat every 64 scenarios.
+    """
     n_scenarios = len(scenarios)
     if n_scenarios <= JOINT_SCENARIOS:
         return scenarios
-    return scenarios[np.linspace(0, n_scenarios - 1, JOINT_SCENARIOS).astype(int)]
+    chosen = np.random.default_rng(0).choice(n_scenarios, JOINT_SCENARIOS, replace=False)
+    return scenarios[np.sort(chosen)]

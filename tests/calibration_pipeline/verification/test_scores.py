@@ -16,7 +16,12 @@ from calibration_pipeline.verification.cases import (
     start_order_table,
 )
 from calibration_pipeline.verification.finite import jackknife_error
-from calibration_pipeline.verification.multivariate import JOINT_SCENARIOS, energy_score, variogram_score
+from calibration_pipeline.verification.multivariate import (
+    JOINT_SCENARIOS,
+    _choose_scenarios,
+    energy_score,
+    variogram_score,
+)
 from calibration_pipeline.verification.scores import (
     coverage_probability,
     discrete_crps,
@@ -267,10 +272,16 @@ def test_their_error_is_how_much_they_vary_with_the_scenarios(rng, score):
 
 
 @pytest.mark.parametrize("score", [energy_score, variogram_score])
-def test_many_scenarios_are_thinned_evenly(rng, score):
+def test_of_many_scenarios_some_are_chosen_at_random(rng, score):
     x, y = permutations(rng, 3 * JOINT_SCENARIOS, 5), np.arange(1, 6)
     assert score(x, y).score == pytest.approx(score(x[:JOINT_SCENARIOS], y).score, abs=0.2)
     assert score(np.repeat(x[:1], 5000, axis=0), x[0]).score == pytest.approx(0, abs=1e-6)
+
+
+def test_the_scores_of_races_see_all_parameter_draws():
+    """Scenario k of the network has parameter draw k mod 64: of 2,000 the scores see each draw."""
+    draw = np.arange(2000)[:, None] % 64
+    assert set(_choose_scenarios(draw).ravel().tolist()) == set(range(64))
 
 
 def test_a_race_of_one_car_has_no_joint_score():
