@@ -82,7 +82,8 @@ def implausible_forecast(ensemble: xr.Dataset) -> list[str]:
 def rank_correlation(backtest: xr.Dataset) -> float:
     """Return the mean rank correlation of expected and observed finish; NaN without races.
 
-    A negative one means that the forecasts are upside down.
+    A negative one means that the forecasts are upside down. Races in which all cars are expected to finish
+    alike are left out.
 
     Parameters
     ----------
@@ -97,5 +98,6 @@ def rank_correlation(backtest: xr.Dataset) -> float:
     correlations = [
         np.corrcoef(rankdata(row[cars > 0]), cars[cars > 0])[0, 1]
         for row, cars in zip(expected, observed, strict=True)
+        if np.ptp(row[cars > 0]) > 0
     ]
     return float(np.mean(correlations)) if correlations else float("nan")

@@ -95,6 +95,8 @@ def forecasts_point_the_right_way(backtest: xr.Dataset) -> Finding:
     if n < ENOUGH_RACES:
         return Finding(True, "Too few races are scored yet.", {"threshold": 0.0, "n": n})
     value = rank_correlation(backtest)
+    if np.isnan(value):
+        return Finding(True, "All cars are expected to finish alike.", {"threshold": 0.0, "n": n})
     hint = "" if value > 0 else " The forecasts may be upside down: 1 must be the winner."
     sentence = f"Expected and observed finishes have a mean rank correlation of {value:.2f}.{hint}"
     return Finding(value > 0, sentence, {"estimate": value, "threshold": 0.0, "n": n})

@@ -73,6 +73,8 @@ def result_frame(
     counts["non_starters"] += cars.height - starters.height
     counts["cars"] += starters.height
     counts["cars_without_id"] += starters["feed_driver_id"].null_count()
+    if starters.height < 2:
+        raise DefectError(f"it must have two cars; {starters.height} started")
     complete = _with_laps(_with_starts(_once(starters, note), note), race_laps, note)
     return _with_status(complete, race_laps, note)
 

@@ -18,7 +18,7 @@ from assets.partitions import ARCHETYPE_PARTITIONS, season_partitions
 from assets.storage.io_manager import StoredManager
 from calibration_pipeline.checks import properties
 from calibration_pipeline.checks.plausibility import ENOUGH_RACES, LEAST_FIELD
-from calibration_pipeline.checks.properties import Finding
+from calibration_pipeline.checks.properties import Finding, forecasts_point_the_right_way
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode, path_of, read_value
 from calibration_pipeline.schemas.contracts import ContractError, validate
@@ -269,6 +269,15 @@ def sharp_backtest() -> xr.Dataset:
     return races.assign(
         {name: (dims, np.stack([favourite] * ENOUGH_RACES)) for name in ("raw", "recalibrated")}
     )
+
+
+def test_forecasts_of_equal_cars_point_nowhere() -> None:
+    alike = np.full((ENOUGH_RACES, 3, 3), [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]])
+    found = forecasts_point_the_right_way(
+        sharp_backtest().assign(raw=(("race", "driver", "position"), alike))
+    )
+    assert found.passed
+    assert found.sentence == "All cars are expected to finish alike."
 
 
 def upside_down() -> xr.Dataset:

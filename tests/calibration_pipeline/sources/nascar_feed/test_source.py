@@ -319,6 +319,11 @@ def longer_season() -> Documents:
         (drop_key(WEEKEND, "weekend_race", 0), "race", "it has run, but .* has no results"),
         (put(WEEKEND, None, "weekend_race"), "race", "it has run, but .* has no results"),
         (put(WEEKEND, [], "weekend_race", 0, "results"), "race", "it has run, but .* has no results"),
+        (
+            lambda documents: first_race(documents).update(results=first_race(documents)["results"][:1]),
+            "race",
+            "it must have two cars; 1 started",
+        ),
         (put(WEEKEND, 77, "weekend_race", 0, "race_id"), "race", "must be of race 1; it is of 77"),
         (change_result(2, finishing_position=1), "race", "must be 1 to 3; missing: 2; taken twice: 1"),
         (change_result(3, finishing_position=9), "race", "must be 1 to 3; missing: 3; taken twice: none"),
