@@ -116,8 +116,9 @@ def read_event_probabilities(
     Raises
     ------
     ForecasterError
-        If no race is in force, or a table names no cars.
+        If no race is in force, a table names no cars, or a market of a race is in two tables.
     """
+    known: dict[tuple[int, str], str] = {}
     probabilities: list[pl.DataFrame] = []
     overrounds: list[tuple[int, str, str, float]] = []
     for table in tables:
@@ -132,6 +133,10 @@ def read_event_probabilities(
                 if probability is None:
                     continue
                 race_id = matched.race["race_id"]
+                if known.setdefault((race_id, market), table.path) != table.path:
+                    raise ForecasterError(
+                        f"{table.path}: {market} of {matched.race['label']} is in another file as well."
+                    )
                 overrounds.append((race_id, market, writings[market].source, raw))
                 probabilities.append(
                     matched.cars.select(

@@ -33,8 +33,8 @@ ARRAYS = ".nc"
 SUFFIXES = (ARRAYS, ".parquet", ".csv", ".csv.gz", ".tsv", ".xlsx")
 NETWORK = "network"
 """The forecaster that is always there, with which others are compared: the causal network."""
-RESERVED = (NETWORK, "blend")
-"""Names of the forecasters that every run has."""
+RESERVED = (NETWORK, "blend", "climatology")
+"""Names of the forecasters that every comparison has."""
 NOT_IN_NAMES = ("|", "...")
 """Texts that a partition key cannot hold."""
 LONGEST_NAME = 100

@@ -312,3 +312,18 @@ def test_tables_without_races_or_cars_are_refused(tmp_path: Path) -> None:
         read(tmp_path, event_table().drop("driver"))
     with pytest.raises(ForecasterError, match="the values of win are no odds"):
         read(tmp_path, event_table().with_columns(win=pl.lit("soon")))
+
+
+def test_a_market_of_a_race_in_two_files_is_refused(tmp_path: Path) -> None:
+    tables = [opened(tmp_path, event_table(), name) for name in ("a.csv", "b.parquet")]
+    with pytest.raises(ForecasterError, match=r"b.parquet: win of 2022 race 1 \(kansas\) is in another file"):
+        read_event_probabilities(tables, in_force(), log(), Margin.MULTIPLICATIVE)
+
+
+def test_markets_of_a_race_may_be_in_files_of_their_own(tmp_path: Path) -> None:
+    names = ["season", "round", "driver"]
+    markets = [name for name in event_table().columns if name not in names]
+    parts = [event_table().select(*names, market) for market in markets]
+    tables = [opened(tmp_path, part, f"{k}.csv") for k, part in enumerate(parts)]
+    forecast = read_event_probabilities(tables, in_force(), log(), Margin.MULTIPLICATIVE)
+    assert forecast.probabilities.height == read(tmp_path, event_table()).probabilities.height
