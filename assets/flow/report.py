@@ -23,11 +23,11 @@ from ..orchestration.jobs import REPORT
 from ..partitions import SHOWN_PARTITIONS
 from ..settings import Settings
 from ..storage.io_manager import ALLOW_MISSING, PATH, depends_on
+from .comparison import existing_partitions
 from .metadata import rows, table
 
 SUMMARY = "summary"
 PACKAGES = ("calibration-pipeline", "jax", "numpyro", "arviz", "xarray", "polars", "duckdb", "dagster")
-existing_partitions = dg.AssetIn(metadata={ALLOW_MISSING: True})
 OF_PROBABILITIES = ("{}_probabilities", "recalibrated_{}s", "{}_posterior", "{}_state", "{}_verdict")
 """Assets of a form of probabilities that its report reads."""
 NOUNS = {"event": Form.EVENTS, "position": Form.POSITIONS}
@@ -119,6 +119,8 @@ def calibration_report(
     from calibration_pipeline.report import assembly, render_html, render_markdown
 
     shown = settings.shown_forecaster
+    if not (by_archetype(verdict, shown) or any(shown in others[f"{noun}_verdict"] for noun in NOUNS)):
+        raise ValueError(f"No verdict of {shown} is stored; --select +{REPORT} materializes all it needs.")
     simulator = shown if shown in race_forecast else NETWORK
     next_race = race_forecast[simulator]
     circumstances = assembly.Circumstances(

@@ -26,7 +26,7 @@ from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.seasons import ALL_RACES
 from calibration_pipeline.verification.backtest import scored_positions
-from calibration_pipeline.verification.event_cases import market_events, market_states, scored_events
+from calibration_pipeline.verification.event_cases import market_events, scored_events
 from calibration_pipeline.verification.metric_table import score_backtest, score_events
 from calibration_pipeline.verification.reliability import (
     PIT_SCHEMA,
@@ -34,6 +34,7 @@ from calibration_pipeline.verification.reliability import (
     event_curves,
     pit_ecdf,
 )
+from calibration_pipeline.walk_forward.events import race_states
 
 
 class Evidence(NamedTuple):
@@ -202,7 +203,7 @@ def assemble_probabilities(
     backtests: dict[Archetype, xr.Dataset] = {}
     pit = pl.DataFrame(schema=PIT_SCHEMA)
     if form is Form.EVENTS:
-        scored = scored_events(evidence.forecasts, results, market_states(state))
+        scored = scored_events(evidence.forecasts, results, race_states(state))
         events = {name: list(market_events(scored.filter(archetype=name))) for name in archetypes}
         metrics = [score_events(name, own) for name, own in events.items()]
         curves = [event_curves(name, own) for name, own in events.items()]

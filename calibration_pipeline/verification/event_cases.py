@@ -51,11 +51,6 @@ def position_events(cases: Cases) -> Iterator[EventCases]:
             yield EventCases(market, predicted, cases.position[used] <= top, cases.race[used])
 
 
-def market_states(state: xr.DataTree) -> dict[str, xr.Dataset]:
-    """Return the `MapStates` of each market, from an `EventState`."""
-    return {market: part["races"].to_dataset() for market, part in state.children.items()}
-
-
 def scored_events(
     forecasts: Mapping[str, pl.DataFrame], results: pl.DataFrame, states: Mapping[str, xr.Dataset]
 ) -> pl.DataFrame:
@@ -87,17 +82,16 @@ def scored_events(
     played = results["race_id"].unique().implode()
     rows = raw.join(recalibrated, on=CAR, maintain_order="left").filter(pl.col("race_id").is_in(played))
     keys = results.select("race_id", "driver_id", "season", "race_order", "archetype", "finish_position")
-    calibrated = [
-        pl.DataFrame(
-            {
-                "race_id": state["race"].values,
-                "market": [market] * state.sizes["race"],
-                "n_calibration_races": state["n_calibration_races"].values.astype(np.int64),
-            },
-            {"race_id": rows.schema["race_id"], "market": pl.String, "n_calibration_races": pl.Int64},
-        )
-        for market, state in states.items()
-    ]
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "race_id": rows.schema["race_id"],
+        "market": pl.String,
+        "n_calibration_races": pl.Int64,
+    }
+    calibrated = [pl.DataFrame(schema=schema)]
+    for market, state in states.items():
+        n_calibration_races = state["n_calibration_races"].values.astype(np.int64)
+        markets = [market] * len(n_calibration_races)
+        calibrated.append(pl.DataFrame([state["race"].values, markets, n_calibration_races], schema))
     scored = join_results(rows, keys, "event probabilities").with_columns(
         field_size=pl.len().over("race_id", "market")
     )

@@ -172,7 +172,7 @@ def filter_events(
 
 
 def race_states(state: xr.DataTree) -> dict[str, xr.Dataset]:
-    """Return market -> states before its past races."""
+    """Return the `MapStates` of each market, from an `EventState`."""
     return {market: part["races"].to_dataset() for market, part in state.children.items()}
 
 

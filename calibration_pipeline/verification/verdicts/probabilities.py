@@ -16,10 +16,11 @@ from calibration_pipeline.markets import EVENT_MARKETS, POSITION_MARKETS
 from calibration_pipeline.schemas.frames import JointEventTable, VerdictTable
 from calibration_pipeline.seasons import split_eras
 from calibration_pipeline.verification.backtest import scored_positions
-from calibration_pipeline.verification.event_cases import market_events, market_states, scored_events
+from calibration_pipeline.verification.event_cases import market_events, scored_events
 from calibration_pipeline.verification.verdicts.estimates import event_estimates
 from calibration_pipeline.verification.verdicts.matrix import judge_eras, verdict_table
 from calibration_pipeline.verification.verdicts.rules import Verdict, judge_markets
+from calibration_pipeline.walk_forward.events import race_states
 
 
 def judge_forecaster(
@@ -52,7 +53,7 @@ def judge_forecaster(
         `VerdictTable`.
     """
     if form is Form.EVENTS:
-        states = market_states(state)
+        states = race_states(state)
         return judge_events(forecaster, scored_events(forecasts, results, states), states, era_starts)
     backtests = scored_positions(forecasts, results, state["races"].to_dataset())
     return judge_positions(forecaster, backtests, results, era_starts)

@@ -89,6 +89,12 @@ def test_an_archetypes_first_season_is_not_scored_and_races_without_results_are_
     assert scored.select(KEYS).is_unique().all()
 
 
+def test_forecasts_without_a_race_that_ran_are_scored_nowhere():
+    forecasts, results, _ = planted_frames(1.0, MARKETS, n_seasons=3)
+    scored = scored_events({"raw": forecasts, "recalibrated": forecasts}, results.clear(), {})
+    assert scored.is_empty()
+
+
 def test_eras_have_verdicts_of_their_own():
     forecasts, results, _ = planted_frames(1.0, MARKETS, n_seasons=4)
     frames = {"raw": forecasts, "recalibrated": forecasts}
