@@ -27,7 +27,7 @@ POSITION_COLUMN = {
 PROBABILITY_COLUMN = {"probability": ("prob", "p", "chance")}
 CUMULATIVE_COLUMN = {"cumulative_probability": ("cumulative", "cdf")}
 REST_COLUMN = {"rest": ("others", "other", "else", "remaining")}
-REST_WORDS = ("rest", "others", "other", "else", "remaining")
+OF_THE_REST = ("rest", *REST_COLUMN["rest"])
 MATRIX_COLUMN = re.compile(r"(?:p|prob|pos|position|finish|place)?[ _.(]*(\d{1,2})\)?")
 SUM_TOLERANCE = 0.05
 """Largest distance of a car's sum from 1 that is only rescaled."""
@@ -151,7 +151,7 @@ def _position_rows(table: ForecastTable, label: str) -> pl.DataFrame:
         whole = table.whole(position["position"])
         rows = table.collect(
             *first,
-            pl.when(words.is_in(REST_WORDS) | words.str.contains(r"^\d+ ?\+$")).then(0).otherwise(whole)
+            pl.when(words.is_in(OF_THE_REST) | words.str.contains(r"^\d+ ?\+$")).then(0).otherwise(whole)
             .alias("position"),
             table.number(next(iter(values.values()))).alias("value"),
         )  # fmt: skip

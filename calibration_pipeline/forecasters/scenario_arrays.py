@@ -20,7 +20,7 @@ from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenarios import RaceScores
 from calibration_pipeline.forecasters.tables import FALSE, HIGHER_IS_BETTER, TRUE
-from calibration_pipeline.io.addresses import safe_cause, without_credentials
+from calibration_pipeline.io.addresses import is_local, safe_cause, without_credentials
 from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES, MAX_RACES, refuse_unreadable
 from calibration_pipeline.scenarios.stacking import CAR_DIMS, CAR_OUTCOMES, RACE_OUTCOMES
 from calibration_pipeline.sources.quarantine import Row
@@ -29,7 +29,6 @@ POSITION_NAMES = ("finish_position", "position", "finish", "rank")
 SCORE_NAMES = ("score", "scores", "value", "rating")
 LABEL_NAMES = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "car_number": "car_number"}
 NETCDF_3 = (b"CDF\x01", b"CDF\x02")
-LOCAL = ("", "file", "local")
 COPIED_BYTES = 2**24
 MOST_NAMED = 50
 
@@ -199,7 +198,7 @@ _readable: set[tuple[int, int, int, int]] = set()
 
 def _open_file(path: UPath) -> IO[bytes]:
     """Open a file on a local disk; a remote file is copied to an unnamed temporary file."""
-    if path.protocol in LOCAL:
+    if is_local(path):
         return Path(str(path)).open("rb")
     with ExitStack() as failed, path.open("rb") as file:
         copy = failed.enter_context(TemporaryFile())

@@ -14,7 +14,7 @@ from calibration_pipeline.forecasters.tables import DUPLICATED, HIGHER_IS_BETTER
 from calibration_pipeline.io.netcdf_probe import MAX_RACE_VALUES
 from calibration_pipeline.scenarios.stacking import CAR_OUTCOMES
 from calibration_pipeline.sources.quarantine import Row
-from calibration_pipeline.sources.tables.aliases import normalise
+from calibration_pipeline.tracks.compiled import normalise_name
 
 SCENARIO_COLUMN = {
     "scenario": (
@@ -47,9 +47,9 @@ class WideScenarios:
     def __init__(self, table: ForecastTable, races: RacesInForce) -> None:
         self.path = table.path
         self.higher_is_better = table.higher_is_better()
-        others = {normalise(name) for name in (*KEYS, *table.keys.values(), "race", HIGHER_IS_BETTER)}
-        others |= {normalise(name) for name in table.find(SCENARIO_COLUMN).values()}
-        cars = [name for name in table.schema if normalise(name) not in others]
+        others = {normalise_name(name) for name in (*KEYS, *table.keys.values(), "race", HIGHER_IS_BETTER)}
+        others |= {normalise_name(name) for name in table.find(SCENARIO_COLUMN).values()}
+        cars = [name for name in table.schema if normalise_name(name) not in others]
         n_known, self.by = races.best_reading(cars, "driver")
         if not n_known:
             raise ForecasterError(

@@ -14,8 +14,9 @@ from polars.exceptions import PanicException, PolarsError
 
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.sources.base import SourceError
-from calibration_pipeline.sources.tables.aliases import describe_near, normalise
+from calibration_pipeline.sources.tables.aliases import describe_near
 from calibration_pipeline.sources.tables.reader import MAX_CELLS, TableFile
+from calibration_pipeline.tracks.compiled import normalise_name
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "race_id": (),
@@ -116,7 +117,7 @@ class ForecastTable:
         found: dict[str, str] = {}
         for ours, aliases in wanted.items():
             for alias in (ours, *aliases):
-                hits = [name for name in self.schema if normalise(name) == normalise(alias)]
+                hits = [name for name in self.schema if normalise_name(name) == normalise_name(alias)]
                 hits += [
                     name for name in self.schema if (again := DUPLICATED.fullmatch(name)) and again[1] in hits
                 ]

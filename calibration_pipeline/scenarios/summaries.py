@@ -5,15 +5,13 @@ import polars as pl
 import xarray as xr
 
 
-def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
-    """Win, top 5, top 10 and retirement probabilities of each car of one race.
+def finish_chances(ensemble: xr.Dataset) -> pl.DataFrame:
+    """Win, top 5, top 10 and retirement probabilities of each car of the last race.
 
     Parameters
     ----------
     ensemble : xarray.Dataset
         `ScenarioEnsemble`.
-    race : int
-        Index of the race; the last by default.
 
     Returns
     -------
@@ -31,7 +29,7 @@ def finish_chances(ensemble: xr.Dataset, race: int = -1) -> pl.DataFrame:
                 **dict.fromkeys(("win", "top5", "top10", "dnf"), pl.Float64),
             }
         )
-    cars = ensemble.isel(race=race)
+    cars = ensemble.isel(race=-1)
     cars = cars.isel(driver=slice(int(cars["field_size"])))
     finish = cars["finish_position"].transpose("scenario", "driver").values
     number = cars["car_number"].values if "car_number" in cars.coords else np.full(cars.sizes["driver"], "")

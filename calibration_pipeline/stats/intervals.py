@@ -217,9 +217,9 @@ def race_totals(race: NDArray, *values: NDArray) -> tuple[NDArray[np.float64], .
 
 
 def jackknife_interval(
-    estimate: float, residual: NDArray, weight: NDArray, confidence: float = CONFIDENCE
+    estimate: float, residual: NDArray, weight: NDArray
 ) -> tuple[float | None, float | None]:
-    r"""Return the interval of an estimate that solves ``sum(residual) = 0`` over races.
+    r"""Return the 95 % interval of an estimate that solves ``sum(residual) = 0`` over races.
 
     With the jackknife standard error :math:`\hat\sigma`, the skewness :math:`\hat\gamma` of the jackknife
     residuals over G races and the Student quantile t, the bounds are
@@ -235,8 +235,6 @@ def jackknife_interval(
         Estimating function by race at the estimate, (n_races,).
     weight : ndarray
         Minus its derivative by race, (n_races,).
-    confidence : float
-        Level of the interval.
 
     Returns
     -------
@@ -256,7 +254,7 @@ def jackknife_interval(
     """
     if np.count_nonzero(weight) < 2:
         return None, None
-    quantile = student_t(residual.size, confidence)
+    quantile = student_t(residual.size, CONFIDENCE)
     error = _jackknife_error(residual, weight)
     a = _skewness(_jackknife_residual(residual, weight)) / np.sqrt(residual.size)
     return estimate - error * _unskewed(quantile, a), estimate - error * _unskewed(-quantile, a)

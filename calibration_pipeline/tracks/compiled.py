@@ -230,7 +230,7 @@ def _eras(spec: ConstraintSpec, laps: Mapping[int, int]) -> Iterator[TrackConstr
 
 
 def normalise_name(name: str) -> str:
-    """Return letters and digits of a track's name in lower case, accents removed.
+    """Return letters and digits of a name in lower case, accents removed.
 
     Examples
     --------

@@ -34,7 +34,7 @@ from calibration_pipeline.events.language import Event
 from calibration_pipeline.schemas.frames import JointEventTable
 from calibration_pipeline.seasons import split_eras
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clustered_share
-from calibration_pipeline.verification.cases import JUDGED, table
+from calibration_pipeline.verification.cases import JUDGED, check_forecasts, table
 
 N_REPLICATES = 4000
 
@@ -99,10 +99,7 @@ def validate_events(
         If the ensembles differ in their races, a car lacks a result, or the finishes of a race are no
         permutation.
     """
-    if set(ensembles) != set(JUDGED):
-        raise ValueError(
-            f"Argument ensembles must have keys {', '.join(JUDGED)}, got {', '.join(ensembles)}."
-        )
+    check_forecasts(ensembles)
     raw = ensembles["raw"]
     if not all(np.array_equal(raw["race"].values, other["race"].values) for other in ensembles.values()):
         raise ValueError("Argument ensembles must hold the same races in the same order.")

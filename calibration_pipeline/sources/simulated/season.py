@@ -266,11 +266,11 @@ class SimulatedSeason:
         )
 
 
-def _incident_rate(law: RaceLaw, field_size: int = 38) -> float:
+def _incident_rate(law: RaceLaw) -> float:
     """Return the expected share of retired cars: average driver, chaos integrated out (Gauss–Hermite)."""
     chaos, weight = gauss_hermite(21)
     alone = expit(law.incident_intercept + law.chaos_scale * chaos)
-    size = (2 + law.wreck_size) / field_size
+    size = (2 + law.wreck_size) / np.mean(FIELD_SIZES)
     out_per_wreck = law.wreck_retires * size * (1 - size / 2)
     wrecked = 1 - np.exp(-law.wrecks * np.exp(WRECK_CHAOS * chaos) * out_per_wreck)
     return float((1 - (1 - alone) * (1 - wrecked)) @ weight)

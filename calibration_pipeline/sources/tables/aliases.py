@@ -6,13 +6,13 @@ Names are compared without case and punctuation: `Race Date`, `race_date` and `R
 import difflib
 import re
 import tomllib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from fsspec.core import url_to_fs
 
 from calibration_pipeline.io.addresses import safe_cause, without_credentials
 from calibration_pipeline.sources.base import SourceError
+from calibration_pipeline.tracks.compiled import normalise_name
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "season": ("year", "race_season", "season_year", "race_year"),
@@ -49,18 +49,6 @@ SHOWN_COLUMNS = 30
 LARGEST_MAPPING = 100_000
 
 
-def normalise(name: str) -> str:
-    """Return letters and digits of a name in lower case, accents removed.
-
-    Examples
-    --------
-    >>> normalise("Race Date"), normalise("FinishPos.")
-    ('racedate', 'finishpos')
-    """
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
-    return "".join(character for character in decomposed if character.isalnum())
-
-
 def recognise_columns(
     wanted: Iterable[str], found: Sequence[str], mapping: Mapping[str, str], where: str
 ) -> dict[str, str]:
@@ -90,12 +78,12 @@ def recognise_columns(
         names[ours] = theirs
     spelled: dict[str, list[str]] = {}
     for name in found:
-        spelled.setdefault(normalise(name), []).append(name)
+        spelled.setdefault(normalise_name(name), []).append(name)
     for ours in wanted:
         if ours in names:
             continue
         for alias in (ours, *ALIASES.get(ours, ())):
-            hits = [name for name in spelled.get(normalise(alias), ()) if name not in names.values()]
+            hits = [name for name in spelled.get(normalise_name(alias), ()) if name not in names.values()]
             if len(hits) > 1 and alias not in hits:
                 raise SourceError(
                     f"{where}: columns {' and '.join(hits)} have one name: choose one by --columns."

@@ -13,12 +13,12 @@ import polars as pl
 from calibration_pipeline.sources.base import NAME_MARKS, SourceError
 from calibration_pipeline.sources.tables.aliases import (
     describe_missing_columns,
-    normalise,
     recognise_columns,
 )
 from calibration_pipeline.sources.tables.casts import DTYPES, Kind, cast_column, is_empty
 from calibration_pipeline.sources.tables.delimited import RAGGED
 from calibration_pipeline.sources.tables.reader import TableFile
+from calibration_pipeline.tracks.compiled import normalise_name
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ class Columns:
     def _move_race_names(self, mapping: Mapping[str, str]) -> None:
         """Take a column `race` of texts for the race's name, and not for its number."""
         name = self.names.get("round")
-        if name is None or "round" in mapping or normalise(name) != "race":
+        if name is None or "round" in mapping or normalise_name(name) != "race":
             return
         values = self._file.read([name]).to_series().drop_nulls().unique()
         numbers = cast_column(values, Kind.WHOLE, decimal_comma=False) if _is_castable(values) else None

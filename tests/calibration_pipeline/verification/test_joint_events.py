@@ -278,7 +278,7 @@ def test_broken_input_is_refused(rng):
         validate_events(both, result.with_columns(pl.col("finish_position") + 1))
     with pytest.raises(ValueError, match=r"is in race 10[0-2] more than once"):
         validate_events(both, pl.concat([result, result.head(1)]))
-    with pytest.raises(ValueError, match="must have keys raw, recalibrated, got raw"):
+    with pytest.raises(ValueError, match="must hold raw and recalibrated, got raw"):
         validate_events({"raw": ensemble}, result)
     with pytest.raises(ValueError, match="same races"):
         validate_events({"raw": ensemble, "recalibrated": ensemble.isel(race=[0, 1])}, result)

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration_pipeline.sources import SourceError
-from calibration_pipeline.sources.tables.aliases import ALIASES, normalise, read_mapping, recognise_columns
+from calibration_pipeline.sources.tables.aliases import ALIASES, read_mapping, recognise_columns
 from calibration_pipeline.sources.tables.casts import Kind, cast_column
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
 from calibration_pipeline.sources.tables.reader import TableFile
+from calibration_pipeline.tracks.compiled import normalise_name
 
 FORMS = {
     "feed": "race_season,race_name,track_name,race_date,finishing_position,starting_position,driver_fullname,"
@@ -40,8 +41,8 @@ def test_widespread_forms_are_recognised(tmp_path: Path, form: str, spell) -> No
     required = {name for name, column in RESULTS.items() if column.required}
     assert required <= set(names)
     unread = {"mid"}
-    assert {normalise(name) for name in names.values()} == {
-        normalise(name) for name in header.split(",") if name not in unread
+    assert {normalise_name(name) for name in names.values()} == {
+        normalise_name(name) for name in header.split(",") if name not in unread
     }
 
 
@@ -53,7 +54,7 @@ def test_every_alias_means_one_column_of_a_table() -> None:
         for ours in table:
             for alias in (ours, *ALIASES.get(ours, ())):
                 if alias not in shared:
-                    assert known.setdefault(normalise(alias), ours) == ours, alias
+                    assert known.setdefault(normalise_name(alias), ours) == ours, alias
 
 
 def test_a_column_of_names_called_race_is_no_number(tmp_path: Path) -> None:
