@@ -30,7 +30,7 @@ class SettingsError(ValueError):
 
 
 def project_folder() -> Path:
-    """Return the folder that relative settings refer to.
+    """Return the folder that holds `.env`, and that a relative `store` starts from.
 
     It is the one that holds `workspace.yaml` beside this package, or else the current folder (as with
     an installed wheel).

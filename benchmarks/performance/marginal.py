@@ -11,29 +11,29 @@ from benchmarks.result_files import Row
 from calibration_pipeline.mcmc.nuts import use_host_devices
 from calibration_pipeline.models import run_mcmc_calibration
 
-N_CHAINS, N_WARMUP, N_SAMPLES = 4, 500, 1000
+N_CHAINS, N_WARMUP = 4, 500
 
 
 class Sizes(NamedTuple):
-    """Numbers of races."""
+    """Numbers of races, and of draws a chain."""
 
-    n_races: tuple[int, ...]
+    fits: tuple[tuple[int, int], ...]
 
 
-FULL, SMALL = Sizes((360, 3600)), Sizes((8,))
+FULL, SMALL = Sizes(((360, 1000), (3600, 1000), (3600, 10000))), Sizes(((8, 1000),))
 
 
 def measure(sizes: Sizes) -> dict[str, list[Row]]:
-    """Fit each number of races twice; the second fit is compiled."""
+    """Make each fit twice; the second is compiled."""
     use_host_devices(N_CHAINS)
     machine = measured_on(["numpyro", "jax"])
     rows: list[Row] = []
-    for n_races in sizes.n_races:
+    for n_races, n_samples in sizes.fits:
         finish, probabilities, season = marginal_problem(n_races)
         for fit in ("first", "second"):
             started = time.perf_counter()
             _, mcmc = run_mcmc_calibration(
-                finish, probabilities, ARCHETYPE, N_WARMUP, N_SAMPLES, 1, N_CHAINS, season=season
+                finish, probabilities, ARCHETYPE, N_WARMUP, n_samples, 1, N_CHAINS, season=season
             )
             draws = public(mcmc.get_samples(group_by_chain=True))
             seconds = time.perf_counter() - started
@@ -41,6 +41,7 @@ def measure(sizes: Sizes) -> dict[str, list[Row]]:
             rows.append(
                 {
                     "races": n_races,
+                    "draws": n_samples,
                     "fit": fit,
                     "s": f"{seconds:.1f}",
                     "ess": f"{n_effective:.0f}",
