@@ -14,7 +14,8 @@ A setting has three sources: an option of a command (`--seasons 2020-2023`), an 
 (`CALIBRATION_SEASONS=2020-2023`), or the file `.env` in the project's folder. The first source in
 this order wins. `calibration-pipeline settings` shows each value and its source. The UI, its daemon and `dg`
 read the environment and `.env`. An error message for a wrong value names the setting and the source.
-Relative paths start from the current folder, that of `--store` from the project: write absolute ones in `.env`.
+Relative paths start from the current folder, and that of `--store` from the project: write absolute ones
+in `.env`.
 
 | option | environment | default | meaning |
 |---|---|---|---|
