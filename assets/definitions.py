@@ -5,8 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from calibration_pipeline.forecasters.folder import Form
-
 from .asset_checks import every_finished_race
 from .asset_checks.stored_values import build_checks
 from .flow import (
@@ -22,8 +20,8 @@ from .flow import (
 )
 from .flow.metadata import described
 from .jax_environment import prepare_jax
-from .orchestration.jobs import REPORT, build_jobs
-from .orchestration.schedules import build_schedules, find_deadline
+from .orchestration.jobs import INGEST, REPORT, build_jobs
+from .orchestration.schedules import build_schedule, find_deadline
 from .orchestration.sensors import keep_up_to_date
 from .partitions import known_forecasters, narrow, season_partitions
 from .resources import build_resources, with_seasons
@@ -63,7 +61,7 @@ def build_defs(settings: Settings, resources: Mapping[str, Any] | None = None) -
         assets=assets,
         asset_checks=[*build_checks(assets), every_finished_race.build_check(last)],
         jobs=list(jobs.values()),
-        schedules=build_schedules(jobs, seasons, forecasters[Form.SCENARIOS], settings),
+        schedules=[build_schedule(jobs[INGEST.name], seasons, settings)],
         sensors=[keep_up_to_date(as_set, jobs.values(), seasons, forecasters, last)],
         resources={**build_resources(settings), **(resources or {})},
         executor=dg.in_process_executor,

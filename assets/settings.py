@@ -48,7 +48,7 @@ class Settings(AnalysisSettings, BaseSettings):
 
     automation: bool = Field(
         default=False,
-        description="true or false: whether schedules and sensor run without being switched on in the UI",
+        description="true or false: whether schedule and sensor run without being switched on in the UI",
     )
     executor: Literal["process_pool", "in_process", "dask"] = Field(
         default="process_pool",

@@ -14,10 +14,11 @@ from calibration_pipeline.events.files import judged_events
 from calibration_pipeline.forecasters.folder import Form, find_forecasters
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.sources.names import read_nicknames
+from calibration_pipeline.sources.news import entry_version
 
 from ..partitions import FORECASTERS, every_season
 from ..settings import Settings
-from ..storage.io_manager import depends_on
+from ..storage.io_manager import SOURCE_VERSION, depends_on
 from .metadata import chart, number, rows, table
 
 TABLES = {
@@ -79,9 +80,10 @@ def next_race(
     nicknames = read_nicknames(settings.nicknames)
     files = find_forecasters(settings.forecasters).by_form[Form.SCENARIOS].get(context.partition_key)
     method = Method(settings.scenarios, folds, settings.seed, structure, files, nicknames)
-    made = forecast_next_race(source.next_race(int(last)), known, method, judged_events(settings.events))
+    announced = source.next_race(int(last))
+    made = forecast_next_race(announced, known, method, judged_events(settings.events))
     forecast, chances = made.ensemble, made.chances
-    facts: dict[str, Any] = made.facts
+    facts: dict[str, Any] = {**made.facts, SOURCE_VERSION: entry_version(announced)}
     shown: dict[str, Any] = {}
     if not chances.is_empty():
         drawn = chart(charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24)

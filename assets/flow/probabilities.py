@@ -17,10 +17,11 @@ from calibration_pipeline.io.addresses import without_credentials
 from calibration_pipeline.seasons import without_gaps
 from calibration_pipeline.sources.base import Source
 from calibration_pipeline.sources.names import read_nicknames
+from calibration_pipeline.sources.news import entry_version
 
 from ..partitions import EVENT_FORECASTERS, POSITION_FORECASTERS
 from ..settings import Settings
-from ..storage.io_manager import depends_on
+from ..storage.io_manager import SOURCE_VERSION, depends_on
 from .calibration import of_every_season
 from .metadata import bullets, plot, rows, table
 
@@ -212,8 +213,9 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         from calibration_pipeline.walk_forward.forms import WALKS
 
         seasons = [int(season) for season in race_results]
+        announced = source.next_race(max(seasons))
         chances, notes = WALKS[form].forecast_next(
-            source.next_race(max(seasons)),
+            announced,
             find_forecasters(settings.forecasters).by_form[form][context.partition_key],
             state,
             seasons,
@@ -222,7 +224,8 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
             nicknames=read_nicknames(settings.nicknames),
             margin=Margin(settings.margin),
         )
-        return dg.Output(chances, metadata={**rows(chances), "notes": bullets(notes)})
+        metadata = {**rows(chances), "notes": bullets(notes), SOURCE_VERSION: entry_version(announced)}
+        return dg.Output(chances, metadata=metadata)
 
     return [
         forecasts_of_form,

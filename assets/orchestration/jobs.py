@@ -26,11 +26,6 @@ INGEST = Job(
     ("lap_telemetry", "race_results", "quarantine", "simulated_truth", "lap_aggregates"),
     "Reads a season's results and laps from the source, and aggregates the laps.",
 )
-NEXT_RACE = Job(
-    "forecast",
-    ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"),
-    "Forecasts the next race.",
-)
 OF_PROBABILITIES = (
     *("{}_probabilities", "{}_quarantine", "{}_posterior", "{}_state"),
     *("recalibrated_{}s", "{}_verdict", "next_{}s"),
@@ -82,7 +77,11 @@ WAVES: tuple[tuple[Job, ...], ...] = (
             ),
             "Recalibrates, scores and judges the forecasts of an archetype.",
         ),
-        NEXT_RACE,
+        Job(
+            "forecast",
+            ("race_forecast", "forecast_chances", "forecast_events", "forecast_scenarios"),
+            "Forecasts the next race.",
+        ),
         Job("models", ("model_comparison",), "Compares the calibrations of a forecaster."),
     ),
     (

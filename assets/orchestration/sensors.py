@@ -25,6 +25,7 @@ from calibration_pipeline.sources.news import (
     News,
     Races,
     describe_missing,
+    entry_version,
     missing_races,
     read_news,
 )
@@ -34,7 +35,7 @@ from ..resources import build_source, run_tags, with_seasons
 from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
 from .jobs import INGEST, WAVES
-from .staleness import Lineage
+from .staleness import OF_NEXT_RACE, Lineage
 from .tasks import Task, blocked_tasks, lacks_inputs, stale_tasks
 
 SENSOR = "keep_up_to_date"
@@ -42,7 +43,9 @@ CHECK = "every_finished_race"
 """Check of the report: every race that has finished is in its results."""
 INTERVAL_S = 30
 WEB_INTERVAL_S = 600
-"""Seconds between two questions to a source on the web."""
+"""Seconds between two questions to a source on the web for finished races."""
+ENTRIES_INTERVAL_S = 3 * 3600
+"""Seconds between two questions to a source on the web for the next race's entry list: a request a race."""
 ATTEMPTS = 5
 FIRST_WAIT = datetime.timedelta(hours=1)
 """After an ingest that failed; twice as long after each further one."""
@@ -97,10 +100,14 @@ def keep_up_to_date(
         settings = as_set
         try:
             settings = with_seasons(as_set)
-            if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if _is_on_the_web(as_set) else 0):
+            is_on_web = _is_on_the_web(as_set)
+            if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if is_on_web else 0):
                 asked, source = _seasons_asked(settings, known), build_source(settings)
                 news, finished = read_news(source, settings.store_path, settings.season_list, asked)
                 cursor["asked_at"] = time.time()
+            if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_on_web else 0):
+                entries = build_source(settings).next_race(settings.season_list[-1])
+                cursor |= {"entries": entry_version(entries), "entries_at": time.time()}
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
         new = [f"season {season}" for season in finished if str(season) not in loaded.get_partition_keys()]
@@ -123,8 +130,8 @@ def keep_up_to_date(
         )
         requests: list[dg.RunRequest] = []
         if settings.seasons or settings.default_seasons:
-            lineage = Lineage(context.repository_def.asset_graph, settings, context.instance, news)  # type: ignore[union-attr]
-            requests = _requests(lineage)
+            graph = context.repository_def.asset_graph  # type: ignore[union-attr]
+            requests = _requests(Lineage(graph, settings, context.instance, news, cursor.get("entries")))
         notes += [describe_missing(missing)] if missing else []
         quiet = " ".join(notes) or "No race has finished that is not stored; all is up to date."
         return dg.SensorResult(
@@ -199,6 +206,7 @@ def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.Run
         "settings": {asset: lineage.present_settings(asset, task.partition) for asset in reasons},
         "code": {asset: lineage.graph.get(lineage.keys[asset]).code_version for asset in reasons},
         "source": news.version if news and task.job == INGEST else None,
+        "entries": lineage.entries if {*reasons} & {*OF_NEXT_RACE} else None,
     }
     digest = hashlib.sha256(json.dumps(cause, sort_keys=True).encode()).hexdigest()[:16]
     earlier = instance.get_run_records(dg.RunsFilter(tags={STALE_TAG: digest}))

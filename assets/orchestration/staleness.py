@@ -29,6 +29,8 @@ RECENT_EVALUATIONS = 500
 RECORDED = (SCHEMA, READ, SETTINGS, SOURCE_VERSION)
 OF_SOURCE = ("race_results", "lap_telemetry", "quarantine")
 """Assets that a season of the source is read into."""
+OF_NEXT_RACE = ("race_forecast", "next_events", "next_positions")
+"""Assets that the source's next race is read for."""
 
 type Partition = tuple[str, str | None]
 """Name of an asset and a partition key of it, None where it has no partitions."""
@@ -47,6 +49,8 @@ class Lineage:
         Holds the records of earlier materializations.
     news : mapping, optional
         Season → what the source has of it now; other seasons count as unchanged.
+    entries : str, optional
+        Version of the next race that the source announces now; it counts as unchanged if None.
     """
 
     def __init__(
@@ -55,8 +59,9 @@ class Lineage:
         settings: Settings,
         instance: dg.DagsterInstance,
         news: Mapping[int, News] | None = None,
+        entries: str | None = None,
     ) -> None:
-        self.graph, self.settings, self.instance = graph, settings, instance
+        self.graph, self.settings, self.instance, self.entries = graph, settings, instance, entries
         self.keys = {key.path[-1]: key for key in self.graph.toposorted_asset_keys}
         self.news = {str(season): found for season, found in (news or {}).items()}
         self._values = setting_values(settings, settings.season_list)
@@ -123,6 +128,8 @@ class Lineage:
             inputs = self.input_versions(asset, partition)
             if reason := outdated_reason(where, record, node.code_version, settings, inputs, except_for):
                 return reason
+        if record and asset in OF_NEXT_RACE and self.entries not in (None, record.source_version):
+            return f"{where} is of another entry list"
         news = self.news.get(str(partition)) if asset in OF_SOURCE else None
         return source_change(where, record, news) if news else None
 

@@ -16,12 +16,12 @@ from calibration_pipeline.forecasters.folder import find_forecasters
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.schemas.partition_keys import is_chosen
 from calibration_pipeline.sources.base import SourceError
-from calibration_pipeline.sources.news import News, read_news
+from calibration_pipeline.sources.news import News, entry_version, read_news
 
 from ..instance import COMMAND_TAG, home_folder
 from ..orchestration.commands import end_dead_runs, living_command, unfinished_runs
 from ..orchestration.jobs import WAVES, Job
-from ..orchestration.staleness import OF_SOURCE, Lineage, Partition
+from ..orchestration.staleness import OF_NEXT_RACE, OF_SOURCE, Lineage, Partition
 from ..orchestration.tasks import (
     Task,
     all_tasks,
@@ -89,14 +89,17 @@ def run(
         progress = Progress(console, status, instance, command, defs.resolve_asset_graph())
         selected = select_assets(defs, selection)
         news: Mapping[int, News] = {}
-        if update and set(OF_SOURCE) & set(selected):
+        entries = None
+        if update and {*OF_SOURCE, *OF_NEXT_RACE} & set(selected):
+            source = build_source(settings)
             try:
-                news, _ = read_news(build_source(settings), settings.store_path, settings.season_list)
+                news, _ = read_news(source, settings.store_path, settings.season_list)
+                entries = entry_version(source.next_race(settings.season_list[-1]))
             except SourceError as error:  # stored partitions can be brought up to date all the same
                 progress.note(f"Not known whether the source has changed: {error}")
         for name, why in find_forecasters(settings.forecasters).refused.items():
             progress.note(f"{name} is no forecaster: {why}")
-        lineage = Lineage(defs.resolve_asset_graph(), settings, instance, news)
+        lineage = Lineage(defs.resolve_asset_graph(), settings, instance, news, entries)
         wanted = {
             (asset, partition)
             for asset in selected
@@ -163,7 +166,9 @@ class _Runs:
             done, left = wait(left, timeout=POLL_S)
             self.progress.follow()
             for future in done:
-                if not future.cancelled() and not future.result():
+                if future.cancelled() and not self.progress.failure:
+                    self.progress.fail("The executor cancelled its runs, as if its scheduler were lost.")
+                elif not future.cancelled() and not future.result():
                     self.progress.fail(f"The run of {', '.join(futures[future].assets)} failed; see the log.")
             if self.progress.failure:
                 for future in left:

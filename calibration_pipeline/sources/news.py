@@ -1,6 +1,7 @@
 """News of a source: its present data of a season against the results that are stored."""
 
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
 import polars as pl
@@ -8,7 +9,7 @@ from polars.exceptions import PolarsError
 from upath import UPath
 
 from calibration_pipeline.io.stored_values import path_of
-from calibration_pipeline.sources.base import Source
+from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace, Source
 
 RECENT_SEASONS = 2
 """Last seasons in which the source may still add or correct races; a table may anywhere."""
@@ -61,6 +62,15 @@ def read_news(
     }
     missing = missing_races(store, finished)
     return {season: News(source.version(season), missing.get(season, {})) for season in stored}, finished
+
+
+def entry_version(announced: AnnouncedRace | NoNextRace | None) -> str:
+    """Return a digest of a source's next race: of its entry list, or of the reason why there is none."""
+    if isinstance(announced, AnnouncedRace):
+        content = "\n".join([announced.entries.write_json(), *announced.defects])
+    else:
+        content = announced.why if announced else ""
+    return sha256(content.encode()).hexdigest()[:16]
 
 
 def missing_races(store: UPath, finished: Mapping[int, Races]) -> dict[int, dict[int, str]]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 import xarray as xr
 
@@ -184,3 +185,27 @@ def test_command_and_daemon_materialize_the_stale_partitions(whole: Path, tmp_pa
     assert slices == {f"{archetype}|network" for archetype in ARCHETYPES}
     assert ("calibration_report", None) in done
     assert n_runs < len(done), "a run materializes the assets of a job together"
+
+
+@pytest.mark.slow
+def test_an_entry_list_is_noticed_and_forecast(whole: Path, tmp_path: Path) -> None:
+    """Between two races the source adds the next one's entries: forecasts follow, and no fit."""
+    shutil.copytree(whole, tmp_path / "thursday")
+    table = whole / "mine.csv"
+    write_results(table, SEASONS, RACES)
+    add_race(table)
+    ahead = (pl.col("season") == SEASONS[-1]) & (pl.col("round") == RACES + 1)
+    outcome = pl.col("finish_position", "laps_completed", "laps_led", "status")
+    pl.read_csv(table).with_columns(pl.when(~ahead).then(outcome)).write_csv(table)
+    with settings_of(tmp_path / "thursday", table) as settings, open_instance() as instance:
+        lineage = Lineage(build_defs(settings).resolve_asset_graph(), settings, instance)
+        before = records(lineage)
+        assert main(["run", "--update"]) == 0
+        done = {asset for asset, _ in materialized_since(lineage, before)}
+        assert {"race_forecast", "forecaster_chances", "calibration_report"} <= done
+        assert not done & {"causal_network", "calibration_posterior", "calibration_metrics"}
+        forecast = pl.read_parquet(lineage.path("forecast_chances", "network").read_bytes())
+        assert forecast["race_id"].unique().to_list() == [100 * SEASONS[-1] + RACES + 1]
+        before = records(lineage)
+        assert main(["run", "--update"]) == 0
+        assert materialized_since(lineage, before) == set()

@@ -351,40 +351,12 @@ def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
     assert "Not known whether races of" in str(unknown.description)
 
 
-def test_sensor_and_schedules_are_on_only_with_the_automation_setting(table: Path) -> None:
+def test_sensor_and_schedule_are_on_only_with_the_automation_setting(table: Path) -> None:
     for automation in (False, True):
         defs = build_defs(Settings(source="tables", results=str(table), automation=automation))
-        schedules = [defs.resolve_schedule_def(name) for name in ("after_race_weekend", "every_morning")]
-        statuses = {schedule.default_status.value for schedule in schedules}
+        statuses = {defs.resolve_schedule_def("after_race_weekend").default_status.value}
         statuses |= {defs.get_repository_def().get_sensor_def(SENSOR).default_status.value}
         assert statuses == {"RUNNING" if automation else "STOPPED"}
-
-
-def test_every_morning_each_forecaster_of_scenarios_forecasts_the_next_race(
-    table: Path, instance: dg.DagsterInstance
-) -> None:
-    folder = table.parent / "own"
-    folder.mkdir()
-    (folder / "mine.nc").touch()
-    this_year = datetime.date.today().year
-    write_table(table, {this_year - 1: 1, this_year: 1})
-    settings = Settings(source="tables", results=str(table), forecasters=str(folder), store=str(table.parent))
-    repository = build_defs(settings).get_repository_def()
-    schedule = repository.get_schedule_def("every_morning")
-    now = datetime.datetime.now(datetime.UTC)
-
-    def tick() -> dg.ScheduleEvaluationContext:
-        return dg.build_schedule_context(
-            instance, scheduled_execution_time=now, repository_def=repository, resources={}
-        )
-
-    assert "No season has been ingested" in str(schedule.evaluate_tick(tick()).skip_message)
-    (settings.store_path / "race_results").mkdir(parents=True)
-    requests = schedule.evaluate_tick(tick()).run_requests or []
-    assert [request.partition_key for request in requests] == ["network", "mine"]
-    job = repository.get_job("forecast")
-    known = job.partitions_def.get_partition_keys() if job.partitions_def else []
-    assert {request.partition_key for request in requests} == set(known)
 
 
 def test_requests_of_series_and_settings_differ(table: Path, instance: dg.DagsterInstance) -> None:
