@@ -25,9 +25,9 @@ def add_laps(
     """Join laps to the cars that drove them, and fill missing results from the laps.
 
     A lap belongs to the driver of that name in the race, which is found by the round or the date that the
-    race has in the tables. Rows without driver, number or race are left out. The flag of a lap is that of its
-    first row with a flag. Green laps, cautions and fastest laps are counted from flagged laps where the table
-    lacks them.
+    race has in the tables; by both where two races have one round. Rows without driver, number or race are
+    left out. The flag of a lap is that of its first row with a flag. Green laps, cautions and fastest laps
+    are counted from flagged laps where the table lacks them.
 
     Returns
     -------
@@ -40,18 +40,18 @@ def add_laps(
     laps = _usable_laps(season_rows, cars, key, where, log, nicknames)
     # `attach_laps` identifies drivers by number.
     numbered = cars.with_columns(feed_driver_id=pl.col("driver_key").rank("dense").cast(pl.Int64))
-    keys = [key, "driver_key"]
+    keys = ["race_order", "driver_key"]
     driven = laps.join(numbered.select(*keys, "feed_driver_id"), on=keys, maintain_order="left").select(
-        key, "feed_driver_id", "lap", pl.col("position").fill_null(0), "lap_time_s", "flag",
+        "race_order", "feed_driver_id", "lap", pl.col("position").fill_null(0), "lap_time_s", "flag",
         car_number=pl.lit(None, pl.String),
     )  # fmt: skip
     counts["laps_without_result"] += laps.height - driven.height
-    by_race = driven.partition_by(key, as_dict=True, include_key=False)
+    by_race = driven.partition_by("race_order", as_dict=True, include_key=False)
     results: list[pl.DataFrame] = []
     telemetry: list[pl.DataFrame] = []
     for race in numbered.partition_by("race_order", maintain_order=True):
         first = race.row(0, named=True)
-        own = by_race.get((first[key],), driven.clear().drop(key))
+        own = by_race.get((first["race_order"],), driven.clear().drop("race_order"))
         flags = own.group_by("lap").agg(pl.col("flag").drop_nulls().first()).sort("lap")
         joined = attach_laps(race, own.drop("flag"), flags, counts)
         counts["races_without_laps"] += joined.is_empty()
@@ -78,6 +78,17 @@ def _filled_from_laps(race: pl.DataFrame, laps: pl.DataFrame, flags: pl.DataFram
     )
 
 
+def _race_orders(laps: pl.DataFrame, cars: pl.DataFrame, key: str) -> pl.Series:
+    """Return the race_order of each row of laps, null where none or more than one can be its race."""
+    races = cars.select("race_order", "table_round", "race_date").unique()
+    alone = pl.col(key).is_unique()
+    found = [
+        laps.join(some.select(*on, found="race_order"), on=on, how="left", maintain_order="left")["found"]
+        for some, on in ((races.filter(alone), [key]), (races.filter(~alone), ["table_round", "race_date"]))
+    ]
+    return found[0].zip_with(found[0].is_not_null(), found[1])
+
+
 def _usable_laps(
     season_rows: SeasonRows,
     cars: pl.DataFrame,
@@ -89,7 +100,8 @@ def _usable_laps(
     """Return the laps that have a race, a driver and a number, flags by their names; log the others."""
     flag = pl.col("flag").str.to_lowercase()
     laps = season_rows.rows.rename({"round": "table_round"}).with_columns(flag.replace(FLAG_CODES))
-    laps = laps.with_columns(driver_key=lap_driver_keys(laps, cars, key, nicknames))
+    laps = laps.with_columns(race_order=_race_orders(laps, cars, key))
+    laps = laps.with_columns(driver_key=lap_driver_keys(laps, cars, "race_order", nicknames))
     by_column: dict[str, list[Defect]] = {}
     for defect in season_rows.defects:
         by_column.setdefault(defect.column, []).append(defect)
@@ -102,6 +114,10 @@ def _usable_laps(
     for value, n in laps.filter(~known)["flag"].value_counts(sort=True).iter_rows():
         rule = f"flag must hold {', '.join(FLAGS)}"
         log.add("value", "nulled", rule, place=where, subject="flag", value=f"{value!r} in {n} rows")
+    unknown = laps.filter(pl.col("race_order").is_null(), pl.col(key).is_in(cars[key].drop_nulls().implode()))
+    for number, n in unknown[key].value_counts(sort=True).iter_rows():
+        rule = "two races have its number, and it has the date of neither"
+        log.add("laps", "left out", rule, place=where, subject=key, value=f"{number} in {n} rows")
     required = {key: "race", "driver": "driver", "lap": "lap"}
     for column, subject in required.items():
         if n := laps[column].null_count():

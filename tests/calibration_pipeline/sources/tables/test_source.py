@@ -437,6 +437,22 @@ def test_flags_may_be_the_codes_of_the_feed_and_laps_be_found_by_date(tmp_path: 
     )
 
 
+@pytest.mark.parametrize("dated", [True, False])
+def test_laps_of_two_races_with_one_number_are_parted_by_date_or_left_out(
+    tmp_path: Path, dated: bool
+) -> None:
+    wrote, day = simulated(), pl.lit(date(2022, 2, 13)) + pl.duration(days=7 * pl.col("round"))
+    same = pl.col("round").replace(3, 2)
+    results = wrote.race_results.drop(*NOT_IN_TABLES).with_columns(race_date=day).with_columns(same)
+    laps = simulated_laps().with_columns(race_date=day).with_columns(same)
+    data = load(tmp_path, results, laps=laps if dated else laps.drop("race_date"))
+    numbered = wrote.race_results.filter(dated | ~pl.col("round").is_in([2, 3]))["race_id"].unique()
+    kept = wrote.lap_telemetry.filter(pl.col("race_id").is_in(numbered.implode()))
+    assert_frame_equal(data.lap_telemetry, kept, check_column_order=False, check_row_order=False)
+    rules = data.quarantine.filter(entity="laps")["rule"].to_list()
+    assert rules == ([] if dated else ["two races have its number, and it has the date of neither"])
+
+
 def test_laps_without_a_required_column_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"laps.parquet lacks the columns position.* laps = \{ position = "):
         load(tmp_path, simulated().race_results.drop(*NOT_IN_TABLES), laps=simulated_laps().drop("position"))
