@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import xarray as xr
+from numpy.typing import NDArray
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.calibration.recalibration import draw_recalibration, next_race_state
@@ -15,7 +16,6 @@ from calibration_pipeline.calibration.reranking import rerank_races
 from calibration_pipeline.events.language import Event
 from calibration_pipeline.forecast.chances import (
     FITS,
-    SCENARIOS_A_FIT,
     Simulate,
     chance_table,
     chances_by_fit,
@@ -158,8 +158,9 @@ def forecast_next_race(
             return _no_forecast(own, f"{why}: {' | '.join(notes)}.")
         n_scenarios = own.sizes["scenario"]
         simulate: Simulate = partial(_rerank, own, method.seed)
+        simulate_fit = simulate
     else:
-        simulate = _simulator(next_race, known, method)
+        simulate, simulate_fit = _simulators(next_race, known, method)
     change = None if state is None else draw_recalibration(state, race_id, n_scenarios, method.seed)
     ensemble = simulate(change, n_scenarios)
     n_races = 0 if state is None else int(state["n_calibration_races"])
@@ -169,7 +170,7 @@ def forecast_next_race(
         ENTRY_DEFECTS: json.dumps(announced.defects),
     }
     judged = known_events(ensemble, events)
-    by_fit = (None, None) if state is None else chances_by_fit(simulate, state, judged, method.seed)
+    by_fit = (None, None) if state is None else chances_by_fit(simulate_fit, state, judged, method.seed)
     facts = {
         **race,
         "fold": next_race.fold,
@@ -204,8 +205,12 @@ def _describe(entries: pl.DataFrame, known: Knowledge, fold_races: int | None) -
     return NextRace(features, fold, grid_is_set=entries["start_position"].null_count() == 0)
 
 
-def _simulator(next_race: NextRace, known: Knowledge, method: Method) -> Simulate:
-    """Return the function that simulates the race from the network, on its grid or on drawn grids."""
+def _simulators(next_race: NextRace, known: Knowledge, method: Method) -> tuple[Simulate, Simulate]:
+    """Return the functions that simulate the race from the network for its forecast and for its intervals.
+
+    Where the grid is not set, the forecast has `GRIDS` drawn grids, and each fit of an interval the first
+    `GRIDS_A_FIT` of them.
+    """
     folds, seed = method.fold_races, method.seed
     race_id, season = int(str(next_race.race["race_id"])), int(str(next_race.race["season"]))
     network = known.network
@@ -213,17 +218,20 @@ def _simulator(next_race: NextRace, known: Knowledge, method: Method) -> Simulat
         history = fold_history(known.features, known.race_results, season, folds)
         network = fit_networks(history, folds, seed, method.structure)
     if next_race.grid_is_set:
-        return lambda change, n: simulate_races(
-            next_race.features, network, folds, n, seed, {race_id: change} if change else {}
-        )
+
+        def simulate(change: Recalibration | None, n: int) -> xr.Dataset:
+            return simulate_races(
+                next_race.features, network, folds, n, seed, {race_id: change} if change else {}
+            )
+
+        return simulate, simulate
     rng = np.random.default_rng([seed, race_id])
     grids = draw_grids(next_race.features, fit_grid_strength(known.features), GRIDS, rng)
 
-    def simulate(change: Recalibration | None, n: int) -> xr.Dataset:
-        some = grids[:GRIDS_A_FIT] if n <= SCENARIOS_A_FIT else grids
-        return simulate_without_grid(next_race.features, some, network, folds, n, seed, change)
+    def simulate_on(grids: NDArray[np.int64], change: Recalibration | None, n: int) -> xr.Dataset:
+        return simulate_without_grid(next_race.features, grids, network, folds, n, seed, change)
 
-    return simulate
+    return partial(simulate_on, grids), partial(simulate_on, grids[:GRIDS_A_FIT])
 
 
 def _rerank(own: xr.Dataset, seed: int, change: Recalibration | None, n: int) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -21,6 +22,7 @@ from calibration_pipeline.calibration.race_curves import join_curves, tabulate_r
 from calibration_pipeline.calibration.recalibration import draw_recalibrations, recalibrate
 from calibration_pipeline.calibration.state import filter_state
 from calibration_pipeline.events.files import DEFAULT_EVENTS
+from calibration_pipeline.forecast import next_race as forecast_module
 from calibration_pipeline.forecast.chances import (
     FITS,
     SCENARIOS_A_FIT,
@@ -32,7 +34,7 @@ from calibration_pipeline.forecast.chances import (
     recalibration_of_each_fit,
     scenario_table,
 )
-from calibration_pipeline.forecast.next_race import NONE_ANNOUNCED, forecast_notes
+from calibration_pipeline.forecast.next_race import GRIDS, GRIDS_A_FIT, NONE_ANNOUNCED, forecast_notes
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
@@ -267,8 +269,15 @@ def test_scenarios_of_a_users_forecaster_are_the_forecast_or_the_reason_is_named
 
 @pytest.mark.soak
 def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
-    world: World, calibrated: dict[str, dg.Output]
+    world: World, calibrated: dict[str, dg.Output], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    n_grids: list[int] = []
+
+    def counted(race: pl.DataFrame, grids: np.ndarray, *others: Any) -> xr.Dataset:
+        n_grids.append(len(grids))
+        return simulate_without_grid(race, grids, *others)
+
+    monkeypatch.setattr(forecast_module, "simulate_without_grid", counted)
     unset = world.announced.entries.with_columns(start_position=pl.lit(None, pl.Int64))
     drawn = world.forecast(AnnouncedRace(unset), world.state_before)
     forecast = validate(drawn["race_forecast"].value, "race_forecast")
@@ -277,6 +286,7 @@ def test_a_grid_that_is_not_set_is_drawn_and_makes_the_forecast_less_sure(
     chances, known = drawn["forecast_chances"].value, calibrated["forecast_chances"].value
     assert set(chances["driver_id"]) == set(known["driver_id"])
     assert chances["top10"].std() < known["top10"].std()
+    assert n_grids == [GRIDS, *[GRIDS_A_FIT] * FITS], "the forecast, and the fits of its intervals"
 
 
 def test_grids_follow_form_as_much_as_they_did() -> None:
