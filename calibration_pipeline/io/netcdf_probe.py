@@ -55,7 +55,7 @@ def refuse_unreadable(files: Sequence[IO[bytes]], names: Sequence[str], wall_s: 
         )
     except subprocess.TimeoutExpired as late:
         n_read = (late.stdout or b"").count(READ.encode())
-        raise _unreadable(names[n_read], f"that takes more than {wall_s:g} s") from None
+        raise _unreadable(names[min(n_read, len(files) - 1)], f"that takes more than {wall_s:g} s") from None
     lines = done.stdout.splitlines()
     n_read = lines.count(READ)
     if done.returncode == 0 and n_read == len(files):

@@ -3,6 +3,7 @@
 Views read the Parquet files, so they are always up to date and hold no data.
 """
 
+import glob
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -131,7 +132,8 @@ def run_query(
 def _lock(connection: duckdb.DuckDBPyConnection, store: UPath) -> None:
     """Restrict the connection to reading the store: no other file, no network and no writing."""
     connection.execute("SET temp_directory = ''")
-    connection.execute(f"SET allowed_directories = [{_quoted(_address(store))}]")
+    address = _address(store)  # patterns of files begin with its escaped form
+    connection.execute(f"SET allowed_directories = [{_quoted(address)}, {_quoted(glob.escape(address))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -165,9 +167,9 @@ def stored_tables(store: UPath) -> dict[str, str]:
     for asset in TABLES:
         single = store / f"{asset}{TABLE_SUFFIX}"
         if single.exists():
-            tables[asset] = _address(single)
+            tables[asset] = glob.escape(_address(single))
         elif any((store / asset).rglob(f"[!.]*{TABLE_SUFFIX}")):
-            tables[asset] = f"{_address(store / asset)}/**/*{TABLE_SUFFIX}"
+            tables[asset] = f"{glob.escape(_address(store / asset))}/**/*{TABLE_SUFFIX}"
     return tables
 
 

@@ -70,9 +70,10 @@ def test_a_table_of_several_forecasters_names_each(tmp_path: Path) -> None:
         ],
         how="diagonal",
     )
+    store = UPath(tmp_path) / "cup [2025] *?"  # no pattern
     for forecaster in ("network", "my.model"):
-        write_atomically(UPath(tmp_path) / "forecast_events" / f"{forecaster}.parquet", encode(events))
-    answer = run_query(UPath(tmp_path), "SELECT forecaster, event FROM forecast_events ORDER BY 1", 5)
+        write_atomically(store / "forecast_events" / f"{forecaster}.parquet", encode(events))
+    answer = run_query(store, "SELECT forecaster, event FROM forecast_events ORDER BY 1", 5)
     assert answer.rows == [("my.model", "count(dnf) >= 8"), ("network", "count(dnf) >= 8")]
 
 
