@@ -96,11 +96,11 @@ def forecaster_chances(
     blend_weights: pl.DataFrame,
 ) -> dg.Output[pl.DataFrame]:
     """Probabilities of the next race by every forecaster, recalibrated, and by their blend."""
-    from calibration_pipeline.comparison.next_race import compare_next_race
+    from calibration_pipeline.comparison.next_race import compare_next_race, side_by_side
 
     chances = compare_next_race(forecast_chances, next_events | next_positions, blend_weights)
-    wide = chances.filter(market="win").pivot("forecaster", index="driver", values="probability")
-    return dg.Output(chances, metadata={**rows(chances), "win": table(wide, 45)})
+    wins = side_by_side(chances.filter(market="win"))
+    return dg.Output(chances, metadata={**rows(chances), "win": table(wins, 45)})
 
 
 @dg.asset(kinds={"numpy", "netcdf"}, code_version="1", metadata=depends_on("seed", "scenarios"))

@@ -31,15 +31,17 @@ def select_assets(defs: dg.Definitions, selection: str | None) -> list[str]:
     if not selection:
         return list(known)
     chosen: set[str] = set()
-    for part in selection.split(","):
-        text = part.strip()
+    for text in filter(None, map(str.strip, selection.split(","))):
         if name := re.fullmatch(r"(\+?)(\w+)(\+?)", text):
             if name[2] not in known:
                 raise SelectionError(
                     f"No asset is called {name[2]!r}; there are: {', '.join(sorted(known))}."
                 )
             text = f'{name[1]}key:"{known[name[2]].to_user_string()}"{name[3]}'
-        found = dg.AssetSelection.from_string(text).resolve(graph)
+        try:
+            found = dg.AssetSelection.from_string(text).resolve(graph)
+        except dg.DagsterError as error:
+            raise SelectionError(f"{text!r} is no selection of assets: {error}") from error
         if not found:
             raise SelectionError(f"No asset fits the selection {text!r}.")
         chosen |= {key.path[-1] for key in found}

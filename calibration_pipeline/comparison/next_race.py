@@ -64,6 +64,25 @@ def compare_next_race(
     return pl.concat([ForecasterChances.empty(), *joined])
 
 
+def side_by_side(chances: pl.DataFrame) -> pl.DataFrame:
+    """Return a row a car, with its name and the probability of each forecaster.
+
+    Two cars may show the same name, such as that of a driver who is to be announced.
+
+    Parameters
+    ----------
+    chances : polars.DataFrame
+        `ForecasterChances` of one market.
+
+    Returns
+    -------
+    polars.DataFrame
+        driver, and a column for each forecaster.
+    """
+    wide = chances.pivot("forecaster", index=["driver_id", "driver"], values="probability")
+    return wide.drop("driver_id")
+
+
 def _unpivot(chances: pl.DataFrame) -> pl.DataFrame:
     long = chances.unpivot(
         list(MARKETS), index=["race_id", "driver_id"], variable_name="market", value_name="probability"

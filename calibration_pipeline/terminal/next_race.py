@@ -109,8 +109,10 @@ def print_side_by_side(console: Console, chances: pl.DataFrame) -> None:
     chances : polars.DataFrame
         `ForecasterChances`.
     """
+    from calibration_pipeline.comparison.next_race import side_by_side
+
     for (market,), own in chances.group_by("market", maintain_order=True):
-        wide = own.pivot("forecaster", index="driver", values="probability")
+        wide = side_by_side(own)
         names = wide.columns[1:]
         if len(names) < 2:
             continue

@@ -145,6 +145,8 @@ def test_unknown_archetype_and_asset_are_named(project: Path, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert "'race_result'" in error
     assert "race_results" in error
+    assert main(["run", "--select", "race_results("]) == 1
+    assert "'race_results(' is no selection of assets" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -3,6 +3,7 @@
 import polars as pl
 
 from calibration_pipeline.archetypes import parse_archetype
+from calibration_pipeline.comparison.next_race import side_by_side
 from calibration_pipeline.markets import ALL_MARKETS
 from calibration_pipeline.report.blocks import Block, Bullets, Cell, Gallery, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
@@ -73,8 +74,7 @@ def _car_table(forecast: pl.DataFrame) -> Table:
 def _side_by_side(chances: pl.DataFrame) -> list[Table]:
     """Return a table for each market with a column for each forecaster, where there are several."""
     wide = [
-        (str(market), own.pivot("forecaster", index="driver", values="probability"))
-        for (market,), own in chances.group_by("market", maintain_order=True)
+        (str(market), side_by_side(own)) for (market,), own in chances.group_by("market", maintain_order=True)
     ]
     return [_market_table(market, own) for market, own in wide if own.width > 2]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from calibration_pipeline.comparison.all_forecasters import read_forecasters, weigh_and_score
 from calibration_pipeline.comparison.leaderboard import rank_forecasters
-from calibration_pipeline.comparison.next_race import compare_next_race
+from calibration_pipeline.comparison.next_race import compare_next_race, side_by_side
 from calibration_pipeline.schemas.comparison import (
     BlendWeights,
     ForecasterChances,
@@ -155,6 +155,15 @@ def test_the_next_race_of_the_network_alone_has_no_blend() -> None:
     assert set(compared["forecaster"]) == {"network"}
     nothing = compare_next_race({"network": ForecastChances.empty()}, {}, BlendWeights.empty())
     assert nothing.equals(ForecasterChances.empty())
+
+
+def test_cars_with_one_name_have_a_row_each() -> None:
+    """Drivers who are to be announced have one name."""
+    unnamed = chances().with_columns(driver=pl.lit("TBA"))
+    compared = compare_next_race({"network": unnamed}, {"book": equal_odds()}, weights_of_next_race())
+    wide = side_by_side(compared.filter(market="win"))
+    assert wide.columns == ["driver", "network", "book", "blend"]
+    assert wide["network"].to_list() == unnamed["win"].to_list()
 
 
 def test_the_terminal_shows_the_forecasters_in_columns() -> None:
