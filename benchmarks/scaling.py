@@ -97,13 +97,13 @@ def fit_law(cells: Mapping[tuple[int, int], float]) -> Law:
 
 
 def fit_laws(rows: Iterable[Mapping[str, str]]) -> dict[str, Law]:
-    """Fit a law to each job, from rows of `pipeline_assets`."""
+    """Fit a law to each job that takes a tenth of a second or more, from rows of `pipeline_assets`."""
     cells: dict[str, dict[tuple[int, int], float]] = {}
     for row in rows:
         by_size = cells.setdefault(job_of(row["asset"]), {})
         size = int(row["seasons"]), int(row["scenarios"])
         by_size[size] = by_size.get(size, 0.0) + float(row["s"])
-    return {name: fit_law(by_size) for name, by_size in cells.items()}
+    return {name: fit_law(by_size) for name, by_size in cells.items() if min(by_size.values()) > 0}
 
 
 def makespan(tasks: Sequence[float], n_workers: int) -> float:
