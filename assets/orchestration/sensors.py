@@ -105,9 +105,9 @@ def keep_up_to_date(
                 asked, source = _seasons_asked(settings, known), build_source(settings)
                 news, finished = read_news(source, settings.store_path, settings.season_list, asked)
                 cursor["asked_at"] = time.time()
-            if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_on_web else 0):
-                entries = build_source(settings).next_race(settings.season_list[-1])
-                cursor |= {"entries": entry_version(entries), "entries_at": time.time()}
+                if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_on_web else 0):
+                    entries = source.next_race(settings.season_list[-1])
+                    cursor |= {"entries": entry_version(entries), "entries_at": time.time()}
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
         new = [f"season {season}" for season in finished if str(season) not in loaded.get_partition_keys()]

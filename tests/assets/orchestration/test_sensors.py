@@ -370,3 +370,13 @@ def test_requests_of_series_and_settings_differ(table: Path, instance: dg.Dagste
         assert request.job_name == "tracks"
         keys.add(request.run_key)
     assert len(keys) == 3
+
+
+def test_a_new_entry_list_of_the_next_race_is_noticed(ingested: Watched) -> None:
+    known = []
+    for ahead in ("", "2022,2,phoenix,Ann,1,,\n2022,2,phoenix,Bo,2,,\n"):
+        write_table(ingested.table, {2022: 1})
+        ingested.table.write_text(ingested.table.read_text() + ahead)
+        ingested.tick()
+        known.append(json.loads(ingested.cursor or "")["entries"])
+    assert known[0] != known[1]
