@@ -83,12 +83,13 @@ def next_race(
     announced = source.next_race(int(last))
     made = forecast_next_race(announced, known, method, judged_events(settings.events))
     forecast, chances = made.ensemble, made.chances
-    facts: dict[str, Any] = {**made.facts, SOURCE_VERSION: entry_version(announced)}
+    facts: dict[str, Any] = made.facts
     shown: dict[str, Any] = {}
     if not chances.is_empty():
         drawn = chart(charts.draw_finish_distribution, chances, n_rows=chances.height, row_height=0.24)
         errors = chances.select(pl.max_horizontal("win_error", "top5_error", "top10_error").max())
         shown = {"chances": drawn, "largest_monte_carlo_error": number(float(errors.item()))}
-    yield dg.Output(forecast, "race_forecast", metadata={**facts, **shown, "races": forecast.sizes["race"]})
+    shown |= {"races": forecast.sizes["race"], SOURCE_VERSION: entry_version(announced)}
+    yield dg.Output(forecast, "race_forecast", metadata={**facts, **shown})
     for name, frame in zip(TABLES, (chances, made.events, made.scenarios), strict=True):
         yield dg.Output(frame, name, metadata={**rows(frame), **facts, "table": table(frame, SHOWN_ROWS)})

@@ -226,12 +226,14 @@ def test_races_know_the_race_before_and_their_archetypes_races(fitted):
 
 @pytest.mark.slow
 def test_planted_slope_and_shift_are_found_by_the_whole_fit(fitted):
-    table = state_by_race(fitted[2])
+    """With the default draws: two short chains move an end of an interval by .03."""
+    curves = fitted[0]
+    table = state_by_race(filter_state(curves, fit_pooled(curves, SEASONS, seed=1), seed=3))
     last = table.filter(pl.col("race_order") > 202244)
     assert last.height == 4
     assert last["slope_lower"].max() < 0.7 < last["slope_upper"].min()
     assert (last["slope"] - 0.7).abs().max() < 0.15
-    assert last["slope_upper"].mean() < 1, "an end of one archetype has a Monte Carlo error of .03"
+    assert last["slope_upper"].max() < 1
     assert last["shift_lower"].max() < 0.6 < last["shift_upper"].min()
     assert last["tilt_lower"].max() < 1 < last["tilt_upper"].min()
     first = table.filter(pl.col("race_order") <= 202128)

@@ -541,6 +541,7 @@ def test_real_retirements_come_together_and_the_network_knows():
     row = table.filter(forecast="raw", event="count(dnf) >= 8").row(0, named=True)
     assert row["n_races"] > 100
     assert row["p_value"] > 0.05
+    assert joint_test(ensemble, results, [count(dnf) >= n for n in (4, 6, 8, 12)]).p_value > 0.05
     assert row["p_independent"] < 0.01
     assert row["power_independent"] > 0.9
     teammates = table.filter(forecast="raw", event="both_teammates(top(10))").row(0, named=True)
