@@ -37,7 +37,7 @@ from .progress import Progress
 from .selection import select_assets
 from .worker import Work, load, materialize
 
-POLL_S, ENDING_S = 0.3, 10.0
+POLL_S, ENDING_S = 1.0, 10.0
 """Seconds between two looks at the runs, and that they may take to end when they are interrupted."""
 
 

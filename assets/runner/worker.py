@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -46,6 +46,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration: the command shows a run's events itself."""
 
 _one_run_at_a_time = threading.Lock()
+_kept_open: dict[str, sqlite3.Connection] = {}
 
 
 class Work(NamedTuple):
@@ -68,7 +69,7 @@ def materialize(work: Work) -> bool:
     ----------
     work : Work
     """
-    with _one_run_at_a_time, _synchronous_dask():
+    with _one_run_at_a_time, _synchronous_dask(), _records_kept_open():
         os.environ["DAGSTER_HOME"] = work.home
         prepare_jax()
         defs = _definitions(work.settings, work.tags.get(COMMAND_TAG, ""))
@@ -139,15 +140,28 @@ def _instance(home: str) -> "dg.DagsterInstance":  # noqa: ARG001  # the key of 
 
 
 def _defer_syncs(connection: object, _: object) -> None:
-    """Let a connection to SQLite wait for the disk neither when it commits nor when it closes.
+    """Let a connection to SQLite wait for the disk neither when it commits nor, within a run, when it closes.
 
-    Dagster connects for each event of a run. The command, which reads the events, syncs them when it closes:
-    a power failure can lose the last events, but does not damage the others (https://sqlite.org/wal.html).
+    Dagster connects for each event of a run. SQLite syncs a database, and makes its shared memory anew, when
+    the last connection has closed, so one to each database stays open until the run ends. A power failure can
+    lose the last events, but does not damage the others (https://sqlite.org/wal.html).
     """
     if isinstance(connection, sqlite3.Connection):
-        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
+        if path not in _kept_open:
+            _kept_open[path] = sqlite3.connect(path, check_same_thread=False)
+            _kept_open[path].execute("PRAGMA journal_mode = WAL")
+            _kept_open[path].execute("PRAGMA schema_version").fetchone()  # the first read opens the log
+
+
+@contextlib.contextmanager
+def _records_kept_open() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        while _kept_open:
+            _kept_open.popitem()[1].close()
 
 
 def _synchronous_dask() -> contextlib.AbstractContextManager[object]:

@@ -1,7 +1,9 @@
 """Worker processes: their setup before JAX starts, their records, and the modules that are preloaded."""
 
+import contextlib
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -64,12 +66,22 @@ def test_a_folder_of_the_user_s_is_used(tmp_path: Path) -> None:
 
 
 MATERIALIZE = """
+from pathlib import Path
+
+import sqlalchemy
+
 from assets.instance import prepare_home
 from assets.runner.worker import Work, initialize_worker, materialize
 from assets.settings import Settings, to_public_json
 
 home = str(prepare_home())
 initialize_worker(home + "/calibration.log")
+database = Path(home, "mine.db")
+engine = sqlalchemy.create_engine(f"sqlite:///{database}", poolclass=sqlalchemy.NullPool)
+for statement in ("CREATE TABLE events (number)", "INSERT INTO events VALUES (1)"):
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert database.with_name("mine.db-wal").stat().st_size > 0, "a connection that closed has synced its log"
 settings = to_public_json(Settings(store=home + "/store", seasons="2024"))
 assert materialize(Work(settings, home, "tracks", ["track_constraints"], None, {}))
 """
@@ -84,15 +96,16 @@ with open_instance() as instance:
 """
 
 
-def test_a_worker_leaves_the_sync_of_its_records_to_who_reads_them(tmp_path: Path) -> None:
-    """The log of a run's database is still there when the worker has ended; a reader has all its events."""
+def test_a_worker_syncs_its_records_when_a_run_ends_not_at_each_event(tmp_path: Path) -> None:
+    """A database's log outlives its connections until a run ends; then a reader has all events without it."""
     run(MATERIALIZE, tmp_path, PYTHONWARNINGS="ignore")
-    (log,) = (tmp_path / "history" / "runs").glob("*-*.db-wal")
+    assert not list(tmp_path.rglob("*.db-wal"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "mine.db")) as mine:
+        assert mine.execute("SELECT number FROM events").fetchall() == [(1,)]
     status, *kinds = run(READ, tmp_path, PYTHONWARNINGS="ignore")
     assert status == "SUCCESS"
     assert "ASSET_MATERIALIZATION" in kinds
     assert kinds[-1] == "PIPELINE_SUCCESS"
-    assert not log.exists()
 
 
 @pytest.mark.slow
