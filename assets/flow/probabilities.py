@@ -60,13 +60,13 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
             f"{noun}_probabilities": dg.AssetOut(
                 description=f"Probabilities of {noun}s as a forecaster issues them; odds without margin.",
                 kinds={"polars", stored},
-                code_version="1",
+                code_version="2",
                 metadata=of_files,
             ),
             f"{noun}_quarantine": dg.AssetOut(
                 description="Defects of the forecaster's files: what is left out or corrected.",
                 kinds={"polars", "parquet"},
-                code_version="1",
+                code_version="2",
                 metadata=of_files,
             ),
         },
@@ -171,7 +171,7 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         name=f"{noun}_verdict",
         partitions_def=partitions,
         kinds={"polars", "parquet"},
-        code_version="1",
+        code_version="2",
         ins=RESULTS | issued | recalibrated | state,
         metadata=depends_on("eras"),
     )
@@ -198,7 +198,7 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         name=f"next_{noun}s",
         partitions_def=partitions,
         kinds={"numpy", "parquet"},
-        code_version="1",
+        code_version="2",
         ins=RESULTS | state,
         metadata=of_files,
     )

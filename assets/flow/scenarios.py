@@ -99,13 +99,13 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
         "scenario_ensemble": dg.AssetOut(
             description="Scenarios of a forecaster for every race of the season: simulated, or a user's own.",
             kinds={"jax", "netcdf"},
-            code_version="6",
+            code_version="7",
             metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
         ),
         "scenario_quarantine": dg.AssetOut(
             description="Defects of the forecaster's files: what is left out or corrected.",
             kinds={"polars", "parquet"},
-            code_version="1",
+            code_version="2",
             metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
         ),
     },

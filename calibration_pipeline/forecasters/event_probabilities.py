@@ -31,9 +31,10 @@ from calibration_pipeline.sources.quarantine import DefectLog
 PERCENT = {"pct", "percent"}
 PROBABILITY_WORDS = {"p", "prob", "probability", "chance", *PERCENT}
 ODDS_WORDS = {"odds", "price", "line", *(notation.value for notation in Notation)}
-OTHER_WORDS = {"finish", "to", "a"}
+OTHER_WORDS = {"finish", "to", "a", "race"}
 MARKET_WORDS = {
     **{market.replace(" ", ""): market for market in EVENT_MARKETS},
+    "winner": "win",
     "outright": "win",
     "podium": "top 3",
 }
@@ -123,7 +124,7 @@ def read_event_probabilities(
     overrounds: list[tuple[int, str, str, float]] = []
     for table in tables:
         column, by = races.choose_labels(table)
-        rows = _market_rows(table, column)
+        rows = _market_rows(table, column, log)
         writings = _writings(table, rows)
         for matched in races.matched_races(races.join_races(rows, table, log), by, log):
             for market, book in _books(matched, writings, log):
@@ -160,28 +161,41 @@ def _market_columns(table: ForecastTable) -> dict[str, tuple[str, set[str]]]:
     """Return market → its column, and the words of its name; a column of probabilities before odds."""
     found: dict[str, tuple[str, set[str]]] = {}
     for name in table.schema:
-        words = re.findall(r"[a-z]+|\d+", name.lower())
-        hints = set(words) & (PROBABILITY_WORDS | ODDS_WORDS | OTHER_WORDS)
-        hints |= {"percent"} if "%" in name else set()
-        market = MARKET_WORDS.get("".join(word for word in words if word not in hints))
+        market, hints = market_named(name)
+        market = None if "winner" in name.lower() else market  # a column may hold who won
         if market and (market not in found or (found[market][1] & ODDS_WORDS and not hints & ODDS_WORDS)):
             found[market] = name, hints
     return {market: found[market] for market in EVENT_MARKETS if market in found}
 
 
-def _market_rows(table: ForecastTable, label: str) -> pl.DataFrame:
+def market_named(name: str) -> tuple[str | None, set[str]]:
+    """Return the market that a name means, None without one, and its words about how values are written.
+
+    Examples
+    --------
+    >>> market_named("To win"), market_named("top5 %")
+    (('win', {'to'}), ('top 5', {'percent'}))
+    """
+    words = re.findall(r"[a-z]+|\d+", name.lower())
+    hints = set(words) & (PROBABILITY_WORDS | ODDS_WORDS | OTHER_WORDS)
+    hints |= {"percent"} if "%" in name else set()
+    return MARKET_WORDS.get("".join(word for word in words if word not in hints)), hints
+
+
+def _market_rows(table: ForecastTable, label: str, log: DefectLog) -> pl.DataFrame:
     """Return a row a race, car and market: keys, label, market and the value as text."""
     columns = {market: name for market, (name, _) in _market_columns(table).items()}
     if not columns:
         market, values = table.find(MARKET_COLUMN)["market"], table.find(VALUE_COLUMNS)
-        words = pl.col("market").str.to_lowercase().str.replace_all(r"[^a-z0-9]|finish", "")
         rows = table.collect(
             *table.key_columns(), table.text(label).alias("label"), table.text(market).alias("market"),
             _cell(table, next(iter(values.values()))).alias("text"),
-        )  # fmt: skip
-        return rows.with_columns(words.replace_strict(MARKET_WORDS, default=None)).drop_nulls(
-            ["label", "market"]
-        )
+        ).drop_nulls(["label", "market"])  # fmt: skip
+        markets = {name: market_named(name)[0] for name in rows["market"].unique(maintain_order=True)}
+        if unknown := [name for name, market in markets.items() if market is None]:
+            log.notes.append(f"{named(unknown)}: none of the markets {', '.join(EVENT_MARKETS)}; not read.")
+        known = pl.col("market").replace_strict(markets, return_dtype=pl.String)
+        return rows.with_columns(known).drop_nulls("market")
     cells = [_cell(table, name).alias(market) for market, name in columns.items()]
     wide = table.collect(*table.key_columns(), table.text(label).alias("label"), *cells)
     return wide.drop_nulls("label").unpivot(

@@ -85,10 +85,11 @@ class RacesInForce:
         Parameters
         ----------
         keys : sequence of polars.DataFrame
-            For each file race_id, or season and round, or all three; nulls name no race. race_id counts where
-            one fits.
+            For each file race_id, or season and round, or all three. With all three, race_id counts in the
+            rows that have one. It does not count if all races in force have a race_id made of season and
+            round, or if none in the file fits.
         log : DefectLog
-            Gets the races of seasons in force that the results lack.
+            Gets the races that the results lack between others of their season.
 
         Returns
         -------
@@ -103,31 +104,39 @@ class RacesInForce:
         """
         located = [self._locate_file(frame, log) for frame in keys]
         if not self.races.is_empty() and all(frame.is_empty() for frame in located):
-            held = [frame.unique().drop_nulls() for frame in keys]
-            self._refuse_other_seasons(pl.concat(held, how="diagonal_relaxed"), log.path)
+            self._refuse_other_seasons(pl.concat(keys, how="diagonal_relaxed"), log.path)
         return located
 
     def _locate_file(self, keys: pl.DataFrame, log: DefectLog) -> pl.DataFrame:
-        distinct = keys.unique().drop_nulls().sort(pl.all())
         by_season = {"season", "round"} <= set(keys.columns)
-        by_id = "race_id" in keys.columns
-        if by_id and by_season and not distinct["race_id"].is_in(self.races["race_id"].to_list()).any():
-            by_id = False
-        if n_without := keys.height - keys.drop_nulls().height:
+        by_id = "race_id" in keys.columns and not (by_season and self._ids_are_idle(keys["race_id"]))
+        has_id = pl.col("race_id").is_not_null() if by_id else pl.lit(False)
+        has_round = pl.all_horizontal(pl.col("season", "round").is_not_null()) if by_season else pl.lit(False)
+        distinct = keys.filter(has_id | has_round).unique().sort(pl.all())
+        if n_without := keys.height - keys.filter(has_id | has_round).height:
             log.notes.append(f"{n_without} rows name no race by whole numbers; they are not read.")
-        on = ["race_id"] if by_id else ["season", "round"]
-        wanted = self.races.select(*on, found="race_id")
-        located = distinct.join(wanted, on=on, how="inner", maintain_order="left")
-        rest = distinct.join(located.select(distinct.columns), on=distinct.columns, how="anti")
-        if by_season:
-            here = pl.col("season").is_in(self.races["season"].to_list())
-            for row in rest.filter(here).iter_rows(named=True):
-                label = f"{row['season']} race {row['round']}"
-                log.add({"season": row["season"], "label": label}, NO_SUCH_RACE)
-            rest = rest.filter(~here)
+        ways = [(has_id, ["race_id"])] * by_id + [(~has_id, ["season", "round"])] * by_season
+        located = pl.concat(
+            distinct.filter(own).join(self.races.select(*on, found="race_id"), on=on, maintain_order="left")
+            for own, on in ways
+        )
+        rest = distinct.join(located, on=distinct.columns, how="anti", nulls_equal=True)
+        if by_season:  # a race after the last one may not have run yet
+            spans = self.races.group_by("season").agg(first=pl.min("round"), last=pl.max("round"))
+            rest = rest.join(spans, on="season", how="left", maintain_order="left")
+            is_lacking = pl.col("round").is_between("first", "last").fill_null(False)
+            for row in rest.filter(is_lacking).iter_rows(named=True):
+                log.add({"season": row["season"], "label": _label(row)}, NO_SUCH_RACE)
+            rest = rest.filter(~is_lacking)
         if not rest.is_empty():
-            log.notes.append(f"{rest.height} races of the file are not in force.")
+            races = named([_label(row) for row in rest.iter_rows(named=True)])
+            log.notes.append(f"{rest.height} races of the file are not in force: {races}.")
         return located
+
+    def _ids_are_idle(self, ids: pl.Series) -> bool:
+        """Return whether a file's race_id says no more than its season and round, or fits no race."""
+        from_round = 100 * self.races["season"] + self.races["round"]
+        return bool((from_round == self.races["race_id"]).all()) or not ids.is_in(self.races["race_id"]).any()
 
     def join_races(self, rows: pl.DataFrame, table: ForecastTable, log: DefectLog) -> pl.DataFrame:
         """Return the rows of the races in force, with the race_id in force instead of the table's keys.
@@ -142,7 +151,7 @@ class RacesInForce:
         """
         keys = list(table.keys)
         (located,) = self.locate([rows.select(keys)], log)
-        joined = rows.join(located, on=keys, how="inner", maintain_order="left").drop(keys)
+        joined = rows.join(located, on=keys, maintain_order="left", nulls_equal=True).drop(keys)
         return joined.rename({"found": "race_id"})
 
     def match(self, labels: Sequence[str], race_id: int, by: str) -> FieldMatch:
@@ -289,6 +298,11 @@ def named(names: Sequence[str]) -> str:
     """
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def _label(key: Row) -> str:
+    season, number = key.get("season"), key.get("round")
+    return f"{season} race {number}" if season is not None and number is not None else str(key["race_id"])
 
 
 def _seasons(seasons: Sequence[int]) -> str:

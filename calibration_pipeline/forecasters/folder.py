@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.io.addresses import safe_cause, without_credentials
+from calibration_pipeline.io.addresses import fresh_path, safe_cause, without_credentials
 
 if TYPE_CHECKING:
     import polars as pl
@@ -151,7 +151,7 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
     found: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
     ignored: list[str] = []
     try:
-        path = UPath(address)
+        path = fresh_path(address)
         children = [path] if path.is_file() else list(path.iterdir())
         for child in sorted(children, key=lambda path: path.name):
             if child.name.startswith((".", "_", "~")):
@@ -213,7 +213,7 @@ def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
 
 def forecaster_version(forecaster: ForecasterFiles) -> str:
     """Return the version of a forecaster's files: their names, sizes and times of modification."""
-    stats = ((file, UPath(file).stat()) for file in forecaster.files)
+    stats = ((file, fresh_path(file).stat()) for file in forecaster.files)
     parts = [f"{UPath(file).name} {stat.st_size} {stat.st_mtime}" for file, stat in stats]
     return sha256("|".join([*parts, forecaster.model or ""]).encode()).hexdigest()[:16]
 

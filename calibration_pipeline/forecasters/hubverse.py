@@ -5,8 +5,8 @@ event probabilities (`pmf` whose ids are markets). See https://docs.hubverse.io.
 """
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.forecasters.event_probabilities import MARKET_WORDS
-from calibration_pipeline.forecasters.tables import KEYS, ForecastTable
+from calibration_pipeline.forecasters.event_probabilities import market_named
+from calibration_pipeline.forecasters.tables import HIGHER_IS_BETTER, KEYS, ForecastTable
 
 COLUMNS = {"output_type": (), "output_type_id": (), "value": ()}
 MODEL_COLUMN = {"model_id": ("model",)}
@@ -70,13 +70,12 @@ def select_model(table: ForecastTable, model: str | None) -> ForecastTable:
         ids = ForecastTable(table.path, rows, table.decimal_comma).collect(
             table.text(names["output_type_id"]).unique().alias("id")
         )
-        words = ids["id"].drop_nulls().str.to_lowercase().str.replace_all("[^a-z0-9]", "")
-        are_markets = chosen == PMF and words.is_in(list(MARKET_WORDS)).all()
+        are_markets = chosen == PMF and all(market_named(name)[0] for name in ids["id"].drop_nulls())
         renamed = {
             names["output_type_id"]: "market" if are_markets else "position",
             names["value"]: "cumulative_probability" if chosen == CDF else "probability",
         }
-    beside = table.find({**KEYS, "race": ()}) | table.labels
+    beside = table.find({**KEYS, "race": (), HIGHER_IS_BETTER: ()}) | table.labels
     kept = {*beside.values(), names["value"], *renamed}
     rows = rows.select(name for name in table.schema if name in kept)
     return ForecastTable(table.path, rows.rename(renamed), table.decimal_comma, table.attributes)

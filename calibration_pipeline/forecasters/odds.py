@@ -121,22 +121,6 @@ def recognise_notation(odds: list[str]) -> Notation:
     return Notation.DECIMAL
 
 
-def overround(implied: ArrayLike, n_winners: int = 1) -> float:
-    """Return the sum of the implied probabilities over the number of winners, minus 1.
-
-    Parameters
-    ----------
-    implied : array_like, shape (car)
-    n_winners : int
-
-    Examples
-    --------
-    >>> round(overround([0.55, 0.55]), 3)
-    0.1
-    """
-    return float(np.asarray(implied, float).sum() / n_winners - 1)
-
-
 def remove_margin(
     implied: ArrayLike, n_winners: int = 1, method: Margin = Margin.MULTIPLICATIVE
 ) -> NDArray[np.float64]:

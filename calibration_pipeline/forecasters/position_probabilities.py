@@ -31,7 +31,8 @@ OF_THE_REST = ("rest", *REST_COLUMN["rest"])
 MATRIX_COLUMN = re.compile(r"(?:p|prob|pos|position|finish|place)?[ _.(]*(\d{1,2})\)?")
 SUM_TOLERANCE = 0.05
 """Largest distance of a car's sum from 1 that is only rescaled."""
-LARGEST_POSITION = 99
+LARGEST_POSITION, REST = 99, -1
+"""Largest number of a position, and the one that stands for the rest."""
 
 
 class _RaceError(Exception):
@@ -142,7 +143,7 @@ def _matrix_columns(table: ForecastTable) -> dict[str, int]:
 
 
 def _position_rows(table: ForecastTable, label: str) -> pl.DataFrame:
-    """Return a row a race, car and position: keys, label, position (0 for the rest) and value."""
+    """Return a row a race, car and position: keys, label, position (or `REST`) and value."""
     first = [*table.key_columns(), table.text(label).alias("label")]
     values = table.find(CUMULATIVE_COLUMN) or table.find(PROBABILITY_COLUMN)
     position = table.find(POSITION_COLUMN)
@@ -151,15 +152,15 @@ def _position_rows(table: ForecastTable, label: str) -> pl.DataFrame:
         whole = table.whole(position["position"])
         rows = table.collect(
             *first,
-            pl.when(words.is_in(OF_THE_REST) | words.str.contains(r"^\d+ ?\+$")).then(0).otherwise(whole)
-            .alias("position"),
+            pl.when(words.is_in(OF_THE_REST) | words.str.contains(r"^\d+ ?\+$")).then(REST)
+            .when(whole != REST).then(whole).alias("position"),
             table.number(next(iter(values.values()))).alias("value"),
         )  # fmt: skip
         return rows.drop_nulls("label")
     columns = _matrix_columns(table)
     rest = table.find(REST_COLUMN).get("rest")
     cells = [table.number(name).alias(str(number)) for name, number in columns.items()]
-    cells += [table.number(rest).alias("0")] if rest else []
+    cells += [table.number(rest).alias(str(REST))] if rest else []
     wide = table.collect(*first, *cells).drop_nulls("label")
     long = wide.unpivot(index=[*table.keys, "label"], variable_name="position", value_name="value")
     return long.with_columns(pl.col("position").cast(pl.Int64))
@@ -173,21 +174,25 @@ def _race_matrix(matched: MatchedRace, is_cumulative: bool) -> NDArray[np.float6
     _RaceError
         If the race is to be left out.
     """
-    rows = matched.rows
+    no_place = (pl.col("position") == 0) & (pl.col("value") == 0)
+    rows = matched.rows.filter(~no_place.fill_null(False))
     again = rows.filter(pl.struct("label", "position").is_duplicated())
     if not again.is_empty():
         raise _RaceError(TWICE, named(again["label"].unique(maintain_order=True).to_list()))
-    bad = rows.filter(pl.col("position").is_null() | ~pl.col("position").is_between(0, LARGEST_POSITION))
+    is_position = pl.col("position").is_between(1, LARGEST_POSITION) | (pl.col("position") == REST)
+    bad = rows.filter(~is_position.fill_null(False))
     if not bad.is_empty():
         raise _RaceError(f"a position must be from 1 to {LARGEST_POSITION}", named(_shown(bad)))
     outside = rows.filter(~pl.col("value").is_between(0, 1 + 1e-9))
     if not outside.is_empty():
         raise _RaceError("a probability must be from 0 to 1", named(_shown(outside)))
+    somewhere = (pl.col("value").sum().over("label") > 0) | pl.col("driver_id").is_not_null()
+    rows = rows.filter(somewhere)
     absent = rows.filter(pl.col("driver_id").is_null())["label"].unique(maintain_order=True).to_list()
     drivers = matched.cars["driver_id"].to_list()
     row_of = {name: k for k, name in enumerate([*drivers, *absent])}
     n_cars = len(row_of)
-    given = np.full((n_cars, LARGEST_POSITION + 1), np.nan)
+    given = np.full((n_cars, LARGEST_POSITION + 2), np.nan)
     car = pl.coalesce("driver_id", "label").replace_strict(row_of, return_dtype=pl.Int64)
     index = rows.select(car.alias("car"), "position", "value")
     given[index["car"].to_numpy(), index["position"].to_numpy()] = index["value"].to_numpy()
@@ -200,15 +205,15 @@ def _race_matrix(matched: MatchedRace, is_cumulative: bool) -> NDArray[np.float6
 
 
 def _from_given(row: NDArray[np.float64], n_cars: int, name: str) -> NDArray[np.float64]:
-    """Return P(position = 1..n) of a car: `row` by position, NaN where not given, the rest at 0."""
+    """Return P(position = 1..n) of a car: `row` by position and `REST`, NaN where not given."""
     given = row[1 : n_cars + 1]
     open_positions = np.isnan(given)
     if open_positions.all():
         raise _RaceError("every car must have probabilities", name)
     total = float(np.nansum(given))
     n_open = int(open_positions.sum())
-    rest = max(1 - total, 0.0) if np.isnan(row[0]) else float(row[0])
-    beyond = float(np.nansum(row[n_cars + 1 :]))
+    rest = max(1 - total, 0.0) if np.isnan(row[REST]) else float(row[REST])
+    beyond = float(np.nansum(row[n_cars + 1 : REST]))
     if abs((total + rest if n_open else total) - 1) > SUM_TOLERANCE or beyond > SUM_TOLERANCE:
         rule = f"probabilities of a car must sum to 1 over the {n_cars} positions"
         raise _RaceError(rule, f"{name}: {total:.3f}")
@@ -218,7 +223,7 @@ def _from_given(row: NDArray[np.float64], n_cars: int, name: str) -> NDArray[np.
 
 def _from_cumulative(row: NDArray[np.float64], n_cars: int, name: str) -> NDArray[np.float64]:
     """Return P(position = 1..n) of a car from P(position <= k); linear between the positions given."""
-    positions = np.flatnonzero(~np.isnan(row[1:])) + 1
+    positions = np.flatnonzero(~np.isnan(row[1:REST])) + 1
     if not len(positions):
         raise _RaceError("every car must have probabilities", name)
     below = row[positions]

@@ -34,7 +34,7 @@ MOST_NAMED = 50
 
 
 class ArrayScenarios:
-    """Scenarios of an open NetCDF file; padding is 0 for positions and NaN for scores.
+    """Scenarios of an open NetCDF file; padding of cars and scenarios is 0 for positions, NaN for scores.
 
     Parameters
     ----------
@@ -85,21 +85,20 @@ class ArrayScenarios:
         scores = race[self._value].transpose("scenario", "driver").values.astype(np.float64)
         labels = [text.strip().strip("\0") for text in _texts(race[self._label].values)]
         unnamed = np.array([label in ("", "nan") for label in labels], bool)
-        padding = np.isnan(scores).all(axis=0)
-        if self.are_positions:
-            padding |= (np.nan_to_num(scores) == 0).all(axis=0)
-        slots = np.flatnonzero(~(unnamed | padding))
+        missing = np.isnan(scores) | ((scores == 0) & bool(self.are_positions))
+        slots = np.flatnonzero(~(unnamed | missing.all(axis=0)))
+        scenarios = ~missing[:, slots].all(axis=1)  # a race may have fewer than others
         outcomes: dict[str, NDArray] = {}
         for name in self._outcomes:
             values = race[name]
             own = (
                 values.transpose("scenario", "driver").values[:, slots] if values.ndim == 2 else values.values
             )
-            outcomes[name] = own.astype(np.float64)
+            outcomes[name] = own[scenarios].astype(np.float64)
         chosen = [labels[slot] for slot in slots]
         twice = len(indices) > 1
         repeated = sorted(label for label, n in Counter(chosen).items() if twice or n > 1)
-        return RaceScores(chosen, scores[:, slots], outcomes, repeated)
+        return RaceScores(chosen, scores[scenarios][:, slots], outcomes, repeated)
 
     def _direction(self) -> bool | None:
         stated = {

@@ -24,7 +24,7 @@ from calibration_pipeline.stats.ranking import rank_at_random
 
 FINISH = "finish_position"
 LEAST_CORRELATION = 0.1
-"""Absolute correlation with earlier finishes from which on a direction is guessed."""
+"""Least absolute correlation with earlier finishes from which a direction is guessed."""
 GUESSED_RACES = 50
 LEAST_CARS = 5
 PRESERVED = (FINISH, "running")
@@ -172,7 +172,12 @@ def _usable(
         match = races.match(scores.labels, race["race_id"], source.by)
         if races.refuse_incomplete(match, race, log):
             continue
-        gaps = np.isnan(scores.scores) & np.isin(scores.labels, list(match.drivers))
+        of_entered = np.isin(scores.labels, list(match.drivers))
+        below_one = scores.scores[(scores.scores < 1) & of_entered]
+        if source.are_positions and below_one.size:
+            log.add(race, "a position must be 1 or more; 0 is none", value=f"{below_one.min():g}")
+            continue
+        gaps = np.isnan(scores.scores) & of_entered
         if gaps.any():
             scenario, car = np.argwhere(gaps)[0].tolist()
             n, first = int(gaps.any(axis=1).sum()), f"{scores.labels[car]} in number {scenario + 1}"
@@ -198,7 +203,7 @@ def _guess_direction(
 ) -> bool | None:
     """Return whether the lowest value wins, and note the reason.
 
-    None in a season before which the drivers have no finishes: its races are left out.
+    None where it is not known and the forecaster has other seasons: these races are left out.
     """
     if not matched:
         return True
@@ -212,22 +217,19 @@ def _guess_direction(
         for race_id, (key, match) in chosen
         if (value := _correlation(source.read(key), match, race_id, races, results)) is not None
     ]
-    if not correlations and races.other_seasons:
-        log.notes.append(
-            f"Scenarios of {len(matched)} races are left out: no race has earlier finishes of its drivers, "
-            "so it is not known whether higher or lower scores are better. A column higher_is_better of true "
-            "or false states it."
-        )
-        return None
     mean = float(np.mean(correlations)) if correlations else 0.0
-    if abs(mean) < LEAST_CORRELATION:
+    # Twice the standard error of the mean where scores and finishes are independent.
+    n_cars = np.mean([len(match.drivers) for _, match in matched.values()])
+    if not correlations or abs(mean) < max(LEAST_CORRELATION, 2 / np.sqrt(len(correlations) * n_cars)):
         reason = f"their mean rank correlation with earlier finishes is {mean:.2f}" if correlations else (
             "no race has earlier finishes of its drivers"
         )  # fmt: skip
-        raise ForecasterError(
-            f"{source.path}: it is not known whether higher or lower scores are better, because {reason}: "
-            "add a column higher_is_better of true or false."
-        )
+        unknown = f"it is not known whether higher or lower scores are better, because {reason}"
+        remedy = "add a column higher_is_better of true or false."
+        if not races.other_seasons:
+            raise ForecasterError(f"{source.path}: {unknown}: {remedy}")
+        log.notes.append(f"Scenarios of {len(matched)} races are left out: {unknown}. To state it, {remedy}")
+        return None
     log.notes.append(
         f"Of the values in scenarios the {'lower' if mean > 0 else 'higher'} ones are better: guessed from "
         f"the mean rank correlation {mean:.2f} with earlier finishes in {len(correlations)} races."

@@ -35,6 +35,15 @@ def safe_cause(error: BaseException, address: str) -> BaseException | None:
     return None if has_credentials(address) else error
 
 
+def fresh_path(address: str) -> UPath:
+    """Return the path of an address; its file system keeps no listings, because others write there too.
+
+    >>> fresh_path("memory://bucket/a").exists()
+    False
+    """
+    return UPath(address, use_listings_cache=False) if "://" in address else UPath(address)
+
+
 def is_on_the_web(address: str) -> bool:
     """Return whether an address begins with `http://` or `https://`.
 

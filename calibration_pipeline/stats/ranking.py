@@ -122,22 +122,6 @@ def is_permutation(position: NDArray[np.integer]) -> NDArray[np.bool_]:
     return valid
 
 
-def missing_positions(position: ArrayLike) -> list[int]:
-    """Return the positions of 1..n that none of n cars has; none are missing from a permutation.
-
-    Parameters
-    ----------
-    position : array_like of int, shape (n,)
-
-    Examples
-    --------
-    >>> missing_positions([2, 2, 4])
-    [1, 3]
-    """
-    found = np.asarray(position)
-    return np.setdiff1d(np.arange(1, found.size + 1), found).tolist()
-
-
 def first_to_last(order: NDArray) -> NDArray[np.intp]:
     """Return the cars of each running order, first to last, then the cars that take no part (0).
 

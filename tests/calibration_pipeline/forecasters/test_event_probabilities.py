@@ -12,11 +12,21 @@ from calibration_pipeline.forecasters.event_probabilities import (
     is_event_table,
     read_event_probabilities,
 )
+from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.odds import Margin
 from calibration_pipeline.forecasters.tables import open_table
 from calibration_pipeline.schemas.quarantine import Quarantine
 from calibration_pipeline.sources.quarantine import DefectLog
-from helpers.example_forecasts import NAMES, RACES, event_table, in_force, log, opened, win_probabilities
+from helpers.example_forecasts import (
+    NAMES,
+    RACES,
+    entries,
+    event_table,
+    in_force,
+    log,
+    opened,
+    win_probabilities,
+)
 
 
 def read(
@@ -276,13 +286,12 @@ def test_a_driver_twice_leaves_out_the_race(tmp_path: Path, again: str) -> None:
     assert defects.frame().select("rule", "value").rows() == [("a driver occurs twice", again)]
 
 
-def test_a_race_that_the_results_lack_is_named(tmp_path: Path) -> None:
+def test_races_beyond_the_results_are_named(tmp_path: Path) -> None:
     defects = log()
     forecast = read(tmp_path, event_table((*RACES, 202209, 201901)), defects=defects)
     assert forecast.probabilities["race_id"].n_unique() == 3
-    row = defects.frame().row(0, named=True)
-    assert (row["race"], row["rule"]) == ("2022 race 9", "the results have no such race")
-    assert defects.notes == ["1 races of the file are not in force."]
+    assert defects.frame().is_empty()
+    assert defects.notes == ["2 races of the file are not in force: 2019 race 1, 2022 race 9."]
 
 
 def test_a_file_of_other_seasons_is_refused(tmp_path: Path) -> None:
@@ -327,3 +336,54 @@ def test_markets_of_a_race_may_be_in_files_of_their_own(tmp_path: Path) -> None:
     tables = [opened(tmp_path, part, f"{k}.csv") for k, part in enumerate(parts)]
     forecast = read_event_probabilities(tables, in_force(), log(), Margin.MULTIPLICATIVE)
     assert forecast.probabilities.height == read(tmp_path, event_table()).probabilities.height
+
+
+def test_rows_of_markets_are_named_in_words_and_others_are_noted(tmp_path: Path) -> None:
+    expected = read(tmp_path, event_table()).probabilities
+    by_row = event_table().unpivot(
+        on=["win", "top5"], index=["season", "round", "driver"], variable_name="bet", value_name="chance"
+    )
+    words = {"win": "To Win", "top5": "Top 5 Finish"}
+    stage = by_row.filter(bet="win").with_columns(bet=pl.lit("Stage 1 winner"))
+    defects = log()
+    table = pl.concat([by_row.with_columns(pl.col("bet").replace(words)), stage])
+    assert read(tmp_path, table, defects=defects).probabilities.equals(expected)
+    assert defects.notes == [
+        "Stage 1 winner: none of the markets win, top 3, top 5, top 10, top 20; not read."
+    ]
+
+
+def test_races_are_found_by_season_and_round_where_a_race_id_is_missing_or_text(tmp_path: Path) -> None:
+    expected = read(tmp_path, event_table()).probabilities
+    named_races = event_table().with_columns(race_id=pl.format("race-{}-{}", "season", "round"))
+    assert read(tmp_path, named_races).probabilities.equals(expected)
+    some = event_table().with_columns(
+        race_id=pl.when(pl.col("round") > 1).then(pl.lit(5000) + 100 * pl.col("season") + pl.col("round"))
+    )
+    assert read(tmp_path, some).probabilities.equals(expected)
+
+
+def test_a_race_id_of_the_user_s_own_does_not_replace_season_and_round(tmp_path: Path) -> None:
+    """An exhibition counted as the first race: the id of race 1 is that of race 2 in force."""
+    field = entries().with_columns(race_id=pl.col("race_order"))
+    order = 100 * pl.col("season") + pl.col("round")
+    table = opened(tmp_path, event_table().with_columns(race_id=order + 1))
+    forecast = read_event_probabilities([table], RacesInForce(field), log())
+    own = forecast.probabilities.filter(race_id=RACES[0], market="win").sort(
+        pl.col("driver_id").str.slice(3).cast(int)
+    )
+    np.testing.assert_allclose(own["probability"], win_probabilities(RACES[0]), rtol=1e-12)
+    assert forecast.probabilities["race_id"].unique().sort().to_list() == list(RACES)
+
+
+def test_a_race_that_the_results_lack_is_a_defect_unless_it_is_after_the_last(tmp_path: Path) -> None:
+    defects = log()
+    ahead = event_table((202204,))
+    lacking = event_table((202202,))
+    table = opened(tmp_path, pl.concat([event_table(), ahead]))
+    read_event_probabilities([table], in_force(), defects)
+    assert defects.frame().is_empty()
+    assert defects.notes == ["1 races of the file are not in force: 2022 race 4."]
+    read_event_probabilities([opened(tmp_path, pl.concat([event_table((202201, 202203)), lacking]))],
+                             in_force((202201, 202203)), defects)  # fmt: skip
+    assert defects.frame()["rule"].to_list() == ["the results have no such race"]

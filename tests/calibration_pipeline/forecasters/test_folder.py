@@ -183,6 +183,17 @@ def hub() -> pl.DataFrame:
     )
 
 
+def test_samples_of_a_hubverse_file_state_the_direction_of_their_scores(tmp_path: Path) -> None:
+    long = wide_scenarios().unpivot(
+        on=list(NAMES), index=["season", "round", "scenario"], variable_name="driver", value_name="score"
+    )
+    scores = hub_rows("sim", "sample", long.with_columns(-pl.col("score")), "scenario", "score")
+    scores.with_columns(higher_is_better=pl.lit(True)).write_csv(tmp_path / "sim.csv")
+    forecasts = read(tmp_path, "sim")
+    assert forecasts.notes == ["Of the values in scenarios the higher ones are better: the file states it."]
+    np.testing.assert_array_equal(forecasts.dataset["finish_position"].values[1], finishes(RACES[1]))
+
+
 @pytest.mark.parametrize("name", ["hub.csv", "hub.parquet"])
 def test_models_of_a_hubverse_file_are_forecasters(tmp_path: Path, name: str) -> None:
     if name.endswith(".csv"):

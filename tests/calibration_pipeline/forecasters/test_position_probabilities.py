@@ -157,13 +157,12 @@ def test_zero_and_one_are_probabilities(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(tmp_path, certain, name)["probability"].values, [np.eye(N)] * 3)
 
 
-def test_a_race_that_the_results_lack_is_named(tmp_path: Path) -> None:
+def test_races_beyond_the_results_are_named(tmp_path: Path) -> None:
     defects = log()
     dataset = read(tmp_path, position_table((*RACES, 202209, 201901)), defects=defects)
     assert_is_the_example(dataset)
-    row = defects.frame().row(0, named=True)
-    assert (row["race"], row["rule"]) == ("2022 race 9", "the results have no such race")
-    assert defects.notes == ["1 races of the file are not in force."]
+    assert defects.frame().is_empty()
+    assert defects.notes == ["2 races of the file are not in force: 2019 race 1, 2022 race 9."]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
@@ -242,3 +241,34 @@ def test_a_race_in_two_files_is_refused(tmp_path: Path) -> None:
     tables = [opened(tmp_path, position_table(), name) for name in ("a.csv", "b.parquet")]
     with pytest.raises(ForecasterError, match=r"2022 race 1 \(kansas\) is in another file as well"):
         read_position_probabilities(tables, in_force(), log(), None)
+
+
+def test_positions_from_zero_are_no_positions(tmp_path: Path) -> None:
+    defects = log()
+    from_zero = position_table().with_columns(pl.col("position") - 1)
+    assert read(tmp_path, from_zero, defects=defects).sizes["race"] == 0
+    assert defects.frame()["rule"].unique().to_list() == ["a position must be from 1 to 99"]
+    assert defects.frame()["value"][0].startswith("Kyle Larson at 0: ")
+
+
+@pytest.mark.parametrize("value", ["probability", "cumulative_probability"])
+def test_a_position_zero_without_probability_is_not_read(tmp_path: Path, value: str) -> None:
+    table = position_table().rename({"probability": value})
+    if value == "cumulative_probability":
+        table = table.with_columns(pl.col(value).cum_sum().over("round", "driver"))
+    none = table.filter(position=1).with_columns(position=pl.lit(0, pl.Int64), **{value: pl.lit(0.0)})
+    assert_is_the_example(read(tmp_path, pl.concat([none, table])))
+
+
+@pytest.mark.parametrize("cell", [None, 0.0])
+def test_a_withdrawn_car_without_probabilities_is_removed(tmp_path: Path, cell: float | None) -> None:
+    wide = matrix("p")
+    numbers = [name for name in wide.columns if name.startswith("p")]
+    withdrawn = (
+        wide.group_by("season", "round", maintain_order=True)
+        .agg(driver=pl.lit("Ann Other"))
+        .with_columns(pl.lit(cell, pl.Float64).alias(name) for name in numbers)
+    )
+    defects = log()
+    assert_is_the_example(read(tmp_path, pl.concat([wide, withdrawn]), defects=defects))
+    assert defects.frame()["subject"].unique().to_list() == ["Ann Other"]

@@ -157,6 +157,22 @@ def test_an_unknown_direction_is_an_error(tmp_path: Path) -> None:
         open_scenarios(opened(tmp_path, mixed), in_force())
 
 
+def test_a_direction_that_few_races_do_not_tell_leaves_them_out(tmp_path: Path) -> None:
+    """The drivers' scores have next to nothing to do with their finishes, in one race of several seasons."""
+    rng = np.random.default_rng(3)
+    frame = wide_scenarios((202201,)).select("season", "round", "scenario")
+    noise = rng.normal(size=(150, 12)) + 2 * rng.permutation(12) + 0.1 * np.arange(12)
+    frame = frame.with_columns(pl.Series(name, noise[:, k]) for k, name in enumerate(NAMES))
+    races = RacesInForce(entries(RACES), None, other_seasons=(2021, 2022))
+    defects = log()
+    source = open_scenarios(opened(tmp_path, frame), races)
+    ensemble = read_scenarios([source], races, results(), defects, None, SEED)
+    assert ensemble.sizes["race"] == 0
+    (note,) = defects.notes
+    assert "1 races are left out" in note
+    assert "mean rank correlation with earlier finishes is" in note
+
+
 def test_unequal_numbers_of_scenarios_are_repeated(tmp_path: Path) -> None:
     short = pl.concat([wide_scenarios((202201,)), wide_scenarios((202202,)).head(100)])
     defects = log()
@@ -223,11 +239,11 @@ def test_spreadsheets_of_other_countries_are_read(tmp_path: Path, encoding: str)
     assert defects.frame().is_empty()
 
 
-def test_a_race_that_the_results_lack_is_named(tmp_path: Path) -> None:
+def test_races_beyond_the_results_are_named(tmp_path: Path) -> None:
     defects = log()
     assert_is_the_example(read(tmp_path, wide_scenarios((*RACES, 202209, 201901)), defects=defects))
-    row = defects.frame().row(0, named=True)
-    assert (row["race"], row["rule"]) == ("2022 race 9", "the results have no such race")
+    assert defects.frame().is_empty()
+    assert defects.notes[:1] == ["2 races of the file are not in force: 2019 race 1, 2022 race 9."]
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -357,6 +373,35 @@ def test_a_bad_race_of_arrays_is_left_out(tmp_path: Path) -> None:
     defects = log()
     assert_is_the_example(read_arrays(tmp_path / "sim.nc", defects), (202201, 202203))
     assert defects.frame()["rule"].to_list() == ["every car must have a number in every scenario"]
+
+
+@pytest.mark.parametrize("name", ["finish_position", "score"])
+def test_scenarios_that_a_race_lacks_are_padding(tmp_path: Path, name: str) -> None:
+    dataset = arrays(name).astype(np.float64)
+    dataset[name][1, 100:] = 0 if name == "finish_position" else np.nan
+    dataset["n_cautions"] = (("race", "scenario"), np.tile(np.arange(150) % 7, (3, 1)))
+    dataset.attrs["higher_is_better"] = "false"
+    dataset.to_netcdf(tmp_path / "sim.nc", engine="h5netcdf")
+    defects = log()
+    ensemble = read_arrays(tmp_path / "sim.nc", defects)
+    assert defects.frame().is_empty()
+    assert ensemble["n_scenarios"].values.tolist() == [150, 100, 150]
+    np.testing.assert_array_equal(ensemble["finish_position"].values[1, :100], finishes(202202)[:100])
+    np.testing.assert_array_equal(ensemble["n_cautions"].values[1, :100], np.arange(100) % 7)
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_position_below_one_leaves_out_the_race(tmp_path: Path, value: int) -> None:
+    """It may stand for a car that did not finish, and would win."""
+    last = (pl.col("round") == 2) & (pl.col("finish_position") == 12)
+    table = long_scenarios().with_columns(
+        finish_position=pl.when(last).then(value).otherwise("finish_position")
+    )
+    defects = log()
+    assert_is_the_example(read(tmp_path, table, defects=defects), (202201, 202203))
+    assert defects.frame().select("rule", "value").rows() == [
+        ("a position must be 1 or more; 0 is none", str(value))
+    ]
 
 
 def test_damaged_arrays_are_refused(tmp_path: Path) -> None:

@@ -91,13 +91,12 @@ def test_races_without_a_partner_are_left_out_and_named(tmp_path: Path) -> None:
     ensemble, left_out = read(path, entry_list({202101: 36, 202102: 36}))
     assert ensemble["race"].values.tolist() == [202101]
     assert left_out == [
-        "1 races of the file are not in force.",
-        "2021 race 9: the results have no such race (race left out)",
+        "2 races of the file are not in force: 2021 race 9, 2022 race 4.",
         "2021 race 2 (kansas): no scenarios",
     ]
     by_id = stored(tmp_path, netcdf({202101: 36, 202109: 36}))
     _, left_out = read(by_id, entry_list({202101: 36}))
-    assert left_out == ["1 races of the file are not in force."]
+    assert left_out == ["1 races of the file are not in force: 202109."]
 
 
 def test_a_season_in_force_may_have_no_scenarios(tmp_path: Path) -> None:
@@ -105,7 +104,10 @@ def test_a_season_in_force_may_have_no_scenarios(tmp_path: Path) -> None:
     ensemble, left_out = read(path, entry_list({202001: 36}), other_seasons=(2021, 2022))
     ScenarioEnsemble.validate(ensemble, lazy=True)
     assert ensemble.sizes["race"] == 0
-    assert left_out == ["3 races of the file are not in force.", "2020 race 1 (kansas): no scenarios"]
+    assert left_out == [
+        "3 races of the file are not in force: 2021 race 1, 2021 race 2, 2021 race 3.",
+        "2020 race 1 (kansas): no scenarios",
+    ]
     assert read(path, entry_list().clear())[0].sizes["race"] == 0
 
 
@@ -306,7 +308,9 @@ def test_scores_without_direction_have_no_scenarios_in_the_first_of_several_seas
     ensemble, notes = read(path, entry_list(), other_seasons=(2022,))
     ScenarioEnsemble.validate(ensemble, lazy=True)
     assert ensemble.sizes["race"] == 0
-    assert notes[0].startswith("Scenarios of 3 races are left out: no race has earlier finishes")
+    assert notes[0].startswith(
+        "Scenarios of 3 races are left out: it is not known whether higher or lower scores are better"
+    )
 
 
 def test_too_many_scenarios_are_refused(tmp_path: Path) -> None:
