@@ -78,6 +78,7 @@ def read_races(
     Returns
     -------
     races : list of Race
+        Without the outcomes of a race that are unknown for one of its cars.
     skipped : dict
         Expression of an event to the reason why it cannot be judged.
 
@@ -94,16 +95,17 @@ def read_races(
     favourite_rank = _favourite_ranks(ensemble if reference is None else reference)
     variables = [name for name in OUTCOME_VARIABLES if name not in missing]
     scenarios = {name: ensemble[name].transpose("race", "scenario", "driver").values for name in variables}
-    happened = {name: observed[name].to_numpy() for name in variables}
     sizes = ensemble["field_size"].values.astype(np.int64)
     races = []
     for r, (size, end) in enumerate(zip(sizes, np.cumsum(sizes), strict=True)):
         cars = {name: ensemble[name].values[r, :size] for name in CAR_VARIABLES if name not in missing}
         cars["favourite_rank"] = favourite_rank[r, :size]
+        result = {name: observed[name][end - size : end] for name in variables}
+        known = [name for name, values in result.items() if not values.has_nulls()]
         races.append(
             Race(
-                Outcomes(**{name: scenarios[name][r, :, :size] for name in variables}, **cars),
-                Outcomes(**{name: happened[name][end - size : end] for name in variables}, **cars),
+                Outcomes(**{name: scenarios[name][r, :, :size] for name in known}, **cars),
+                Outcomes(**{name: result[name].to_numpy() for name in known}, **cars),
             )
         )
     return races, _skipped(events, missing, races)
@@ -144,8 +146,8 @@ def count_cases(races: Sequence[Race], events: Sequence[Event]) -> Counts:
     predicted, observed, cases = (np.empty(s, np.int64) for s in (shape, shape[::2], shape[::2]))
     for r, race in enumerate(races):
         for e, event in enumerate(events):
-            predicted[r, :, e] = event.evaluate(race.scenarios).sum(axis=-1)
-            outcome = event.evaluate(race.result)
+            predicted[r, :, e] = event.of_cases(race.scenarios).sum(axis=-1)
+            outcome = event.of_cases(race.result)
             observed[r, e], cases[r, e] = outcome.sum(), outcome.size
     return Counts(predicted, observed, cases, tuple(events))
 
@@ -197,15 +199,15 @@ def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:
 
 
 def _missing(ensemble: xr.Dataset, observed: pl.DataFrame) -> dict[str, str]:
-    """Return the variables that are unknown, each with the reason."""
+    """Return the variables that are unknown in every race, each with the reason."""
     reasons: dict[str, str] = {}
     for name in OUTCOME_VARIABLES:
         if name not in ensemble.data_vars:
             reasons[name] = f"{name} is absent from the ensemble"
         elif name not in observed.columns:
             reasons[name] = f"{name} is absent from the results"
-        elif observed[name].null_count():
-            reasons[name] = f"{name} is unknown for {observed[name].null_count()} of {observed.height} cars"
+        elif observed.group_by("race_id").agg(pl.col(name).has_nulls())[name].all():
+            reasons[name] = f"{name} is unknown for some car of every race"
     for name in CAR_VARIABLES:
         if name not in ensemble.coords or not (ensemble[name].values != "").any():
             reasons[name] = f"{name} is not known"

@@ -133,7 +133,7 @@ def count_recoupled(
         [
             np.concatenate(
                 [
-                    np.stack([event.evaluate(outcomes).sum(axis=-1) for event in events], axis=-1)
+                    np.stack([event.of_cases(outcomes).sum(axis=-1) for event in events], axis=-1)
                     for outcomes in (recouple(race.scenarios, rng) for _ in range(n_times))
                 ]
             )
@@ -249,15 +249,16 @@ def about_dependence(
     n_scenarios = counts.predicted.shape[1]
     informative = []
     for e, event in enumerate(counts.events):
-        cases = counts.cases[:, e]
-        first, second = _halves(dependent[..., e])
+        own = counts.cases[:, e] > 0
+        cases = counts.cases[own, e]
+        first, second = _halves(dependent[own, :, e])
         ratio = log_probabilities(first, cases, n_scenarios) - log_probabilities(
-            independent[..., e], cases, n_scenarios
+            independent[own, :, e], cases, n_scenarios
         )
-        shows = _of_number(ratio, second).mean() >= NOTICEABLE
-        number = counts.predicted[..., e]
-        fixed = np.mean(number == np.median(number, axis=1, keepdims=True)) >= CERTAIN
-        informative.append(shows and not (event.cases == "car" and fixed))
+        shows = own.any() and _of_number(ratio, second).mean() >= NOTICEABLE
+        number = counts.predicted[own, :, e]
+        fixed = own.any() and np.mean(number == np.median(number, axis=1, keepdims=True)) >= CERTAIN
+        informative.append(bool(shows and not (event.cases == "car" and fixed)))
     return np.array(informative)
 
 

@@ -72,6 +72,12 @@ class Event:
 
     __repr__ = __str__
 
+    def of_cases(self, outcomes: Outcomes) -> BoolArray:
+        """Evaluate it in each case, (..., case); a race that lacks a variable that it needs has no case."""
+        if any(getattr(outcomes, name) is None for name in self.needs):
+            return np.zeros((*outcomes.finish_position.shape[:-1], 0), np.bool_)
+        return self.evaluate(outcomes)
+
     def __and__(self, other: "Event") -> "Event":
         return _combined("&", self, other, np.logical_and)
 

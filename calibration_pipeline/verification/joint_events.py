@@ -236,20 +236,24 @@ def _forecast_rows(
     uniforms = _uniforms(counts, seed)
     alone, together = p_values(counts, uniforms)
     independence = judge_independence(counts, independent, uniforms)
-    gain_together = {} if over_raw is None else _bounds("gain_together", _over_races(over_raw.mean(axis=1)))
+    judged = counts.cases > 0  # the others have no case of the event, or an unknown outcome
+    gain_together = {}
+    if over_raw is not None and judged.any():
+        mean = np.mean(over_raw[judged.any(axis=1)], axis=1, where=judged[judged.any(axis=1)])
+        gain_together = _bounds("gain_together", _over_races(mean))
     for e, event in enumerate(counts.events):
-        if not counts.cases[:, e].any():
+        if not judged[:, e].any():
             continue
         yield {
             "event": str(event),
             **_frequency(counts, e),
             "p_value": alone[e],
             "p_together": together,
-            **_bounds("gain", _over_races(independence.gain[:, e])),
+            **_bounds("gain", _over_races(independence.gain[judged[:, e], e])),
             "about_dependence": bool(about[e]),
             "p_independent": independence.p_value[e],
             "power_independent": independence.power[e],
-            **({} if over_raw is None else _bounds("gain_over_raw", _over_races(over_raw[:, e]))),
+            **({} if over_raw is None else _bounds("gain_over_raw", _over_races(over_raw[judged[:, e], e]))),
             **gain_together,
         }
 

@@ -226,8 +226,8 @@ def _monitor(forecast: str, ensemble: xr.Dataset, results: pl.DataFrame, seed: i
         race_ranks(race, np.random.default_rng([seed, race_id]))
         for race, race_id in zip(races, ids, strict=True)
     ]
-    markets = list(by_race[0])
-    ranks = np.array([list(ranks.values()) for ranks in by_race]).T
+    markets = [market for market in by_race[0] if all(market in ranks for ranks in by_race)]
+    ranks = np.array([[ranks[market] for market in markets] for ranks in by_race]).T
     season = ensemble["season"].values
     processes = [log_e_process(ranks, season), log_e_process(ranks, np.zeros(len(races)))]
     in_season, in_all = (np.vstack([log_e, log_mean(log_e)]) / math.log(10) for log_e in processes)

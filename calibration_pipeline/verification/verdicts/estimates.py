@@ -97,10 +97,17 @@ def event_estimates(events: Iterable[EventCases]) -> Iterator[MarketEstimate]:
             yield from _named(market, forecast, "slope", slope)
         yield from _brier_skills(market, predicted, inside, race)
         if market == "win":
-            gain = np.log(predicted["recalibrated"][inside]) - np.log(predicted["raw"][inside])
-            yield _gain(market, gain, race[inside])
+            log_share = {name: np.log(_race_shares(predicted[name], race)) for name in JUDGED}
+            gain = log_share["recalibrated"] - log_share["raw"]
+            yield _gain(market, gain[inside], race[inside])
         else:
             yield _brier_gain(market, predicted, inside, race)
+
+
+def _race_shares(probability: NDArray, race: NDArray) -> NDArray[np.float64]:
+    """Return the probabilities of a market with one winner over the sum of their race, which may not be 1."""
+    _, index = np.unique(race, return_inverse=True)
+    return probability / np.bincount(index, probability)[index]
 
 
 def _head_to_head_estimates(cases: Cases) -> Iterator[MarketEstimate]:

@@ -239,8 +239,8 @@ def test_events_without_their_variables_are_skipped_by_name(rng):
     raw = {"raw": ensemble, "recalibrated": ensemble.drop_vars("laps_led")}
     table, skipped = validate_events(raw, result)
     assert skipped == {
-        "top(5) & running": "running is unknown for 114 of 114 cars",
-        "count(dnf) >= 8": "running is unknown for 114 of 114 cars",
+        "top(5) & running": "running is unknown for some car of every race",
+        "count(dnf) >= 8": "running is unknown for some car of every race",
         "led(1) & top(10)": "laps_led is absent from the results",
         "same_make(top(3))": "make is not known",
     }
@@ -248,6 +248,24 @@ def test_events_without_their_variables_are_skipped_by_name(rng):
     ensemble["team"].values[:] = ensemble["driver_id"].values
     _, skipped = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
     assert skipped["both_teammates(top(10))"] == "no two cars share a team"
+
+
+def test_an_unknown_outcome_of_a_race_costs_its_events_that_race_alone(rng):
+    ensemble, results = make_ensemble(rng)
+    result = results(rng)
+    both = {"raw": ensemble, "recalibrated": ensemble}
+    one = (pl.col("race_id") == 101) & (pl.col("driver_id") == "d3")
+    unknown = result.with_columns(laps_led=pl.when(~one).then("laps_led"))
+    table, skipped = validate_events(both, unknown)
+    assert not skipped
+    led = pl.col("event") == "led(1) & top(10)"
+    assert table.filter(~led).equals(validate_events(both, result)[0].filter(~led))
+    others = ensemble.sel(race=[100, 102])
+    alone, _ = validate_events({"raw": others, "recalibrated": others}, result)
+    shown = ["predicted", "observed", "n_races", "n_cases"]
+    assert table.filter(led).select(shown).equals(alone.filter(led).select(shown))
+    # The shuffles of the two tables have other random numbers.
+    np.testing.assert_allclose(table.filter(led)["gain"], alone.filter(led)["gain"], rtol=0.1)
 
 
 def test_no_races_make_an_empty_table(rng):

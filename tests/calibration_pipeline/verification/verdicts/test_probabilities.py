@@ -62,6 +62,18 @@ def test_right_events_are_not_ruled_against(market, fewest_trusted):
     assert found.count("trust") >= fewest_trusted
 
 
+def test_the_gain_of_recalibration_is_not_that_of_a_sum_above_one():
+    """Probabilities that a file states may sum to more than the one winner."""
+    _, results, truth = planted_frames(1.0, ("win",), n_seasons=N_SEASONS, seed=3)
+    right = truth.rename({"truth": "probability"})
+    frames = {"raw": right.with_columns(pl.col("probability") * 1.3), "recalibrated": right}
+    scored = scored_events(frames, results, {"win": states_of(results)})
+    verdicts = judge_events("book", scored, ["win"], ())
+    own = verdicts.filter(line=1, era=ALL_RACES, market="win")
+    assert own.height == len(ARCHETYPES)
+    assert not own["recalibration"].is_in(["helps", "costs"]).any(), own["recalibration"]
+
+
 def test_nothing_is_ruled_without_a_fit_on_earlier_races():
     rulings = event_rulings(0.6, "top 10", known=False)
     assert {row["verdict"] for row in rulings.values()} == {"cannot tell yet"}
