@@ -39,13 +39,13 @@ def living_command(instance: dg.DagsterInstance) -> Iterator[Mapping[str, str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         try:
-            yield {COMMAND_TAG: f"{socket.gethostname()}:{name}", MAX_RETRIES_TAG: "0"}
+            yield {COMMAND_TAG: f"{_place(instance)}:{name}", MAX_RETRIES_TAG: "0"}
         finally:
             path.unlink(missing_ok=True)
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Record as failed the runs of this host's commands that died."""
+    """Record as failed the runs that died of this host's commands with the same DAGSTER_HOME."""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if _is_dead(instance, run.tags.get(COMMAND_TAG, "")):
             instance.report_run_failed(run, "The process of this run died.")
@@ -56,14 +56,20 @@ def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> li
     return list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=dict(tags))))
 
 
+def _place(instance: dg.DagsterInstance) -> str:
+    """Return this host and, as a digest, DAGSTER_HOME: hosts and folders may share a database of records."""
+    folder = str(Path(instance.root_directory).resolve())
+    return f"{socket.gethostname()}:{uuid.uuid5(uuid.NAMESPACE_URL, folder).hex[:12]}"
+
+
 def _lock(instance: dg.DagsterInstance, name: str) -> Path:
     return Path(instance.root_directory).resolve() / LOCKS / name
 
 
 def _is_dead(instance: dg.DagsterInstance, command: str) -> bool:
-    """Whether nobody holds the lock of a command of this host; nothing is known of other hosts."""
-    host, _, name = command.partition(":")
-    if not name or host != socket.gethostname():
+    """Whether nobody holds the lock of a command of this place; nothing is known of other places."""
+    where, _, name = command.rpartition(":")
+    if where != _place(instance):
         return False
     path = _lock(instance, name)
     if path.exists():

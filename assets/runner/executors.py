@@ -31,7 +31,7 @@ def open_executor(settings: Settings) -> Iterator[Executor]:
     Raises
     ------
     ExecutorError
-        If no Dask scheduler answers.
+        If no Dask scheduler answers, or its workers die.
     """
     export_credentials(settings)
     if settings.executor == "dask":
@@ -60,11 +60,14 @@ def open_executor(settings: Settings) -> Iterator[Executor]:
 
 @contextmanager
 def _dask_client(address: str) -> Iterator[Any]:
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
     try:
         client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ExecutorError(f"No Dask scheduler answers at {address}: {error}") from error
     with client:
-        yield client
+        try:
+            yield client
+        except KilledWorker as error:
+            raise ExecutorError(f"Workers of the Dask cluster died: {error}") from error

@@ -72,13 +72,28 @@ def test_the_run_of_a_living_command_is_left_alone(instance: dg.DagsterInstance)
     assert status(instance, run) == dg.DagsterRunStatus.FAILURE
 
 
-@pytest.mark.parametrize("command", ["another-machine:0123456789ab", ""])
+@pytest.mark.parametrize("command", ["another-machine:0123456789ab:0123456789ab", ""])
 def test_nothing_is_known_of_other_machines_and_of_the_daemon_s_runs(
     instance: dg.DagsterInstance, command: str
 ) -> None:
     run = started(instance, command)
     end_dead_runs(instance)
     assert status(instance, run) == dg.DagsterRunStatus.STARTED
+
+
+def test_nothing_is_known_of_commands_with_another_home_on_the_same_records(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """As with one Postgres for two folders of this machine: the lock of a command is in its own."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "dagster.yaml").write_text(DEFAULT_CONFIG.read_text())
+    with (
+        dg.DagsterInstance.from_config(str(tmp_path / "other")) as other,
+        living_command(other) as tags,
+    ):
+        run = started(instance, tags[COMMAND_TAG])
+        end_dead_runs(instance)
+        assert status(instance, run) == dg.DagsterRunStatus.STARTED
 
 
 def test_the_daemon_retries_no_run_of_a_command_and_tags_hold_no_path(instance: dg.DagsterInstance) -> None:

@@ -131,6 +131,25 @@ def test_dask_gives_the_same_values_though_a_worker_is_killed(
         assert judged == command(["events", "top(5) & running"], there)
 
 
+@pytest.mark.soak
+@pytest.mark.server
+def test_dask_workers_that_die_one_after_the_other_end_the_command_with_a_message(
+    tmp_path: Path, home: Path
+) -> None:
+    """Dask gives up a run after so many deaths as it allows: here the first one."""
+    env = {"CALIBRATION_STORE": str(tmp_path / "store"), "DAGSTER_HOME": str(home)}
+    with dask_cluster(tmp_path, {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}) as (address, _):
+        options = ["--select", f"+{NETWORKS}", "--executor", "dask", "--dask-address", address]
+        run = start([*OPTIONS, *options], env)
+        os.kill(wait_for_step(run, home, NETWORKS, "2025"), signal.SIGKILL)
+        out, _ = run.communicate(timeout=ENDED_S)
+    assert run.returncode == 1
+    assert "Workers of the Dask cluster died" in out
+    assert "Traceback" not in out
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+
+
 @pytest.mark.server
 def test_the_report_is_found_in_an_object_store(bucket: dict[str, str], tmp_path: Path) -> None:
     env = {**bucket, "CALIBRATION_STORE": f"s3://{BUCKET}/reports", "DAGSTER_HOME": str(tmp_path / "home")}
