@@ -17,8 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 from calibration_pipeline.analysis.settings import ADDRESSES, AnalysisSettings
-from calibration_pipeline.io.addresses import has_credentials, without_credentials
-from calibration_pipeline.seasons import Seasons, parse_seasons, span
+from calibration_pipeline.io.addresses import fresh_path, has_credentials, without_credentials
+from calibration_pipeline.seasons import Seasons, parse_seasons
 
 ENV_PREFIX = "CALIBRATION_"
 # From what overrides all to what is overridden by all.
@@ -83,7 +83,7 @@ class Settings(AnalysisSettings, BaseSettings):
     @classmethod
     def _check_seasons(cls, value: str | None) -> str | None:
         if value is not None:
-            parse_seasons(value, datetime.date.today().year)
+            parse_seasons(value, datetime.datetime.now(datetime.UTC).year)
         return value
 
     @field_validator("store")
@@ -109,7 +109,7 @@ class Settings(AnalysisSettings, BaseSettings):
         text = self.seasons or self.default_seasons
         if text is None:
             raise SettingsError(f"The seasons of source {self.source} are not known before it is read.")
-        return parse_seasons(text, datetime.date.today().year)
+        return parse_seasons(text, datetime.datetime.now(datetime.UTC).year)
 
     @property
     def season_list(self) -> list[int]:
@@ -131,7 +131,7 @@ class Settings(AnalysisSettings, BaseSettings):
 
 def store_root(store: str) -> UPath:
     """Return the path that the setting `store` means."""
-    return UPath(store) if "://" in store else UPath(project_folder() / Path(store).expanduser())
+    return fresh_path(store if "://" in store else str(project_folder() / Path(store).expanduser()))
 
 
 def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
@@ -206,21 +206,6 @@ def origins(options: Mapping[str, Any] | None = None) -> dict[str, str]:
         return ".env" if variable in file else "default"
 
     return {name: origin(name) for name in Settings.model_fields}
-
-
-def setting_rows(settings: Settings, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return each setting's variable, its value without credentials, and its origin."""
-    came_from = origins(options)
-    unset = {"fold_races": "by rule"}
-    values = dict(settings) | {"seasons": span(settings.season_list)}
-    return [
-        (
-            f"{ENV_PREFIX}{name.upper()}",
-            without_credentials(unset.get(name, "none") if value is None else str(value)),
-            came_from[name],
-        )
-        for name, value in values.items()
-    ]
 
 
 def _refuse_idle_tables(settings: Settings, came_from: Mapping[str, str]) -> None:

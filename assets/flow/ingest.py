@@ -61,7 +61,7 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     This year's season is empty until its first race has finished.
     """
     year = int(context.partition_key)
-    waits = year == datetime.date.today().year and not source.finished_races(year)
+    waits = year == datetime.datetime.now(datetime.UTC).year and not source.finished_races(year)
     version = source.version(year)  # before it is read: a change meanwhile is noticed next time
     data = _no_races() if waits else source.load_season(year)
     metadata: dict[str, Any] = {

@@ -16,7 +16,7 @@ RACE_WEEKEND = datetime.timedelta(hours=36)
 
 def is_running(settings: Settings) -> bool:
     """Return whether the last season is this year's, so that races of it are still to come."""
-    return settings.season_list[-1] == datetime.date.today().year
+    return settings.season_list[-1] == datetime.datetime.now(datetime.UTC).year
 
 
 def find_deadline(settings: Settings) -> dg.FreshnessPolicy | None:

@@ -19,6 +19,7 @@ from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.io.addresses import is_on_the_web
 from calibration_pipeline.io.escaping import escape_text
+from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.news import (
     RECENT_SEASONS,
@@ -35,7 +36,7 @@ from ..resources import build_source, run_tags, with_seasons
 from ..settings import Settings, SettingsError
 from .commands import UNFINISHED
 from .jobs import INGEST, WAVES
-from .staleness import OF_NEXT_RACE, Lineage
+from .staleness import OF_NEXT_RACE, OTHER_ENTRIES, Lineage
 from .tasks import Task, blocked_tasks, lacks_inputs, stale_tasks
 
 SENSOR = "keep_up_to_date"
@@ -97,32 +98,37 @@ def keep_up_to_date(
         finished: dict[int, Races] = {}
         news: dict[int, News] = {}
         notes: list[str] = []
+        changed: list[str] = []
+        partitions = {*loaded.get_partition_keys()}
         settings = as_set
         try:
-            settings = with_seasons(as_set)
-            is_on_web = _is_on_the_web(as_set)
+            address = {"nascar_feed": as_set.feed_url, "tables": as_set.results}.get(as_set.source)
+            is_on_web = is_on_the_web(address or "")
             if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if is_on_web else 0):
-                asked, source = _seasons_asked(settings, known), build_source(settings)
-                news, finished = read_news(source, settings.store_path, settings.season_list, asked)
+                settings = with_seasons(as_set)
+                seasons, source = settings.season_list, build_source(settings)
+                asked = {*seasons[-RECENT_SEASONS:], *(year for year in seasons if str(year) not in known)}
+                news, finished = read_news(source, settings.store_path, seasons, asked)
+                changed = [f"season {season}" for season in sorted({*map(str, seasons)} ^ partitions)]
                 cursor["asked_at"] = time.time()
                 if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_on_web else 0):
-                    entries = source.next_race(settings.season_list[-1])
-                    cursor |= {"entries": entry_version(entries), "entries_at": time.time()}
+                    entries = entry_version(source.next_race(seasons[-1]))
+                    cursor |= {"entries": entries, "entries_at": time.time()}
+            elif not (as_set.seasons or as_set.default_seasons):  # the source knows the seasons
+                settings = as_set.model_copy(update={"seasons": span([*map(int, partitions)])})
         except (SourceError, SettingsError) as error:
             notes.append(f"The source could not be asked; the next tick tries again. {error}")
-        new = [f"season {season}" for season in finished if str(season) not in loaded.get_partition_keys()]
         try:
             present = known_forecasters(settings)
         except ForecasterError as error:
             return dg.SkipReason(str(error))
-        new += [
+        changed += [
             f"forecaster {name}"
             for form, names in present.items()
-            for name in names
-            if name not in forecasters[form]
+            for name in sorted({*names} ^ {*forecasters[form]})
         ]
-        if new:
-            return dg.SkipReason(_reload(context, new))
+        if changed:
+            return dg.SkipReason(_reload(context, changed))
         missing = missing_races(settings.store_path, finished)
         cursor["known"] = known | {str(season): sorted(races) for season, races in finished.items()}
         is_overdue = any(
@@ -166,16 +172,6 @@ def _runs_in_progress(instance: dg.DagsterInstance, settings: Settings) -> int:
     )
 
 
-def _is_on_the_web(settings: Settings) -> bool:
-    return settings.source == "nascar_feed" and is_on_the_web(settings.feed_url)
-
-
-def _seasons_asked(settings: Settings, known: Collection[str]) -> set[int]:
-    """Return the last seasons, and those that are not known yet."""
-    seasons = settings.season_list
-    return {*seasons[-RECENT_SEASONS:], *(season for season in seasons if str(season) not in known)}
-
-
 def _requests(lineage: Lineage) -> list[dg.RunRequest]:
     """Return the run requests of the first wave that has any.
 
@@ -194,6 +190,7 @@ def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.Run
     """Return the request of a run, None if one was requested for the same cause and may not be again."""
     instance = lineage.instance
     records = {asset: lineage.record(asset, task.partition) for asset in reasons}
+    is_of_entries = {asset: reason.endswith(OTHER_ENTRIES) for asset, reason in reasons.items()}
     news = lineage.news.get(str(task.partition))
     tags = run_tags(lineage.settings)
     cause = {
@@ -201,7 +198,10 @@ def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.Run
         "job": task.job.name,
         "partition": task.partition,
         "reasons": dict(reasons),
-        "since": {asset: record.storage_id if record else None for asset, record in records.items()},
+        "since": {  # a run reads the entry list itself, which may be newer than the one known here
+            asset: record and (record.source_version if is_of_entries[asset] else record.storage_id)
+            for asset, record in records.items()
+        },
         "inputs": {asset: lineage.input_versions(asset, task.partition) for asset in reasons},
         "settings": {asset: lineage.present_settings(asset, task.partition) for asset in reasons},
         "code": {asset: lineage.graph.get(lineage.keys[asset]).code_version for asset in reasons},
@@ -229,11 +229,11 @@ def _may_try_again(earlier: Sequence[dg.RunRecord]) -> bool:
 
 
 def _reload(context: dg.SensorEvaluationContext, found: Collection[str]) -> str:
-    """Ask the code server to load the definitions again, with new seasons and forecasters; return a message.
+    """Ask the code server to load the definitions again, as seasons or forecasters changed; return a message.
 
     The server ends the process in which the sensor runs, so a thread asks it after the tick.
     """
-    new = f"New, and no partition yet: {', '.join(found)}."
+    new = f"New, or no longer there: {', '.join(found)}."
     create_client = getattr(context.code_location_origin, "create_client", None)
     if create_client is None:
         return f"{new} Reload the code location, or restart the daemon: this one cannot be asked to."

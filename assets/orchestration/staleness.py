@@ -31,6 +31,7 @@ OF_SOURCE = ("race_results", "lap_telemetry", "quarantine")
 """Assets that a season of the source is read into."""
 OF_NEXT_RACE = ("race_forecast", "next_events", "next_positions")
 """Assets that the source's next race is read for."""
+OTHER_ENTRIES = "is of another entry list"
 
 type Partition = tuple[str, str | None]
 """Name of an asset and a partition key of it, None where it has no partitions."""
@@ -129,7 +130,7 @@ class Lineage:
             if reason := outdated_reason(where, record, node.code_version, settings, inputs, except_for):
                 return reason
         if record and asset in OF_NEXT_RACE and self.entries not in (None, record.source_version):
-            return f"{where} is of another entry list"
+            return f"{where} {OTHER_ENTRIES}"
         news = self.news.get(str(partition)) if asset in OF_SOURCE else None
         return source_change(where, record, news) if news else None
 

@@ -22,22 +22,14 @@ def seconds_later() -> float:
     return int(os.environ.get(LATER, "0")) * 366 * 86400.0
 
 
-class Date(datetime.date):
-    """A `datetime.date` whose `today` has the offset."""
-
-    @classmethod
-    def today(cls) -> datetime.date:
-        """Return the later date."""
-        return datetime.date.fromtimestamp(time.time() + seconds_later())
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(time.time() + seconds_later(), tz=datetime.UTC)
+def _now(tz: datetime.tzinfo = datetime.UTC) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(time.time() + seconds_later(), tz=tz)
 
 
 if seconds_later():
     for module in (ingest, resources, schedules, settings):
         if hasattr(module, "datetime"):
-            module.datetime = SimpleNamespace(**{**vars(datetime), "date": Date})  # type: ignore[attr-defined]
+            later = SimpleNamespace(now=_now)
+            module.datetime = SimpleNamespace(**{**vars(datetime), "datetime": later})  # type: ignore[attr-defined]
     dagster._time._mockable_get_current_datetime = _now
     dagster._time._mockable_get_current_timestamp = lambda: _now().timestamp()

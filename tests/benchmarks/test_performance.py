@@ -181,8 +181,8 @@ def test_a_process_has_a_later_date() -> None:
         "import benchmarks.performance.later, datetime\n"
         "from assets import settings\n"
         "from dagster._time import get_current_datetime\n"
-        "now = datetime.date.today().year\n"
-        "assert settings.datetime.date.today().year - now == 7\n"
+        "now = datetime.datetime.now(datetime.UTC).year\n"
+        "assert settings.datetime.datetime.now(datetime.UTC).year - now == 7\n"
         "assert get_current_datetime().year - now == 7\n"
     )
     environment = {**os.environ, pipeline.LATER: "7"}

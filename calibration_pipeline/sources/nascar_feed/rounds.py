@@ -31,7 +31,7 @@ class Round:
     ----------
     race : ScheduledRace
     number : int
-        From 1; races that have not run come after those that have.
+        From 1; races that have not run come after those that have, and cancelled ones last.
     day : datetime.date or None
         Day of the race; that of the race's own document where the list is wrong.
     series : int
@@ -90,7 +90,9 @@ def season_rounds(
         if is_overtaken(each, last_day):
             rule = "it has not run, later races have: it counts as cancelled"
             log.add("race", "left out", rule, place=where, race_id=each.race.race_id, race=each.race.label)
-    ahead.sort(key=lambda each: (each.day or datetime.date.max, each.race.race_id))
+    ahead.sort(
+        key=lambda each: (is_overtaken(each, last_day), each.day or datetime.date.max, each.race.race_id)
+    )
     numbered = [replace(each, number=i) for i, each in enumerate([*run, *ahead], 1)]
     return [
         replace(

@@ -234,7 +234,8 @@ class NascarFeedSource:
     def version(self, season: int) -> str:
         """Return the SHA-256 of the season's finished races in the list and of their documents.
 
-        Documents that are final come from the cache.
+        Documents that are final come from the cache. A race whose laps are awaited is read without them
+        once a later race has run.
         """
         digest = hashlib.sha256()
         try:
@@ -242,7 +243,7 @@ class NascarFeedSource:
         except MissingDocumentError:
             return digest.hexdigest()
         for scheduled in map(self._settled, rounds):
-            digest.update(scheduled.race.model_dump_json().encode())
+            digest.update(scheduled.race.model_dump_json().encode() + b"newest" * scheduled.is_newest)
             for document in (RESULTS, LAPS):
                 try:
                     found = self._reader.digest(scheduled.path(document), final=scheduled.is_final)

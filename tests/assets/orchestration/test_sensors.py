@@ -15,7 +15,10 @@ from assets.instance import open_instance, prepare_home
 from assets.orchestration import sensors
 from assets.orchestration.jobs import REPORT, WAVES
 from assets.orchestration.sensors import ATTEMPTS, CHECK, SENSOR
+from assets.orchestration.staleness import OTHER_ENTRIES, Lineage
+from assets.orchestration.tasks import Task
 from assets.settings import Settings
+from assets.storage.io_manager import SOURCE_VERSION
 from calibration_pipeline.sources.news import describe_missing, missing_races
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
@@ -150,9 +153,39 @@ def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
 
 def test_a_new_file_of_a_forecaster_loads_the_code_location_again(ingested: Watched) -> None:
     (ingested.folder / "late.nc").touch()
-    assert ingested.skipped().startswith(
-        "New, and no partition yet: forecaster late. Reload the code location"
-    )
+    assert ingested.skipped().startswith("New, or no longer there: forecaster late. Reload the code location")
+
+
+def test_a_forecaster_or_a_season_that_disappears_loads_the_code_location_again(ingested: Watched) -> None:
+    """A run would not have it, and so the loaded location would ask for the run again and again."""
+    gone = ingested.folder / "gone.nc"
+    gone.touch()
+    with_forecaster = Watched(ingested.table, ingested.settings.store_path.parents[1], ingested.instance)
+    gone.unlink()
+    assert with_forecaster.skipped().startswith("New, or no longer there: forecaster gone. ")
+    write_table(ingested.table, {2022: 1, 2023: 2})
+    two_seasons = Watched(ingested.table, ingested.settings.store_path.parents[1], ingested.instance)
+    write_table(ingested.table, {2022: 1})
+    assert two_seasons.skipped().startswith("New, or no longer there: season 2023. ")
+
+
+def test_a_forecast_of_a_newer_entry_list_than_the_known_one_is_requested_once(ingested: Watched) -> None:
+    """The list is asked for every three hours on the web, and read anew by each run."""
+    settings = ingested.settings.model_copy(update={"seasons": "2022"})
+    key = dg.AssetKey([*settings.key_prefix, "race_forecast"])
+    lineage = Lineage(ingested.defs.resolve_asset_graph(), settings, ingested.instance, {}, "known")
+    (job,) = (job for wave in WAVES for job in wave if "race_forecast" in job.assets)
+    task = Task(job, ("race_forecast",), "network")
+    requests = []
+    for _ in range(3):
+        ingested.instance.report_runless_asset_event(
+            dg.AssetMaterialization(key, partition="network", metadata={SOURCE_VERSION: "newer"})
+        )
+        reasons = {"race_forecast": f"race_forecast [network] {OTHER_ENTRIES}"}
+        requests.append(sensors._request(lineage, task, reasons))
+        if (found := requests[-1]) is not None:
+            ingested.instance.create_run_for_job(ingested.defs.resolve_job_def(job.name), tags=found.tags)
+    assert [request is None for request in requests] == [False, True, True]
 
 
 def test_a_race_is_ingested_once_and_only_its_season(ingested: Watched) -> None:
@@ -304,7 +337,7 @@ def test_a_new_season_waits_for_its_partition(ingested: Watched) -> None:
     """Without access to the code server, the message of the tick names the reload that is necessary."""
     before = ingested.cursor
     write_table(ingested.table, {2022: 1, 2023: 2})
-    assert re.search(r"New, and no partition yet: season 2023\. Reload the code location", ingested.skipped())
+    assert re.search(r"New, or no longer there: season 2023\. Reload the code location", ingested.skipped())
     assert ingested.cursor == before
     reloaded = Watched(ingested.table, ingested.settings.store_path.parents[1], ingested.instance)
     reloaded.cursor = before

@@ -26,7 +26,7 @@ from polars.testing import assert_frame_equal
 from urllib3 import Timeout
 
 from calibration_pipeline.sources import SourceError
-from calibration_pipeline.sources.base import MissingDocumentError
+from calibration_pipeline.sources.base import AnnouncedRace, MissingDocumentError
 from calibration_pipeline.sources.nascar_feed.reader import FeedReader
 from calibration_pipeline.sources.nascar_feed.source import NascarFeedSource
 from calibration_pipeline.sources.quarantine import describe_quarantine, races_left_out
@@ -679,6 +679,28 @@ def test_the_newest_race_may_not_be_all_there_yet(
     (line,) = races_left_out(data.quarantine)
     assert re.search(rf"2021 race 3 \(Race 3, Kansas Speedway\): it has run, but its {message}", line)
     assert f"Left out: {line}" in caplog.messages
+
+
+def test_a_race_whose_laps_never_came_is_news_once_a_later_season_has_run(feed: Feed) -> None:
+    source = half_a_season(feed)
+    feed.put(RACES, {"series_1": [scheduled(1, 1), scheduled(3, 15)]})
+    del feed.documents[LAP_TIMES]
+    awaited = source.version(2021)
+    assert source.load_season(2021).race_results["race_id"].unique().to_list() == [1]
+    later = scheduled(11, 16, race_season=2022, race_date="2022-02-20T15:00:00")
+    feed.put(RACES.replace("2021", "2022"), {"series_1": [later]})
+    a_year_on = NascarFeedSource(feed.url, TRACKS, limits=QUICK)
+    assert a_year_on.version(2021) != awaited
+    assert sorted(a_year_on.load_season(2021).race_results["race_id"].unique()) == [1, 3]
+
+
+def test_a_cancelled_race_has_no_number_before_the_next_one(feed: Feed) -> None:
+    races = [scheduled(1, 1), scheduled(2, 8, average_speed=0.0), scheduled(3, 15)]
+    feed.put(RACES, {"series_1": [*races, scheduled(4, 29, average_speed=0.0)]})
+    feed.put("/2021/1/4/weekend-feed.json", weekend(4, results=NOT_STARTED))
+    announced = NascarFeedSource(feed.url, TRACKS, limits=QUICK).next_race(2021)
+    assert isinstance(announced, AnnouncedRace)
+    assert announced.entries.select("race_id", "round").row(0) == (4, 3)
 
 
 def test_an_older_race_must_be_there(feed: Feed) -> None:
