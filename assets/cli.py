@@ -138,7 +138,8 @@ def _materialize(
     from calibration_pipeline.seasons import span
 
     console = _console()
-    console.print(f"Seasons {span(settings.season_list)} of {settings.source} into {settings.store_path}")
+    where = f"{settings.source} into {settings.store_path}"
+    console.print(f"Seasons {span(settings.season_list)} of {where}", markup=False)
 
     from calibration_pipeline.terminal.summary import print_summary
 
@@ -148,8 +149,9 @@ def _materialize(
     from .orchestration.jobs import REPORT
     from .runner.run import run
 
-    with open_records() as instance:
+    with reported(ValueError, code=2):
         defs = build_defs(settings)
+    with open_records() as instance:
         materialized = run(defs, instance, console, selection, archetypes, update=update)
         if update and not materialized:
             console.print("Everything is there, and up to date.")
@@ -191,7 +193,7 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
         webbrowser.open(local_copy(newest).as_uri())
     else:
         console.print(newest.with_suffix(".md").read_text(encoding="utf-8"), markup=False, highlight=False)
-    console.print(f"Report: {newest}", highlight=False)
+    console.print(f"Report: {newest}", highlight=False, markup=False)
 
 
 def _events(settings: "Settings", options: argparse.Namespace) -> None:
@@ -246,28 +248,30 @@ def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
     from calibration_pipeline.terminal.differences import print_differences
 
     from .definitions import build_defs
-    from .instance import open_instance, prepare_home
+    from .instance import RecordsError, open_records, prepare_home
     from .integrity import verify_store
-    from .settings import SettingsError
 
-    with reported(SettingsError, code=2):
+    with reported(ValueError, code=2):
         prepare_home()
-    with open_instance() as instance:
-        findings = verify_store(build_defs(settings), settings, instance)
-    if not findings.n_files and not findings.differences:
+        defs = build_defs(settings)
+    with reported(RecordsError), open_records() as instance:
+        n_files, differences = verify_store(defs, settings, instance)
+    if not n_files and not differences:
         raise CommandError(
             f"There is nothing in {settings.store_path} yet: calibration-pipeline run fills it."
         )
-    print_differences(_console(), settings.store_path, findings.n_files, findings.differences)
-    return 1 if findings.differences else 0
+    print_differences(_console(), settings.store_path, n_files, differences)
+    return 1 if differences else 0
 
 
 def _settings(settings: "Settings", options: argparse.Namespace) -> None:
+    from calibration_pipeline.seasons import span
     from calibration_pipeline.terminal.settings import print_settings
 
-    from .settings import setting_rows
+    from .settings import ENV_PREFIX, origins
 
-    print_settings(_console(), setting_rows(settings, _given(options)))
+    values = dict(settings) | {"seasons": span(settings.season_list)}
+    print_settings(_console(), ENV_PREFIX, values, origins(_given(options)))
 
 
 COMMANDS: dict[str, Command] = {

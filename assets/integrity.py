@@ -1,7 +1,6 @@
 """Verification of the store against what the runs recorded. It reads, and changes nothing."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import dagster as dg
 from upath import UPath
@@ -17,22 +16,9 @@ from .orchestration.staleness import Lineage, latest_record
 from .settings import Settings
 
 
-class Findings(NamedTuple):
-    """Result of a verification of the store.
-
-    Attributes
-    ----------
-    n_files : int
-        Files that are there.
-    differences : list of str
-        One line for each stored value and file that is not as recorded.
-    """
-
-    n_files: int
-    differences: list[str]
-
-
-def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterInstance) -> Findings:
+def verify_store(
+    defs: dg.Definitions, settings: Settings, instance: dg.DagsterInstance
+) -> tuple[int, list[str]]:
     """Compare every file of the source's store with what the runs recorded, and name what is stale.
 
     Parameters
@@ -42,6 +28,13 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
         Their `store` says where the files are.
     instance : dagster.DagsterInstance
         Where the runs are recorded.
+
+    Returns
+    -------
+    n_files : int
+        Files that are there.
+    differences : list of str
+        One line for each stored value and file that is not as recorded.
     """
     lineage = Lineage(defs.resolve_asset_graph(), settings, instance)
     store = settings.store_path
@@ -54,7 +47,7 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
         for partition in _partitions(lineage, asset, store):
             files = {str(file) for file in files_of(lineage.path(asset, partition), asset)}
             record = lineage.record(asset, partition)
-            if record is None and not files & found.keys():
+            if not files & found.keys() and (record is None or partition not in current):
                 continue
             of_assets |= files
             fault = file_fault(lineage.path(asset, partition), asset, partition, record)
@@ -65,7 +58,7 @@ def verify_store(defs: dg.Definitions, settings: Settings, instance: dg.DagsterI
             elif record is None:
                 differences.append(f"{place(asset, partition)} is recorded by no run")
     differences += [_stranger(found[name]) for name in sorted(found.keys() - of_assets)]
-    return Findings(len(found), differences)
+    return len(found), differences
 
 
 def check_digests(

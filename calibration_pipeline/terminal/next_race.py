@@ -50,7 +50,7 @@ def print_stored(console: Console, store: UPath, forecaster: str) -> None:
     print_forecast(console, forecast, chances, events, forecast_notes(forecast))
     with suppress(FileNotFoundError), reported(ContractError):  # a part of the assets may be stored
         print_side_by_side(console, read_asset(store, "forecaster_chances"))
-    console.print(f"Files: {store}", highlight=False)
+    console.print(f"Files: {store}", highlight=False, markup=False)
 
 
 def print_forecast(

@@ -125,7 +125,7 @@ def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, 
     if summary["scores"]:
         console.print(_table(title, SCORE_COLUMNS, summary["scores"]))
         console.print()
-    console.print(f"Report: {report}", highlight=False)
+    console.print(f"Report: {report}", highlight=False, markup=False)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, str]], gap: int = 1) -> Table:

@@ -70,6 +70,27 @@ def test_wrong_setting_gets_one_line_and_exit_code_2(
     assert not (project / ".dagster_home").exists()
 
 
+def test_values_with_brackets_are_shown_as_they_are(
+    project: Path,  # noqa: ARG001
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Brackets are no markup of the terminal."""
+    assert main(["settings", "--store", "[red]/a[/b]"]) == 0
+    assert "[red]/a[/b]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["run", "verify"])
+def test_seasons_that_the_source_cannot_have_get_one_line(
+    project: Path,  # noqa: ARG001
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    assert main([command, "--seasons", "2016-2019"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Season 2016 cannot be simulated" in error
+
+
 @pytest.mark.soak
 def test_tables_have_the_seasons_that_are_in_them(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = project / "mine.csv"

@@ -76,6 +76,17 @@ def test_a_file_that_is_not_as_recorded_is_named_alone_and_left_as_it_is(
     assert content(store) == before
 
 
+def test_a_deleted_season_that_is_no_longer_wanted_is_not_missing(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No update would bring it back."""
+    for path in (*store.glob("*/2024.*"), *store.glob("*/*/2024.*")):
+        path.unlink()
+    assert len(verified(capsys)[1]) > 0
+    main(["verify", "--seasons", "2025"])
+    assert "is missing" not in capsys.readouterr().out
+
+
 def test_unrecorded_and_leftover_files_are_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(store / "race_results" / "2025.parquet", store / "race_results" / "2023.parquet")
     (store / "notes.txt").touch()
