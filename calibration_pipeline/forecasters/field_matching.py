@@ -278,7 +278,8 @@ class RacesInForce:
         return bool(match_drivers([name], known, self.nicknames).matches)
 
     def _refuse_other_seasons(self, keys: pl.DataFrame, path: str) -> None:
-        seasons = sorted(keys["season"].drop_nulls().unique()) if "season" in keys.columns else []
+        has_rounds = {"season", "round"} <= set(keys.columns)
+        seasons = sorted(keys.drop_nulls(["season", "round"])["season"].unique()) if has_rounds else []
         ids = sorted(keys["race_id"].drop_nulls().unique()) if "race_id" in keys.columns else []
         if set(seasons) & set(self.other_seasons) or (ids and not seasons and self.other_seasons):
             return
