@@ -23,7 +23,7 @@ from ..partitions import (
 )
 from ..settings import Settings
 from ..storage.io_manager import LEFT_OUT, OWN_ARCHETYPE, depends_on
-from .metadata import chart, number, plot, table
+from .metadata import chart, number, numbers, plot, table
 
 of_every_season = dg.AssetIn(partition_mapping=every_season)
 own_races_of_every_season = dg.AssetIn(partition_mapping=every_season, metadata={OWN_ARCHETYPE: True})
@@ -128,7 +128,7 @@ def calibration_posterior(
     return dg.Output(
         fit,
         metadata={
-            **{name: number(value) for name, value in worst.items()},
+            **numbers(worst),
             "next_slope": number(slopes["estimate"][-1]),
             "races": int(fit.attrs["n_races"]),
             "slope": chart(charts.draw_slope_by_season, slopes),
@@ -250,7 +250,7 @@ def pooled_posterior(
     return dg.Output(
         pooled,
         metadata={
-            **{name: number(x) for name, x in summaries.worst_convergence(convergence).items()},
+            **numbers(summaries.worst_convergence(convergence)),
             "races": int(pooled.attrs["n_races"]),
             "folds": pooled["slow"].sizes["fold"] - 1,
             "slope": chart(charts.draw_slope_by_season, slopes),

@@ -81,6 +81,11 @@ def rows(frame: pl.DataFrame) -> dict[str, Any]:
     return {"dagster/row_count": frame.height}
 
 
+def numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """Return numbers as metadata, which the UI plots over materializations; four significant digits each."""
+    return {name: number(value) for name, value in values.items()}
+
+
 def column_lineage(
     asset: dg.AssetKey,
     parents: Mapping[str, Mapping[str, Iterable[str]]],

@@ -16,7 +16,7 @@ from ..partitions import ARCHETYPE_PARTITIONS
 from ..settings import Settings
 from ..storage.io_manager import depends_on
 from .calibration import outcomes_alone
-from .metadata import bullets, chart, number, plot, rows, table
+from .metadata import bullets, chart, numbers, plot, rows, table
 
 FORECASTS = {"recalibrated_forecast": outcomes_alone}
 SHOWN_COLUMNS = (
@@ -53,7 +53,7 @@ def calibration_metrics(
         metrics,
         metadata={
             **rows(metrics),
-            **{name: number(x) for name, x in metric_table.headline_scores(metrics).items()},
+            **numbers(metric_table.headline_scores(metrics)),
             "coverage": chart(charts.draw_coverage, metrics.filter(quantity="coverage")),
             "scores": table(shown.select(columns), 40),
         },

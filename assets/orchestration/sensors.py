@@ -122,18 +122,13 @@ def keep_up_to_date(
             present = known_forecasters(settings)
         except ForecasterError as error:
             return dg.SkipReason(str(error))
-        changed += [
-            f"forecaster {name}"
-            for form, names in present.items()
-            for name in sorted({*names} ^ {*forecasters[form]})
-        ]
+        for form, names in present.items():
+            changed += [f"forecaster {name}" for name in sorted({*names} ^ {*forecasters[form]})]
         if changed:
             return dg.SkipReason(_reload(context, changed))
         missing = missing_races(settings.store_path, finished)
         cursor["known"] = known | {str(season): sorted(races) for season, races in finished.items()}
-        is_overdue = any(
-            not set(races) <= set(known.get(str(season), ())) for season, races in missing.items()
-        )
+        is_overdue = any(not {*races} <= {*known.get(str(year), ())} for year, races in missing.items())
         requests: list[dg.RunRequest] = []
         if settings.seasons or settings.default_seasons:
             graph = context.repository_def.asset_graph  # type: ignore[union-attr]

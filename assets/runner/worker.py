@@ -142,7 +142,7 @@ def _instance(home: str) -> "dg.DagsterInstance":  # noqa: ARG001  # the key of 
 def _defer_syncs(connection: object, _: object) -> None:
     """Let a connection to SQLite wait for the disk neither when it commits nor, within a run, when it closes.
 
-    Dagster connects for each event of a run. SQLite syncs a database, and makes its shared memory anew, when
+    Dagster connects for each event of a run. SQLite syncs a database, and forgets its index of the log, when
     the last connection has closed, so one to each database stays open until the run ends. A power failure can
     lose the last events, but does not damage the others (https://sqlite.org/wal.html).
     """

@@ -247,18 +247,21 @@ def about_dependence(
         Number of cases, (race, scenario, event).
     """
     n_scenarios = counts.predicted.shape[1]
-    informative = []
+    informative: list[bool | np.bool_] = []
     for e, event in enumerate(counts.events):
         own = counts.cases[:, e] > 0
+        if not own.any():
+            informative.append(False)
+            continue
         cases = counts.cases[own, e]
         first, second = _halves(dependent[own, :, e])
         ratio = log_probabilities(first, cases, n_scenarios) - log_probabilities(
             independent[own, :, e], cases, n_scenarios
         )
-        shows = own.any() and _of_number(ratio, second).mean() >= NOTICEABLE
+        shows = _of_number(ratio, second).mean() >= NOTICEABLE
         number = counts.predicted[own, :, e]
-        fixed = own.any() and np.mean(number == np.median(number, axis=1, keepdims=True)) >= CERTAIN
-        informative.append(bool(shows and not (event.cases == "car" and fixed)))
+        fixed = np.mean(number == np.median(number, axis=1, keepdims=True)) >= CERTAIN
+        informative.append(shows and not (event.cases == "car" and fixed))
     return np.array(informative)
 
 

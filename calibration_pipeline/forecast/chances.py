@@ -196,8 +196,7 @@ def scenario_table(forecast: xr.Dataset) -> pl.DataFrame:
 def known_events(forecast: xr.Dataset, events: Sequence[Event]) -> list[Event]:
     """Return the events whose outcomes the scenarios have, with at least one case."""
     outcomes = scenario_outcomes(forecast, 0)
-    known = [e for e in events if all(getattr(outcomes, name) is not None for name in e.needs)]
-    return [event for event in known if event.evaluate(outcomes).shape[-1]]
+    return [event for event in events if event.of_cases(outcomes).shape[-1]]
 
 
 def _cars(forecast: xr.Dataset) -> xr.Dataset:

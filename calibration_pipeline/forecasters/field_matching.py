@@ -112,8 +112,9 @@ class RacesInForce:
         by_id = "race_id" in keys.columns and not (by_season and self._ids_are_idle(keys["race_id"]))
         has_id = pl.col("race_id").is_not_null() if by_id else pl.lit(False)
         has_round = pl.all_horizontal(pl.col("season", "round").is_not_null()) if by_season else pl.lit(False)
-        distinct = keys.filter(has_id | has_round).unique().sort(pl.all())
-        if n_without := keys.height - keys.filter(has_id | has_round).height:
+        with_race = keys.filter(has_id | has_round)
+        distinct = with_race.unique().sort(pl.all())
+        if n_without := keys.height - with_race.height:
             log.notes.append(f"{n_without} rows name no race by whole numbers; they are not read.")
         ways = [(has_id, ["race_id"])] * by_id + [(~has_id, ["season", "round"])] * by_season
         located = pl.concat(

@@ -91,14 +91,13 @@ class ArrayScenarios:
         outcomes: dict[str, NDArray] = {}
         for name in self._outcomes:
             values = race[name]
-            own = (
-                values.transpose("scenario", "driver").values[:, slots] if values.ndim == 2 else values.values
-            )
-            outcomes[name] = own[scenarios].astype(np.float64)
+            own = values.transpose("scenario", ...).values
+            chosen_values = own[np.ix_(scenarios, slots)] if own.ndim == 2 else own[scenarios]
+            outcomes[name] = chosen_values.astype(np.float64)
         chosen = [labels[slot] for slot in slots]
         twice = len(indices) > 1
         repeated = sorted(label for label, n in Counter(chosen).items() if twice or n > 1)
-        return RaceScores(chosen, scores[scenarios][:, slots], outcomes, repeated)
+        return RaceScores(chosen, scores[np.ix_(scenarios, slots)], outcomes, repeated)
 
     def _direction(self) -> bool | None:
         stated = {

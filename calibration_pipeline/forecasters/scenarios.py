@@ -173,9 +173,8 @@ def _usable(
         if races.refuse_incomplete(match, race, log):
             continue
         of_entered = np.isin(scores.labels, list(match.drivers))
-        below_one = scores.scores[(scores.scores < 1) & of_entered]
-        if source.are_positions and below_one.size:
-            log.add(race, "a position must be 1 or more; 0 is none", value=f"{below_one.min():g}")
+        if source.are_positions and (below := scores.scores[(scores.scores < 1) & of_entered]).size:
+            log.add(race, "a position must be 1 or more; 0 is none", value=f"{below.min():g}")
             continue
         gaps = np.isnan(scores.scores) & of_entered
         if gaps.any():

@@ -9,7 +9,7 @@ from rich.table import Table
 from calibration_pipeline.io.addresses import without_credentials
 
 UNSET = {"fold_races": "by rule"}
-"""What a setting without a value means, where that is not none."""
+"""Meaning of a setting without a value, where it is not none."""
 
 
 def print_settings(

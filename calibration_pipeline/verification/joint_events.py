@@ -237,9 +237,9 @@ def _forecast_rows(
     alone, together = p_values(counts, uniforms)
     independence = judge_independence(counts, independent, uniforms)
     judged = counts.cases > 0  # the others have no case of the event, or an unknown outcome
-    gain_together = {}
-    if over_raw is not None and judged.any():
-        mean = np.mean(over_raw[judged.any(axis=1)], axis=1, where=judged[judged.any(axis=1)])
+    gain_together, own = {}, judged.any(axis=1)
+    if over_raw is not None and own.any():
+        mean = over_raw[own].mean(axis=1, where=judged[own])
         gain_together = _bounds("gain_together", _over_races(mean))
     for e, event in enumerate(counts.events):
         if not judged[:, e].any():

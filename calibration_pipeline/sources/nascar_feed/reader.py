@@ -160,11 +160,8 @@ class FeedReader:
         is_zip = self._address.endswith(".zip") and "::" not in self._address
         absent = SourceError(f"The feed's base URL {self.base_url} does not exist.")
         try:
-            filesystem, root = (
-                url_to_fs(f"zip://::{self._address}")
-                if is_zip
-                else url_to_fs(self._address, use_listings_cache=False)
-            )
+            address = f"zip://::{self._address}" if is_zip else self._address
+            filesystem, root = url_to_fs(address, use_listings_cache=False)
         except FileNotFoundError as error:
             raise absent from safe_cause(error, self._address)
         if root and not filesystem.exists(root):

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from assets.flow.metadata import bullets, number, table
+from assets.flow.metadata import bullets, number, numbers, table
 from calibration_pipeline.calibration.summaries import worst_convergence
 from calibration_pipeline.verification.metric_table import headline_scores
 from helpers.rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
@@ -25,7 +25,7 @@ def test_scores_are_named_by_quantity_level_and_forecast() -> None:
         schema=["quantity", "level", "reference", "forecast", "estimate"],
         orient="row",
     )
-    assert {name: number(value) for name, value in headline_scores(metrics).items()} == {
+    assert numbers(headline_scores(metrics)) == {
         "crps_raw": 5.012,
         "crps_recalibrated": 4.9,
         "coverage_80_raw": 0.78,
@@ -44,7 +44,7 @@ def test_convergence_is_the_worst_of_all_fits() -> None:
             "divergences": [3, 3, 1],
         }
     )
-    assert {name: number(value) for name, value in worst_convergence(convergence).items()} == {
+    assert numbers(worst_convergence(convergence)) == {
         "worst_r_hat": 1.02,
         "least_ess_bulk": 800.0,
         "least_ess_tail": 700.0,

@@ -170,7 +170,7 @@ def test_a_forecaster_or_a_season_that_disappears_loads_the_code_location_again(
 
 
 def test_a_forecast_of_a_newer_entry_list_than_the_known_one_is_requested_once(ingested: Watched) -> None:
-    """The list is asked for every three hours on the web, and read anew by each run."""
+    """The list is asked for every three hours on the web, and read again by each run."""
     settings = ingested.settings.model_copy(update={"seasons": "2022"})
     key = dg.AssetKey([*settings.key_prefix, "race_forecast"])
     lineage = Lineage(ingested.defs.resolve_asset_graph(), settings, ingested.instance, {}, "known")

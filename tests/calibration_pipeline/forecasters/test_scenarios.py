@@ -157,7 +157,7 @@ def test_an_unknown_direction_is_an_error(tmp_path: Path) -> None:
         open_scenarios(opened(tmp_path, mixed), in_force())
 
 
-def test_a_direction_that_few_races_do_not_tell_leaves_them_out(tmp_path: Path) -> None:
+def test_a_direction_that_few_races_do_not_show_leaves_them_out(tmp_path: Path) -> None:
     """The drivers' scores have next to nothing to do with their finishes, in one race of several seasons."""
     rng = np.random.default_rng(3)
     frame = wide_scenarios((202201,)).select("season", "round", "scenario")

@@ -254,8 +254,8 @@ def test_an_unknown_outcome_of_a_race_costs_its_events_that_race_alone(rng):
     ensemble, results = make_ensemble(rng)
     result = results(rng)
     both = {"raw": ensemble, "recalibrated": ensemble}
-    one = (pl.col("race_id") == 101) & (pl.col("driver_id") == "d3")
-    unknown = result.with_columns(laps_led=pl.when(~one).then("laps_led"))
+    car = (pl.col("race_id") == 101) & (pl.col("driver_id") == "d3")
+    unknown = result.with_columns(laps_led=pl.when(~car).then("laps_led"))
     table, skipped = validate_events(both, unknown)
     assert not skipped
     led = pl.col("event") == "led(1) & top(10)"
