@@ -164,16 +164,19 @@ def test_a_whole_run_scores_races_out_of_sample(whole: Path) -> None:
     assert set(scored) == {SEASONS[1]}
 
 
+@pytest.fixture(scope="module")
+def by_command(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> set[Partition]:
+    """Return what the command materializes after a race."""
+    folder = tmp_path_factory.mktemp("new_race") / "command"
+    shutil.copytree(whole, folder)
+    done = update(folder, whole / "mine.csv")
+    write_results(whole / "mine.csv", SEASONS, RACES)
+    return done
+
+
 @pytest.mark.slow
-def test_command_and_daemon_materialize_the_stale_partitions(whole: Path, tmp_path: Path) -> None:
-    by_command, by_daemon = tmp_path / "command", tmp_path / "daemon"
-    for folder in (by_command, by_daemon):
-        shutil.copytree(whole, folder)
-    table = whole / "mine.csv"
-    done = update(by_command, table)
-    write_results(table, SEASONS, RACES)
-    ticked, n_runs = tick_until_quiet(by_daemon, table)
-    assert done == ticked
+def test_the_command_materializes_the_stale_partitions(by_command: set[Partition]) -> None:
+    done = by_command
     archetypes = {partition for asset, partition in done if asset == "calibration_posterior"}
     assert len(archetypes) == 1, "only the archetype that raced"
     assert {partition for asset, partition in done if asset == "verdict"} <= archetypes
@@ -184,6 +187,15 @@ def test_command_and_daemon_materialize_the_stale_partitions(whole: Path, tmp_pa
     slices = {partition for asset, partition in done if asset == "archetype_races"}
     assert slices == {f"{archetype}|network" for archetype in ARCHETYPES}
     assert ("calibration_report", None) in done
+
+
+@pytest.mark.soak
+def test_the_daemon_materializes_what_the_command_does(
+    whole: Path, by_command: set[Partition], tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "daemon")
+    done, n_runs = tick_until_quiet(tmp_path / "daemon", whole / "mine.csv")
+    assert done == by_command
     assert n_runs < len(done), "a run materializes the assets of a job together"
 
 

@@ -18,9 +18,9 @@ from assets.settings import SettingsError, load_settings
 from helpers.clusters import BUCKET, command, dask_cluster, object_store, start
 from helpers.stored import assert_same_values
 
-# Two short seasons up to their networks, or further up to the scores of one archetype.
+# Two short seasons up to their features, to their networks, or to the scores of one archetype.
 OPTIONS = ["run", "--seasons", "2024,2025", "--scenarios", "100", "--archetypes", "road_course"]
-NETWORKS, SCORES = "causal_network", "calibration_metrics"
+FEATURES, NETWORKS, SCORES = "driver_features", "causal_network", "calibration_metrics"
 LAST_PARTITION = {NETWORKS: "2025", SCORES: "road_course|network"}
 ENDED_S = 400.0
 
@@ -95,11 +95,27 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         yield reach
 
 
-@pytest.mark.parametrize(
-    "last",
-    [pytest.param(NETWORKS, marks=pytest.mark.server), pytest.param(SCORES, marks=pytest.mark.soak)],
-    indirect=True,
-)
+@pytest.mark.server
+@pytest.mark.parametrize("last", [FEATURES], indirect=True)
+def test_dask_gives_the_same_values(
+    in_process: Path, last: str, tmp_path: Path, home: Path, bucket: dict[str, str]
+) -> None:
+    """Two workers fill an object store."""
+    env = {**bucket, "DAGSTER_HOME": str(home), "CALIBRATION_STORE": f"s3://{BUCKET}/mine"}
+    with dask_cluster(tmp_path, bucket) as (address, workers):
+        out = command(
+            [*OPTIONS, "--select", f"+{last}", "--executor", "dask", "--dask-address", address], env
+        )
+        in_workers = {pid for season in ("2024", "2025") for pid in step_processes(home, last, season)}
+        assert in_workers <= {worker.pid for worker in workers}
+    assert in_workers
+    assert "testing-secret" not in out
+    assert_same_values(UPath(f"s3://{BUCKET}/mine/simulated/cup"), in_process)
+
+
+@pytest.mark.soak
+@pytest.mark.server
+@pytest.mark.parametrize("last", [NETWORKS, SCORES], indirect=True)
 def test_dask_gives_the_same_values_though_a_worker_is_killed(
     in_process: Path, last: str, tmp_path: Path, home: Path, bucket: dict[str, str]
 ) -> None:

@@ -83,14 +83,22 @@ def test_the_benchmark_shows_every_market(tmp_path) -> None:
     assert (tmp_path / "verdicts.png").stat().st_size > 1000
 
 
+IN_THE_GATE = ("calibrated, short track", "over-confident, repaired", "slope at its limit of .8")
+
+
 @pytest.mark.parametrize(
-    "n_races",
-    [pytest.param(n, marks=pytest.mark.slow if n == RACES[1] else pytest.mark.soak) for n in RACES],
-)
-@pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if case.name.startswith(("calibrated", "over-confident, rep", "slope", "cars"))],
-    ids=lambda case: case.name,
+    ("case", "n_races"),
+    [
+        pytest.param(
+            case,
+            n_races,
+            marks=pytest.mark.slow if n_races == RACES[1] and case.name in IN_THE_GATE else pytest.mark.soak,
+            id=f"{case.name}-{n_races}",
+        )
+        for case in CASES
+        if case.name.startswith(("calibrated", "over-confident, rep", "slope", "cars"))
+        for n_races in RACES
+    ],
 )
 def test_wrong_verdicts_are_rare_in_a_row(case, n_races) -> None:
     """At most 5 % of histories have any wrong verdict, in either row: of 60 at most the 99 % quantile."""
