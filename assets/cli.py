@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from calibration_pipeline.io.addresses import storage_errors
 from calibration_pipeline.terminal.errors import CommandError, reported
 from calibration_pipeline.terminal.parser import build_parser
 
@@ -41,14 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     descriptions = {name: field.description for name, field in Settings.model_fields.items()}
     options = build_parser(descriptions).parse_args(arguments)
     try:
-        code = COMMANDS[options.command](_load(options), options)
+        return COMMANDS[options.command](_load(options), options) or 0
     except CommandError as error:
         _warn(str(error))
         return error.code
     except KeyboardInterrupt:
         _warn("Interrupted; what was finished is kept.")
         return INTERRUPTED
-    return code or 0
+    except BrokenPipeError:
+        raise
+    except storage_errors() as error:
+        from .instance import UNREACHABLE
+
+        _warn(f"{UNREACHABLE}: {type(error).__name__} {str(error).partition('\n')[0]}")
+        return 1
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -60,15 +67,14 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 def _load(options: argparse.Namespace) -> "Settings":
     """Return the settings; seasons that nobody set are looked up in the source's files where they matter."""
-    from .settings import SettingsError, load_settings
+    from .settings import load_settings
 
-    with reported(SettingsError, code=2):
-        settings = load_settings(_given(options))
-        if settings.seasons or settings.default_seasons or options.command in WITHOUT_SEASONS:
-            return settings
-        from .resources import with_seasons
+    settings = load_settings(_given(options))
+    if settings.seasons or settings.default_seasons or options.command in WITHOUT_SEASONS:
+        return settings
+    from .resources import with_seasons
 
-        return with_seasons(settings)
+    return with_seasons(settings)
 
 
 def _warn(message: str) -> None:
@@ -96,31 +102,22 @@ def _run(settings: "Settings", options: argparse.Namespace) -> None:
     with reported(ValueError, code=2):
         for name in archetypes:
             parse_archetype(name)
-    try:
-        with reported(ValueError, code=2):
-            home = prepare_home()
-        log_file = home / LOG_FILE
-        log_file.touch()
-        if settings.executor == "process_pool":
-            export_credentials(settings)
-            start_fork_server(home)  # it loads the assets while this process does
-    except OSError as error:
-        raise CommandError(f"DAGSTER_HOME cannot be written: {error}") from error
+    log_file = (home := prepare_home()) / LOG_FILE
+    if settings.executor == "process_pool":
+        export_credentials(settings)
+        start_fork_server(home)  # it loads the assets while this process does
     with log_to(log_file, verbose=options.verbose):
         from .runner.run import RunError
         from .runner.selection import SelectionError
 
         try:
-            if options.refresh:
-                _refresh(settings, options.refresh)
-            update = options.update or bool(options.refresh)
-            _materialize(settings, options.select, archetypes, update=update)
+            _materialize(settings, options, archetypes)
         except (RunError, ExecutorError, SelectionError, RecordsError) as error:
             raise CommandError(f"{error}\nDetails: {log_file}") from error
 
 
-def _refresh(settings: "Settings", race: str) -> None:
-    """Have the documents of a race requested again."""
+def _refresh(settings: "Settings", race: str) -> int:
+    """Have the documents of a race requested again; return its season."""
     from calibration_pipeline.sources.base import SourceError
 
     from .resources import build_source
@@ -130,13 +127,14 @@ def _refresh(settings: "Settings", race: str) -> None:
         raise CommandError(f"Option --refresh must be a season and a round, as in 2025-5; got {race!r}.", 2)
     with reported(SourceError):
         build_source(settings).refresh(int(season), int(number))
+    return int(season)
 
 
-def _materialize(
-    settings: "Settings", selection: str | None, archetypes: Sequence[str], *, update: bool
-) -> None:
+def _materialize(settings: "Settings", options: argparse.Namespace, archetypes: Sequence[str]) -> None:
     from calibration_pipeline.seasons import span
 
+    refreshed = [_refresh(settings, options.refresh)] if options.refresh else []
+    update = options.update or bool(refreshed)
     console = _console()
     where = f"{settings.source} into {settings.store_path}"
     console.print(f"Seasons {span(settings.season_list)} of {where}", markup=False)
@@ -152,7 +150,9 @@ def _materialize(
     with reported(ValueError, code=2):
         defs = build_defs(settings)
     with open_records() as instance:
-        materialized = run(defs, instance, console, selection, archetypes, update=update)
+        materialized = run(
+            defs, instance, console, options.select, archetypes, update=update, refreshed=refreshed
+        )
         if update and not materialized:
             console.print("Everything is there, and up to date.")
         if REPORT in materialized:
@@ -161,27 +161,23 @@ def _materialize(
 
 def _ui(settings: "Settings", options: argparse.Namespace) -> int:
     from .instance import prepare_home
-    from .settings import SettingsError
-    from .webserver import WebserverMissingError, open_ui
+    from .webserver import open_ui
 
-    with reported(SettingsError, WebserverMissingError, code=2):
-        prepare_home()
-        return open_ui(settings, _given(options), options.port)
+    prepare_home()
+    return open_ui(settings, _given(options), options.port)
 
 
 def _report(settings: "Settings", options: argparse.Namespace) -> None:
-    from .instance import RecordsError
     from .integrity import check_digests
     from .orchestration.jobs import REPORT
-    from .settings import SettingsError, store_root
+    from .settings import store_root
 
     root = store_root(settings.store)
     pages = sorted(root.glob(f"*/*/{REPORT}.html"), key=lambda page: page.stat().st_mtime)
     if not pages:
         raise CommandError(f"There is no report in {root} yet: calibration-pipeline run writes one.")
     newest = pages[-1]
-    with reported(SettingsError, RecordsError):
-        damaged, unknown = check_digests(newest.parent, newest.parent.parts[-2:], [REPORT])
+    damaged, unknown = check_digests(newest.parent, newest.parent.parts[-2:], [REPORT])
     if damaged:
         raise CommandError(f"{damaged[REPORT]}.")
     if unknown:
@@ -232,12 +228,9 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
     if options.question is None:
         print_tables(_console(), store)
         return
-    from .instance import RecordsError
     from .integrity import check_digests
-    from .settings import SettingsError
 
-    with reported(SettingsError, RecordsError):
-        damaged, unknown = check_digests(store, settings.key_prefix, tables)
+    damaged, unknown = check_digests(store, settings.key_prefix, tables)
     if unknown:
         _warn(f"Not verified, no run in DAGSTER_HOME recorded them: {', '.join(unknown)}.")
     with reported(ValueError):
@@ -248,13 +241,13 @@ def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
     from calibration_pipeline.terminal.differences import print_differences
 
     from .definitions import build_defs
-    from .instance import RecordsError, open_records, prepare_home
+    from .instance import open_records, prepare_home
     from .integrity import verify_store
 
+    prepare_home()
     with reported(ValueError, code=2):
-        prepare_home()
         defs = build_defs(settings)
-    with reported(RecordsError), open_records() as instance:
+    with open_records() as instance:
         n_files, differences = verify_store(defs, settings, instance)
     if not n_files and not differences:
         raise CommandError(

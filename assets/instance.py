@@ -6,14 +6,19 @@ database. The address holds a password and is never written to a file.
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from calibration_pipeline.io.addresses import storage_errors
 from calibration_pipeline.io.files import write_atomically
+from calibration_pipeline.terminal.errors import CommandError
+from calibration_pipeline.terminal.log import LOG_FILE
 
 from .settings import ENV_PREFIX, SettingsError, project_folder
 
@@ -32,13 +37,14 @@ storage:
     postgres_url:
       env: {POSTGRES_VARIABLE}
 """
+UNREACHABLE = "A file cannot be read or written"
 OPENING = "opening.lock"
 """Locked in DAGSTER_HOME while an instance is opened: Dagster fails where two make its records at once."""
 
 log = logging.getLogger(__name__)
 
 
-class RecordsError(RuntimeError):
+class RecordsError(CommandError):
     """Dagster's records cannot be read or written; the message is one line."""
 
 
@@ -54,18 +60,25 @@ def prepare_home() -> Path:
     ------
     SettingsError
         If a database is named but a configuration of the user's own does not use it, or the other way round,
-        or its address has another scheme.
+        or its address has another scheme, or its package is missing.
+    RecordsError
+        If the folder cannot be written.
     """
     home = home_folder()
-    home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     on_files = DEFAULT_CONFIG.read_text(encoding="utf-8")
     on_postgres = on_files + POSTGRES_STORAGE
     wanted = on_postgres if _names_postgres() else on_files
-    found = config.read_text(encoding="utf-8") if config.exists() else None
-    if found is None or (found != wanted and found in (on_files, on_postgres)):
-        write_atomically(config, wanted.encode())
-    elif (POSTGRES_VARIABLE in found) != _names_postgres():
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        found = config.read_text(encoding="utf-8") if config.exists() else None
+        if found is None or (found != wanted and found in (on_files, on_postgres)):
+            write_atomically(config, wanted.encode())
+            found = wanted
+        (home / LOG_FILE).touch()
+    except OSError as error:
+        raise RecordsError(f"DAGSTER_HOME cannot be written: {error}") from error
+    if (POSTGRES_VARIABLE in found) != _names_postgres():
         contradiction = "set, but {} does not use it" if _names_postgres() else "not set, but {} reads it"
         raise SettingsError(
             f"{POSTGRES_VARIABLE} is {contradiction.format(config)}: see Postgres in docs/operations.md."
@@ -81,20 +94,26 @@ def open_records() -> Iterator["dg.DagsterInstance"]:
     Raises
     ------
     RecordsError
-        If its disk is full or cannot be written, or its database does not answer, at whatever moment.
+        If its disk is full or cannot be written, or its database does not answer, at whatever moment; or if
+        a file of the store can be neither read nor written.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         with open_instance() as instance:
             yield instance
-    except (OSError, SQLAlchemyError) as error:
-        log.exception("The run was given up.")
-        reason = str(error).partition("\n")[0]
-        raise RecordsError(
-            f"Dagster's records in {home_folder()} cannot be kept, the run was given up: "
-            f"{type(error).__name__} {reason}"
-        ) from error
+    except (*_errors_of_databases(), *storage_errors()) as error:
+        log.exception("The command was given up.")
+        is_in_home = str(getattr(error, "filename", "")).startswith(str(home_folder()))
+        of_records = is_in_home or not isinstance(error, storage_errors())
+        what = f"Dagster's records in {home_folder()} cannot be kept" if of_records else UNREACHABLE
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise RecordsError(f"{what}, the command was given up: {type(error).__name__} {reason}") from error
+
+
+def _errors_of_databases() -> tuple[type[Exception], ...]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    postgres = sys.modules.get("dagster_postgres.utils")
+    return (SQLAlchemyError, *((postgres.DagsterPostgresException,) if postgres else ()))
 
 
 def open_instance() -> "dg.DagsterInstance":
@@ -111,5 +130,9 @@ def _names_postgres() -> bool:
     if address and not address.startswith(POSTGRES_SCHEME):
         raise SettingsError(
             f"Variable {POSTGRES_VARIABLE} must begin with {POSTGRES_SCHEME}; it has another scheme."
+        )
+    if address and find_spec("dagster_postgres") is None:
+        raise SettingsError(
+            f"Variable {POSTGRES_VARIABLE} needs a package: pip install 'calibration-pipeline[postgres]'"
         )
     return bool(address)

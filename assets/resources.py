@@ -1,5 +1,6 @@
 """Resources of the assets: the settings, the source and the IO manager."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def build_source(settings: Settings) -> Source:
 
 
 def with_seasons(settings: Settings) -> Settings:
-    """Return the settings with the seasons that the source's files hold, where none are set.
+    """Return the settings with the seasons up to now that the source's files hold, where none are set.
 
     Raises
     ------
@@ -44,7 +45,8 @@ def with_seasons(settings: Settings) -> Settings:
     if settings.seasons or settings.default_seasons:
         return settings
     try:
-        seasons = build_source(settings).seasons
+        this_year = datetime.datetime.now(datetime.UTC).year
+        seasons = [season for season in build_source(settings).seasons if season <= this_year]
     except SourceError as error:
         raise SettingsError(str(error)) from error
     if not seasons:

@@ -19,14 +19,18 @@ from upath import UPath
 from calibration_pipeline.analysis.settings import ADDRESSES, AnalysisSettings
 from calibration_pipeline.io.addresses import fresh_path, has_credentials, without_credentials
 from calibration_pipeline.seasons import Seasons, parse_seasons
+from calibration_pipeline.terminal.errors import CommandError
 
 ENV_PREFIX = "CALIBRATION_"
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
 
 
-class SettingsError(ValueError):
+class SettingsError(CommandError, ValueError):
     """A setting has a value that is not allowed; the message is one line that names both."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=2)
 
 
 def project_folder() -> Path:

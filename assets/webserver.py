@@ -1,32 +1,23 @@
 """Dagster's web server, daemon and code servers, as `calibration-pipeline ui` starts and stops them.
 
-`dagster dev` starts them all. It runs in a process group of its own, so that one signal stops them all.
+`dagster dev` starts them all.
 """
 
-import contextlib
 import importlib.util
 import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
+
+from calibration_pipeline.analysis.settings import ADDRESSES
+from calibration_pipeline.terminal.errors import CommandError
+from calibration_pipeline.terminal.process_group import run_group
 
 from .settings import ENV_PREFIX, Settings, project_folder
 
 HOST = "127.0.0.1"
 # Dagster advises `dg dev`, which leads to the same function and hides the options that are needed here.
 SUPERSEDED = "ignore:Function `dev_command` is superseded"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LONGEST_STOP_S = 30.0
-"""Seconds that processes have to end after `dagster dev` has ended; then they are killed."""
-POLL_S = 0.1
-
-
-class WebserverMissingError(ImportError):
-    """The packages of the extra `ui` are not installed; the message is one line."""
 
 
 def open_ui(settings: Settings, given: Iterable[str], port: int) -> int:
@@ -39,23 +30,27 @@ def open_ui(settings: Settings, given: Iterable[str], port: int) -> int:
     settings : Settings
     given : iterable of str
         Names of the settings that are options of the command: the processes get them as variables of
-        the environment. All other settings the processes read themselves.
+        the environment, as they get the paths of inputs: theirs is another current folder. All other
+        settings the processes read themselves.
     port : int
         Port on 127.0.0.1.
 
     Raises
     ------
-    WebserverMissingError
+    CommandError
         If dagster-webserver is not installed.
     """
     if importlib.util.find_spec("dagster_webserver") is None:
-        raise WebserverMissingError(
-            'The UI needs packages that are not installed: pip install "calibration-pipeline[ui]"'
+        raise CommandError(
+            'The UI needs packages that are not installed: pip install "calibration-pipeline[ui]"', code=2
         )
-    options = {f"{ENV_PREFIX}{name.upper()}": str(getattr(settings, name)) for name in given}
+    values = {name: getattr(settings, name) for name in {*given, *ADDRESSES}}
+    options = {
+        f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None
+    }
     target, environment = _code_location(Path(__file__).resolve().parents[1])
     command = [sys.executable, "-W", SUPERSEDED, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
-    return _serve(command, {**os.environ, **options, **environment})
+    return run_group(command, project_folder(), {**os.environ, **options, **environment})
 
 
 def _code_location(folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -68,53 +63,3 @@ def _code_location(folder: Path) -> tuple[list[str], dict[str, str]]:
     if workspace.exists():
         return ["-w", str(workspace)], {}
     return ["-m", "assets.definitions", "-d", str(folder)], {"PYTHONSAFEPATH": "1"}
-
-
-def _serve(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run the command in a process group of its own; return its exit code when the whole group has ended."""
-    ignored = {number for number in STOP_SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
-    stopped = False
-    server: subprocess.Popen[bytes] | None = None
-
-    def stop(number: int, _: FrameType | None) -> None:
-        nonlocal stopped
-        if number not in ignored:
-            stopped = True
-            if server is not None:
-                _send(server.pid, signal.SIGINT)
-
-    # A shell script starts its background commands with SIGINT ignored, and processes inherit that: with a
-    # handler here, the processes start with SIGINT's default.
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        server = subprocess.Popen(command, cwd=project_folder(), env=dict(environment), process_group=0)  # noqa: S603
-        if stopped:  # before `server` was known
-            _send(server.pid, signal.SIGINT)
-        code = server.wait()
-        _end_group(server.pid)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
-
-
-def _end_group(group: int) -> None:
-    """Wait for what `dagster dev` has left in its process group, as a run that is being interrupted."""
-    _send(group, signal.SIGINT)
-    deadline = time.monotonic() + LONGEST_STOP_S
-    while _send(group, 0):
-        if time.monotonic() > deadline:
-            _send(group, signal.SIGKILL)
-            return
-        with contextlib.suppress(ChildProcessError):  # process 1 of a container inherits them and must wait
-            os.waitpid(-group, os.WNOHANG)
-        time.sleep(POLL_S)
-
-
-def _send(group: int, number: int) -> bool:
-    """Send a signal to a process group; return whether there is such a group."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True

@@ -53,6 +53,7 @@ def run(
     archetypes: Sequence[str] = (),
     *,
     update: bool = False,
+    refreshed: Sequence[int] = (),
 ) -> set[str]:
     """Materialize the selected assets and the inputs that they lack, and stop after the first failure.
 
@@ -69,6 +70,8 @@ def run(
         Archetype partitions to materialize; all where it is empty.
     update : bool
         Materialize only stale partitions.
+    refreshed : sequence of int
+        Seasons that the source is asked for although they are not recent.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def run(
         if update and {*OF_SOURCE, *OF_NEXT_RACE} & set(selected):
             source = build_source(settings)
             try:
-                news, _ = read_news(source, settings.store_path, settings.season_list)
+                news, _ = read_news(source, settings.store_path, settings.season_list, refreshed=refreshed)
                 entries = entry_version(source.next_race(settings.season_list[-1]))
             except SourceError as error:  # stored partitions can be brought up to date all the same
                 progress.note(f"Not known whether the source has changed: {error}")
@@ -166,10 +169,13 @@ class _Runs:
             done, left = wait(left, timeout=POLL_S)
             self.progress.follow()
             for future in done:
+                of_assets = f"The run of {', '.join(futures[future].assets)}"
                 if future.cancelled() and not self.progress.failure:
                     self.progress.fail("The executor cancelled its runs, as if its scheduler were lost.")
+                elif not future.cancelled() and isinstance(error := future.exception(), ValueError):
+                    self.progress.fail(f"{of_assets} found other settings or files where it ran: {error}")
                 elif not future.cancelled() and not future.result():
-                    self.progress.fail(f"The run of {', '.join(futures[future].assets)} failed; see the log.")
+                    self.progress.fail(f"{of_assets} failed; see the log.")
             if self.progress.failure:
                 for future in left:
                     future.cancel()

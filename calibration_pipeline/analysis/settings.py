@@ -1,5 +1,6 @@
 """Settings of an analysis: what is read, how values are computed from it, and where they are stored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -131,7 +132,7 @@ class AnalysisSettings(BaseModel):
         parse_eras(value)
         return value
 
-    @field_validator("results", "laps", "columns", "tracks", "nicknames", "forecasters", "events")
+    @field_validator("feed_url", "results", "laps", "columns", "tracks", "nicknames", "forecasters", "events")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         if value is None or "://" in value:
@@ -182,6 +183,13 @@ class AnalysisSettings(BaseModel):
         if self.source == "tables" or (self.source == "nascar_feed" and not is_on_the_web(self.feed_url)):
             return None
         return DEFAULT_SEASONS[self.source]
+
+    @property
+    def source_addresses(self) -> Sequence[str | None]:
+        """Where the source's races and laps are read."""
+        if self.source == "nascar_feed":
+            return [self.feed_url]
+        return [self.results, self.laps] if self.source == "tables" else []
 
     @property
     def era_starts(self) -> tuple[int, ...]:

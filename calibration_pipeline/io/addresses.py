@@ -1,6 +1,7 @@
 """Addresses without credentials, the only form that logs, messages and records hold."""
 
 import re
+import sys
 
 from upath import UPath
 
@@ -85,3 +86,22 @@ def split_query(address: str) -> tuple[str, str]:
 def is_local(path: UPath) -> bool:
     """Return whether a path is on a local disk, not in an object store."""
     return path.protocol in ("", "file", "local")
+
+
+def is_remote(address: str | None) -> bool:
+    """Return whether an address names another file system than this machine's disks.
+
+    >>> is_remote("s3://bucket/results.parquet"), is_remote("/data/results.csv"), is_remote(None)
+    (True, False, False)
+    """
+    return "://" in (address or "") and not str(address).lower().startswith(("file://", "local://"))
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """Return the errors by which a file system says that it cannot be read or written.
+
+    Those of S3 that are no `OSError`, such as missing credentials, exist once its package is loaded; an
+    `ImportError` says that the package of a file system is not installed.
+    """
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, ImportError, *((botocore.BotoCoreError,) if botocore else ()))

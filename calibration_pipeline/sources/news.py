@@ -36,7 +36,11 @@ def stored_races(store: UPath, season: int) -> set[int] | None:
 
 
 def read_news(
-    source: Source, store: UPath, seasons: Sequence[int], others: Collection[int] = ()
+    source: Source,
+    store: UPath,
+    seasons: Sequence[int],
+    others: Collection[int] = (),
+    refreshed: Collection[int] = (),
 ) -> tuple[dict[int, News], dict[int, Races]]:
     """Return the news of the stored seasons that the source may have changed, and the finished races.
 
@@ -49,14 +53,16 @@ def read_news(
         The seasons in force, in order.
     others : collection of int
         Other seasons whose finished races are returned as well.
+    refreshed : collection of int
+        Seasons that the source may have changed although they are not recent.
 
     Raises
     ------
     SourceError
         If the source cannot be read.
     """
-    recent = seasons if source.name == "tables" else seasons[-RECENT_SEASONS:]
-    stored = [season for season in recent if stored_races(store, season) is not None]
+    asked = seasons if source.name == "tables" else sorted({*seasons[-RECENT_SEASONS:], *refreshed})
+    stored = [season for season in asked if stored_races(store, season) is not None]
     finished: dict[int, Races] = {
         season: source.finished_races(season) for season in sorted({*stored, *others})
     }

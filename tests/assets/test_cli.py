@@ -13,6 +13,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import xarray as xr
+from upath import UPath
 
 from assets.cli import main
 from assets.definitions import build_defs
@@ -22,7 +23,10 @@ from assets.settings import load_settings
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.calibration.summaries import convergence_by_fold
 from calibration_pipeline.schemas.partition_keys import is_chosen
+from calibration_pipeline.sources.news import read_news
+from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.terminal.log import log_to
+from calibration_pipeline.tracks import compile_constraints
 from helpers.clusters import start
 from helpers.example_tables import write_results, write_table
 from helpers.paths import REAL_DATA, ROOT
@@ -136,7 +140,13 @@ def test_a_local_feed_has_the_seasons_that_are_in_it(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with zipfile.ZipFile(project / "feed.zip", "w") as archive:
-        for name in ("2020/race_list_basic.json", "2021/1/3/weekend-feed.json", "notes/2019/x.txt", "1.txt"):
+        for name in (
+            "2999/race_list_basic.json",
+            "2020/race_list_basic.json",
+            "2021/1/3/weekend-feed.json",
+            "notes/2019/x.txt",
+            "1.txt",
+        ):
             archive.writestr(name, "{}")
     assert main(["settings", "--source", "nascar_feed", "--feed-url", str(project / "feed.zip")]) == 0
     assert "2020-2021" in capsys.readouterr().out
@@ -183,6 +193,42 @@ def test_refresh_needs_a_race_of_the_feed(project: Path, capsys: pytest.CaptureF
     assert "must be a season and a round, as in 2025-5; got '2025'" in capsys.readouterr().err
     assert main(["run", "--refresh", "2025-5"]) == 1
     assert "Race 5 of 2025 needs no refresh: it is simulated." in capsys.readouterr().err
+
+
+def test_a_refreshed_race_of_an_old_season_is_news(project: Path) -> None:
+    """Only the last two seasons are asked for news, and a season that was refreshed."""
+    source = SimulatedSource([2022, 2023, 2024], compile_constraints())
+    for season in source.seasons:
+        path = project / "race_results" / f"{season}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        source.load_season(season).race_results.write_parquet(path)
+    asked = [read_news(source, UPath(project), source.seasons, refreshed=again)[0] for again in ([], [2022])]
+    assert [list(news) for news in asked] == [[2023, 2024], [2022, 2023, 2024]]
+
+
+def test_a_store_that_cannot_be_reached_gets_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALIBRATION_STORE", "s3://bucket/prefix")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(project / "none"))
+    assert main(["report"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("A file cannot be read or written: NoCredentialsError Unable to locate")
+    assert error.count("\n") == 1
+
+
+def test_a_home_that_cannot_be_written_gets_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "file").touch()
+    monkeypatch.setenv("DAGSTER_HOME", str(project / "file" / "home"))
+    for command in ("run", "ui", "verify"):
+        assert main([command]) == 1
+        assert capsys.readouterr().err.startswith(
+            "DAGSTER_HOME cannot be written: [Errno 20] Not a directory"
+        )
 
 
 def test_a_missing_report_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001

@@ -85,6 +85,24 @@ def test_an_address_with_another_scheme_is_refused_without_showing_it(
     assert "hidden" not in error
 
 
+def test_a_database_needs_its_package_and_must_answer(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql+psycopg2://me:hidden@127.0.0.1:9/dagster")
+    monkeypatch.setattr("dagster_postgres.utils.time.sleep", lambda _seconds: None)
+    assert main(INGEST) == 1
+    error = capsys.readouterr().err
+    assert f"Dagster's records in {(project / '.dagster_home').resolve()} cannot be kept" in error
+    assert "Connection refused" in error
+    assert "hidden" not in error
+    assert "Traceback" not in error
+    monkeypatch.setattr("assets.instance.find_spec", lambda _name: None)
+    assert main(INGEST) == 2
+    assert "pip install 'calibration-pipeline[postgres]'" in capsys.readouterr().err
+
+
 def test_records_that_cannot_be_read_get_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = prepare_home() / "history" / "runs.db"
     runs.parent.mkdir()
@@ -92,7 +110,7 @@ def test_records_that_cannot_be_read_get_one_line(project: Path, capsys: pytest.
     assert main(INGEST) == 1
     error = capsys.readouterr().err
     home = (project / ".dagster_home").resolve()
-    assert f"Dagster's records in {home} cannot be kept, the run was given up: DatabaseError" in error
+    assert f"Dagster's records in {home} cannot be kept, the command was given up: DatabaseError" in error
     assert "file is not a database" in error
     assert "Traceback" not in error
     assert "Traceback" in (project / ".dagster_home" / "calibration.log").read_text()

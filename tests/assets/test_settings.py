@@ -202,6 +202,9 @@ def test_paths_are_made_absolute_and_addresses_kept(project: Path, monkeypatch: 
     monkeypatch.chdir(project)
     settings = load_settings({"source": "tables", "results": "a.csv", "laps": "s3://bucket/laps.parquet"})
     assert (settings.results, settings.laps) == (str(project / "a.csv"), "s3://bucket/laps.parquet")
+    feed = load_settings({"source": "nascar_feed", "feed_url": "feed.zip"})
+    assert feed.feed_url == str(project / "feed.zip")
+    assert load_settings({"source": "nascar_feed"}).feed_url.startswith("https://")
     (project / "mine").mkdir()
     assert load_settings({"forecasters": "mine"}).forecasters == str(project / "mine")
 
