@@ -1,8 +1,8 @@
 """The sensor `keep_up_to_date`: it asks the source for news, and requests the runs of stale partitions.
 
 Each tick requests the first wave with stale partitions; the next tick without a run in progress requests the
-next. A partition whose run failed is requested again only when something that it depends on has changed. The
-ingest of a season is requested when the source has other data of it; one that fails, at most five times.
+next. A partition whose run failed is requested again only when something that it depends on has changed, or,
+up to five times, where it reads the source. A season is ingested when the source has other data of it.
 """
 
 import datetime
@@ -15,9 +15,10 @@ from typing import Any
 
 import dagster as dg
 
+from calibration_pipeline.analysis.records import Record
 from calibration_pipeline.forecasters import ForecasterError
 from calibration_pipeline.forecasters.folder import Form
-from calibration_pipeline.io.addresses import is_on_the_web
+from calibration_pipeline.io.addresses import is_remote
 from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.seasons import span
 from calibration_pipeline.sources.base import SourceError
@@ -34,9 +35,9 @@ from calibration_pipeline.sources.news import (
 from ..partitions import known_forecasters
 from ..resources import build_source, run_tags, with_seasons
 from ..settings import Settings, SettingsError
-from .commands import UNFINISHED
+from .commands import UNFINISHED, end_dead_runs
 from .jobs import INGEST, WAVES
-from .staleness import OF_NEXT_RACE, OTHER_ENTRIES, Lineage
+from .staleness import OF_NEXT_RACE, OTHER_ENTRIES, UNCHECKED, Lineage
 from .tasks import Task, blocked_tasks, lacks_inputs, stale_tasks
 
 SENSOR = "keep_up_to_date"
@@ -44,12 +45,12 @@ CHECK = "every_finished_race"
 """Check of the report: every race that has finished is in its results."""
 INTERVAL_S = 30
 WEB_INTERVAL_S = 600
-"""Seconds between two questions to a source on the web for finished races."""
+"""Seconds between two questions to a source that is not on this machine for finished races."""
 ENTRIES_INTERVAL_S = 3 * 3600
-"""Seconds between two questions to a source on the web for the next race's entry list: a request a race."""
+"""Seconds between two questions to such a source for the next race's entry list: a request a race."""
 ATTEMPTS = 5
 FIRST_WAIT = datetime.timedelta(hours=1)
-"""After an ingest that failed; twice as long after each further one."""
+"""After a run that failed; twice as long after each further one."""
 RELOAD_TIMEOUT_S = 120
 STALE_TAG = "calibration/stale"
 """Tag of a run: a digest of the reasons for it. A run with the same digest is not requested again."""
@@ -91,9 +92,12 @@ def keep_up_to_date(
         else dg.DefaultSensorStatus.STOPPED,
     )
     def sensor(context: dg.SensorEvaluationContext) -> Tick:
+        end_dead_runs(context.instance)
         if n_runs := _runs_in_progress(context.instance, as_set):
             return dg.SkipReason(f"{n_runs} runs of {as_set.source} are in progress.")
         cursor = json.loads(context.cursor) if context.cursor else {}
+        if cursor.get("of") != [*as_set.key_prefix]:
+            cursor = {"of": [*as_set.key_prefix]}
         known: dict[str, list[int]] = cursor.get("known", {})
         finished: dict[int, Races] = {}
         news: dict[int, News] = {}
@@ -102,18 +106,18 @@ def keep_up_to_date(
         partitions = {*loaded.get_partition_keys()}
         settings = as_set
         try:
-            address = {"nascar_feed": as_set.feed_url, "tables": as_set.results}.get(as_set.source)
-            is_on_web = is_on_the_web(address or "")
-            if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if is_on_web else 0):
+            is_far = any(map(is_remote, as_set.source_addresses))
+            if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if is_far else 0):
                 settings = with_seasons(as_set)
                 seasons, source = settings.season_list, build_source(settings)
                 asked = {*seasons[-RECENT_SEASONS:], *(year for year in seasons if str(year) not in known)}
                 news, finished = read_news(source, settings.store_path, seasons, asked)
                 changed = [f"season {season}" for season in sorted({*map(str, seasons)} ^ partitions)]
                 cursor["asked_at"] = time.time()
-                if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_on_web else 0):
+                if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_far else 0):
                     entries = entry_version(source.next_race(seasons[-1]))
-                    cursor |= {"entries": entries, "entries_at": time.time()}
+                    n_lists = cursor.get("n_lists", 0) + (entries != cursor.get("entries"))
+                    cursor |= {"entries": entries, "n_lists": n_lists, "entries_at": time.time()}
             elif not (as_set.seasons or as_set.default_seasons):  # the source knows the seasons
                 settings = as_set.model_copy(update={"seasons": span([*map(int, partitions)])})
         except (SourceError, SettingsError) as error:
@@ -132,7 +136,8 @@ def keep_up_to_date(
         requests: list[dg.RunRequest] = []
         if settings.seasons or settings.default_seasons:
             graph = context.repository_def.asset_graph  # type: ignore[union-attr]
-            requests = _requests(Lineage(graph, settings, context.instance, news, cursor.get("entries")))
+            lineage = Lineage(graph, settings, context.instance, news, cursor.get("entries"))
+            requests = _requests(lineage, cursor.get("n_lists", 0))
         notes += [describe_missing(missing)] if missing else []
         quiet = " ".join(notes) or "No race has finished that is not stored; all is up to date."
         return dg.SensorResult(
@@ -167,25 +172,27 @@ def _runs_in_progress(instance: dg.DagsterInstance, settings: Settings) -> int:
     )
 
 
-def _requests(lineage: Lineage) -> list[dg.RunRequest]:
+def _requests(lineage: Lineage, n_lists: int) -> list[dg.RunRequest]:
     """Return the run requests of the first wave that has any.
 
-    Partitions wait whose inputs are missing, or failed a blocking check.
+    Partitions wait whose inputs are missing, or failed a blocking check. `n_lists` counts the entry lists of
+    the source: one that comes back is another.
     """
     for wave in WAVES:
         stale = stale_tasks(lineage, wave)
         blocked = blocked_tasks(lineage, stale)
         ready = (task for task in stale if task not in blocked and not lacks_inputs(lineage, task))
-        if requests := [found for task in ready if (found := _request(lineage, task, stale[task]))]:
+        found = (_request(lineage, task, stale[task], n_lists) for task in ready)
+        if requests := [request for request in found if request]:
             return requests
     return []
 
 
-def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.RunRequest | None:
+def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str], n_lists: int) -> dg.RunRequest | None:
     """Return the request of a run, None if one was requested for the same cause and may not be again."""
     instance = lineage.instance
     records = {asset: lineage.record(asset, task.partition) for asset in reasons}
-    is_of_entries = {asset: reason.endswith(OTHER_ENTRIES) for asset, reason in reasons.items()}
+    is_of_next_race = bool({*reasons} & {*OF_NEXT_RACE})
     news = lineage.news.get(str(task.partition))
     tags = run_tags(lineage.settings)
     cause = {
@@ -193,19 +200,17 @@ def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.Run
         "job": task.job.name,
         "partition": task.partition,
         "reasons": dict(reasons),
-        "since": {  # a run reads the entry list itself, which may be newer than the one known here
-            asset: record and (record.source_version if is_of_entries[asset] else record.storage_id)
-            for asset, record in records.items()
-        },
+        "since": {asset: record and _since(record, reasons[asset]) for asset, record in records.items()},
         "inputs": {asset: lineage.input_versions(asset, task.partition) for asset in reasons},
         "settings": {asset: lineage.present_settings(asset, task.partition) for asset in reasons},
         "code": {asset: lineage.graph.get(lineage.keys[asset]).code_version for asset in reasons},
         "source": news.version if news and task.job == INGEST else None,
-        "entries": lineage.entries if {*reasons} & {*OF_NEXT_RACE} else None,
+        "entries": [lineage.entries, n_lists] if is_of_next_race else None,
     }
     digest = hashlib.sha256(json.dumps(cause, sort_keys=True).encode()).hexdigest()[:16]
     earlier = instance.get_run_records(dg.RunsFilter(tags={STALE_TAG: digest}))
-    if earlier and not (task.job == INGEST and _may_try_again(earlier)):
+    failed = is_of_next_race and all(found.dagster_run.is_failure for found in earlier)
+    if earlier and not ((task.job == INGEST or failed) and _may_try_again(earlier)):
         return None
     return dg.RunRequest(
         run_key=f"{digest}-{len(earlier)}",
@@ -216,8 +221,19 @@ def _request(lineage: Lineage, task: Task, reasons: Mapping[str, str]) -> dg.Run
     )
 
 
+def _since(record: Record, reason: str) -> object:
+    """Return what a stored partition must differ in, to be requested again for the same reason.
+
+    A run reads the entry list itself, which may be newer than the one known here. Checks that end their run
+    would end it each time.
+    """
+    if reason.endswith(OTHER_ENTRIES):
+        return record.source_version
+    return record.data_version if reason.endswith(UNCHECKED) else record.storage_id
+
+
 def _may_try_again(earlier: Sequence[dg.RunRecord]) -> bool:
-    """Return whether an ingest that failed may be requested again: after 1, 2, 4 and 8 hours."""
+    """Return whether a run that reads the source may be requested again: after 1, 2, 4 and 8 hours."""
     last = max(record.create_timestamp for record in earlier)
     wait = FIRST_WAIT * 2 ** (len(earlier) - 1)
     return len(earlier) < ATTEMPTS and datetime.datetime.now(datetime.UTC) >= last + wait

@@ -31,7 +31,8 @@ OF_SOURCE = ("race_results", "lap_telemetry", "quarantine")
 """Assets that a season of the source is read into."""
 OF_NEXT_RACE = ("race_forecast", "next_events", "next_positions")
 """Assets that the source's next race is read for."""
-OTHER_ENTRIES = "is of another entry list"
+OTHER_ENTRIES, UNCHECKED = "is of another entry list", "was stored by a run that ended before its checks"
+"""Ends of reasons."""
 
 type Partition = tuple[str, str | None]
 """Name of an asset and a partition key of it, None where it has no partitions."""
@@ -136,14 +137,21 @@ class Lineage:
 
     def failed_checks(self, assets: Collection[str]) -> dict[Partition, str]:
         """Return the partitions whose last evaluation of a blocking check failed, each with its message."""
+        return {part: self._message(info) for part, info in self._checks(assets, "FAILED")}
+
+    def unfinished_checks(self, assets: Collection[str]) -> dict[Partition, str]:
+        """Return the partitions with a blocking check that no run has evaluated, each with the reason."""
+        planned = [(part, info.latest_planned_run_id) for part, info in self._checks(assets, "PLANNED")]
+        runs = {run: self.instance.get_run_by_id(run) for _, run in planned}
+        going_on = {name for name, run in runs.items() if run and not run.is_finished}
+        return {part: f"{place(*part)} {UNCHECKED}" for part, run in planned if run not in going_on}
+
+    def _checks(self, assets: Collection[str], status: str) -> Iterator[tuple[Partition, Any]]:
         of_assets = (key for key in self.graph.asset_check_keys if key.asset_key.path[-1] in assets)
         keys = [key for key in of_assets if self.graph.get_check_spec(key).blocking]
-        storage = self.instance.event_log_storage
-        return {
-            (info.check_key.asset_key.path[-1], info.partition_key): self._message(info)
-            for info in storage.get_asset_check_partition_info(keys)
-            if info.latest_execution_status.value == "FAILED"
-        }
+        for info in self.instance.event_log_storage.get_asset_check_partition_info(keys):
+            if info.latest_execution_status.value == status:
+                yield (info.check_key.asset_key.path[-1], info.partition_key), info
 
     def _message(self, info: Any) -> str:
         """Return asset, partition, name and message of a failed check."""

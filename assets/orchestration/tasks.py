@@ -55,13 +55,15 @@ def stale_tasks(
         Partitions to look at; all by default.
     """
     tasks: dict[Task, dict[str, str]] = {}
+    unchecked = lineage.unfinished_checks([name for job in wave for name in job.assets])
     for job in wave:
         by_partition: dict[str | None, dict[str, str]] = {}
         for asset in (name for name in job.assets if name in lineage.keys):
             for partition in lineage.partitions(asset):
                 if selected is not None and (asset, partition) not in selected:
                     continue
-                if reason := lineage.stale_reason(asset, partition):
+                part = (asset, partition)
+                if reason := lineage.stale_reason(*part) or unchecked.get(part):
                     by_partition.setdefault(partition, {})[asset] = reason
         for partition, reasons in by_partition.items():
             tasks[Task(job, with_inseparable(lineage, reasons), partition)] = reasons

@@ -13,6 +13,7 @@ import pytest
 from assets.definitions import build_defs
 from assets.instance import open_instance, prepare_home
 from assets.orchestration import sensors
+from assets.orchestration.commands import living_command
 from assets.orchestration.jobs import REPORT, WAVES
 from assets.orchestration.sensors import ATTEMPTS, CHECK, SENSOR
 from assets.orchestration.staleness import OTHER_ENTRIES, Lineage
@@ -177,15 +178,15 @@ def test_a_forecast_of_a_newer_entry_list_than_the_known_one_is_requested_once(i
     (job,) = (job for wave in WAVES for job in wave if "race_forecast" in job.assets)
     task = Task(job, ("race_forecast",), "network")
     requests = []
-    for _ in range(3):
+    for n_lists in (1, 1, 1, 3):  # the last time, the list has been another in between
         ingested.instance.report_runless_asset_event(
             dg.AssetMaterialization(key, partition="network", metadata={SOURCE_VERSION: "newer"})
         )
         reasons = {"race_forecast": f"race_forecast [network] {OTHER_ENTRIES}"}
-        requests.append(sensors._request(lineage, task, reasons))
+        requests.append(sensors._request(lineage, task, reasons, n_lists))
         if (found := requests[-1]) is not None:
             ingested.instance.create_run_for_job(ingested.defs.resolve_job_def(job.name), tags=found.tags)
-    assert [request is None for request in requests] == [False, True, True]
+    assert [request is None for request in requests] == [False, True, True, False]
 
 
 def test_a_race_is_ingested_once_and_only_its_season(ingested: Watched) -> None:
@@ -381,7 +382,7 @@ def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
     ingested.table.unlink()
     (unknown,) = job.execute_in_process(instance=ingested.instance).get_asset_check_evaluations()
     assert not unknown.passed
-    assert "Not known whether races of" in str(unknown.description)
+    assert "Not known whether races have finished" in str(unknown.description)
 
 
 def test_sensor_and_schedule_are_on_only_with_the_automation_setting(table: Path) -> None:
@@ -413,3 +414,37 @@ def test_a_new_entry_list_of_the_next_race_is_noticed(ingested: Watched) -> None
         ingested.tick()
         known.append(json.loads(ingested.cursor or "")["entries"])
     assert known[0] != known[1]
+    other_series = json.loads(ingested.cursor or "") | {
+        "of": ["tables", "truck"],
+        "known": {"2022": [202209]},
+    }
+    ingested.cursor = json.dumps(other_series)
+    answer = ingested.tick()
+    assert isinstance(answer, dg.SensorResult)
+    assert not answer.asset_events, "what is known of another series says nothing"
+    assert json.loads(ingested.cursor or "")["n_lists"] == 1
+
+
+def test_a_value_whose_run_died_before_its_checks_is_materialized_once_more(ingested: Watched) -> None:
+    job = ingested.defs.resolve_job_def("ingest")
+    asked = []
+    for _ in range(2):
+        run = ingested.instance.create_run_for_job(
+            job, tags={"dagster/partition": "2022"}
+        )  # plans its checks
+        assert ingested.skipped() == "1 runs of tables are in progress."
+        ingested.instance.report_run_failed(run)
+        asked.append([(one.job_name, one.partition_key) for one in ingested.requests()])
+        for request in ingested.requests():
+            ingested.instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.FAILURE)
+    assert asked[0] == [("ingest", "2022")]
+    assert ("ingest", "2022") not in asked[1], "checks that end their run would end it for ever"
+
+
+@pytest.mark.slow
+def test_a_dead_commands_run_does_not_stop_the_sensor(ingested: Watched) -> None:
+    job = ingested.defs.resolve_job_def("features")
+    with living_command(ingested.instance) as tags:
+        ingested.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert ingested.skipped() == "1 runs of tables are in progress."
+    assert ingested.requests()[0].job_name == "features"
