@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from calibration_pipeline.io.addresses import storage_errors
-from calibration_pipeline.terminal.errors import CommandError, reported
+from calibration_pipeline.terminal.errors import CommandError, reported, warn
 from calibration_pipeline.terminal.parser import build_parser
 
 if TYPE_CHECKING:
@@ -44,17 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](_load(options), options) or 0
     except CommandError as error:
-        _warn(str(error))
+        warn(str(error))
         return error.code
     except KeyboardInterrupt:
-        _warn("Interrupted; what was finished is kept.")
+        warn("Interrupted; what was finished is kept.")
         return INTERRUPTED
     except BrokenPipeError:
         raise
     except storage_errors() as error:
         from .instance import UNREACHABLE
 
-        _warn(f"{UNREACHABLE}: {type(error).__name__} {str(error).partition('\n')[0]}")
+        warn(f"{UNREACHABLE}: {type(error).__name__} {str(error).partition('\n')[0]}")
         return 1
 
 
@@ -75,12 +75,6 @@ def _load(options: argparse.Namespace) -> "Settings":
     from .resources import with_seasons
 
     return with_seasons(settings)
-
-
-def _warn(message: str) -> None:
-    from calibration_pipeline.io.addresses import without_credentials
-
-    print(without_credentials(message), file=sys.stderr)  # noqa: T201
 
 
 def _console() -> "Console":
@@ -181,7 +175,7 @@ def _report(settings: "Settings", options: argparse.Namespace) -> None:
     if damaged:
         raise CommandError(f"{damaged[REPORT]}.")
     if unknown:
-        _warn(f"{newest.name} was not verified: no run in DAGSTER_HOME recorded it.")
+        warn(f"{newest.name} was not verified: no run in DAGSTER_HOME recorded it.")
     console = _console()
     if options.open:
         from calibration_pipeline.io.stored_files import local_copy
@@ -232,7 +226,7 @@ def _sql(settings: "Settings", options: argparse.Namespace) -> None:
 
     damaged, unknown = check_digests(store, settings.key_prefix, tables)
     if unknown:
-        _warn(f"Not verified, no run in DAGSTER_HOME recorded them: {', '.join(unknown)}.")
+        warn(f"Not verified, no run in DAGSTER_HOME recorded them: {', '.join(unknown)}.")
     with reported(ValueError):
         print_answer(_console(), store, options.question, damaged)
 

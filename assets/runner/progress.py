@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.markup import escape
 from rich.status import Status
 
+from calibration_pipeline.io.escaping import escape_markup
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.terminal.errors import cause_message
 
@@ -69,7 +69,7 @@ class Progress:
 
     def note(self, text: str, mark: str = "–") -> None:
         """Print a line about the command itself."""
-        self.console.print(f"  [yellow]{mark}[/] {escape(text)}", highlight=False)
+        self.console.print(f"  [yellow]{mark}[/] {escape_markup(text)}", highlight=False)
 
     def _show(self, event: dg.DagsterEvent, run: dg.DagsterRun) -> None:  # a dead run's failure has no data
         partition = run.tags.get("dagster/partition")
@@ -81,7 +81,9 @@ class Progress:
                 self.status.update(where)
             case "STEP_SUCCESS" if names:
                 seconds = event.step_success_data.duration_ms / 1000
-                self.console.print(f"  [green]✓[/] {escape(where):<58} {seconds:6.1f} s", highlight=False)
+                self.console.print(
+                    f"  [green]✓[/] {escape_markup(where):<58} {seconds:6.1f} s", highlight=False
+                )
             case "STEP_FAILURE" if event.step_failure_data.error:
                 log.error("%s\n%s", where, event.step_failure_data.error.to_string())
                 self.fail(f"{where}: {cause_message(event.step_failure_data.error)}")

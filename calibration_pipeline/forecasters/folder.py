@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.io.addresses import fresh_path, safe_cause, without_credentials
+from calibration_pipeline.io.addresses import fresh_path, safe_cause, storage_errors, without_credentials
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,8 +35,8 @@ NETWORK = "network"
 """The forecaster that is always there, with which others are compared: the causal network."""
 RESERVED = (NETWORK, "blend", "climatology")
 """Names of the forecasters that every comparison has."""
-NOT_IN_NAMES = ("|", "...")
-"""Texts that a partition key cannot hold."""
+NOT_IN_NAMES = ("|", "...", "/", "\\")
+"""Texts that a partition key, or the name of a stored file, cannot hold."""
 LONGEST_NAME = 100
 
 
@@ -153,22 +153,24 @@ def list_forecasters(folder: str | os.PathLike[str]) -> FolderListing:
     try:
         path = fresh_path(address)
         children = [path] if path.is_file() else list(path.iterdir())
-        for child in sorted(children, key=lambda path: path.name):
-            if child.name.startswith((".", "_", "~")):
+        for child in sorted(children, key=_file_name):
+            if _file_name(child).startswith((".", "_", "~")):
                 continue
-            name, files = child.name, tuple(files_of(child))
+            name, files = _file_name(child), tuple(files_of(child))
             if not files:
                 ignored.append(name)
                 continue
             if not child.is_dir():
                 name = name[: -len(_suffix(name))]
             found[name.casefold()].append((name, files))
-    except OSError as error:
-        why = f"The folder of forecasters {shown} cannot be listed: {error.strerror or type(error).__name__}."
+    except storage_errors() as error:
+        why = f"The folder of forecasters {shown} cannot be listed: {_reason(error)}."
         raise ForecasterError(why) from safe_cause(error, address)
     for same in found.values():
         if len(same) > 1:
-            names = " and ".join(UPath(files[0]).name if len(files) == 1 else f"{n}/" for n, files in same)
+            names = " and ".join(
+                _file_name(UPath(files[0])) if len(files) == 1 else f"{n}/" for n, files in same
+            )
             raise ForecasterError(
                 f"{shown}: each forecaster must have one file or subfolder; {names} have one name."
             )
@@ -205,16 +207,16 @@ def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
                 known.by_form[form][forecaster.name] = forecaster
         except ValueError as error:
             known.refused[listed.name] = str(error)
-        except OSError as error:
+        except storage_errors() as error:
             shown = ", ".join(map(without_credentials, listed.files))
-            known.refused[listed.name] = f"{shown}: {error.strerror or type(error).__name__}"
+            known.refused[listed.name] = f"{shown}: {_reason(error)}"
     return known
 
 
 def forecaster_version(forecaster: ForecasterFiles) -> str:
     """Return the version of a forecaster's files: their names, sizes and times of modification."""
     stats = ((file, fresh_path(file).stat()) for file in forecaster.files)
-    parts = [f"{UPath(file).name} {stat.st_size} {stat.st_mtime}" for file, stat in stats]
+    parts = [f"{_file_name(UPath(file))} {stat.st_size} {stat.st_mtime}" for file, stat in stats]
     return sha256("|".join([*parts, forecaster.model or ""]).encode()).hexdigest()[:16]
 
 
@@ -235,7 +237,7 @@ def split_models(forecasters: Iterable[ForecasterFiles]) -> list[ForecasterFiles
     for forecaster in forecasters:
         by_model: dict[str, list[str]] = defaultdict(list)
         for file in forecaster.files:
-            if not file.lower().endswith(ARRAYS) and is_hubverse(table := open_table(file)):
+            if not _holds_arrays(file) and is_hubverse(table := open_table(file)):
                 for model in list_models(table):
                     by_model[model].append(file)
         if len(by_model) > 1:
@@ -302,7 +304,7 @@ def read_forecaster(
     overrounds = Overrounds.empty()
     values: xr.Dataset | pl.DataFrame
     tables: dict[Form, list[ForecastTable]] = {}
-    arrays = [file for file in forecaster.files if file.lower().endswith(ARRAYS)]
+    arrays = [file for file in forecaster.files if _holds_arrays(file)]
     for file in forecaster.files:
         if file not in arrays:
             form, table = _recognise(file, forecaster.model)
@@ -341,7 +343,7 @@ def _with_forms(listed: ForecasterFiles, version: str) -> list[tuple[ForecasterF
 def _form_of(forecaster: ForecasterFiles) -> Form:
     """Return the form of the first file; `read_forecaster` refuses files of several forms."""
     first = forecaster.files[0]
-    return Form.SCENARIOS if first.lower().endswith(ARRAYS) else _recognise(first, forecaster.model)[0]
+    return Form.SCENARIOS if _holds_arrays(first) else _recognise(first, forecaster.model)[0]
 
 
 def _recognise(file: str, model: str | None) -> tuple[Form, ForecastTable]:
@@ -379,20 +381,36 @@ def _unusable(log: DefectLog, quarantine: pl.DataFrame) -> ForecasterError:
 
 def files_of(path: UPath) -> list[str]:
     """Return the files of a forecaster: the file itself, or the files in a subfolder."""
-    files = sorted(path.iterdir(), key=lambda file: file.name) if path.is_dir() else [path]
-    return [str(file) for file in files if _suffix(file.name) and not file.name.startswith((".", "_", "~"))]
+    files = sorted(path.iterdir(), key=_file_name) if path.is_dir() else [path]
+    names = [(_file_name(file), str(file)) for file in files]
+    return [file for name, file in names if _suffix(name) and not name.startswith((".", "_", "~"))]
+
+
+def _file_name(path: UPath) -> str:
+    """Return the name of a file or folder, without the query of its address."""
+    return UPath(without_credentials(str(path))).name
+
+
+def _holds_arrays(file: str) -> bool:
+    return _file_name(UPath(file)).lower().endswith(ARRAYS)
 
 
 def _suffix(name: str) -> str:
     return next((name[-len(suffix) :] for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
 
 
+def _reason(error: Exception) -> str:
+    """Return the reason of a file system's error; the text of an `OSError` may be an address alone."""
+    text = getattr(error, "strerror", None) or ("" if isinstance(error, OSError) else str(error))
+    return without_credentials(" ".join(text.split()))[:200].rstrip(". ") or type(error).__name__
+
+
 def _refuse_name(name: str, where: str) -> None:
     if name.casefold() in RESERVED:
         raise ForecasterError(f"{where}: {name!r} is the name of another forecaster; rename the file.")
     is_key = name.strip() == name and name.isprintable() and 0 < len(name) <= LONGEST_NAME
-    if not is_key or any(text in name for text in NOT_IN_NAMES):
+    if not is_key or name.startswith(".") or any(text in name for text in NOT_IN_NAMES):
         raise ForecasterError(
-            f"{where}: the name of a forecaster must have 1 to {LONGEST_NAME} printable characters without "
-            f"{' and '.join(NOT_IN_NAMES)}; got {name!r}."
+            f"{where}: the name of a forecaster must have 1 to {LONGEST_NAME} printable characters, without "
+            f"{', '.join(NOT_IN_NAMES)} or a dot at its start; got {name!r}."
         )

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +28,9 @@ POSITION_NAMES = ("finish_position", "position", "finish", "rank")
 SCORE_NAMES = ("score", "scores", "value", "rating")
 LABEL_NAMES = {"driver_id": "driver_id", "name": "driver", "driver": "driver", "car_number": "car_number"}
 NETCDF_3 = (b"CDF\x01", b"CDF\x02")
-COPIED_BYTES = 2**24
+MAX_COPIED_BYTES = 2**33
+"""Size of a file that is copied from another file system to this machine's disk."""
+CHUNK_BYTES = 2**24
 MOST_NAMED = 50
 
 
@@ -195,12 +196,17 @@ _readable: set[tuple[int, int, int, int]] = set()
 
 
 def _open_file(path: UPath) -> IO[bytes]:
-    """Open a file on a local disk; a remote file is copied to an unnamed temporary file."""
+    """Open a file on a local disk; a remote file is copied, with a limit, to an unnamed temporary file."""
     if is_local(path):
         return Path(str(path)).open("rb")
     with ExitStack() as failed, path.open("rb") as file:
         copy = failed.enter_context(TemporaryFile())
-        shutil.copyfileobj(file, copy, COPIED_BYTES)
+        while chunk := file.read(CHUNK_BYTES):
+            if copy.tell() + len(chunk) > MAX_COPIED_BYTES:
+                shown = without_credentials(str(path))
+                most = f"{MAX_COPIED_BYTES:,} bytes unless it lies on a local disk"
+                raise ForecasterError(f"{shown} is too large: a NetCDF file must have at most {most}.")
+            copy.write(chunk)
         failed.pop_all()  # who opens it closes it
     copy.seek(0)
     return copy
@@ -211,6 +217,8 @@ def _name_errors(address: str, trouble: str) -> Iterator[None]:
     """Turn any error of a decoder or a file system into a `ForecasterError` that names the file."""
     try:
         yield
+    except ForecasterError:
+        raise
     except Exception as error:
         reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))[:300].rstrip(". ")
         raise ForecasterError(f"{trouble}: {reason}.") from safe_cause(error, address)

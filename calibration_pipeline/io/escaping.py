@@ -28,6 +28,30 @@ _BLOCK = re.compile(r"^(?:[>#]|[-+](?=[\s-]|$))|#$")
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
+def plain_text(text: str) -> str:
+    r"""Return `text` without control characters and marks of direction; line breaks and tabs become spaces.
+
+    Examples
+    --------
+    >>> plain_text("Ann\x1b[2J\tLee")
+    'Ann[2J Lee'
+    """
+    return _IGNORED.sub(lambda found: " " if found[0].isspace() else "", text)
+
+
+def escape_markup(text: str) -> str:
+    r"""Return `text` so that `rich` displays it as it is written, without control characters.
+
+    Examples
+    --------
+    >>> escape_markup("[red]Ann\x1b[2J")
+    '\\[red]Ann[2J'
+    """
+    from rich.markup import escape  # late: a command that prints its help needs no rich
+
+    return escape(plain_text(text))
+
+
 def escape_text(text: str) -> str:
     r"""Return `text` so that Markdown displays it as it is written, on one line.
 
@@ -43,7 +67,7 @@ def escape_text(text: str) -> str:
     >>> escape_text("![x](https://example.com/x.png) <b>")
     '!\\[x\\](`https://example.com/x.png`) &lt;b>'
     """
-    line = _IGNORED.sub("", " ".join(text.split()))
+    line = " ".join(plain_text(text).split())
     parts, end = [], 0
     for link in _LINK.finditer(line):
         code = link[0].rstrip(".,:;!?'\")")

@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from upath import UPath
 
+from calibration_pipeline.io.escaping import escape_markup
 from calibration_pipeline.io.sql import run_query, stored_tables
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 
@@ -48,7 +49,7 @@ def print_answer(console: Console, store: UPath, question: str, damaged: Mapping
     answer = run_query(store, question, MOST_ROWS + 1, damaged)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in answer.columns:
-        grid.add_column(escape(column), overflow="fold")
+        grid.add_column(escape_markup(column), overflow="fold")
     for row in answer.rows[:MOST_ROWS]:
         grid.add_row(*(_cell(value) for value in row))
     if not console.is_terminal:  # in a file or pipe each row is one line, however wide
@@ -62,4 +63,4 @@ def print_answer(console: Console, store: UPath, question: str, damaged: Mapping
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.5g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.5g}" if isinstance(value, float) else escape_markup(str(value))

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from upath import UPath
+
+from calibration_pipeline.io.escaping import escape_markup
 
 
 def print_differences(console: Console, store: UPath, n_files: int, differences: Sequence[str]) -> None:
@@ -20,7 +21,7 @@ def print_differences(console: Console, store: UPath, n_files: int, differences:
         A line for each stored value or file that is not as recorded.
     """
     for difference in differences:
-        console.print(f"  [yellow]![/] {escape(difference)}", highlight=False)
+        console.print(f"  [yellow]![/] {escape_markup(difference)}", highlight=False)
     n = len(differences)
     summary = f"{n} {'difference' if n == 1 else 'differences'}" if n else "all as recorded"
-    console.print(f"{n_files} files in {escape(str(store))}: {summary}.", highlight=False)
+    console.print(f"{n_files} files in {escape_markup(str(store))}: {summary}.", highlight=False)

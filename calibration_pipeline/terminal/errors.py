@@ -1,8 +1,12 @@
 """Errors that end a command: a message for the user, and an exit code."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.escaping import plain_text
 
 EXPECTED_ERRORS = ("assets.", "calibration_pipeline.", "ValueError", "FileNotFoundError")
 """Beginnings of the names of errors whose message alone is shown."""
@@ -29,6 +33,12 @@ def reported(*errors: type[Exception], code: int = 1) -> Iterator[None]:
         yield
     except errors as error:
         raise CommandError(str(error), code) from error
+
+
+def warn(message: str) -> None:
+    """Print a message to stderr, without credentials and control characters."""
+    lines = without_credentials(message).split("\n")
+    print(*map(plain_text, lines), sep="\n", file=sys.stderr)  # noqa: T201
 
 
 def cause_message(error: Any) -> str:

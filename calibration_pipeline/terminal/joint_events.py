@@ -18,6 +18,7 @@ from calibration_pipeline.events.language import Event
 from calibration_pipeline.events.text import LANGUAGE, parse_event
 from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.escaping import escape_markup, plain_text
 from calibration_pipeline.io.stored_values import read_asset, stored_partitions
 from calibration_pipeline.schemas.partition_keys import split_key
 from calibration_pipeline.terminal.errors import CommandError, reported
@@ -44,7 +45,7 @@ def print_language(console: Console, address: str | None) -> None:
         console.print(Text(title))
         table = Table.grid(padding=(0, 2))
         for expression, text in rows:
-            table.add_row(Text(f"  {expression}"), Text(text))
+            table.add_row(Text(f"  {plain_text(expression)}"), Text(plain_text(text)))
         console.print(table)
         console.print()
 
@@ -100,13 +101,13 @@ def print_judged(
         interval = "-" if raw["lower"] is None else f"{raw['lower']:.2f} to {raw['upper']:.2f}"
         shares = [f"{value:.3f}" for value in (raw["predicted"], recalibrated["predicted"], raw["observed"])]
         z = ", ".join("-" if row["z"] is None else f"{row['z']:+.1f}" for row in (raw, recalibrated))
-        table.add_row(label, *shares, interval, z, str(raw["n_cases"]), str(raw["n_races"]))
+        table.add_row(escape_markup(label), *shares, interval, z, str(raw["n_cases"]), str(raw["n_races"]))
     title = f"{event}: predicted and observed share of the cases, in races that no fit had seen"
     console.print(title, highlight=False, markup=False)
     if table.row_count:
         console.print(table)
     for reason in reasons:
-        console.print(reason, highlight=False, markup=False)
+        console.print(plain_text(reason), highlight=False, markup=False)
 
 
 def judge_stored(store: UPath, event: Event, seed: int) -> Iterator[tuple[str, pl.DataFrame, str]]:

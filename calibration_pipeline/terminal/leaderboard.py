@@ -3,12 +3,12 @@
 import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from upath import UPath
 
 from calibration_pipeline.archetypes import parse_archetype
 from calibration_pipeline.comparison.leaderboard import FEWEST_SHARED, archetype_label, order_forecasters
+from calibration_pipeline.io.escaping import escape_markup
 from calibration_pipeline.io.stored_values import read_asset
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
 from calibration_pipeline.schemas.contracts import ContractError
@@ -135,7 +135,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[dict[str, str]]) -> 
     for column in columns[1:]:
         table.add_column(column, no_wrap=True, justify="right")
     for row in rows:
-        table.add_row(*(escape(row[column]) for column in columns))
+        table.add_row(*(escape_markup(row[column]) for column in columns))
     return table
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from calibration_pipeline.io.addresses import without_credentials
+from calibration_pipeline.io.escaping import plain_text
 
 LOG_FILE = "calibration.log"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -16,10 +17,11 @@ OWN_LOGGERS = ("assets", "calibration_pipeline")
 
 
 class _Discreet(logging.Formatter):
-    """Leaves credentials out of every address, whoever logs it."""
+    """Leaves out the credentials of every address, whoever logs it, and control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_credentials(super().format(record))
+        lines = without_credentials(super().format(record)).split("\n")
+        return "\n".join(map(plain_text, lines))
 
 
 class _LogFile(logging.FileHandler):

@@ -7,11 +7,11 @@ import polars as pl
 import xarray as xr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from upath import UPath
 
 from calibration_pipeline.forecast.next_race import forecast_notes
+from calibration_pipeline.io.escaping import escape_markup, plain_text
 from calibration_pipeline.io.stored_values import read_asset
 from calibration_pipeline.schemas.contracts import ContractError
 from calibration_pipeline.terminal.errors import CommandError, reported
@@ -73,14 +73,14 @@ def print_forecast(
         Notes on the forecast.
     """
     if forecast.sizes["race"] == 0:
-        console.print(notes[0], highlight=False, markup=False)
+        console.print(plain_text(notes[0]), highlight=False, markup=False)
         return
     race = forecast.isel(race=0)
     title = f"Race {int(race['round'])} of {int(race['season'])}, {race['track_id'].item()}"
-    console.print(f"[bold]{title}[/]", highlight=False)
+    console.print(f"[bold]{escape_markup(title)}[/]", highlight=False)
     intervals = "Chances with 90 % intervals from the calibration; finish: median, central 80 %."
     for note in (*notes, intervals):
-        console.print(note, highlight=False, markup=False)
+        console.print(plain_text(note), highlight=False, markup=False)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
     for heading in ("", *CHANCES.values(), "Finish"):
@@ -88,15 +88,15 @@ def print_forecast(
     for car in chances.iter_rows(named=True):
         ends = [(car[name], car[f"{name}_lower"], car[f"{name}_upper"]) for name in CHANCES]
         finish = f"{car['finish_median']} ({car['finish_lower']}-{car['finish_upper']})"
-        grid.add_row(
-            escape(car["driver"]), str(car["start_position"]), *(_chance(*end) for end in ends), finish
-        )
+        driver = escape_markup(car["driver"])
+        grid.add_row(driver, str(car["start_position"]), *(_chance(*end) for end in ends), finish)
     console.print(grid)
     joint = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for heading in ("Joint event", "Per", "%"):
         joint.add_column(heading, no_wrap=True)
     for row in events.iter_rows(named=True):
-        joint.add_row(row["event"], row["about"], _chance(row["predicted"], row["lower"], row["upper"]))
+        event, about = (escape_markup(row[column]) for column in ("event", "about"))
+        joint.add_row(event, about, _chance(row["predicted"], row["lower"], row["upper"]))
     console.print(joint)
 
 
@@ -120,9 +120,10 @@ def print_side_by_side(console: Console, chances: pl.DataFrame) -> None:
         grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
         for name in names:
-            grid.add_column(escape(name), justify="right", no_wrap=True, max_width=DRIVER_WIDTH)
+            grid.add_column(escape_markup(name), justify="right", no_wrap=True, max_width=DRIVER_WIDTH)
         for car in wide.sort(names[-1], descending=True).iter_rows(named=True):
-            grid.add_row(escape(car["driver"]), *(_chance(car[name], None, None) for name in names))
+            driver = escape_markup(car["driver"])
+            grid.add_row(driver, *(_chance(car[name], None, None) for name in names))
         console.print(grid)
 
 

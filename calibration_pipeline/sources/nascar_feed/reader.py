@@ -17,7 +17,13 @@ from typing import Any, NoReturn
 import fsspec
 from fsspec.core import url_to_fs
 
-from calibration_pipeline.io.addresses import is_on_the_web, safe_cause, split_query, without_credentials
+from calibration_pipeline.io.addresses import (
+    is_on_the_web,
+    safe_cause,
+    split_query,
+    storage_errors,
+    without_credentials,
+)
 from calibration_pipeline.sources.base import DefectError, MissingDocumentError, SourceError
 from calibration_pipeline.sources.nascar_feed.cache import FeedCache, KeptDocument
 from calibration_pipeline.sources.web import WebLimits, request_document, too_large
@@ -25,8 +31,8 @@ from calibration_pipeline.sources.web import WebLimits, request_document, too_la
 CHUNK_BYTES = 2**20
 TURN = ".turn"
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
-# Exceptions of reading files; any other exception is a bug and passes.
-FAILURES = (OSError, EOFError, ImportError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+# Exceptions of reading files beside `storage_errors`; any other exception is a bug and passes.
+FAILURES = (EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 class FeedReader:
@@ -111,7 +117,7 @@ class FeedReader:
             found = filesystem.ls(root, detail=True)
         except SourceError:
             raise
-        except FAILURES as error:
+        except storage_errors() + FAILURES as error:
             cause = safe_cause(error, self._address)
             raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from cause
         names = (str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
@@ -183,7 +189,7 @@ class FeedReader:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             cause = safe_cause(error, self._address)
             raise MissingDocumentError(f"{self.url(path)} does not exist.") from cause
-        except FAILURES as error:
+        except storage_errors() + FAILURES as error:
             cause = safe_cause(error, self._address)
             raise DefectError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
         return bytes(content)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fsspec.core import url_to_fs
 
-from calibration_pipeline.io.addresses import safe_cause, without_credentials
+from calibration_pipeline.io.addresses import safe_cause, storage_errors, without_credentials
 from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.tracks.compiled import normalise_name
 
@@ -47,6 +47,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 """Other names of each column, the most usual ones first."""
 SHOWN_COLUMNS = 30
 LARGEST_MAPPING = 100_000
+# Exceptions of reading a mapping file beside `storage_errors`.
+FAILURES = (ValueError,)
 
 
 def recognise_columns(
@@ -150,7 +152,7 @@ def read_mapping(address: str | None) -> dict[str, dict[str, str]]:
         if len(content) > LARGEST_MAPPING:
             raise ValueError(f"it has more than {LARGEST_MAPPING:,} bytes")
         tables = tomllib.loads(content.decode())
-    except (OSError, ImportError, ValueError) as error:
+    except storage_errors() + FAILURES as error:
         reason = without_credentials(" ".join(f"{error}".split()))
         raise SourceError(f"{path} cannot be read as a mapping of columns: {reason}.") from safe_cause(
             error, address

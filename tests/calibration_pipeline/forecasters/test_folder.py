@@ -3,12 +3,18 @@
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from botocore.exceptions import NoCredentialsError
 from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
@@ -43,7 +49,7 @@ from helpers.paths import ROOT
 KEYS = ["season", "round", "driver"]
 
 
-def read(folder: Path, name: str | None = None, margin: Margin | None = None) -> Forecasts:
+def read(folder: Path | str, name: str | None = None, margin: Margin | None = None) -> Forecasts:
     found = {each.name: each for each in split_models(list_forecasters(folder).forecasters)}
     forecaster = found[name] if name else next(iter(found.values()))
     return read_forecaster(forecaster, in_force(), results(), fold_races=None, seed=7, margin=margin)
@@ -110,6 +116,66 @@ def test_names_that_cannot_be_used_are_refused(tmp_path: Path, name: str) -> Non
     (tmp_path / f"{name}.csv").touch()
     with pytest.raises(ForecasterError, match=r"name of another forecaster|name of a forecaster must have"):
         list_forecasters(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\b", "..", ".hidden", "a|b", "network"])
+def test_models_that_would_be_stored_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    models = pl.col("model_id").replace({"sharp": name})
+    hub().with_columns(models).write_parquet(tmp_path / "hub.parquet")
+    rule = r"name of another|printable characters, without \|, \.\.\., /, \\ or a dot at its start; got"
+    with pytest.raises(ForecasterError, match=rule):
+        split_models(list_forecasters(tmp_path).forecasters)
+    assert find_forecasters(tmp_path).names == []
+
+
+def test_the_query_of_an_address_is_no_part_of_a_name(tmp_path: Path) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        def send_head(self) -> BytesIO | BinaryIO | None:
+            if not self.path.endswith("?token=a/secret"):
+                self.send_error(403)
+                return None
+            return super().send_head()
+
+    event_table().write_csv(tmp_path / "book.csv")
+    (tmp_path / "notes.md").touch()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            forecasts = read(f"{url}/book.csv?token=a/secret", "book")
+            other = find_forecasters(f"{url}/notes.md?token=a/secret")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert forecasts.form is Form.EVENTS
+    assert list(other.refused) == ["notes.md"]
+
+
+def test_a_folder_without_credentials_is_named(no_credentials: str) -> None:
+    with pytest.raises(ForecasterError, match=r"s3://bucket/mine cannot be listed: Unable to locate cred"):
+        list_forecasters(f"{no_credentials}/mine")
+
+
+def test_a_folder_whose_package_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("upath.UPath.is_file", fail)
+    with pytest.raises(ForecasterError, match=r"cannot be listed: Install s3fs to access S3\.$"):
+        list_forecasters("memory://mine")
+
+
+def test_a_file_that_a_store_refuses_is_no_forecaster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise NoCredentialsError
+
+    event_table().write_csv(tmp_path / "book.csv")
+    monkeypatch.setattr("calibration_pipeline.forecasters.folder.forecaster_version", fail)
+    found = find_forecasters(tmp_path)
+    assert found.refused == {"book": f"{tmp_path / 'book.csv'}: Unable to locate credentials"}
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:

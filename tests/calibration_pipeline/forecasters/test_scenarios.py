@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray as xr
+from upath import UPath
 
-from calibration_pipeline.forecasters import ForecasterError
+from calibration_pipeline.forecasters import ForecasterError, scenario_arrays
 from calibration_pipeline.forecasters.field_matching import RacesInForce
 from calibration_pipeline.forecasters.scenario_arrays import open_arrays
 from calibration_pipeline.forecasters.scenario_tables import is_scenario_table, open_scenarios
@@ -402,6 +403,25 @@ def test_a_position_below_one_leaves_out_the_race(tmp_path: Path, value: int) ->
     assert defects.frame().select("rule", "value").rows() == [
         ("a position must be 1 or more; 0 is none", str(value))
     ]
+
+
+def test_arrays_are_copied_from_elsewhere_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays().to_netcdf(tmp_path / "sim.nc", engine="h5netcdf")
+    content = (tmp_path / "sim.nc").read_bytes()
+    UPath("memory://copied_arrays/sim.nc").write_bytes(content)
+    monkeypatch.setattr(scenario_arrays, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(scenario_arrays, "MAX_COPIED_BYTES", len(content))
+    with open_arrays("memory://copied_arrays/sim.nc", in_force()) as source:
+        assert source.are_positions
+    monkeypatch.setattr(scenario_arrays, "MAX_COPIED_BYTES", len(content) - 1)
+    rule = rf"^memory://copied_arrays/sim\.nc is too large: .* at most {len(content) - 1:,} bytes unless"
+    with (
+        pytest.raises(ForecasterError, match=rule),
+        open_arrays("memory://copied_arrays/sim.nc", in_force()),
+    ):
+        pass
 
 
 def test_damaged_arrays_are_refused(tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def test_tables_fit_80_columns_and_names_are_no_markup(leaderboard: pl.DataFrame
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_names_are_shown_without_control_characters(leaderboard: pl.DataFrame) -> None:
+    console = Console(width=80)
+    named = leaderboard.with_columns(pl.col("forecaster").replace({"new": "ne\x1b[2Jw"}))
+    with console.capture() as captured:
+        print_leaderboard(console, named, ALL_ARCHETYPES)
+    assert "ne[2Jw" in captured.get()
+    assert "\x1b" not in captured.get()
+
+
 def test_an_archetype_without_races_is_named() -> None:
     console = Console(width=80)
     with console.capture() as captured:

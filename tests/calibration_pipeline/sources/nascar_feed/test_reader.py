@@ -775,3 +775,12 @@ def test_half_of_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"lone": "\\ud800", "pair": "\\ud83c\\udfc1", "text": "\\\\ud800"}')
     document = FeedReader(str(tmp_path)).read_json("a.json")
     assert document == {"lone": "\ufffd", "pair": "\U0001f3c1", "text": "\\ud800"}
+
+
+def test_a_feed_without_credentials_is_named(no_credentials: str) -> None:
+    reader = FeedReader(f"{no_credentials}/feed")
+    for read in (reader.folders, lambda: reader.read_json("a.json")):
+        with pytest.raises(
+            SourceError, match=r"s3://bucket/feed.* cannot be read: NoCredentialsError Unable"
+        ):
+            read()

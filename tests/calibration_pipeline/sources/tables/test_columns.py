@@ -106,6 +106,13 @@ def test_a_wrong_mapping_file_is_named(tmp_path: Path, text: str, message: str) 
     assert read_mapping(None) == {}
 
 
+def test_files_without_credentials_are_named(no_credentials: str) -> None:
+    with pytest.raises(SourceError, match=r"s3://bucket/a\.toml cannot be read .*: Unable to locate cred"):
+        read_mapping(f"{no_credentials}/a.toml")
+    with pytest.raises(SourceError, match=r"s3://bucket/a\.csv cannot be read: NoCredentialsError Unable"):
+        _ = TableFile(f"{no_credentials}/a.csv").schema
+
+
 def test_columns_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(SourceError, match=r"columns Finish Pos and FinishPos have one name: .* --columns"):
         recognise_columns(["finish_position"], ["Finish Pos", "FinishPos"], {}, "t.csv")
