@@ -33,7 +33,7 @@ SHOWN = (
         "market_scores": dg.AssetOut(
             description="Scores of every forecaster, the blend and climatology, by race and market.",
             kinds={"polars", "parquet"},
-            code_version="2",
+            code_version="3",
         ),
     },
     ins={
@@ -88,7 +88,7 @@ def leaderboard(market_scores: pl.DataFrame) -> dg.Output[pl.DataFrame]:
     return dg.Output(board, metadata={**rows(board), "leaderboard": table(board.select(SHOWN), 60)})
 
 
-@dg.asset(kinds={"polars", "parquet"}, code_version="1")
+@dg.asset(kinds={"polars", "parquet"}, code_version="2")
 def forecaster_chances(
     forecast_chances: dict[str, pl.DataFrame],
     next_events: dict[str, pl.DataFrame],
@@ -103,7 +103,7 @@ def forecaster_chances(
     return dg.Output(chances, metadata={**rows(chances), "win": table(wins, 45)})
 
 
-@dg.asset(kinds={"numpy", "netcdf"}, code_version="1", metadata=depends_on("seed", "scenarios"))
+@dg.asset(kinds={"numpy", "netcdf"}, code_version="2", metadata=depends_on("seed", "scenarios"))
 def blend_forecast(
     settings: dg.ResourceParam[Settings], race_forecast: dict[str, xr.Dataset], blend_weights: pl.DataFrame
 ) -> dg.Output[xr.Dataset]:

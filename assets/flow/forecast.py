@@ -44,7 +44,7 @@ OF_EVERY_SEASON = ("race_results", "lap_aggregates", "driver_features", "causal_
         ),
         **{
             name: dg.AssetOut(
-                description=description, kinds={"polars", "parquet"}, code_version="3", metadata=SETTINGS
+                description=description, kinds={"polars", "parquet"}, code_version="4", metadata=SETTINGS
             )
             for name, description in TABLES.items()
         },

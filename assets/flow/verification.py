@@ -30,7 +30,7 @@ SHOWN_EVENTS = ("win", "top 5", "top 10", "head to head")
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="4",
+    code_version="5",
     ins=FORECASTS,
     metadata=depends_on("seed"),
 )
@@ -63,7 +63,7 @@ def calibration_metrics(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="2",
+    code_version="3",
     ins=FORECASTS,
     metadata=depends_on("seed"),
 )
@@ -91,7 +91,7 @@ def calibration_curves(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="5",
+    code_version="6",
     ins=FORECASTS,
     metadata=depends_on("seed", "events", "eras"),
 )
@@ -155,7 +155,7 @@ def calibration_monitoring(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="3",
+    code_version="4",
     ins=FORECASTS,
     metadata=depends_on("eras"),
 )

@@ -62,9 +62,10 @@ def nothing_is_quarantined(quarantine: pl.DataFrame) -> Finding:
 
 
 def results_laps_led_add_up(race_results: pl.DataFrame) -> Finding:
-    """Whether the laps led of each race add up to the laps that it ran."""
+    """Whether the laps led of each race add up to the laps that it ran, where those of all cars are known."""
+    known = pl.all_horizontal(pl.col("laps_led", "race_laps").is_not_null().all().over("race_id"))
     races = (
-        race_results.drop_nulls(["laps_led", "race_laps"])
+        race_results.filter(known)
         .group_by("race_id", maintain_order=True)
         .agg(difference=pl.col("laps_led").sum() - pl.col("race_laps").first())
     )
@@ -141,7 +142,8 @@ def r_hat_is_low(convergence: pl.DataFrame) -> Finding:
 
 def ess_is_high(convergence: pl.DataFrame) -> Finding:
     """Whether every parameter's bulk and tail effective sample sizes are above the least."""
-    smaller = convergence.with_columns(ess=pl.min_horizontal("ess_bulk", "ess_tail"))
+    known = pl.all_horizontal(pl.col("ess_bulk", "ess_tail").is_not_null())
+    smaller = convergence.with_columns(ess=pl.when(known).then(pl.min_horizontal("ess_bulk", "ess_tail")))
     return _worst(smaller, "ess", ESS_GOOD, below=False)
 
 

@@ -19,6 +19,7 @@ from calibration_pipeline.forecasters.folder import NETWORK
 from calibration_pipeline.markets import FINISH
 from calibration_pipeline.scenarios.stacking import CAR_OUTCOMES, RACE_OUTCOMES, recover_race
 from calibration_pipeline.verification.cases import JUDGED
+from calibration_pipeline.verification.verdicts.estimates import PROBABILITY_CLIP
 
 EVENT = ("race_id", "market", "forecast")
 OUTCOMES = (*CAR_OUTCOMES, *RACE_OUTCOMES)
@@ -26,6 +27,9 @@ OUTCOMES = (*CAR_OUTCOMES, *RACE_OUTCOMES)
 
 def blend_events(events: Mapping[str, pl.DataFrame], weights: pl.DataFrame) -> pl.DataFrame:
     """Return the weighted means of event probabilities.
+
+    Win probabilities of a member are first divided by their sum in the race, as in the log score that the
+    weights maximise.
 
     Parameters
     ----------
@@ -46,9 +50,14 @@ def blend_events(events: Mapping[str, pl.DataFrame], weights: pl.DataFrame) -> p
     ValueError
         If two members have different cars in a race.
     """
-    columns = (*EVENT, "driver_id", "probability")
+    total = pl.col("probability").sum().over(EVENT).clip(lower_bound=PROBABILITY_CLIP)
     members = [
-        frame.select(columns).with_columns(forecaster=pl.lit(name, pl.String))
+        frame.select(
+            *EVENT,
+            "driver_id",
+            probability=pl.col("probability") / pl.when(market="win").then(total).otherwise(1.0),
+            forecaster=pl.lit(name, pl.String),
+        )
         for name, frame in events.items()
     ]
     joined = pl.concat(members).join(
@@ -132,8 +141,9 @@ def mix_scenarios(
     Returns
     -------
     xarray.Dataset
-        `ScenarioEnsemble` of the outcomes that all members have, with the coordinate `n_scenarios`.
-        Log-strengths and incident logits are recovered from the mixture.
+        `ScenarioEnsemble` of the outcomes that the network and all members with scenarios in the mixture
+        have, with the coordinate `n_scenarios`. Log-strengths and incident logits are recovered from the
+        mixture.
 
     Raises
     ------
@@ -142,19 +152,18 @@ def mix_scenarios(
     """
     base = _base(ensembles)
     shares = _shares(weights, forecast)
-    names = [name for name in OUTCOMES if all(name in ensemble for ensemble in ensembles.values())]
+    slots = {name: _slots(base, own, name) for name, own in ensembles.items()}
+    numbers = [_numbers(_members(slots, shares, r), n_scenarios) for r in base["race"].values.tolist()]
+    drawn = {NETWORK, *(name for of_race in numbers for name in of_race)}
+    names = [outcome for outcome in OUTCOMES if all(outcome in ensembles[name] for name in drawn)]
     kept = base[[*names, "utility", "incident_logit", "chaos_scale"]].isel(scenario=[0] * n_scenarios)
     mixed = kept.assign_coords(scenario=np.arange(n_scenarios)).copy(deep=True)
     arrays = {str(name): mixed[name].values for name in mixed.data_vars}
-    slots = {name: _slots(base, own, name) for name, own in ensembles.items()}
-    for r, race_id in enumerate(base["race"].values.tolist()):
+    for r, (race_id, of_race) in enumerate(zip(base["race"].values.tolist(), numbers, strict=True)):
         rng = np.random.default_rng([seed, race_id])
-        members = _members(slots, shares, race_id)
         order = rng.permutation(n_scenarios)
         first = 0
-        for (name, _), number in zip(
-            members.items(), round_shares(members.values(), n_scenarios), strict=True
-        ):
+        for name, number in of_race.items():
             row, cars = slots[name][race_id]
             own = ensembles[name].isel(race=row)
             chosen = _draw(own.sizes["scenario"], number, rng)
@@ -220,6 +229,12 @@ def _members(
     return {name: share / total for name, share in found.items()}
 
 
+def _numbers(shares: Mapping[str, float], n_scenarios: int) -> dict[str, int]:
+    """Return the numbers of scenarios of the members that have any."""
+    rounded = zip(shares, round_shares(shares.values(), n_scenarios), strict=True)
+    return {name: number for name, number in rounded if number}
+
+
 def _slots(base: xr.Dataset, own: xr.Dataset, name: str) -> dict[int, tuple[int, NDArray[np.intp]]]:
     """Return, by race of a member, its row and the slots of its cars in the order of the base's, (car,)."""
     wanted, given = _cars(base), _cars(own)
@@ -254,4 +269,4 @@ def _largest(datasets: Mapping[str, xr.Dataset], base: xr.Dataset, name: str) ->
 def _draw(size: int, number: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return `number` indices below `size`; each once before any again."""
     rounds = -(-number // size)
-    return np.concatenate([rng.permutation(size) for _ in range(max(rounds, 1))])[:number]
+    return np.concatenate([rng.permutation(size) for _ in range(rounds)])[:number]

@@ -78,7 +78,8 @@ def read_races(
     Returns
     -------
     races : list of Race
-        Without the outcomes of a race that are unknown for one of its cars.
+        Without the outcomes of a race that are unknown for one of its cars, and without teams or makes of a
+        race that are unknown for all.
     skipped : dict
         Expression of an event to the reason why it cannot be judged.
 
@@ -98,8 +99,7 @@ def read_races(
     sizes = ensemble["field_size"].values.astype(np.int64)
     races = []
     for r, (size, end) in enumerate(zip(sizes, np.cumsum(sizes), strict=True)):
-        cars = {name: ensemble[name].values[r, :size] for name in CAR_VARIABLES if name not in missing}
-        cars["favourite_rank"] = favourite_rank[r, :size]
+        cars = _known_cars(ensemble, r, size) | {"favourite_rank": favourite_rank[r, :size]}
         result = {name: observed[name][end - size : end] for name in variables}
         known = [name for name, values in result.items() if not values.has_nulls()]
         races.append(
@@ -169,12 +169,17 @@ def scenario_outcomes(ensemble: xr.Dataset, race: int) -> Outcomes:
         for name in OUTCOME_VARIABLES
         if name in single
     }
-    cars = {name: single[name].values[0, :size] for name in CAR_VARIABLES if name in single.coords}
     return Outcomes(
         **{name: values.values[0, :, :size] for name, values in per_scenario.items()},
-        **{name: values for name, values in cars.items() if (values != "").any()},
+        **_known_cars(single, 0, size),
         favourite_rank=_favourite_ranks(single)[0, :size],
     )
+
+
+def _known_cars(ensemble: xr.Dataset, race: int, size: int) -> dict[str, NDArray]:
+    """Return the variables of a race's cars, (car,), without those that are unknown for all."""
+    cars = {name: ensemble[name].values[race, :size] for name in CAR_VARIABLES if name in ensemble.coords}
+    return {name: values for name, values in cars.items() if (values != "").any()}
 
 
 def _aligned(ensemble: xr.Dataset, results: pl.DataFrame) -> pl.DataFrame:

@@ -1,11 +1,12 @@
 """Probabilities of the next race by car and event, with Monte Carlo errors and intervals.
 
-A forecast probability is a mean over scenarios, each with its own draw of the calibration's state. It has
-two uncertainties. The Monte Carlo error, from the finite number of scenarios, is sqrt(p (1 - p) / n). The
-interval covers the calibration: scenarios are redrawn with one draw of the state at a time. All redraws have
-the same random numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration
-differs. The interval holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the
-causal network's parameters is in the probability, not in the interval.
+A forecast probability is a mean over scenarios, each with its own draw of the calibration's state.
+Probabilities of cars are smoothed by half a count, as in the backtest. A probability has two uncertainties.
+The Monte Carlo error, from the finite number of scenarios, is sqrt(p (1 - p) / n). The interval covers the
+calibration: scenarios are redrawn with one draw of the state at a time. All redraws have the same random
+numbers (Glasserman & Yao 1992, doi:10.1287/mnsc.38.6.884), so that only the calibration differs. The interval
+holds 90 % of these probabilities, shifted to the forecast. The uncertainty of the causal network's parameters
+is in the probability, not in the interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +20,11 @@ from calibration_pipeline.calibration.state import DRAWN
 from calibration_pipeline.events.counts import scenario_outcomes
 from calibration_pipeline.events.language import Event, Outcomes
 from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.scenarios.summaries import CHANCES, car_chances
 
 FITS = 100
 SCENARIOS_A_FIT = 1024
 INTERVAL = 0.9
-CHANCES = ("win", "top5", "top10", "dnf")
 FINISH_QUANTILES = {"finish_median": 0.5, "finish_lower": 0.1, "finish_upper": 0.9}
 
 type Simulate = Callable[[Recalibration | None, int], xr.Dataset]
@@ -61,7 +62,7 @@ def chances_by_fit(
     cars, happens = [], []
     for change in recalibration_of_each_fit(state, FITS, SCENARIOS_A_FIT, seed):
         ensemble = simulate(change, SCENARIOS_A_FIT)
-        cars.append(_chances(ensemble))
+        cars.append(car_chances(_cars(ensemble)))
         outcomes = scenario_outcomes(ensemble, 0)
         happens.append([_event_chance(outcomes, event)[0] for event in events])
     return np.array(cars), np.array(happens).reshape(len(cars), len(events))
@@ -76,7 +77,8 @@ def interval_around(estimate: NDArray, by_fit: NDArray) -> tuple[NDArray, NDArra
     by_fit : array, shape (fit, ...)
     """
     tails = ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2)
-    lower, upper = np.quantile(by_fit - by_fit.mean(axis=0), tails, axis=0)
+    change = by_fit - by_fit[0]  # exactly 0 where all fits agree
+    lower, upper = np.quantile(change - change.mean(axis=0), tails, axis=0)
     return np.clip(estimate + lower, 0, 1), np.clip(estimate + upper, 0, 1)
 
 
@@ -96,7 +98,7 @@ def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
         `ForecastChances`, the likeliest winner first.
     """
     race = _cars(forecast)
-    estimate = _chances(forecast)
+    estimate = car_chances(race)
     n = forecast.sizes["scenario"]
     ends = None if by_fit is None else interval_around(estimate, by_fit)
     columns: dict[str, object] = {
@@ -117,7 +119,7 @@ def chance_table(forecast: xr.Dataset, by_fit: NDArray | None) -> pl.DataFrame:
         columns[name] = np.quantile(finish, level, axis=0, method="inverted_cdf").astype(np.int64)
     floats = {name: pl.Float64 for name in columns if name.startswith(CHANCES)}
     table = pl.DataFrame(columns, schema_overrides={**floats, "car_number": pl.String})
-    return table.with_columns(pl.col(pl.Float64).fill_nan(None)).sort(
+    return table.with_columns(pl.col(pl.Float64).fill_nan(None), pl.col("car_number").replace("", None)).sort(
         "win", "top5", "top10", descending=True, maintain_order=True
     )
 
@@ -202,18 +204,6 @@ def known_events(forecast: xr.Dataset, events: Sequence[Event]) -> list[Event]:
 def _cars(forecast: xr.Dataset) -> xr.Dataset:
     race = forecast.isel(race=0)
     return race.isel(driver=slice(int(race["field_size"])))
-
-
-def _chances(forecast: xr.Dataset) -> NDArray[np.float64]:
-    """Return the shares of scenarios, (car, chance); dnf is NaN without the variable `running`."""
-    race = _cars(forecast)
-    finish = race["finish_position"].transpose("scenario", "driver").values
-    if "running" in race:
-        out = ~race["running"].transpose("scenario", "driver").values
-        dnf = out.mean(axis=0)
-    else:
-        dnf = np.full(finish.shape[1], np.nan)
-    return np.stack([*((finish <= limit).mean(axis=0) for limit in (1, 5, 10)), dnf], axis=1)
 
 
 def _event_chance(outcomes: Outcomes, event: Event) -> tuple[float, float, int]:

@@ -52,7 +52,8 @@ SCENARIO_METHODS = (
         "A causal Bayesian network is fitted to earlier races and draws many scenarios of each race: "
         "how chaotic it is, who retires, and in which order the rest finish (a reverse Plackett-Luce order). "
         "Where the provenance names a user's scenarios, those replace the network's scenarios. "
-        "The share of scenarios in which an event happens is its forecast probability.",
+        "The share of scenarios in which an event happens is its forecast probability; those of single cars "
+        "are smoothed by half a count.",
     ),
     (
         "Recalibration",

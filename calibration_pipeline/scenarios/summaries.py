@@ -3,6 +3,36 @@
 import numpy as np
 import polars as pl
 import xarray as xr
+from numpy.typing import NDArray
+
+from calibration_pipeline.scenarios.probabilities import finish_probabilities
+
+CHANCES = ("win", "top5", "top10", "dnf")
+
+
+def car_chances(race: xr.Dataset) -> NDArray[np.float64]:
+    """Return the probabilities `CHANCES` of each car, smoothed by half a count as in the backtest.
+
+    Parameters
+    ----------
+    race : xarray.Dataset
+        One race of a `ScenarioEnsemble`, without padding.
+
+    Returns
+    -------
+    array, shape (car, chance)
+        `probabilities.finish_probabilities` summed over positions; (retirements + 1/2) / (S + 1), NaN where
+        the race lacks `running`.
+    """
+    finish = race["finish_position"].transpose("scenario", "driver").values
+    n_scenarios, n_cars = finish.shape
+    inside = np.cumsum(finish_probabilities(finish[None], np.array([n_cars]))[0], axis=1)
+    dnf = np.full(n_cars, np.nan)
+    if "running" in race:
+        out = ~race["running"].transpose("scenario", "driver").values
+        dnf = (out.sum(axis=0) + 0.5) / (n_scenarios + 1)
+    tops = [np.minimum(inside[:, min(limit, n_cars) - 1], 1.0) for limit in (1, 5, 10)]
+    return np.stack([*tops, dnf], axis=1)
 
 
 def finish_chances(ensemble: xr.Dataset) -> pl.DataFrame:
@@ -16,7 +46,7 @@ def finish_chances(ensemble: xr.Dataset) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        driver, car_number (if known), start_position, win, top5, top10, dnf (shares of the scenarios), the
+        driver, car_number (if known), start_position, win, top5, top10, dnf (as in `car_chances`), the
         likeliest winner first; no rows if the ensemble has no races. dnf is null where the ensemble lacks
         `running`.
     """
@@ -26,26 +56,20 @@ def finish_chances(ensemble: xr.Dataset) -> pl.DataFrame:
                 "driver": pl.String,
                 "car_number": pl.String,
                 "start_position": pl.Int64,
-                **dict.fromkeys(("win", "top5", "top10", "dnf"), pl.Float64),
+                **dict.fromkeys(CHANCES, pl.Float64),
             }
         )
     cars = ensemble.isel(race=-1)
     cars = cars.isel(driver=slice(int(cars["field_size"])))
-    finish = cars["finish_position"].transpose("scenario", "driver").values
     number = cars["car_number"].values if "car_number" in cars.coords else np.full(cars.sizes["driver"], "")
     return pl.DataFrame(
         {
             "driver": cars["name"].values.astype(str),
             "car_number": number.astype(str),
             "start_position": cars["start_position"].values.astype(np.int64),
-            "win": (finish == 1).mean(axis=0),
-            "top5": (finish <= 5).mean(axis=0),
-            "top10": (finish <= 10).mean(axis=0),
-            "dnf": 1 - cars["running"].transpose("scenario", "driver").values.mean(axis=0)
-            if "running" in cars
-            else None,
+            **dict(zip(CHANCES, car_chances(cars).T, strict=True)),
         },
-        schema_overrides={"dnf": pl.Float64},
+        nan_to_null=True,
     ).sort("win", "top5", "top10", descending=True)
 
 

@@ -241,6 +241,9 @@ def _named(values: Variables, source: str) -> dict[str, NDArray]:
     for name, array in given.items():
         check_real(array, f"Variable {name} of {source}")
     arrays = {name: np.asarray(array) for name, array in given.items()}
+    for name in OUTCOMES[1:]:
+        if name in arrays:
+            _check_finite(arrays[name].astype(np.float64), f"Variable {name} of {source}")
     incident = arrays.pop("incident", None)
     if incident is not None:
         from_incident = ~incident.astype(bool)

@@ -12,7 +12,7 @@ import polars as pl
 import xarray as xr
 from numpy.typing import NDArray
 
-from calibration_pipeline.markets import HEAD_TO_HEAD
+from calibration_pipeline.markets import EVENT_MARKETS, HEAD_TO_HEAD
 from calibration_pipeline.metrics import DEFAULT_LEVELS
 from calibration_pipeline.schemas.frames import FORECASTS, MetricTable
 from calibration_pipeline.stats.intervals import CONFIDENCE, Estimate, clustered_mean, clustered_ratio
@@ -144,8 +144,7 @@ def score_backtest(
     cases = backtest_cases(backtest)
     scenarios = backtest_scenarios(backtest, ensembles) if ensembles is not None else {}
     scored = _score(cases, scenarios, seed) if cases.race.size else {}
-    keys = {"archetype": cases.archetype, "n_races": cases.n_races, "n_cars": cases.race.size}
-    return _metric_table(keys, scored)
+    return _metric_table(cases.archetype, scored, cases.race.size)
 
 
 def score_events(archetype: str, events: Iterable[EventCases]) -> pl.DataFrame:
@@ -174,18 +173,22 @@ def score_events(archetype: str, events: Iterable[EventCases]) -> pl.DataFrame:
         for forecast in (*JUDGED, "climatology")
     }
     scored = {key: Scored(clustered_ratio(*quotient)) for key, quotient in _quotients(of).items()}
-    sizes = [(np.unique(own.race).size, own.race.size) for own in markets]
-    n_races, n_cars = (max(numbers) for numbers in zip(*sizes, strict=True)) if sizes else (0, 0)
-    return _metric_table({"archetype": archetype, "n_races": n_races, "n_cars": n_cars}, scored)
+    return _metric_table(archetype, scored)
 
 
-def _metric_table(keys: Mapping[str, object], scored: Mapping[Key, Scored]) -> pl.DataFrame:
-    """Return estimates as `MetricTable`."""
+def _metric_table(archetype: str, scored: Mapping[Key, Scored], n_cars: int = 0) -> pl.DataFrame:
+    """Return estimates as `MetricTable`.
+
+    A market counts its own cases, the cars of races that have more cars than winners. The other quantities
+    have `n_cars`.
+    """
     order = [(forecast, quantity) for forecast in FORECASTS for quantity in QUANTITIES]
     rows = [
         {
-            **keys,
+            "archetype": archetype,
             **key._asdict(),
+            "n_races": estimate.n_races,
+            "n_cars": estimate.n_cases if key.level in EVENT_MARKETS else n_cars,
             "estimate": estimate.estimate,
             "lower": estimate.lower,
             "upper": estimate.upper,
@@ -336,7 +339,8 @@ def _expected(cases: Cases, forecast: str, finish: NDArray, seed: int) -> dict[K
         successes = consistent_successes(cases, event, corp, drawn)
         shown = refitted_miscalibration(corp, successes, refit_corp(corp, successes))
         lower, upper = np.quantile(shown, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2]).tolist()
-        estimate = Estimate(float(shown.mean()), lower, upper, cases.n_races, event.race.size)
+        n_races = np.unique(event.race).size
+        estimate = Estimate(float(shown.mean()), lower, upper, n_races, event.race.size)
         key = Key(forecast, "brier_miscalibration_expected", event.name)
         rows[key] = Scored(estimate, float(shown.std(ddof=1) / np.sqrt(shown.size)))
     return rows

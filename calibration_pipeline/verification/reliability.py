@@ -139,12 +139,17 @@ def event_curves(archetype: str, events: Iterable[EventCases]) -> pl.DataFrame:
 
 
 def binary_events(cases: Cases, forecast: str) -> Iterator[BinaryEvent]:
-    """Yield the events for which a forecast of a backtest has probabilities."""
+    """Yield the events for which a forecast of a backtest has probabilities, over races that have cases.
+
+    As in `event_cases.EventCases`, the cases of a win or a top k are the cars of races with more cars than
+    winners.
+    """
     if forecast in cases.probability:
-        probability = cases.probability[forecast]
         for name, top in TOP_EVENTS.items():
-            predicted = np.minimum(probability[:, :top].sum(axis=1), 1.0)
-            yield BinaryEvent(name, predicted, cases.position <= top, cases.race)
+            used = cases.field_size > top
+            if used.any():
+                predicted = np.minimum(cases.probability[forecast][used, :top].sum(axis=1), 1.0)
+                yield BinaryEvent(name, predicted, cases.position[used] <= top, cases.race[used])
     if cases.pair_race.size:
         pairs, won = cases.head_to_head[forecast], cases.pair_outcome
         both = np.concatenate([pairs, 1 - pairs]), np.concatenate([won, ~won])
@@ -189,7 +194,8 @@ def consistent_successes(cases: Cases, event: BinaryEvent, corp: Corp, drawn: ND
         race, first, second = car_pairs(cases.mask)
         won = drawn[race, first] < drawn[race, second]
         return count_successes(corp, np.concatenate([won, ~won]))
-    return count_successes(corp, drawn[cases.mask] <= TOP_EVENTS[event.name])
+    top = TOP_EVENTS[event.name]
+    return count_successes(corp, drawn[cases.mask][cases.field_size > top] <= top)
 
 
 def pit_ecdf(backtest: xr.Dataset, seed: int = 0) -> pl.DataFrame:

@@ -692,6 +692,15 @@ GOOD = {"road_course": [[1, 2, 3], [2, 1, 3]]}
             ["road_course"],
             "incident of observations of road_course must be the opposite of running, got 3 of 3 .*pass one",
         ),
+        *(
+            (
+                GOOD,
+                {"finish_position": [1, 2, 3], name: [1, 0, np.nan]},
+                ["road_course"],
+                f"Variable {name} of observations of road_course must be finite, got 1 NaN or infinite of 3",
+            )
+            for name in ("running", "incident", "laps_led")
+        ),
         (
             GOOD,
             {"finish_position": [1, 2, 3], "running": [1, 1, 0], "incident": [False]},

@@ -414,7 +414,9 @@ class NascarFeedSource:
         parsed = self._laps(scheduled, results, race_laps, log)
         if scheduled.is_newest and season_has_laps:
             _await_laps(parsed and parsed[0], race_laps or 0, self._reader.url(scheduled.path(LAPS)))
-        own["races_laps_led_mismatch"] += race_laps is not None and results["laps_led"].sum() != race_laps
+        led = results["laps_led"]
+        known = race_laps is not None and not led.has_nulls()
+        own["races_laps_led_mismatch"] += known and led.sum() != race_laps
         if parsed is None:
             own["races_without_laps"] += 1
             telemetry, flags = LapTelemetry.empty().drop("race_id", "season", "track_id"), None

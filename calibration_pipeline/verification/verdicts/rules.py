@@ -271,7 +271,7 @@ def _joint_evidence(events: pl.DataFrame) -> list[Evidence]:
         if own.is_empty():
             continue
         worst, name = own.row(0, named=True), forecast.capitalize()
-        p, n = worst["p_together"], worst["n_races"]
+        p, n = worst["p_together"], max(own["n_races"])
         size = "" if worst["z"] is None else f", |z| {abs(worst['z']):.1f}"
         agreement = "agree with" if p > ERROR_RATE else "contradict"
         text = (
@@ -301,7 +301,7 @@ def _dependence_evidence(forecast: str, events: pl.DataFrame, n_races: int) -> E
     p = min(1.0, best["p_independent"] * informative.height)
     shows = "shows in the results" if p <= ALPHA else "does not show in the results yet"
     text = f"{name} {shows}: independent cars have p = {p:.3f} (smallest p-value: {best['event']})."
-    return Evidence(*keys, text, p, n_races=n_races, p_inside=p)
+    return Evidence(*keys, text, p, n_races=best["n_races"], p_inside=p)
 
 
 def _races_needed(cells: Sequence[tuple[float, Sequence[Evidence]]], level: float) -> int | None:

@@ -118,6 +118,17 @@ def test_events_are_pooled_over_the_members_that_have_the_market(backtests):
     np.testing.assert_allclose(totals.filter(market="win")["probability"], 1, atol=1e-9)
 
 
+def test_win_probabilities_are_pooled_as_shares_of_the_race(backtests):
+    """The weights are learned on shares, so a bookmaker's margin does not count as weight."""
+    frames = {name: list_events(read_backtests(own)) for name, own in backtests.items()}
+    weights = equal_weights(["network", "mine"], [frames["network"]["race_id"][0]], markets=("win", "top 5"))
+    margin = frames["mine"].with_columns(
+        probability=pl.col("probability") * pl.when(market="win").then(1.3).otherwise(1.0)
+    )
+    pooled, fair = (blend_events({**frames, "mine": own}, weights) for own in (margin, frames["mine"]))
+    np.testing.assert_allclose(pooled["probability"], fair["probability"], rtol=1e-12)
+
+
 def test_the_blend_of_a_clearly_best_forecaster_converges_to_it():
     backtests = make_backtests({"network": 1.0, "noise": 8.0}, n_races=100, noise={"noise": 3.0})
     parts, _ = blended(backtests)
@@ -217,6 +228,17 @@ def test_outcomes_that_a_member_lacks_are_left_out(ensembles):
     weights = equal_weights(["network", "mine"], ensembles["network"]["race"].values)
     mixed = ScenarioEnsemble.validate(mix_scenarios(poorer, weights, "recalibrated", 20, seed=1))
     assert "running" not in mixed
+
+
+def test_a_member_without_scenarios_in_the_mixture_leaves_no_outcome_out(ensembles):
+    """Members without a weight, or with one that rounds to no scenario, contribute nothing."""
+    bare = ensembles["mine"].drop_vars("running")
+    races = ensembles["network"]["race"].values
+    weights = equal_weights(["network", "small"], races, network=0.99, small=0.01)
+    members = {"network": ensembles["network"], "small": bare, "unweighted": bare}
+    mixed = ScenarioEnsemble.validate(mix_scenarios(members, weights, "recalibrated", 20, seed=1))
+    assert "running" in mixed
+    assert of_member(mixed, ensembles["network"], 0).all()
 
 
 def test_weights_of_the_next_race_mix_its_scenarios(ensembles):

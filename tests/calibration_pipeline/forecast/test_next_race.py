@@ -43,6 +43,7 @@ from calibration_pipeline.scenarios.fit.by_fold import fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
 from calibration_pipeline.scenarios.joining import join_seasons
 from calibration_pipeline.scenarios.network.model import Recalibration
+from calibration_pipeline.scenarios.probabilities import finish_probabilities
 from calibration_pipeline.schemas.contracts import validate
 from calibration_pipeline.schemas.datasets import races_of
 from calibration_pipeline.sources.base import AnnouncedRace, NoNextRace, SeasonData
@@ -194,9 +195,10 @@ def test_tables_fulfil_their_contracts_and_agree_with_the_scenarios(calibrated: 
     tables = {name: validate(calibrated[name].value, name) for name in TABLES}
     chances, scenarios = tables["forecast_chances"], tables["forecast_scenarios"]
     assert scenarios.height == SCENARIOS * chances.height
-    wins = scenarios.filter(finish_position=1).group_by("driver_id").agg(share=pl.len() / SCENARIOS)
-    joined = chances.join(wins, on="driver_id", how="left").with_columns(pl.col("share").fill_null(0.0))
-    np.testing.assert_allclose(joined["win"], joined["share"])
+    wins = scenarios.filter(finish_position=1).group_by("driver_id").agg(wins=pl.len())
+    joined = chances.join(wins, on="driver_id", how="left").with_columns(pl.col("wins").fill_null(0))
+    smoothed = (joined["wins"] + 0.5) / (SCENARIOS + chances.height / 2)
+    np.testing.assert_allclose(joined["win"], smoothed)
     for name, total in (("win", 1), ("top5", 5), ("top10", 10)):
         assert chances[name].sum() == pytest.approx(total)
         assert (chances[f"{name}_lower"] <= chances[name]).all()
@@ -388,6 +390,7 @@ def test_a_calibration_that_is_known_leaves_no_interval(rng: np.random.Generator
     cars, _ = chances_by_fit(two_cars(), state(0.0, rng), [], SEED)
     lower, upper = interval_around(cars.mean(axis=0), cars)
     np.testing.assert_array_equal(lower[:, 0], upper[:, 0])
+    np.testing.assert_array_equal(interval_around(cars[0], cars)[0], cars[0])
 
 
 def test_each_fit_shares_its_luck_with_the_others(rng: np.random.Generator) -> None:
@@ -406,6 +409,19 @@ def test_a_foreign_race_without_retirements_has_no_dnf() -> None:
     assert {str(event) for event in known} <= {"at_least(2, favourites(3), top(10))"}
     assert event_table(forecast, known, None).height == len(known)
     assert scenario_table(forecast)["running"].null_count() == 2 * SCENARIOS_A_FIT
+
+
+def test_probabilities_of_cars_are_those_of_the_backtest() -> None:
+    """A car that wins in no scenario has half a count; the first of two is always in the top 5."""
+    forecast = two_cars()(None, 3)
+    forecast["finish_position"] = forecast["finish_position"].copy(data=[[[1, 2]] * 3])
+    chances = chance_table(forecast.assign(running=forecast["finish_position"] > 1), None)
+    backtest = finish_probabilities(forecast["finish_position"].values, np.array([2]))[0]
+    assert chances["win"].to_list() == backtest[:, 0].tolist() == [0.875, 0.125]
+    assert chances["top5"].to_list() == [1.0, 1.0]
+    assert chances["dnf"].to_list() == [3.5 / 4, 0.5 / 4]
+    unknown = forecast.assign_coords(car_number=("driver", ["24", ""]))
+    assert chance_table(unknown, None)["car_number"].to_list() == ["24", None]
 
 
 @pytest.mark.slow

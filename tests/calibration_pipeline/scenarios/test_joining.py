@@ -66,9 +66,11 @@ def test_widening_is_undone_by_narrowing() -> None:
     xr.testing.assert_identical(widen(widen(narrow, 5), 2), narrow)
 
 
-def test_chances_are_shares_of_scenarios() -> None:
+def test_chances_are_the_smoothed_probabilities_of_the_backtest() -> None:
+    """Four equal scenarios of 12 cars: half a count a position, and half a retirement."""
     chances = finish_chances(season(["a"], 12))
-    assert chances["win"].to_list() == [1.0] + [0.0] * 11
-    assert chances["top10"].sum() == 10
-    assert chances["dnf"].to_list()[-1] == 1.0
+    np.testing.assert_allclose(chances["win"], [4.5 / 10] + [0.5 / 10] * 11)
+    assert chances["win"].sum() == pytest.approx(1)
+    assert chances["top10"].sum() == pytest.approx(10)
+    assert chances["dnf"].to_list() == pytest.approx([0.1] * 11 + [0.9])
     assert finish_chances(season([], 3)).is_empty()

@@ -268,6 +268,19 @@ def test_an_unknown_outcome_of_a_race_costs_its_events_that_race_alone(rng):
     np.testing.assert_allclose(table.filter(led)["gain"], alone.filter(led)["gain"], rtol=0.1)
 
 
+def test_a_race_without_makes_is_no_case_of_events_about_makes(rng):
+    ensemble, results = make_ensemble(rng)
+    ensemble["make"].values[1] = ""
+    result = results(rng)
+    table, skipped = validate_events({"raw": ensemble, "recalibrated": ensemble}, result)
+    assert not skipped
+    others = ensemble.sel(race=[100, 102])
+    alone, _ = validate_events({"raw": others, "recalibrated": others}, result)
+    shown = ["predicted", "observed", "n_races", "n_cases"]
+    make = pl.col("event") == "same_make(top(3))"
+    assert table.filter(make).select(shown).equals(alone.filter(make).select(shown))
+
+
 def test_no_races_make_an_empty_table(rng):
     ensemble, results = make_ensemble(rng)
     none = ensemble.isel(race=[])

@@ -8,7 +8,8 @@ from calibration_pipeline.metrics import compute_crps, compute_log_score
 from calibration_pipeline.schemas.frames import CalibrationCurves, MetricTable
 from calibration_pipeline.telemetry.baselines import bradley_terry
 from calibration_pipeline.verification.cases import backtest_cases
-from calibration_pipeline.verification.metric_table import QUANTITIES, score_backtest
+from calibration_pipeline.verification.event_cases import EventCases, position_events
+from calibration_pipeline.verification.metric_table import QUANTITIES, score_backtest, score_events
 from calibration_pipeline.verification.reliability import calibration_curves, pit_ecdf
 from calibration_pipeline.verification.scores import discrete_crps
 from calibration_pipeline.verification.verdicts.rules import LIMITS
@@ -57,6 +58,39 @@ def test_the_table_keeps_its_contract_and_orders_the_forecasts(metrics, backtest
     assert (metrics["estimate"] <= metrics["upper"]).all()
     assert metrics["n_races"].unique().to_list() == [36]
     assert metrics["n_cars"].unique().to_list() == [int(backtest["field_size"].sum())]
+
+
+def test_markets_have_the_races_with_more_cars_than_winners(rng):
+    """Every car of the race of 9 is in the top 10: it is no case, in scores, curves and verdicts alike."""
+    backtest, ensembles = Races(rng, [9, 30, 31], strength=1.0, n_scenarios=200).draw(rng)
+    metrics = score_backtest(backtest, ensembles)
+    for quantity in ("brier", "brier_miscalibration_expected"):
+        numbers = [estimate(metrics, "raw", quantity, level) for level in ("top 5", "top 10")]
+        assert [(row["n_races"], row["n_cars"]) for row in numbers] == [(3, 70), (2, 61)]
+    curves = calibration_curves(backtest, ensembles).filter(forecast="raw")
+    assert curves.filter(event="top 10")["n_cases"].sum() == 61
+    (events,) = [own for own in position_events(backtest_cases(backtest)) if own.market == "top 10"]
+    score = np.mean((events.predicted["raw"] - events.inside) ** 2)
+    assert estimate(metrics, "raw", "brier", "top 10")["estimate"] == pytest.approx(score)
+
+
+def test_each_market_of_event_probabilities_has_its_own_numbers():
+    """A win market of three races beside a top 3 market of one."""
+    three, one = np.repeat([1, 2, 3], 4), np.repeat(2, 4)
+    markets = [
+        EventCases(
+            market,
+            dict.fromkeys(("raw", "recalibrated", "climatology"), np.full(race.size, top / 4)),
+            np.arange(race.size) % 4 < top,
+            race,
+        )
+        for market, top, race in (("win", 1, three), ("top 3", 3, one))
+    ]
+    metrics = score_events("intermediate", markets)
+    shown = [
+        metrics.filter(level=level).select("n_races", "n_cars").unique().rows() for level in ("win", "top 3")
+    ]
+    assert shown == [[(3, 12)], [(1, 4)]]
 
 
 def test_every_comparison_names_its_reference(metrics):

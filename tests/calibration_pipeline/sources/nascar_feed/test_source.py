@@ -197,6 +197,14 @@ def test_odd_results_are_cleaned_and_counted(tmp_path: Path) -> None:
     assert joined_by_number.height == LAPS + 1
 
 
+def test_laps_led_of_a_race_with_an_unknown_car_are_not_summed(tmp_path: Path) -> None:
+    documents = season_documents()
+    first_race(documents)["results"][0]["laps_led"] = None
+    data = load(tmp_path, documents)
+    assert data.race_results.filter(race_id=1)["laps_led"].null_count() == 1
+    assert data.counts["races_laps_led_mismatch"] == 0
+
+
 def test_odd_laps_are_cleaned_and_counted(tmp_path: Path) -> None:
     documents = season_documents()
     first, second, third = documents["2021/1/1/lap-times.json"]["laps"]

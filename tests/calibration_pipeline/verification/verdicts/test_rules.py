@@ -252,6 +252,19 @@ def test_estimates_without_interval_decide_nothing() -> None:
         )
 
 
+def test_joint_evidence_states_the_races_of_its_events() -> None:
+    """The joint test is over the races of all events, the test of independent cars over those of one."""
+    fewer = pl.when(event="count(dnf) >= 8").then(40).otherwise(60)
+    found = judge_markets(estimates(), events().with_columns(n_races=fewer), MARKETS)
+    (joint,) = [verdict for verdict in found if verdict.market == JOINT_EVENTS]
+    lines = {(line.forecast, line.quantity): line for line in joint.evidence}
+    for forecast in ("raw", "recalibrated"):
+        assert lines[forecast, "p of joint events"].n_races == 60
+        assert lines[forecast, "p of independent cars"].n_races == 40
+    assert lines["recalibrated", "gain"].n_races == 60
+    assert lines["recalibrated", "gain"].text.endswith("over 60 races.")
+
+
 def test_a_missing_estimate_leaves_its_market_undecided() -> None:
     """Where no slope fits, as when each favourite won, the skill alone earns no trust."""
     found = [each for each in estimates() if (each.market, each.quantity) != ("win", "slope")]
