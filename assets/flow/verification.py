@@ -127,7 +127,7 @@ def joint_event_validation(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="1",
+    code_version="2",
     ins=FORECASTS,
     metadata=depends_on("seed"),
 )

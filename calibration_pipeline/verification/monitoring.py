@@ -11,6 +11,7 @@ doi:10.1007/s11749-008-0114-x; Allen, Ziegel & Ginsbourger 2024, doi:10.1002/qj.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -222,9 +223,10 @@ def _monitor(forecast: str, ensemble: xr.Dataset, results: pl.DataFrame, seed: i
     races, ids = read_races(ensemble, results, [])[0], ensemble["race"].values
     if not races:
         return table([], CalibrationMonitoring)
+    own = ensemble.coords.get("n_scenarios", xr.full_like(ensemble["race"], ensemble.sizes["scenario"]))
     by_race = [
-        race_ranks(race, np.random.default_rng([seed, race_id]))
-        for race, race_id in zip(races, ids, strict=True)
+        race_ranks(_first_scenarios(race, n), np.random.default_rng([seed, race_id]))
+        for race, race_id, n in zip(races, ids, own.values, strict=True)
     ]
     markets = [market for market in by_race[0] if all(market in ranks for ranks in by_race)]
     ranks = np.array([[ranks[market] for market in markets] for ranks in by_race]).T
@@ -246,6 +248,17 @@ def _monitor(forecast: str, ensemble: xr.Dataset, results: pl.DataFrame, seed: i
         },
         schema=table([], CalibrationMonitoring).schema,
     )
+
+
+def _first_scenarios(race: Race, number: int) -> Race:
+    """Return a race with its first scenarios; the others of a user's forecaster repeat them."""
+    scenarios, running = race.scenarios, race.scenarios.running
+    first = replace(
+        scenarios,
+        finish_position=scenarios.finish_position[:number],
+        running=None if running is None else running[:number],
+    )
+    return replace(race, scenarios=first)
 
 
 def _slope_score(happened: NDArray[np.bool_]) -> NDArray[np.float64]:

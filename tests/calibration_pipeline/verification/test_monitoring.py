@@ -194,6 +194,16 @@ def test_scenarios_without_retirements_have_no_market_of_retirements(calibrated)
     assert set(table["market"]) == {*RACE_MARKETS[:5], ALL_MARKETS}
 
 
+def test_repeated_scenarios_are_no_further_ones(calibrated):
+    """A forecaster's race with fewer scenarios than others has them repeated."""
+    ensemble, results = calibrated
+    few = ensemble.isel(scenario=slice(0, 5))
+    repeated = few.isel(scenario=np.arange(50) % 5).assign_coords(
+        scenario=np.arange(50), n_scenarios=("race", np.full(few.sizes["race"], 5, np.int32))
+    )
+    assert monitor(repeated, results).equals(monitor(few, results))
+
+
 def test_no_races_give_an_empty_table(calibrated):
     ensemble, results = calibrated
     none = monitor(ensemble.isel(race=slice(0, 0)), results)
