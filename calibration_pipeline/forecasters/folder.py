@@ -214,9 +214,13 @@ def find_forecasters(folder: str | os.PathLike[str] | None) -> KnownForecasters:
 
 
 def forecaster_version(forecaster: ForecasterFiles) -> str:
-    """Return the version of a forecaster's files: their names, sizes and times of modification."""
-    stats = ((file, fresh_path(file).stat()) for file in forecaster.files)
-    parts = [f"{_file_name(UPath(file))} {stat.st_size} {stat.st_mtime}" for file, stat in stats]
+    """Return the version of a forecaster's files: their names, sizes and times of modification, or ETags."""
+    parts: list[str] = []
+    for file in forecaster.files:
+        stat = fresh_path(file).stat()
+        headers: dict[str, object] = getattr(stat, "as_info", dict)()  # on the web the only time
+        marks = [str(headers[name]) for name in ("ETag", "Last-Modified") if name in headers]
+        parts.append(" ".join([_file_name(UPath(file)), str(stat.st_size), str(stat.st_mtime), *marks]))
     return sha256("|".join([*parts, forecaster.model or ""]).encode()).hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """Folder of forecasters: names, hubverse models, recognition of forms."""
 
+import os
 import re
 import subprocess
 import sys
@@ -145,6 +146,10 @@ def test_the_query_of_an_address_is_no_part_of_a_name(tmp_path: Path) -> None:
             url = f"http://127.0.0.1:{server.server_port}"
             forecasts = read(f"{url}/book.csv?token=a/secret", "book")
             other = find_forecasters(f"{url}/notes.md?token=a/secret")
+            (book,) = list_forecasters(f"{url}/book.csv?token=a/secret").forecasters
+            before = forecaster_version(book)
+            os.utime(tmp_path / "book.csv", (0, 0))  # another content of the same size
+            assert forecaster_version(book) != before
         finally:
             server.shutdown()
             thread.join()
