@@ -62,7 +62,7 @@ def fold_history(
 @dg.asset(
     partitions_def=ALL_SEASONS,
     kinds={"numpyro", "netcdf"},
-    code_version="5",
+    code_version="6",
     metadata=depends_on("network", "fold_races", "seed"),
 )
 def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFrame) -> dg.Output[xr.Dataset]:

@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 PHANTOM = 0.5
 LARGEST_CHAOS_SCALE = 3.0
 NO_INCIDENT_LOGIT = -60.0
-"""Logit of retiring where retirements are unknown: no shift then changes an incident."""
+"""Logit of retiring where a forecast knows no retirements: no shift then changes an incident."""
 
 
 def running_order(finish_position: NDArray, running: NDArray[np.bool_] | None) -> NDArray[np.int16]:

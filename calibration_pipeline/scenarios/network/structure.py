@@ -14,6 +14,7 @@ import polars as pl
 from jax import Array
 
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 
 type Edge = tuple[str, str]
 
@@ -60,8 +61,6 @@ NO_INCIDENT: Edge = ("incident", "running_order")
 NO_DAMAGE: Edge = ("damage", "running_order")
 FRONT_CARS = 12
 """Cars in the front group, whose order has a sharpness of its own."""
-NEVER = -30.0
-"""Logit of an event that does not happen."""
 
 
 def _covariate_edges() -> dict[Edge, tuple[str, np.ndarray]]:
@@ -112,7 +111,7 @@ class Structure:
         """Remove the edges from parameters, which may have leading axes of draws."""
         changed = {name: jnp.asarray(values) for name, values in parameters.items()}
         for node in self._without:
-            changed[f"{node}_intercept"] = jnp.full_like(changed[f"{node}_intercept"], NEVER)
+            changed[f"{node}_intercept"] = jnp.full_like(changed[f"{node}_intercept"], NO_INCIDENT_LOGIT)
             changed[f"{node}_weight"] = 0.0 * changed[f"{node}_weight"]
         for edge in EDGES:
             if edge not in self.removed:

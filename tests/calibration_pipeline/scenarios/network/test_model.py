@@ -12,15 +12,16 @@ import xarray as xr
 from scipy.stats import chisquare
 
 from calibration_pipeline.archetypes import ARCHETYPES
+from calibration_pipeline.calibration.race_curves import observe
 from calibration_pipeline.scenarios.covariates import INCIDENT_COVARIATES, PACE_COVARIATES, Field
 from calibration_pipeline.scenarios.draw.ensemble import draw_race, simulate_races
 from calibration_pipeline.scenarios.fit.by_fold import NETWORK_COORDINATES, PARAMETER_DIMS, fit_networks
 from calibration_pipeline.scenarios.fit.history import fold_history
+from calibration_pipeline.scenarios.log_strengths import NO_INCIDENT_LOGIT
 from calibration_pipeline.scenarios.network.model import Parameters, Recalibration, reorder_front
 from calibration_pipeline.scenarios.network.structure import (
     EDGES,
     FRONT_CARS,
-    NEVER,
     NO_DAMAGE,
     NO_INCIDENT,
     VARIANTS,
@@ -206,6 +207,8 @@ def test_every_variant_draws_races(season, name):
     check_races(ensemble)
     out = (~ensemble["running"].values & (ensemble["start_position"].values > 0)[:, None]).mean()
     assert (out == 0) == (NO_INCIDENT in VARIANTS[name].removed)
+    if out == 0:  # then every car that is classified counts as running in the calibration
+        assert (observe(ensemble, results).running_order > 0).sum() == int(ensemble["field_size"].sum())
     assert float(network["luck_sign"][0]) == (1.0 if VARIANTS[name].ordinary else -1.0)
     assert float(network["front_cars"][0]) == (0 if VARIANTS[name].ordinary else FRONT_CARS)
 
@@ -253,7 +256,7 @@ def test_archetypes_share_the_parameters_of_removed_edges(sparse):
     for name in ("incident_intercept", "incident_weight", "pace_weight", "front_sharpness"):
         mean = sparse[name].mean("archetype")
         np.testing.assert_allclose(sparse[name], mean.broadcast_like(sparse[name]), rtol=1e-4, atol=1e-6)
-    assert (sparse["damage_intercept"] == NEVER).all()
+    assert (sparse["damage_intercept"] == NO_INCIDENT_LOGIT).all()
 
 
 def test_only_fitted_edges_can_be_cut():
