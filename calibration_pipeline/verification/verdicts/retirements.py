@@ -18,9 +18,9 @@ RESULT_COLUMNS = ("race_id", "driver_id", "finish_position", "running")
 class Retirements:
     """Retirements of races, as forecast and as observed.
 
-    The climatology of a race is the archetype's earlier races: the share of their cars that retired, and the
-    distribution of the number a race. Half a case (a uniform distribution that weighs as one race) is added,
-    so that it exists for the first race.
+    The climatology of a race is the archetype's earlier races that the forecaster has: the share of their
+    cars that retired, and the distribution of the number a race. Half a case (a uniform distribution that
+    weighs as one race) is added, so that it exists for the first race.
 
     Attributes
     ----------
