@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         warn("Interrupted; what was finished is kept.")
         return INTERRUPTED
-    except BrokenPipeError:
-        raise
     except storage_errors() as error:
         from .instance import UNREACHABLE
 
+        if isinstance(error, BrokenPipeError) or getattr(error, "name", None):  # a module's name
+            raise
         warn(f"{UNREACHABLE}: {type(error).__name__} {str(error).partition('\n')[0]}")
         return 1
 

@@ -6,7 +6,6 @@ database. The address holds a password and is never written to a file.
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -42,6 +41,7 @@ OPENING = "opening.lock"
 """Locked in DAGSTER_HOME while an instance is opened: Dagster fails where two make its records at once."""
 
 log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())  # a command without a log prints its last line alone
 
 
 class RecordsError(CommandError):
@@ -100,20 +100,15 @@ def open_records() -> Iterator["dg.DagsterInstance"]:
     try:
         with open_instance() as instance:
             yield instance
-    except (*_errors_of_databases(), *storage_errors()) as error:
+    except Exception as error:
+        of_records = type(error).__module__.partition(".")[0] in ("sqlalchemy", "dagster_postgres")
+        if not (of_records or isinstance(error, storage_errors())):
+            raise
         log.exception("The command was given up.")
-        is_in_home = str(getattr(error, "filename", "")).startswith(str(home_folder()))
-        of_records = is_in_home or not isinstance(error, storage_errors())
+        of_records |= str(getattr(error, "filename", "")).startswith(str(home_folder()))
         what = f"Dagster's records in {home_folder()} cannot be kept" if of_records else UNREACHABLE
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise RecordsError(f"{what}, the command was given up: {type(error).__name__} {reason}") from error
-
-
-def _errors_of_databases() -> tuple[type[Exception], ...]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    postgres = sys.modules.get("dagster_postgres.utils")
-    return (SQLAlchemyError, *((postgres.DagsterPostgresException,) if postgres else ()))
 
 
 def open_instance() -> "dg.DagsterInstance":

@@ -22,6 +22,7 @@ from calibration_pipeline.seasons import Seasons, parse_seasons
 from calibration_pipeline.terminal.errors import CommandError
 
 ENV_PREFIX = "CALIBRATION_"
+TABLES = ("results", "laps", "columns")
 # From what overrides all to what is overridden by all.
 ORIGINS = ("option", "environment", ".env", "default")
 
@@ -216,7 +217,7 @@ def _refuse_idle_tables(settings: Settings, came_from: Mapping[str, str]) -> Non
     """Refuse tables that no source reads, unless what chose the source overrides them."""
     if settings.source == "tables":
         return
-    for name in ("results", "laps", "columns"):
+    for name in TABLES:
         overridden = ORIGINS.index(came_from["source"]) < ORIGINS.index(came_from[name])
         if getattr(settings, name) is not None and not overridden:
             raise SettingsError(

@@ -13,7 +13,7 @@ from calibration_pipeline.analysis.settings import ADDRESSES
 from calibration_pipeline.terminal.errors import CommandError
 from calibration_pipeline.terminal.process_group import run_group
 
-from .settings import ENV_PREFIX, Settings, project_folder
+from .settings import ENV_PREFIX, TABLES, Settings, project_folder
 
 HOST = "127.0.0.1"
 # Dagster advises `dg dev`, which leads to the same function and hides the options that are needed here.
@@ -44,10 +44,11 @@ def open_ui(settings: Settings, given: Iterable[str], port: int) -> int:
         raise CommandError(
             'The UI needs packages that are not installed: pip install "calibration-pipeline[ui]"', code=2
         )
-    values = {name: getattr(settings, name) for name in {*given, *ADDRESSES}}
-    options = {
-        f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None
-    }
+    variables = {name: f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    inherited = {name for name in ADDRESSES if os.environ.get(variables[name])}
+    options = {variables[name]: str(getattr(settings, name)) for name in {*given, *inherited}}
+    if settings.source != "tables":
+        options |= {variables[name]: "" for name in TABLES}
     target, environment = _code_location(Path(__file__).resolve().parents[1])
     command = [sys.executable, "-W", SUPERSEDED, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
     return run_group(command, project_folder(), {**os.environ, **options, **environment})

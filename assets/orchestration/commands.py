@@ -51,11 +51,6 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
             instance.report_run_failed(run, "The process of this run died.")
 
 
-def unfinished_runs(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> list[dg.DagsterRun]:
-    """Return the runs with these tags that have not ended."""
-    return list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=dict(tags))))
-
-
 def _place(instance: dg.DagsterInstance) -> str:
     """Return this host and, as a digest, DAGSTER_HOME: hosts and folders may share a database of records."""
     folder = str(Path(instance.root_directory).resolve())

@@ -14,14 +14,10 @@ DEADLINE = "0 12 * * 1"
 RACE_WEEKEND = datetime.timedelta(hours=36)
 
 
-def is_running(settings: Settings) -> bool:
-    """Return whether the last season is this year's, so that races of it are still to come."""
-    return settings.season_list[-1] == datetime.datetime.now(datetime.UTC).year
-
-
 def find_deadline(settings: Settings) -> dg.FreshnessPolicy | None:
     """Return the deadline of a running season's assets, Monday noon after a race weekend; else None."""
-    return dg.FreshnessPolicy.cron(DEADLINE, RACE_WEEKEND, TIME_ZONE) if is_running(settings) else None
+    is_running = settings.season_list[-1] == datetime.datetime.now(datetime.UTC).year
+    return dg.FreshnessPolicy.cron(DEADLINE, RACE_WEEKEND, TIME_ZONE) if is_running else None
 
 
 def build_schedule(

@@ -140,11 +140,21 @@ class Lineage:
         return {part: self._message(info) for part, info in self._checks(assets, "FAILED")}
 
     def unfinished_checks(self, assets: Collection[str]) -> dict[Partition, str]:
-        """Return the partitions with a blocking check that no run has evaluated, each with the reason."""
-        planned = [(part, info.latest_planned_run_id) for part, info in self._checks(assets, "PLANNED")]
-        runs = {run: self.instance.get_run_by_id(run) for _, run in planned}
-        going_on = {name for name, run in runs.items() if run and not run.is_finished}
-        return {part: f"{place(*part)} {UNCHECKED}" for part, run in planned if run not in going_on}
+        """Return the partitions whose present value did not pass a planned blocking check, with the reason.
+
+        A run that dies before a check leaves it planned, which hides the result of an earlier run.
+        """
+        found = {}
+        for part, info in self._checks(assets, "PLANNED"):
+            run, last = (
+                self.instance.get_run_by_id(info.latest_planned_run_id),
+                next(self._evaluations(info), None),
+            )
+            judged = last.target_materialization_data if last and last.passed else None
+            has_passed = judged and judged.storage_id == info.latest_materialization_storage_id
+            if not has_passed and (run is None or run.is_finished):
+                found[part] = f"{place(*part)} {UNCHECKED}"
+        return found
 
     def _checks(self, assets: Collection[str], status: str) -> Iterator[tuple[Partition, Any]]:
         of_assets = (key for key in self.graph.asset_check_keys if key.asset_key.path[-1] in assets)
@@ -153,20 +163,19 @@ class Lineage:
             if info.latest_execution_status.value == status:
                 yield (info.check_key.asset_key.path[-1], info.partition_key), info
 
+    def _evaluations(self, info: Any) -> Iterator[Any]:
+        """Yield the evaluations of a check of a partition, the latest first."""
+        storage = self.instance.event_log_storage
+        for record in storage.get_asset_check_execution_history(info.check_key, RECENT_EVALUATIONS):
+            event = record.event and record.event.dagster_event
+            if event and record.partition == info.partition_key and record.status.value != "PLANNED":
+                yield event.asset_check_evaluation_data
+
     def _message(self, info: Any) -> str:
         """Return asset, partition, name and message of a failed check."""
         where = place(info.check_key.asset_key.path[-1], info.partition_key)
-        history = self.instance.event_log_storage.get_asset_check_execution_history(
-            info.check_key, RECENT_EVALUATIONS
-        )
-        evaluations = (
-            record.event.dagster_event.asset_check_evaluation_data
-            for record in history
-            if record.partition == info.partition_key and record.status.value == "FAILED"
-            if record.event and record.event.dagster_event
-        )
-        message = next((evaluation.description for evaluation in evaluations), "see the UI")
-        return f"{where}: check {info.check_key.name} failed: {message}"
+        failed = (each.description for each in self._evaluations(info) if not each.passed)
+        return f"{where}: check {info.check_key.name} failed: {next(failed, 'see the UI')}"
 
 
 def latest_record(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> Record | None:

@@ -99,6 +99,8 @@ class Progress:
         else:
             self.note(f"{where}: {evaluation.description or evaluation.check_name}", "!")
 
-    def fail(self, message: str) -> None:
-        """Keep the message of a failure, unless one came before."""
+    def fail(self, message: str, error: BaseException | None = None) -> None:
+        """Keep the message of a failure, unless one came before; log the error's traceback."""
+        if error:
+            log.error(message, exc_info=error)
         self.failure = self.failure or message

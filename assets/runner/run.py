@@ -19,7 +19,7 @@ from calibration_pipeline.sources.base import SourceError
 from calibration_pipeline.sources.news import News, entry_version, read_news
 
 from ..instance import COMMAND_TAG, home_folder
-from ..orchestration.commands import end_dead_runs, living_command, unfinished_runs
+from ..orchestration.commands import UNFINISHED, end_dead_runs, living_command
 from ..orchestration.jobs import WAVES, Job
 from ..orchestration.staleness import OF_NEXT_RACE, OF_SOURCE, Lineage, Partition
 from ..orchestration.tasks import (
@@ -173,7 +173,9 @@ class _Runs:
                 if future.cancelled() and not self.progress.failure:
                     self.progress.fail("The executor cancelled its runs, as if its scheduler were lost.")
                 elif not future.cancelled() and isinstance(error := future.exception(), ValueError):
-                    self.progress.fail(f"{of_assets} found other settings or files where it ran: {error}")
+                    self.progress.fail(
+                        f"{of_assets} found other settings or files where it ran: {error}", error
+                    )
                 elif not future.cancelled() and not future.result():
                     self.progress.fail(f"{of_assets} failed; see the log.")
             if self.progress.failure:
@@ -184,7 +186,8 @@ class _Runs:
         """Record as failed the runs that did not end: interrupted ones, and those of a worker that died."""
         if any(not future.done() for future in futures):
             wait(futures, timeout=ENDING_S)
-        for unfinished in unfinished_runs(self.instance, self.progress.tags):
+        filters = dg.RunsFilter(statuses=UNFINISHED, tags=self.progress.tags)
+        for unfinished in self.instance.get_runs(filters):
             self.instance.report_run_failed(unfinished, "The process of this run was interrupted or died.")
 
 

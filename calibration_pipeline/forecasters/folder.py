@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from upath import UPath
 
 from calibration_pipeline.forecasters import ForecasterError
-from calibration_pipeline.io.addresses import fresh_path, safe_cause, storage_errors, without_credentials
+from calibration_pipeline.io.addresses import (
+    fresh_path,
+    is_on_the_web,
+    safe_cause,
+    storage_errors,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -218,7 +224,7 @@ def forecaster_version(forecaster: ForecasterFiles) -> str:
     parts: list[str] = []
     for file in forecaster.files:
         stat = fresh_path(file).stat()
-        headers: dict[str, object] = getattr(stat, "as_info", dict)()  # on the web the only time
+        headers: dict[str, object] = getattr(stat, "as_info", dict)() if is_on_the_web(file) else {}
         marks = [str(headers[name]) for name in ("ETag", "Last-Modified") if name in headers]
         parts.append(" ".join([_file_name(UPath(file)), str(stat.st_size), str(stat.st_mtime), *marks]))
     return sha256("|".join([*parts, forecaster.model or ""]).encode()).hexdigest()[:16]
@@ -391,8 +397,8 @@ def files_of(path: UPath) -> list[str]:
 
 
 def _file_name(path: UPath) -> str:
-    """Return the name of a file or folder, without the query of its address."""
-    return UPath(without_credentials(str(path))).name
+    """Return the name of a file or folder, without the query of an address on the web."""
+    return UPath(without_credentials(str(path))).name if is_on_the_web(str(path)) else path.name
 
 
 def _holds_arrays(file: str) -> bool:

@@ -91,17 +91,19 @@ def is_local(path: UPath) -> bool:
 def is_remote(address: str | None) -> bool:
     """Return whether an address names another file system than this machine's disks.
 
-    >>> is_remote("s3://bucket/results.parquet"), is_remote("/data/results.csv"), is_remote(None)
+    >>> is_remote("s3://bucket/results.parquet"), is_remote("zip://::/data/feed.zip"), is_remote(None)
     (True, False, False)
     """
-    return "://" in (address or "") and not str(address).lower().startswith(("file://", "local://"))
+    innermost = (address or "").rpartition("::")[2].lower()
+    return "://" in innermost and not innermost.startswith(("file://", "local://"))
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
     """Return the errors by which a file system says that it cannot be read or written.
 
-    Those of S3 that are no `OSError`, such as missing credentials, exist once its package is loaded; an
-    `ImportError` says that the package of a file system is not installed.
+    Those of S3 and of the web that are no `OSError`, such as missing credentials, exist once their packages
+    are loaded; an `ImportError` says that the package of a file system is not installed.
     """
-    botocore = sys.modules.get("botocore.exceptions")
-    return (OSError, ImportError, *((botocore.BotoCoreError,) if botocore else ()))
+    packages = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+    loaded = [(sys.modules[module], name) for module, name in packages if module in sys.modules]
+    return (OSError, ImportError, *(getattr(module, name) for module, name in loaded))

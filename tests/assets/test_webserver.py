@@ -159,6 +159,23 @@ def is_alive(pid: int, started: str) -> bool:
     return fields[19] == started and fields[0] != "Z"
 
 
+def test_the_processes_get_paths_as_the_command_read_them(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their current folder is another; tables that no source reads would be refused."""
+    (project / "mine").mkdir()
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("CALIBRATION_FORECASTERS", "mine")
+    monkeypatch.setenv("CALIBRATION_RESULTS", "mine.csv")
+    found: dict[str, str] = {}
+    monkeypatch.setattr(
+        "assets.webserver.run_group", lambda _command, _folder, variables: found.update(variables) or 0
+    )
+    assert main(["ui", "--source", "simulated", "--seed", "7"]) == 0
+    assert found["CALIBRATION_FORECASTERS"] == str(project / "mine")
+    assert (found["CALIBRATION_SEED"], found["CALIBRATION_RESULTS"]) == ("7", "")
+
+
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """Return a folder with packages that have our packages' names, and a workspace of its own."""

@@ -426,19 +426,27 @@ def test_a_new_entry_list_of_the_next_race_is_noticed(ingested: Watched) -> None
 
 
 def test_a_value_whose_run_died_before_its_checks_is_materialized_once_more(ingested: Watched) -> None:
-    job = ingested.defs.resolve_job_def("ingest")
-    asked = []
-    for _ in range(2):
-        run = ingested.instance.create_run_for_job(
-            job, tags={"dagster/partition": "2022"}
-        )  # plans its checks
+    job, instance = ingested.defs.resolve_job_def("ingest"), ingested.instance
+    season = {"dagster/partition": "2022"}
+    key = dg.AssetKey(["tables", "cup", "race_results"])
+
+    def die(*, after_storing: bool) -> list[tuple[str | None, str | None]]:
+        run = instance.create_run_for_job(job, tags=season)  # it plans its checks
         assert ingested.skipped() == "1 runs of tables are in progress."
-        ingested.instance.report_run_failed(run)
-        asked.append([(one.job_name, one.partition_key) for one in ingested.requests()])
-        for request in ingested.requests():
-            ingested.instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.FAILURE)
-    assert asked[0] == [("ingest", "2022")]
-    assert ("ingest", "2022") not in asked[1], "checks that end their run would end it for ever"
+        if after_storing:
+            (record,) = instance.fetch_materializations(dg.AssetRecordsFilter(key), limit=1).records
+            instance.report_runless_asset_event(record.asset_materialization)
+        instance.report_run_failed(run)
+        requests = ingested.requests()
+        for request in requests:
+            instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.FAILURE)
+        return [(request.job_name, request.partition_key) for request in requests]
+
+    assert ("ingest", "2022") not in die(after_storing=False), "the checks of the stored value have passed"
+    assert die(after_storing=True) == [("ingest", "2022")]
+    assert ("ingest", "2022") not in die(after_storing=True), (
+        "checks that end their run would end it for ever"
+    )
 
 
 @pytest.mark.slow

@@ -150,6 +150,9 @@ def test_the_query_of_an_address_is_no_part_of_a_name(tmp_path: Path) -> None:
             before = forecaster_version(book)
             os.utime(tmp_path / "book.csv", (0, 0))  # another content of the same size
             assert forecaster_version(book) != before
+            with pytest.raises(ForecasterError, match="cannot be listed: 403") as refused:
+                list_forecasters(f"{url}/book.csv?token=wrong")
+            assert "wrong" not in str(refused.value)
         finally:
             server.shutdown()
             thread.join()
