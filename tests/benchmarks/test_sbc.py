@@ -9,7 +9,6 @@ from benchmarks.sbc import event_ranks, judge_ranks, latent_ranks, marginal_rank
 from helpers.planted_events import planted_events
 
 SIMULATIONS = [pytest.param(40, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
-MARGINAL_SIMULATIONS = [pytest.param(15, marks=pytest.mark.slow), pytest.param(80, marks=pytest.mark.soak)]
 
 
 def ranks_of(pit: np.ndarray) -> pl.DataFrame:
@@ -42,11 +41,11 @@ def test_latent_map_finds_its_truths(n_simulations):
     assert outside(ranks) == []
 
 
-@pytest.mark.parametrize("n_simulations", MARGINAL_SIMULATIONS)
-def test_marginal_map_finds_its_truths(n_simulations):
+@pytest.mark.soak
+def test_marginal_map_finds_its_truths():
     """All parameters, each season's slope, and the log-likelihood."""
     season = np.repeat([0, 1], 3)
-    ranks = marginal_ranks(bell_forecasts(6, 10), season, n_simulations, seed=5)
+    ranks = marginal_ranks(bell_forecasts(6, 10), season, 80, seed=5)
     assert ranks["quantity"].n_unique() == 7
     assert outside(ranks) == []
 

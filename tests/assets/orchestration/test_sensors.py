@@ -425,6 +425,7 @@ def test_a_new_entry_list_of_the_next_race_is_noticed(ingested: Watched) -> None
     assert json.loads(ingested.cursor or "")["n_lists"] == 1
 
 
+@pytest.mark.slow
 def test_a_value_whose_run_died_before_its_checks_is_materialized_once_more(ingested: Watched) -> None:
     job, instance = ingested.defs.resolve_job_def("ingest"), ingested.instance
     season = {"dagster/partition": "2022"}
