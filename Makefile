@@ -14,7 +14,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 ARGS ?=
 # Tests run in so many processes, a file always in one; slow ones often wait for a server.
 WORKERS ?= 2
-SLOW_WORKERS ?= 3
+SLOW_WORKERS ?= 4
 # What make fuzz spends on each target.
 SECONDS ?= 60
 # Whole runs, then the folders in their order: many small files come last and keep all processes busy to the end.
