@@ -127,7 +127,7 @@ def shown_settings(
         Races of a fold; None for a season.
     """
     shown = settings.shown_forecaster  # it reads the forecasters' folder
-    address = {"nascar_feed": settings.feed_url, "tables": settings.results}.get(settings.source)
+    address = next(iter(settings.source_addresses), None)
     return {
         "Source": settings.source,
         "Source address": shown_address(address, "none, simulated"),

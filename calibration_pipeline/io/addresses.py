@@ -98,12 +98,12 @@ def is_remote(address: str | None) -> bool:
     return "://" in innermost and not innermost.startswith(("file://", "local://"))
 
 
-def storage_errors() -> tuple[type[Exception], ...]:
-    """Return the errors by which a file system says that it cannot be read or written.
+def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the errors by which a file system says that it cannot be read or written, and others.
 
     Those of S3 and of the web that are no `OSError`, such as missing credentials, exist once their packages
     are loaded; an `ImportError` says that the package of a file system is not installed.
     """
     packages = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
     loaded = [(sys.modules[module], name) for module, name in packages if module in sys.modules]
-    return (OSError, ImportError, *(getattr(module, name) for module, name in loaded))
+    return (OSError, ImportError, *others, *(getattr(module, name) for module, name in loaded))

@@ -207,12 +207,12 @@ def test_a_refreshed_race_of_an_old_season_is_news(project: Path) -> None:
 
 
 def test_a_store_that_cannot_be_reached_gets_one_line(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path,  # noqa: ARG001
+    no_credentials: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("CALIBRATION_STORE", "s3://bucket/prefix")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(project / "none"))
+    monkeypatch.setenv("CALIBRATION_STORE", f"{no_credentials}/prefix")
     assert main(["report"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("A file cannot be read or written: NoCredentialsError Unable to locate")

@@ -117,7 +117,7 @@ class FeedReader:
             found = filesystem.ls(root, detail=True)
         except SourceError:
             raise
-        except storage_errors() + FAILURES as error:
+        except storage_errors(*FAILURES) as error:
             cause = safe_cause(error, self._address)
             raise SourceError(f"{self.base_url} cannot be read: {_reason(error)}.") from cause
         names = (str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
@@ -189,7 +189,7 @@ class FeedReader:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             cause = safe_cause(error, self._address)
             raise MissingDocumentError(f"{self.url(path)} does not exist.") from cause
-        except storage_errors() + FAILURES as error:
+        except storage_errors(*FAILURES) as error:
             cause = safe_cause(error, self._address)
             raise DefectError(f"{self.url(path)} cannot be read: {_reason(error)}.") from cause
         return bytes(content)

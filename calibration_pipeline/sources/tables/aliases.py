@@ -47,8 +47,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 """Other names of each column, the most usual ones first."""
 SHOWN_COLUMNS = 30
 LARGEST_MAPPING = 100_000
-# Exceptions of reading a mapping file beside `storage_errors`.
-FAILURES = (ValueError,)
 
 
 def recognise_columns(
@@ -152,7 +150,7 @@ def read_mapping(address: str | None) -> dict[str, dict[str, str]]:
         if len(content) > LARGEST_MAPPING:
             raise ValueError(f"it has more than {LARGEST_MAPPING:,} bytes")
         tables = tomllib.loads(content.decode())
-    except storage_errors() + FAILURES as error:
+    except storage_errors(ValueError) as error:
         reason = without_credentials(" ".join(f"{error}".split()))
         raise SourceError(f"{path} cannot be read as a mapping of columns: {reason}.") from safe_cause(
             error, address

@@ -43,8 +43,6 @@ MAX_CELLS = 200_000_000
 """Rows times columns in memory at a time."""
 WEB_LIMITS = WebLimits(total_s=1800.0, spacing_s=0.0, max_bytes=MAX_BYTES)
 CHUNK_BYTES = 2**20
-# Exceptions of reading a file beside `storage_errors`.
-FAILURES = (EOFError, ValueError, zlib.error)
 FORMS = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt", ".xlsx")
 # Texts that mean a missing value; R writes NA, pandas nan, spreadsheets #N/A.
 NULL_VALUES = ["", "NA", "NaN", "nan", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-"]
@@ -240,7 +238,7 @@ class TableFile:
         except FileNotFoundError as error:
             cause = safe_cause(error, self._address)
             raise SourceError(f"{self.path} does not exist.") from cause
-        except storage_errors() + FAILURES as error:
+        except storage_errors(EOFError, ValueError, zlib.error) as error:
             if isinstance(error, SourceError):
                 raise
             reason = without_credentials(" ".join(f"{type(error).__name__} {error}".split()))

@@ -76,7 +76,7 @@ def test_markets_have_the_races_with_more_cars_than_winners(rng):
 
 def test_each_market_of_event_probabilities_has_its_own_numbers():
     """A win market of three races beside a top 3 market of one."""
-    three, one = np.repeat([1, 2, 3], 4), np.repeat(2, 4)
+    of_win, of_top = np.repeat([1, 2, 3], 4), np.repeat(2, 4)
     markets = [
         EventCases(
             market,
@@ -84,7 +84,7 @@ def test_each_market_of_event_probabilities_has_its_own_numbers():
             np.arange(race.size) % 4 < top,
             race,
         )
-        for market, top, race in (("win", 1, three), ("top 3", 3, one))
+        for market, top, race in (("win", 1, of_win), ("top 3", 3, of_top))
     ]
     metrics = score_events("intermediate", markets)
     shown = [
