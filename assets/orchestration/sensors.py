@@ -101,19 +101,18 @@ def keep_up_to_date(
         known: dict[str, list[int]] = cursor.get("known", {})
         finished: dict[int, Races] = {}
         news: dict[int, News] = {}
-        notes: list[str] = []
         changed: list[str] = []
         partitions = {*loaded.get_partition_keys()}
         settings = as_set
         try:
             is_far = any(map(is_remote, as_set.source_addresses))
             if time.time() - cursor.get("asked_at", 0.0) >= (WEB_INTERVAL_S if is_far else 0):
+                cursor |= {"asked_at": time.time(), "fault": None}
                 settings = with_seasons(as_set)
                 seasons, source = settings.season_list, build_source(settings)
                 asked = {*seasons[-RECENT_SEASONS:], *(year for year in seasons if str(year) not in known)}
                 news, finished = read_news(source, settings.store_path, seasons, asked)
                 changed = [f"season {season}" for season in sorted({*map(str, seasons)} ^ partitions)]
-                cursor["asked_at"] = time.time()
                 if time.time() - cursor.get("entries_at", 0.0) >= (ENTRIES_INTERVAL_S if is_far else 0):
                     entries = entry_version(source.next_race(seasons[-1]))
                     n_lists = cursor.get("n_lists", 0) + (entries != cursor.get("entries"))
@@ -121,7 +120,7 @@ def keep_up_to_date(
             elif not (as_set.seasons or as_set.default_seasons):  # the source knows the seasons
                 settings = as_set.model_copy(update={"seasons": span([*map(int, partitions)])})
         except (SourceError, SettingsError) as error:
-            notes.append(f"The source could not be asked; the next tick tries again. {error}")
+            cursor["fault"] = f"The source could not be asked; a later tick asks again. {error}"
         try:
             present = known_forecasters(settings)
         except ForecasterError as error:
@@ -138,6 +137,7 @@ def keep_up_to_date(
             graph = context.repository_def.asset_graph  # type: ignore[union-attr]
             lineage = Lineage(graph, settings, context.instance, news, cursor.get("entries"))
             requests = _requests(lineage, cursor.get("n_lists", 0))
+        notes = [cursor["fault"]] if cursor.get("fault") else []
         notes += [describe_missing(missing)] if missing else []
         quiet = " ".join(notes) or "No race has finished that is not stored; all is up to date."
         return dg.SensorResult(

@@ -3,7 +3,9 @@
 import datetime
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -44,14 +46,19 @@ class Watched:
     """A code location that was loaded once, whose sensor ticks; requests are executed at once."""
 
     def __init__(
-        self, table: Path, store: Path, instance: dg.DagsterInstance, seasons: str | None = None
+        self,
+        table: Path,
+        store: Path,
+        instance: dg.DagsterInstance,
+        seasons: str | None = None,
+        address: str | None = None,
     ) -> None:
         self.table = table
         self.folder = table.parent / "forecasters"
         self.folder.mkdir(exist_ok=True)
         self.settings = Settings(
             source="tables",
-            results=str(table),
+            results=address or str(table),
             store=str(store),
             seasons=seasons,
             forecasters=str(self.folder),
@@ -260,6 +267,37 @@ def test_a_source_that_is_down_is_named_and_asked_again(ingested: Watched) -> No
     assert json.loads(ingested.cursor or "").get("known", known) == known
     ingested.table.write_text(content)
     assert ingested.requests()
+
+
+@pytest.mark.slow
+def test_a_source_on_the_web_that_refuses_is_named_and_left_in_peace(
+    table: Path, instance: dg.DagsterInstance
+) -> None:
+    asked: list[str] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(403)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/mine.csv"
+        watched = Watched(table, table.parent / "store", instance, "2022", address)
+        watched.until("ingest")
+        (ingest,) = watched.requests()
+        assert not watched.execute(ingest)
+        n_asked = len(asked)
+        messages = [watched.skipped() for _ in range(3)]
+        server.shutdown()
+    assert n_asked
+    assert all("The source could not be asked" in message for message in messages), messages
+    assert len(asked) == n_asked
 
 
 @pytest.mark.slow
