@@ -128,10 +128,12 @@ class RacesInForce:
             is_lacking = pl.col("round").is_between("first", "last").fill_null(False)
             for row in rest.filter(is_lacking).iter_rows(named=True):
                 log.add({"season": row["season"], "label": _label(row)}, NO_SUCH_RACE)
-            rest = rest.filter(~is_lacking)
+            elsewhere = pl.col("season").is_in(list(self.other_seasons)).fill_null(False)
+            rest = rest.filter(~is_lacking & ~elsewhere)
         if not rest.is_empty():
             races = named([_label(row) for row in rest.iter_rows(named=True)])
-            log.notes.append(f"{rest.height} races of the file are not in force: {races}.")
+            n_races = "1 race of the file is" if rest.height == 1 else f"{rest.height} races of the file are"
+            log.notes.append(f"{n_races} not in force: {races}.")
         return located
 
     def _ids_are_idle(self, ids: pl.Series) -> bool:

@@ -383,7 +383,7 @@ def test_a_race_that_the_results_lack_is_a_defect_unless_it_is_after_the_last(tm
     table = opened(tmp_path, pl.concat([event_table(), ahead]))
     read_event_probabilities([table], in_force(), defects)
     assert defects.frame().is_empty()
-    assert defects.notes == ["1 races of the file are not in force: 2022 race 4."]
+    assert defects.notes == ["1 race of the file is not in force: 2022 race 4."]
     read_event_probabilities([opened(tmp_path, pl.concat([event_table((202201, 202203)), lacking]))],
                              in_force((202201, 202203)), defects)  # fmt: skip
     assert defects.frame()["rule"].to_list() == ["the results have no such race"]
