@@ -39,7 +39,7 @@ OF_EVERY_SEASON = ("race_results", "lap_aggregates", "driver_features", "causal_
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
             kinds={"jax", "netcdf"},
-            code_version="7",
+            code_version="8",
             metadata=SETTINGS,
         ),
         **{

@@ -40,6 +40,13 @@ from calibration_pipeline.telemetry import build_driver_features
 GRIDS = 20
 GRIDS_A_FIT = 4
 GRID = "grid"
+SET, DRAWN, OF_FORECASTER = "set", "drawn", "of the forecaster"
+GRID_NOTES = {
+    SET: "The grid is set.",
+    DRAWN: f"The grid is not set yet: {GRIDS} grids were drawn by form, as fitted to earlier grids. "
+    "The forecasts of the backtest knew their grid, so this forecast is less certain than they were.",
+    OF_FORECASTER: "The grid is not set yet, and none was drawn: the scenarios are the forecaster's own.",
+}
 CALIBRATION_RACES = "n_calibration_races"
 ENTRY_DEFECTS = "entry_defects"
 NONE_ANNOUNCED = "The source announces no race that has not run."
@@ -164,8 +171,9 @@ def forecast_next_race(
     change = None if state is None else draw_recalibration(state, race_id, n_scenarios, method.seed)
     ensemble = simulate(change, n_scenarios)
     n_races = 0 if state is None else int(state["n_calibration_races"])
+    grid = SET if next_race.grid_is_set else OF_FORECASTER if method.forecaster else DRAWN
     ensemble.attrs |= {
-        GRID: "set" if next_race.grid_is_set else "drawn",
+        GRID: grid,
         CALIBRATION_RACES: n_races,
         ENTRY_DEFECTS: json.dumps(announced.defects),
     }
@@ -175,7 +183,7 @@ def forecast_next_race(
         **race,
         "fold": next_race.fold,
         "scenarios": ensemble.sizes["scenario"],
-        "grid": "set" if next_race.grid_is_set else f"not set yet: {GRIDS} drawn; the backtest knew the grid",
+        "grid": GRID_NOTES[grid],
         "recalibrated": state is not None,
         "calibration_races": n_races,
         ENTRY_DEFECTS: list(announced.defects),
@@ -254,13 +262,7 @@ def forecast_notes(forecast: xr.Dataset) -> list[str]:
         if n_races
         else f"Not calibrated: too few earlier races of the archetype {archetype}."
     )
-    grid = (
-        "The grid is set."
-        if forecast.attrs[GRID] == "set"
-        else f"The grid is not set yet: {GRIDS} grids were drawn by form, as fitted to earlier grids. "
-        "The forecasts of the backtest knew their grid, so this forecast is less certain than they were."
-    )
     defects: list[str] = json.loads(forecast.attrs.get(ENTRY_DEFECTS, "[]"))
     entries = [f"Entry list: {sentence}" for sentence in defects]
     files = "Scenarios for an optimizer: race_forecast and forecast_scenarios in the store."
-    return [calibrated, grid, *entries, files]
+    return [calibrated, GRID_NOTES[forecast.attrs[GRID]], *entries, files]

@@ -280,8 +280,6 @@ def test_a_source_on_the_web_that_refuses_is_named_and_left_in_peace(
             asked.append(self.path)
             self.send_error(403)
 
-        do_HEAD = do_GET
-
         def log_message(self, *args: object) -> None:
             """Print nothing."""
 

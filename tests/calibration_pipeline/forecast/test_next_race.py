@@ -261,6 +261,9 @@ def test_scenarios_of_a_users_forecaster_are_the_forecast_or_the_reason_is_named
     made = world.forecast(world.announced, world.state_before, tmp_path / "own.csv")["race_forecast"]
     assert made.value["race"].values.tolist() == [world.race]
     assert "Withdrawn Man: it was not at the start" in str(made.metadata["left_out"].value)
+    unset = entries.with_columns(start_position=pl.lit(None, pl.Int64))
+    no_grid = world.forecast(AnnouncedRace(unset), world.state_before, tmp_path / "own.csv")["race_forecast"]
+    assert "none was drawn: the scenarios are the forecaster's own" in forecast_notes(no_grid.value)[1]
     own.drop(names[0]).write_csv(tmp_path / "own.csv")
     none = world.forecast(world.announced, world.state_before, tmp_path / "own.csv")["race_forecast"]
     assert none.value.sizes["race"] == 0

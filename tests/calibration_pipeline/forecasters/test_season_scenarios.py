@@ -104,7 +104,7 @@ def test_a_season_in_force_may_have_no_scenarios(tmp_path: Path) -> None:
     ensemble, left_out = read(path, entry_list({202001: 36}), other_seasons=(2021, 2022))
     ScenarioEnsemble.validate(ensemble, lazy=True)
     assert ensemble.sizes["race"] == 0
-    assert left_out == ["2020 race 1 (kansas): no scenarios"], "its races are those of another season in force"
+    assert left_out == ["2020 race 1 (kansas): no scenarios"], "those of 2021 are in force"
     assert read(path, entry_list().clear())[0].sizes["race"] == 0
 
 
