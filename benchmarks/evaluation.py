@@ -41,8 +41,8 @@ from calibration_pipeline.verification.scores import (
     coverage_probability,
     discrete_crps,
     discrete_log_score,
-    head_to_head_slope,
 )
+from calibration_pipeline.verification.verdicts.slopes import head_to_head_slope
 
 OVALS = "without superspeedways"
 EVERYTHING = "all"

@@ -25,8 +25,7 @@ from benchmarks.result_files import Row, estimated, markdown_table, write_result
 from benchmarks.worktree import ROOT, check_out
 from calibration_pipeline.archetypes import ARCHETYPES
 from calibration_pipeline.stats.intervals import Estimate, clustered_mean
-from calibration_pipeline.verification.scores import head_to_head_slope
-from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
+from calibration_pipeline.verification.verdicts.slopes import head_to_head_slope, retirement_slope, win_slope
 
 KEY = ("seasons",)
 NEW_CAR = season_range("2022-2023")

@@ -30,8 +30,8 @@ from calibration_pipeline.verification.scores import (
     coverage_probability,
     discrete_crps,
     discrete_log_score,
-    head_to_head_slope,
 )
+from calibration_pipeline.verification.verdicts.slopes import head_to_head_slope
 
 RACES = (5, 16, 36, 108)
 N_SCENARIOS, N_RESULTS = 1000, 300

@@ -27,12 +27,11 @@ from calibration_pipeline.stats.intervals import Estimate, clustered_ratio, jack
 from calibration_pipeline.stats.ranking import rank
 from calibration_pipeline.verification.joint_events import p_values
 from calibration_pipeline.verification.scores import (
-    LOGIT_CLIP,
     coverage_probability,
     discrete_crps,
 )
 from calibration_pipeline.verification.verdicts.estimates import MarketEstimate, spread_ratio
-from calibration_pipeline.verification.verdicts.slopes import retirement_slope
+from calibration_pipeline.verification.verdicts.slopes import LOGIT_CLIP, retirement_slope
 
 N_RESULTS, N_SCENARIOS = 200, 1000
 N_JOINT = 300

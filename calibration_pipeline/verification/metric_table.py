@@ -34,6 +34,7 @@ from calibration_pipeline.verification.reliability import (
     consistent_successes,
     draw_outcomes,
 )
+from calibration_pipeline.verification.verdicts.slopes import head_to_head_slope
 
 SMALLER, LARGER, NOMINAL, NEITHER = (
     "smaller is better",
@@ -283,7 +284,7 @@ def _quotients(of: Mapping[str, Mapping[tuple[str, str], CaseScores]]) -> dict[K
 
 def _slopes(cases: Cases, forecasts: tuple[str, ...]) -> dict[Key, Estimate]:
     slopes = {
-        Key(forecast, "head_to_head_slope"): scores.head_to_head_slope(
+        Key(forecast, "head_to_head_slope"): head_to_head_slope(
             cases.head_to_head[forecast], cases.pair_outcome, cases.pair_race
         )
         for forecast in forecasts

@@ -7,20 +7,8 @@ the field. Scores of ensembles of real numbers are in `metrics`, the table of a 
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, logit
 
 from calibration_pipeline.metrics import floored, kernel_log_density, pit_share
-from calibration_pipeline.stats.intervals import (
-    Estimate,
-    error_ratio,
-    jackknife_interval,
-    race_totals,
-)
-
-LOGIT_CLIP = 1e-3
-"""Head-to-head probabilities are clipped to [LOGIT_CLIP, 1 - LOGIT_CLIP] before their logit is taken."""
-SLOPE_RANGE = (-20.0, 20.0)
 
 
 def discrete_crps(probability: ArrayLike, position: ArrayLike) -> NDArray[np.float64]:
@@ -275,50 +263,6 @@ def interval_width(probability: ArrayLike, level: float) -> NDArray[np.float64]:
     p = np.asarray(probability, dtype=np.float64)
     high = np.cumsum(p, axis=-1)
     return pit_share(high - p, high, level).sum(axis=-1)
-
-
-def head_to_head_slope(probability: NDArray, outcome: NDArray, race: NDArray) -> Estimate | None:
-    """Return the slope of the logistic regression of outcomes on logit probability; 1 is best.
-
-    Without an intercept: which car of a pair comes first is arbitrary, and swapping them changes nothing.
-    Above 1 the forecast is under-confident, below 1 over-confident. The interval is the race-clustered
-    sandwich with the jackknife correction and Student's t.
-
-    Parameters
-    ----------
-    probability : ndarray
-        P(the first car beats the second), (pairs,); clipped to [LOGIT_CLIP, 1 - LOGIT_CLIP].
-    outcome : ndarray
-        Whether it did, (pairs,).
-    race : ndarray
-        The race of each pair, (pairs,).
-
-    Returns
-    -------
-    Estimate or None
-        None where there is no slope within `SLOPE_RANGE`: every probability is 1/2, or outcomes are
-        separated.
-
-    References
-    ----------
-    Cox (1958), doi:10.1093/biomet/45.3-4.562; Bell & McCaffrey (2002), Survey Methodology 28(2).
-    """
-    x = logit(np.clip(probability, LOGIT_CLIP, 1 - LOGIT_CLIP))
-    distinct, index = np.unique(x, return_inverse=True)
-    n_pairs, n_won = np.bincount(index), np.bincount(index, weights=outcome)
-
-    def score(slope: float) -> float:
-        return float(distinct @ (n_won - n_pairs * expit(slope * distinct)))
-
-    if not x.any() or score(SLOPE_RANGE[0]) <= 0 or score(SLOPE_RANGE[1]) >= 0:
-        return None
-    slope = float(brentq(score, *SLOPE_RANGE, xtol=1e-10))
-    mean = expit(slope * x)
-    case_residual = x * (outcome - mean)
-    residual, weight = race_totals(race, case_residual, x**2 * mean * (1 - mean))
-    lower, upper = jackknife_interval(slope, residual, weight)
-    ratio = error_ratio(residual, weight, case_residual)
-    return Estimate(slope, lower, upper, residual.size, x.size, ratio)
 
 
 def _validated(probability: ArrayLike, position: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

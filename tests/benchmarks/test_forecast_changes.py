@@ -18,8 +18,7 @@ from benchmarks.forecast_changes import (
 from benchmarks.result_files import read_results
 from calibration_pipeline.archetypes import ARCHETYPES, Archetype
 from calibration_pipeline.stats.intervals import Estimate
-from calibration_pipeline.verification.scores import head_to_head_slope
-from calibration_pipeline.verification.verdicts.slopes import retirement_slope, win_slope
+from calibration_pipeline.verification.verdicts.slopes import head_to_head_slope, retirement_slope, win_slope
 from helpers import planted_races
 from helpers.planted_races import planted, planted_calendar
 

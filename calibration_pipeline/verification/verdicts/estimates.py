@@ -27,7 +27,12 @@ from calibration_pipeline.verification import scores
 from calibration_pipeline.verification.cases import JUDGED, Cases, backtest_cases
 from calibration_pipeline.verification.event_cases import EventCases, position_events
 from calibration_pipeline.verification.verdicts.retirements import Retirements, read_retirements
-from calibration_pipeline.verification.verdicts.slopes import retirement_slope, top_slope, win_slope
+from calibration_pipeline.verification.verdicts.slopes import (
+    head_to_head_slope,
+    retirement_slope,
+    top_slope,
+    win_slope,
+)
 
 GAIN_SCORES = {
     **dict.fromkeys(EVENT_MARKETS, "Brier score"),
@@ -114,7 +119,7 @@ def _head_to_head_estimates(cases: Cases) -> Iterator[MarketEstimate]:
     if not cases.pair_race.size:
         return
     for forecast in JUDGED:
-        slope = scores.head_to_head_slope(cases.head_to_head[forecast], cases.pair_outcome, cases.pair_race)
+        slope = head_to_head_slope(cases.head_to_head[forecast], cases.pair_outcome, cases.pair_race)
         yield from _named(HEAD_TO_HEAD, forecast, "slope", slope)
     yield from _brier_skills(HEAD_TO_HEAD, cases.head_to_head, cases.pair_outcome, cases.pair_race)
     yield _brier_gain(HEAD_TO_HEAD, cases.head_to_head, cases.pair_outcome, cases.pair_race)

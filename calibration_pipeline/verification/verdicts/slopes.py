@@ -3,8 +3,7 @@
 A slope of 1 is calibrated, below 1 the forecast is over-confident, above 1 under-confident. At 1 each
 estimating equation has expectation 0 for a calibrated forecast, whatever the dependence between cars of a
 race. Intervals are race-clustered: the sandwich with the jackknife correction (Liang & Zeger 1986,
-doi:10.1093/biomet/73.1.13; Bell & McCaffrey 2002, Survey Methodology 28(2)). The slope of pairs of cars is
-`scores.head_to_head_slope`.
+doi:10.1093/biomet/73.1.13; Bell & McCaffrey 2002, Survey Methodology 28(2)).
 """
 
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from scipy.special import expit, logit
 
 from calibration_pipeline.stats.intervals import Estimate, error_ratio, jackknife_interval
 
+LOGIT_CLIP = 1e-3
+"""Head-to-head probabilities are clipped to [LOGIT_CLIP, 1 - LOGIT_CLIP] before their logit is taken."""
 SLOPE_RANGE = (-20.0, 20.0)
 INTERCEPT_STEPS = 60
 """Steps of the bisection for the intercept of a race: it is then exact to rounding."""
@@ -117,6 +118,46 @@ def top_slope(probability: NDArray, inside: NDArray, race: NDArray) -> Estimate 
             above = np.bincount(index, expit(middle[index] + slope * x)) > number
             low, high = np.where(above, low, middle), np.where(above, middle, high)
         return _logistic_terms(x, inside, expit(low[index] + slope * x), index)
+
+    return _solve(terms, index)
+
+
+def head_to_head_slope(probability: NDArray, outcome: NDArray, race: NDArray) -> Estimate | None:
+    """Return the slope of the logistic regression of outcomes of pairs of cars on logit p.
+
+    Without an intercept: which car of a pair comes first is arbitrary, and swapping them changes nothing.
+
+    Parameters
+    ----------
+    probability : ndarray
+        P(the first car beats the second), (pairs,); clipped to [LOGIT_CLIP, 1 - LOGIT_CLIP].
+    outcome : ndarray
+        Whether it did, (pairs,).
+    race : ndarray
+        The race of each pair, (pairs,).
+
+    Returns
+    -------
+    Estimate or None
+        None where there is no slope within `SLOPE_RANGE`: every probability is 1/2, or outcomes are
+        separated.
+
+    References
+    ----------
+    Cox (1958), doi:10.1093/biomet/45.3-4.562.
+
+    Examples
+    --------
+    >>> won = np.array([True] * 4 + [False])
+    >>> round(head_to_head_slope(np.full(5, 0.8), won, np.arange(5)).estimate, 6)
+    1.0
+    """
+    x = logit(np.clip(probability, LOGIT_CLIP, 1 - LOGIT_CLIP))
+    _, index = np.unique(race, return_inverse=True)
+
+    def terms(slope: float) -> Terms:
+        mean = expit(slope * x)
+        return x * (outcome - mean), x**2 * mean * (1 - mean)
 
     return _solve(terms, index)
 

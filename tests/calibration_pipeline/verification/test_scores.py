@@ -27,7 +27,6 @@ from calibration_pipeline.verification.scores import (
     discrete_crps,
     discrete_log_score,
     fair_crps,
-    head_to_head_slope,
     interval_width,
     kernel_log_score,
     pit_bounds,
@@ -131,35 +130,6 @@ def test_zeros_behind_the_field_change_nothing(rng):
 def test_bad_positions_are_refused(probability, position, message):
     with pytest.raises(ValueError, match=message):
         discrete_crps(probability, position)
-
-
-@pytest.mark.parametrize("slope", [0.7, 1.0, 1.4])
-def test_the_head_to_head_slope_is_recovered(rng, slope):
-    """The estimate is centred on the planted slope, and about 95 % of the intervals hold it."""
-    race, results = np.repeat(np.arange(30), 50), []
-    for _ in range(200):
-        x = rng.normal(size=race.size)
-        outcome = rng.random(x.size) < 1 / (1 + np.exp(-slope * x))
-        results.append(head_to_head_slope(1 / (1 + np.exp(-x)), outcome, race))
-    estimates = np.array([result.estimate for result in results])
-    assert estimates.mean() == pytest.approx(slope, abs=4 * estimates.std() / np.sqrt(200) + 0.01)
-    assert 0.89 <= np.mean([r.lower < slope < r.upper for r in results]) <= 0.995
-
-
-def test_the_slope_does_not_depend_on_which_car_is_named_first(rng):
-    p, race = rng.uniform(0.01, 0.99, 500), rng.integers(5, size=500)
-    outcome = rng.random(500) < p
-    swap = rng.random(500) < 0.5
-    swapped = head_to_head_slope(np.where(swap, 1 - p, p), outcome ^ swap, race)
-    original = head_to_head_slope(p, outcome, race)
-    assert swapped.estimate == pytest.approx(original.estimate)
-    assert (swapped.lower, swapped.upper) == pytest.approx((original.lower, original.upper))
-
-
-def test_there_is_no_slope_without_a_favourite_or_an_upset():
-    race = np.arange(3)
-    assert head_to_head_slope(np.full(3, 0.5), np.array([True, False, True]), race) is None
-    assert head_to_head_slope(np.full(3, 0.7), np.array([True, True, True]), race) is None
 
 
 # --- scenarios counted by place ---
