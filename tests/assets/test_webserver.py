@@ -269,7 +269,7 @@ def test_ui_shows_and_runs_our_assets_in_a_folder_with_another_package_assets(
     assert "foreign calibration_pipeline" not in log.read_text()
 
 
-@pytest.mark.server
+@pytest.mark.soak
 def test_run_makes_our_assets_in_a_folder_with_another_package_assets(
     tmp_path: Path, foreign: Path, path: str
 ) -> None:

@@ -169,7 +169,7 @@ kinds, cars = st.sampled_from(sorted(TABLE_DEFECTS)), st.integers(0, 39)
 
 @pytest.mark.slow
 @pytest.mark.real
-@settings(max_examples=200, **LESS)  # type: ignore[arg-type]
+@settings(max_examples=100, **LESS)  # type: ignore[arg-type]
 @given(kinds, st.integers(1, FEW_RACES), cars)
 def test_a_defect_in_a_table_costs_its_race_at_most(kind: str, number: int, car: int) -> None:
     """Of the first races of a season alone: a test of the soak has them all."""
@@ -219,7 +219,7 @@ feeds = given(st.sampled_from(sorted(FEED_DEFECTS)), st.integers(1, 6), st.integ
 
 @pytest.mark.slow
 @pytest.mark.real
-@settings(max_examples=40, **LESS)  # type: ignore[arg-type]
+@settings(max_examples=24, **LESS)  # type: ignore[arg-type]
 @feeds
 def test_a_defect_in_the_feed_costs_its_race_at_most(feed: Path, kind: str, number: int, k: int) -> None:
     check_feed(feed, kind, number, k)

@@ -199,7 +199,7 @@ def test_the_daemon_materializes_what_the_command_does(
     assert n_runs < len(done), "a run materializes the assets of a job together"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_entry_list_is_noticed_and_forecast(whole: Path, tmp_path: Path) -> None:
     """Between two races the source adds the next one's entries: forecasts follow, and no fit."""
     shutil.copytree(whole, tmp_path / "thursday")
