@@ -30,6 +30,8 @@ XLABEL_BELOW = 24
 """Distance of a horizontal label from its axes, points."""
 YLABEL_LEFT = 0.2
 """Distance of a vertical label's base from the left edge of the figure, inches."""
+LARGEST_LEFT = 0.7
+"""Largest share of a figure's width left of its axes."""
 
 
 class Style(NamedTuple):
@@ -159,14 +161,14 @@ def make_room(
     ax : matplotlib.axes.Axes
         Axes whose labels need the room.
     left, right, bottom : float, optional
-        Margins, inches; the others stay as they are.
+        Margins, inches; the others stay as they are. The left one is at most `LARGEST_LEFT` of the width.
     """
     figure = ax.get_figure(root=True)
     if figure is None or figure.get_layout_engine() is not None:
         return
     width, height = figure.get_size_inches()
     figure.subplots_adjust(
-        left=None if left is None else left / width,
+        left=None if left is None else min(left / width, LARGEST_LEFT),
         right=None if right is None else 1 - right / width,
         bottom=None if bottom is None else bottom / height,
     )

@@ -16,6 +16,8 @@ LEGEND_BELOW = 38
 """Distance of a legend from the axes above it, points."""
 LEGEND_ROW = 15
 """Height of a row of a legend, points."""
+LONGEST_NAME = 30
+"""Characters of the longest name beside a row; a longer one loses characters of its middle."""
 
 
 def draw_points(
@@ -116,9 +118,25 @@ def legend_below(ax: Axes, ncols: int) -> None:
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Write the name of each row, from 0, left of the axes, and make room for the longest there."""
-    ax.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    ax.set_yticks(range(len(names)), map(shorten_name, names), fontsize="small", parse_math=False)
     widest = max((label.get_window_extent().width for label in ax.get_yticklabels()), default=0)
     make_room(ax, left=0.2 + widest / ax.figure.dpi)
+
+
+def shorten_name(name: str) -> str:
+    """Return a name of at most `LONGEST_NAME` characters.
+
+    The start and the end stay, since versions of one forecaster often differ at the end.
+
+    Examples
+    --------
+    >>> shorten_name("Ty"), shorten_name("a-simulator-of-races-with-weather-v2")
+    ('Ty', 'a-simulator-of-…ith-weather-v2')
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    tail = LONGEST_NAME // 2 - 1
+    return f"{name[: LONGEST_NAME - 1 - tail]}…{name[-tail:]}"
 
 
 def write_no_races(ax: Axes) -> Axes:

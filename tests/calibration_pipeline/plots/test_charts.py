@@ -202,6 +202,19 @@ def test_names_of_any_length_stay_on_the_paper():
     assert short.get_position().x0 < ax.get_position().x0
 
 
+@pytest.mark.parametrize("letter", ["n", "W", "\u2031"])
+def test_the_longest_names_leave_room_for_the_bars(letter):
+    """Names of 100 wide characters leave a third of the figure, and differ at their ends."""
+    names = [letter * 99 + end for end in "123"]
+    figure, ax = figures.figure_axes()
+    charts.draw_finish_distribution(ax, forecast_frame().with_columns(driver=pl.Series(names)))
+    figure.draw_without_rendering()
+    assert ax.get_position().x0 <= 0.7
+    shown = [label.get_text() for label in ax.get_yticklabels()]
+    assert {len(name) for name in shown} == {30}
+    assert len(set(shown)) == 3
+
+
 def test_a_figure_with_a_layout_of_its_own_keeps_it():
     """Charts make room for legends and names only where nothing else does."""
     figure = Figure(figsize=(12, 5), layout="constrained")
