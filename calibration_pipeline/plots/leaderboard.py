@@ -14,6 +14,14 @@ from calibration_pipeline.schemas.comparison import COMPARED_MARKETS
 
 THOUSANDTHS = 1000
 """Differences of scores are shown in thousandths."""
+HEIGHT = 6.0
+"""Height of the chart of up to five forecasters, inches."""
+PANEL_HEIGHT = 0.875
+"""Height of a market's axes in it, inches."""
+ROW_HEIGHT = 0.175
+"""Least height of a forecaster's row, inches."""
+TITLE_BELOW = 0.12
+"""Distance of the title from the upper edge, inches."""
 
 
 def leaderboard_figure(leaderboard: pl.DataFrame) -> Figure:
@@ -36,12 +44,13 @@ def leaderboard_figure(leaderboard: pl.DataFrame) -> Figure:
     ValueError
         If `leaderboard` holds several archetypes.
     """
-    figure, panels = figure_panels(4, 2, height=6, bottom=0.35, top=0.65, gaps=(0.3, 0.5))
-    *of_markets, legend = panels
-    legend.axis("off")
     others = ~pl.col("forecaster").is_in([NETWORK, CLIMATOLOGY])
     shown = leaderboard.filter(others & pl.col("rank").is_not_null())
     names = sorted(shown["forecaster"].unique())
+    height = HEIGHT + 4 * max(0.0, ROW_HEIGHT * len(names) - PANEL_HEIGHT)
+    figure, panels = figure_panels(4, 2, height=height, bottom=0.35, top=0.65, gaps=(0.3, 0.5))
+    *of_markets, legend = panels
+    legend.axis("off")
     handles = {}
     for place, (ax, market) in enumerate(zip(of_markets, COMPARED_MARKETS, strict=True)):
         ax.set_title(market.capitalize(), fontsize="small")
@@ -73,6 +82,6 @@ def leaderboard_figure(leaderboard: pl.DataFrame) -> Figure:
     if shown.height:
         name = archetype_label(only_value(shown, "archetype"))
         title = f"{name}: gain over the network, thousandths"
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(title, y=1 - TITLE_BELOW / height, fontsize="medium")
         legend.legend(handles.values(), handles.keys(), loc="center", frameon=False, fontsize="small")
     return figure

@@ -1,5 +1,7 @@
 """Tests of the chart of the leaderboard: artists have the values of their frame."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -47,6 +49,19 @@ def test_long_names_stay_on_the_paper(leaderboard: pl.DataFrame) -> None:
     names = {"mine": "a-forecaster-with-a-long-name"}
     renamed = leaderboard.with_columns(pl.col("forecaster").replace(names))
     assert_on_paper(leaderboard_figure(renamed.filter(archetype=ALL_ARCHETYPES)))
+
+
+@pytest.mark.parametrize("n_forecasters", [3, 8, 40])
+def test_names_of_many_forecasters_do_not_overlap(leaderboard: pl.DataFrame, n_forecasters: int) -> None:
+    own = leaderboard.filter(archetype=ALL_ARCHETYPES, forecaster="mine")
+    many = pl.concat(own.with_columns(forecaster=pl.lit(f"model-{k:02d}")) for k in range(n_forecasters))
+    figure = leaderboard_figure(many)
+    assert_on_paper(figure)
+    names = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(names) == n_forecasters
+    assert not any(name.overlaps(following) for name, following in pairwise(names))
+    title = figure.texts[0].get_window_extent()
+    assert not title.overlaps(figure.axes[0].title.get_window_extent())
 
 
 def test_the_title_names_the_archetype(leaderboard: pl.DataFrame) -> None:
