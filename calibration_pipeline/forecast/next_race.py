@@ -251,6 +251,23 @@ def _rerank(own: xr.Dataset, seed: int, change: Recalibration | None, n: int) ->
     return rerank_races(some, {int(own["race"].values[0]): part}, seed)
 
 
+def without_drawn_grid(forecast: xr.Dataset, chances: pl.DataFrame) -> pl.DataFrame:
+    """Return the chances for display: start positions are null where the grid is not set.
+
+    The start positions of a forecast with drawn grids are the order of expected form.
+
+    Parameters
+    ----------
+    forecast : xarray.Dataset
+        `ScenarioEnsemble` of the race.
+    chances : polars.DataFrame
+        `ForecastChances`.
+    """
+    if forecast.attrs.get(GRID) == "set":
+        return chances
+    return chances.with_columns(start_position=pl.lit(None, pl.Int64))
+
+
 def forecast_notes(forecast: xr.Dataset) -> list[str]:
     """Return the notes on a stored forecast: calibration, grid, entries, files; or why there is none."""
     if forecast.sizes["race"] == 0:

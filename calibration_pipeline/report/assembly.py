@@ -18,6 +18,7 @@ from calibration_pipeline.calibration.summaries import (
 )
 from calibration_pipeline.checks.properties import forecasts_point_the_right_way
 from calibration_pipeline.events.language import Event
+from calibration_pipeline.forecast.next_race import without_drawn_grid
 from calibration_pipeline.forecasters.folder import Form
 from calibration_pipeline.mcmc.nuts import TARGET_ACCEPT
 from calibration_pipeline.report.content import ALL_ARCHETYPES, ReportContent, empty_table
@@ -75,6 +76,11 @@ class NextRaceForecast(NamedTuple):
     events: pl.DataFrame
     notes: Sequence[str]
     of_forecasters: pl.DataFrame
+
+    @property
+    def shown_chances(self) -> pl.DataFrame | None:
+        """The chances, without start positions if the grid is not set; None without a race."""
+        return None if self.chances.is_empty() else without_drawn_grid(self.ensemble, self.chances)
 
 
 class ProbabilityEvidence(NamedTuple):
@@ -169,7 +175,7 @@ def assemble_content(
         predictive_checks=pl.concat(predictive_checks(fit) for fit in fits.values()),
         fits={str(name): fit for name, fit in fits.items()},
         comparison=pooled.comparison,
-        forecast=None if forecast.chances.is_empty() else forecast.chances,
+        forecast=forecast.shown_chances,
         forecast_events=forecast.events,
         forecast_notes=list(forecast.notes),
         warnings=implausible_backtests(backtests),

@@ -182,7 +182,8 @@ class ReportContent:
     comparison : polars.DataFrame or None
         `ModelComparison`; None where the calibrations were not compared.
     forecast : polars.DataFrame or None
-        `ForecastChances`: one row a car of the next race; None where no race is announced.
+        `ForecastChances`: one row a car of the next race; None where no race is announced. Start positions
+        are null where the grid is not set.
     forecast_events : polars.DataFrame or None
         `ForecastEvents` of the next race.
     forecast_title : str

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
-from calibration_pipeline.forecast.next_race import forecast_notes
+from calibration_pipeline.forecast.next_race import forecast_notes, without_drawn_grid
 from calibration_pipeline.io.escaping import escape_markup, plain_text
 from calibration_pipeline.io.stored_values import read_asset
 from calibration_pipeline.schemas.contracts import ContractError
@@ -20,6 +20,7 @@ CHANCES = {"win": "Win %", "top5": "Top 5 %", "top10": "Top 10 %", "dnf": "Out %
 SMALL = 0.095
 """Chances below it are shown to a tenth of a percent."""
 DRIVER_WIDTH = 16
+UNKNOWN = "n/a"
 
 
 def print_stored(console: Console, store: UPath, forecaster: str) -> None:
@@ -83,13 +84,13 @@ def print_forecast(
         console.print(plain_text(note), highlight=False, markup=False)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
-    for heading in ("", *CHANCES.values(), "Finish"):
+    for heading in ("Start", *CHANCES.values(), "Finish"):
         grid.add_column(heading, justify="right", no_wrap=True)
-    for car in chances.iter_rows(named=True):
+    for car in without_drawn_grid(forecast, chances).iter_rows(named=True):
         ends = [(car[name], car[f"{name}_lower"], car[f"{name}_upper"]) for name in CHANCES]
         finish = f"{car['finish_median']} ({car['finish_lower']}-{car['finish_upper']})"
-        driver = escape_markup(car["driver"])
-        grid.add_row(driver, str(car["start_position"]), *(_chance(*end) for end in ends), finish)
+        start = UNKNOWN if car["start_position"] is None else str(car["start_position"])
+        grid.add_row(escape_markup(car["driver"]), start, *(_chance(*end) for end in ends), finish)
     console.print(grid)
     joint = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for heading in ("Joint event", "Per", "%"):

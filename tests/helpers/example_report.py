@@ -335,7 +335,7 @@ def next_race() -> pl.DataFrame:
         {
             "driver": [f"Driver <{i}> & Co" for i in range(38)],
             "car_number": [str(i) for i in range(38)],
-            "start_position": [None, *range(2, 39)],
+            "start_position": range(1, 39),
             **chances,
             **ends,
             "finish_median": range(1, 39),

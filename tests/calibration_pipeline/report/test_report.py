@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
 import pytest
+import xarray as xr
 
 from calibration_pipeline.archetypes import ARCHETYPES, parse_archetype
 from calibration_pipeline.markets import MARKETS
@@ -19,10 +21,12 @@ from calibration_pipeline.report import (
     report_pictures,
     words,
 )
-from calibration_pipeline.report.blocks import Bullets
+from calibration_pipeline.report.assembly import NextRaceForecast
+from calibration_pipeline.report.blocks import Bullets, Table
 from calibration_pipeline.report.document import build_document
 from calibration_pipeline.report.numbers import estimate, number
 from calibration_pipeline.report.sections.joint import joint_event_blocks, joint_event_table
+from calibration_pipeline.report.sections.next_race import forecast_section
 from calibration_pipeline.report.sections.scores import GROUPS, metric_tables
 from calibration_pipeline.report.words import VERDICTS
 from calibration_pipeline.schemas.frames import EFFECTS
@@ -168,6 +172,18 @@ def test_a_next_race_of_an_archetype_without_verdicts_says_so(content: ReportCon
     section = markdown[markdown.index("## Next race") :]
     assert "not judged in this report, since its verdicts are not stored" in section
     assert len(section.splitlines()) > 10
+
+
+@pytest.mark.parametrize(("grid", "starts"), [("set", ["31", "32"]), ("drawn", ["n/a", "n/a"])])
+def test_start_positions_need_a_set_grid(content: ReportContent, grid: str, starts: list[str]) -> None:
+    """The start positions of a drawn grid are the order of expected form, and no grid."""
+    assert content.forecast is not None
+    chances = content.forecast.head(2).with_columns(start_position=pl.Series([31, 32]))
+    race = xr.Dataset(attrs={"grid": grid})
+    next_race = NextRaceForecast(race, chances, pl.DataFrame(), [], content.forecaster_chances)
+    section = forecast_section(replace(content, forecast=next_race.shown_chances))
+    cars = next(block for block in section.blocks if isinstance(block, Table))
+    assert [row[cars.columns.index("Start")].text for row in cars.rows] == starts
 
 
 def test_verdicts_have_words_for_every_ruling() -> None:
