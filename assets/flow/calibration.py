@@ -197,7 +197,7 @@ def backtest(
     recalibrated_forecast: xr.Dataset,
     archetype_state: xr.Dataset,
 ) -> dg.Output[xr.Dataset]:
-    """Probabilities of races that no fit had seen, raw and recalibrated, beside the results."""
+    """Probabilities of races that no recalibration had seen, raw and recalibrated, beside the results."""
     from calibration_pipeline.calibration.archetype_races import raw_forecast, results_table
     from calibration_pipeline.plots import charts
     from calibration_pipeline.verification.backtest import build_backtest, scored_races

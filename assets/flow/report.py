@@ -72,7 +72,7 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="11",
+    code_version="12",
     metadata=depends_on(
         *("source", "tracks", "seasons", "fold_races", "network", "forecaster", "forecasters"),
         *("events", "eras", "scenarios", "seed"),

@@ -1,4 +1,4 @@
-"""Group `verification`: scores of the forecasts on races that no fit had seen, and the verdicts.
+"""Group `verification`: scores of the forecasts on races that no recalibration had seen, and the verdicts.
 
 Modules that need JAX are imported inside the functions that compute.
 """

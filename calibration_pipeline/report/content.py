@@ -7,7 +7,7 @@ import polars as pl
 import xarray as xr
 
 from calibration_pipeline.archetypes import Archetype, parse_archetype
-from calibration_pipeline.forecasters.folder import Form
+from calibration_pipeline.forecasters.folder import NETWORK, Form
 from calibration_pipeline.schemas.comparison import ForecasterChances, Leaderboard
 from calibration_pipeline.schemas.quarantine import Quarantine
 
@@ -251,3 +251,8 @@ class ReportContent:
     def archetypes(self) -> list[Archetype]:
         """Archetypes of the report, in its order."""
         return [parse_archetype(name) for name in self.verdicts["archetype"].unique(maintain_order=True)]
+
+    @property
+    def is_of_network(self) -> bool:
+        """Whether the forecasts are the network's; the fits of other forecasters are not known."""
+        return NETWORK in self.verdicts["forecaster"]

@@ -69,6 +69,8 @@ def build_document(content: ReportContent) -> Document:
     """
     notes = [words.SIMULATED_NOTE] if content.source == "simulated" else []
     of_scenarios = content.form is Form.SCENARIOS
+    fitted = words.FITTED_BEFORE if content.is_of_network else words.FITTED_UNKNOWN
+    judged = f"{fitted} {words.HOW_JUDGED}"
     notes += [] if of_scenarios else [words.MARKETS_OF_FORM[content.form]]
     sections = [
         *([leaderboard_section(content.leaderboard)] if has_others(content.leaderboard) else []),
@@ -86,7 +88,7 @@ def build_document(content: ReportContent) -> Document:
     return Document(
         content.title,
         words.QUESTION,
-        [words.HOW_JUDGED, *notes, *content.warnings, *monitoring_note(content), *quarantine_note(content)],
+        [judged, *notes, *content.warnings, *monitoring_note(content), *quarantine_note(content)],
         verdict_matrix(content),
         Definitions(LEGEND),
         _summary_table(content),

@@ -8,8 +8,13 @@ QUESTION = "Do events happen as often as forecast? Judged for each archetype of 
 SIMULATED_NOTE = (
     "These races are simulated from a known truth: the verdicts are about the method, not about real racing."
 )
+FITTED_BEFORE = "Every forecast was judged on races that came after all races it was fitted on."
+FITTED_UNKNOWN = (
+    "Each race was recalibrated with a fit to earlier races only. It is not known which races the forecasts "
+    "in the file were fitted on."
+)
+"""The sentences on a user's forecaster, in place of `FITTED_BEFORE`."""
 HOW_JUDGED = (
-    "Every forecast was judged on races that came after all races it was fitted on. "
     "Raw is the forecaster's own forecast; recalibrated is the same forecast after its confidence was "
     "corrected with earlier races. The glossary at the end explains the terms."
 )
@@ -64,9 +69,9 @@ SCENARIO_METHODS = (
     ),
     (
         "Walk-forward tests",
-        "Races are taken in blocks, in order of time. A block is forecast with fits that used only earlier "
-        "blocks, and recalibrated race by race with earlier races only; an archetype without earlier races "
-        "keeps its raw forecast.",
+        "Races are taken in blocks, in order of time. The network forecasts a block with fits that used only "
+        "earlier blocks. Forecasts are recalibrated race by race with earlier races only; an archetype "
+        "without earlier races keeps its raw forecast.",
     ),
     (
         "Uncertainty",

@@ -102,7 +102,7 @@ def print_judged(
         shares = [f"{value:.3f}" for value in (raw["predicted"], recalibrated["predicted"], raw["observed"])]
         z = ", ".join("-" if row["z"] is None else f"{row['z']:+.1f}" for row in (raw, recalibrated))
         table.add_row(escape_markup(label), *shares, interval, z, str(raw["n_cases"]), str(raw["n_races"]))
-    title = f"{event}: predicted and observed share of the cases, in races that no fit had seen"
+    title = f"{event}: predicted and observed share of the cases, in races that no recalibration had seen"
     console.print(title, highlight=False, markup=False)
     if table.row_count:
         console.print(table)

@@ -112,7 +112,7 @@ def print_summary(console: Console, summary: Mapping[str, Sequence[Mapping[str, 
     report : str
         Path or address.
     """
-    title = "Races that no fit had seen: scores, share of finishes inside the intervals"
+    title = "Races that no recalibration had seen: scores, share of finishes inside the intervals"
     console.print()
     for era in dict.fromkeys(row["Era"] for row in summary["verdicts"]):
         rows = [row for row in summary["verdicts"] if row["Era"] == era]

@@ -105,7 +105,7 @@ def metric_tables(metrics: pl.DataFrame) -> list[Table]:
         present, key=lambda key: list(METRICS).index(key[0]) if key[0] in METRICS else len(METRICS)
     )
     short = Table(
-        f"Scores on {n_scored} that no fit had seen, with 95 % intervals",
+        f"Scores on {n_scored} that no recalibration had seen, with 95 % intervals",
         ["", "Raw", "Recalibrated"],
         grouped,
     )

@@ -186,6 +186,17 @@ def test_start_positions_need_a_set_grid(content: ReportContent, grid: str, star
     assert [row[cars.columns.index("Start")].text for row in cars.rows] == starts
 
 
+@pytest.mark.parametrize(("forecaster", "claims"), [("network", True), ("mine", False)])
+def test_fits_of_a_users_file_are_not_known(content: ReportContent, forecaster: str, claims: bool) -> None:
+    """Only the network's own fits are known to be older than the races that judge them."""
+    verdicts = content.verdicts.with_columns(forecaster=pl.lit(forecaster))
+    text = render_markdown(replace(content, verdicts=verdicts))
+    assert (words.FITTED_BEFORE in text) is claims
+    assert (words.FITTED_UNKNOWN in text) is not claims
+    assert words.HOW_JUDGED in text
+    assert "no fit had seen" not in text
+
+
 def test_verdicts_have_words_for_every_ruling() -> None:
     """Test that the report knows all rulings."""
     assert tuple(VERDICTS) == FRAME_RULINGS
