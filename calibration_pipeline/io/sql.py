@@ -59,10 +59,9 @@ def create_views(
                 f"CREATE OR REPLACE VIEW {asset} AS "  # noqa: S608
                 f"SELECT {_columns(asset)} FROM read_parquet({_quoted(files)}, union_by_name = true)"
             )
+            _describe(connection, asset)
         except duckdb.Error as error:
             unreadable[asset] = " ".join(str(error).split())[:300]
-            continue
-        _describe(connection, asset)
     return unreadable
 
 
@@ -146,12 +145,14 @@ def _refuse_commands(statements: Sequence[duckdb.Statement]) -> None:
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
+    """Describe the columns of a view; files of an earlier contract may lack some of today's."""
     columns = BOUNDARIES[asset].to_schema().columns
     described = {name: column.description or "" for name, column in columns.items()}
     if asset in BY_FORECASTER:
         described["forecaster"] = "Issuer of the forecasts"
-    for name, description in described.items():
-        connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(description)}')
+    for name in connection.view(asset).columns:
+        if name in described:
+            connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(described[name])}')
 
 
 def _columns(asset: str) -> str:

@@ -12,7 +12,7 @@ from upath import UPath
 from assets.cli import main
 from assets.flow.report import catalogue
 from assets.settings import Settings
-from calibration_pipeline.io.sql import TABLES, create_views, run_query, stored_tables
+from calibration_pipeline.io.sql import TABLES, build_catalogue, create_views, run_query, stored_tables
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER
@@ -184,6 +184,18 @@ def test_the_asset_holds_views_with_described_columns(
     assert views == set(TABLES)
     assert about == [("Lap, 0 is the grid",)]
     assert rows == [(2 * results.height,)]
+
+
+def test_a_table_of_an_earlier_contract_is_read_without_its_new_columns(own_store: UPath) -> None:
+    """A stored table may lack a column that was added to its contract later."""
+    verdicts = BOUNDARIES["verdict"].empty()
+    older = verdicts.drop("races_needed")
+    write_atomically(own_store / "verdict.parquet", encode(older))
+    assert run_query(own_store, "FROM verdict", 5).columns == tuple(older.columns)
+    with pytest.raises(ValueError, match='"races_needed" not found'):
+        run_query(own_store, "SELECT races_needed FROM verdict", 5)
+    _, views = build_catalogue(own_store)
+    assert set(views["view"]) == set(TABLES)
 
 
 def test_the_asset_names_tables_that_cannot_be_read(own_store: UPath) -> None:
