@@ -178,7 +178,7 @@ def calibration_report(
     )
 
 
-@dg.asset(kinds={"duckdb"}, code_version="1")
+@dg.asset(kinds={"duckdb"}, code_version="2")
 def catalogue(
     settings: dg.ResourceParam[Settings],
     calibration_report: UPath,  # noqa: ARG001  # the tables that the report was written from are all there

@@ -16,7 +16,12 @@ from duckdb import StatementType
 from upath import UPath
 
 from calibration_pipeline.io.addresses import is_local
-from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER, value_type
+from calibration_pipeline.schemas.contracts import (
+    BOUNDARIES,
+    BY_FORECASTER,
+    BY_FORECASTER_AND_SEASON,
+    value_type,
+)
 
 TABLE_SUFFIX = ".parquet"
 NONE_DAMAGED: Mapping[str, str] = MappingProxyType({})
@@ -148,7 +153,7 @@ def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
     """Describe the columns of a view; files of an earlier contract may lack some of today's."""
     columns = BOUNDARIES[asset].to_schema().columns
     described = {name: column.description or "" for name, column in columns.items()}
-    if asset in BY_FORECASTER:
+    if asset in BY_FORECASTER + BY_FORECASTER_AND_SEASON:
         described["forecaster"] = "Issuer of the forecasts"
     for name in connection.view(asset).columns:
         if name in described:
@@ -156,10 +161,12 @@ def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
 
 
 def _columns(asset: str) -> str:
-    """Return the columns of a view: those of the table, and the forecaster whose name its file has."""
-    if asset not in BY_FORECASTER:
-        return "*"
-    return "parse_filename(filename, true) AS forecaster, *"
+    """Return the columns of a view: those of the table, and the forecaster that a file or folder names."""
+    if asset in BY_FORECASTER:
+        return "parse_filename(filename, true) AS forecaster, *"
+    if asset in BY_FORECASTER_AND_SEASON:
+        return "parse_path(filename)[-2] AS forecaster, *"
+    return "*"
 
 
 def stored_tables(store: UPath) -> dict[str, str]:

@@ -94,6 +94,8 @@ BY_FORECASTER = (
     "forecast_scenarios",
 )
 """Tables of one forecaster a file, named after it, that have no column of forecasters."""
+BY_FORECASTER_AND_SEASON = ("scenario_quarantine",)
+"""Tables of one forecaster a folder, named after it, that have no column of forecasters."""
 
 
 class ContractError(ValueError):

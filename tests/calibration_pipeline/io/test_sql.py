@@ -15,7 +15,8 @@ from assets.settings import Settings
 from calibration_pipeline.io.sql import TABLES, build_catalogue, create_views, run_query, stored_tables
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
-from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER
+from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER, BY_FORECASTER_AND_SEASON
+from calibration_pipeline.sources.quarantine import QuarantineLog
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.tracks import compile_constraints
 from helpers.clusters import BUCKET, object_store
@@ -34,6 +35,7 @@ def fill(store: UPath, results: pl.DataFrame) -> None:
     """Store two seasons of results, and every other table without rows."""
     for asset in TABLES:
         where = f"{asset}/my model" if asset in BY_FORECASTER else asset
+        where = f"{asset}/my model/2025" if asset in BY_FORECASTER_AND_SEASON else where
         frames = {f"{where}.parquet": BOUNDARIES[asset].empty()}
         if asset == "race_results":
             frames = {f"{asset}/{key}.parquet": results for key in ("2024", "2025")}
@@ -75,6 +77,17 @@ def test_a_table_of_several_forecasters_names_each(tmp_path: Path) -> None:
         write_atomically(store / "forecast_events" / f"{forecaster}.parquet", encode(events))
     answer = run_query(store, "SELECT forecaster, event FROM forecast_events ORDER BY 1", 5)
     assert answer.rows == [("my.model", "count(dnf) >= 8"), ("network", "count(dnf) >= 8")]
+
+
+def test_a_table_by_forecaster_and_season_names_each_forecaster(tmp_path: Path) -> None:
+    log = QuarantineLog(2025)
+    log.add("race", "left out", "it lacks a car", place="sim.csv", race_id=1)
+    store = UPath(tmp_path) / "cup [2025] *?"  # no pattern
+    for partition in ("network/2024", "my.model/2024", "my.model/2025"):
+        write_atomically(store / "scenario_quarantine" / f"{partition}.parquet", encode(log.frame()))
+    answer = run_query(store, "SELECT forecaster, rule FROM scenario_quarantine ORDER BY 1", 5)
+    names = ("my.model", "my.model", "network")
+    assert answer.rows == [(name, "it lacks a car") for name in names]
 
 
 def test_only_so_many_rows_are_returned(store: UPath) -> None:
