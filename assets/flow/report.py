@@ -72,10 +72,10 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="12",
+    code_version="13",
     metadata=depends_on(
         *("source", "tracks", "seasons", "fold_races", "network", "forecaster", "forecasters"),
-        *("events", "eras", "scenarios", "seed"),
+        *("margin", "nicknames", "events", "eras", "scenarios", "seed"),
     ),
     ins=dict.fromkeys(
         (

@@ -31,7 +31,8 @@ VALUE_SETTINGS = ("fold_races", "network", "scenarios", "seed", "series", "sourc
 def setting_values(settings: AnalysisSettings, seasons: Sequence[int]) -> dict[str, Any]:
     """Return the settings that values depend on, by the names that assets declare; no credentials.
 
-    `source` stands for what the source reads, `tracks` for the track catalogue.
+    `source` stands for what the source reads, `tracks` for the track catalogue, `nicknames` for the table of
+    other spellings.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ def setting_values(settings: AnalysisSettings, seasons: Sequence[int]) -> dict[s
     return {
         "source": _source_values(settings, seasons[0]),
         "tracks": load_tracks(settings.series, settings.tracks).content_hash,
+        "nicknames": read_nicknames(settings.nicknames).content_hash,
         "seasons": list(seasons),
         "seed": settings.seed,
         "scenarios": settings.scenarios,
@@ -128,19 +130,24 @@ def shown_settings(
     """
     shown = settings.shown_forecaster  # it reads the forecasters' folder
     address = next(iter(settings.source_addresses), None)
+    of_tables = {"Table of laps": settings.laps, "Column names": settings.columns}
     return {
         "Source": settings.source,
+        "Series": settings.series,
         "Source address": shown_address(address, "none, simulated"),
+        **{name: shown_address(file, "none") for name, file in of_tables.items() if file is not None},
         "Seasons": span(seasons),
         "Races per fold": str(fold_races or "a season"),
         "Forecaster": shown,
         "Forecasters of": shown_address(settings.forecasters, "the causal network alone"),
+        **({} if settings.forecasters is None else {"Method for the margin of odds": settings.margin}),
         "Network": settings.network,
         "Joint events of": shown_address(settings.events, "the default ones"),
         "First seasons of eras": ", ".join(map(str, settings.era_starts)) or "none",
         "Scenarios a race": str(settings.scenarios) if shown == NETWORK else "as issued",
         "Seed": str(settings.seed),
         "Track constraints, SHA-256": load_tracks(settings.series, settings.tracks).content_hash,
+        "Nicknames, SHA-256": read_nicknames(settings.nicknames).content_hash,
         "Schema version of stored files": SCHEMA_VERSION,
     }
 

@@ -106,8 +106,9 @@ def test_assets_declare_the_settings_that_their_functions_read() -> None:
     assert checked == {*BOUNDARIES, *DOCUMENTS}
 
 
-def test_the_margin_of_odds_makes_event_forecasters_alone_stale() -> None:
-    assert dependents()["margin"] == ["event_probabilities", "event_quarantine", "next_events"]
+def test_the_margin_of_odds_makes_event_forecasters_and_the_report_stale() -> None:
+    of_events = ["event_probabilities", "event_quarantine", "next_events"]
+    assert dependents()["margin"] == [*of_events, "calibration_report"]
 
 
 def test_setting_values_come_back_from_a_record_as_they_are() -> None:
