@@ -14,6 +14,7 @@ from upath import UPath
 
 from calibration_pipeline.analysis.provenance import setting_values, settings_of
 from calibration_pipeline.analysis.records import Record, file_fault, outdated_reason, source_change
+from calibration_pipeline.io.escaping import unescape_text
 from calibration_pipeline.io.stored_files import file_version
 from calibration_pipeline.io.stored_values import files_of, path_of
 from calibration_pipeline.schemas.contracts import place
@@ -146,10 +147,8 @@ class Lineage:
         """
         found = {}
         for part, info in self._checks(assets, "PLANNED"):
-            run, last = (
-                self.instance.get_run_by_id(info.latest_planned_run_id),
-                next(self._evaluations(info), None),
-            )
+            run = self.instance.get_run_by_id(info.latest_planned_run_id)
+            last = next(self._evaluations(info), None)
             judged = last.target_materialization_data if last and last.passed else None
             has_passed = judged and judged.storage_id == info.latest_materialization_storage_id
             if not has_passed and (run is None or run.is_finished):
@@ -175,7 +174,8 @@ class Lineage:
         """Return asset, partition, name and message of a failed check."""
         where = place(info.check_key.asset_key.path[-1], info.partition_key)
         failed = (each.description for each in self._evaluations(info) if not each.passed)
-        return f"{where}: check {info.check_key.name} failed: {next(failed, 'see the UI')}"
+        message = unescape_text(next(failed, None) or "see the UI")
+        return f"{where}: check {info.check_key.name} failed: {message}"
 
 
 def latest_record(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> Record | None:

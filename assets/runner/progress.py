@@ -8,7 +8,7 @@ import dagster as dg
 from rich.console import Console
 from rich.status import Status
 
-from calibration_pipeline.io.escaping import escape_markup
+from calibration_pipeline.io.escaping import escape_markup, unescape_text
 from calibration_pipeline.schemas.contracts import place
 from calibration_pipeline.terminal.errors import cause_message
 
@@ -81,9 +81,8 @@ class Progress:
                 self.status.update(where)
             case "STEP_SUCCESS" if names:
                 seconds = event.step_success_data.duration_ms / 1000
-                self.console.print(
-                    f"  [green]✓[/] {escape_markup(where):<58} {seconds:6.1f} s", highlight=False
-                )
+                line = f"  [green]✓[/] {escape_markup(where):<58} {seconds:6.1f} s"
+                self.console.print(line, highlight=False)
             case "STEP_FAILURE" if event.step_failure_data.error:
                 log.error("%s\n%s", where, event.step_failure_data.error.to_string())
                 self.fail(f"{where}: {cause_message(event.step_failure_data.error)}")
@@ -94,10 +93,11 @@ class Progress:
 
     def _show_check(self, evaluation: dg.AssetCheckEvaluation, partition: str | None) -> None:
         where = place(evaluation.asset_key.path[-1], partition)
+        message = unescape_text(evaluation.description or evaluation.check_name)
         if evaluation.blocking:
-            self.fail(f"{where}: check {evaluation.check_name} failed: {evaluation.description}")
+            self.fail(f"{where}: check {evaluation.check_name} failed: {message}")
         else:
-            self.note(f"{where}: {evaluation.description or evaluation.check_name}", "!")
+            self.note(f"{where}: {message}", "!")
 
     def fail(self, message: str, error: BaseException | None = None) -> None:
         """Keep the message of a failure, unless one came before; log the error's traceback."""

@@ -11,6 +11,7 @@ none. The HTML report does not use this module: its templates escape every text.
 """
 
 import re
+from html import unescape
 
 _IGNORED = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters, which a terminal obeys, and marks that reverse the direction of the text after them."""
@@ -26,6 +27,8 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 _BLOCK = re.compile(r"^(?:[>#]|[-+](?=[\s-]|$))|#$")
 """Start of a quote, heading, list item or rule, and the end of a heading."""
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
+_ESCAPED = re.compile(r"`(?P<code>[^`]+)`|\\(?P<character>.)|&(?:amp|lt);")
+"""Everything that `escape_text` writes in place of a character or a link."""
 
 
 def plain_text(text: str) -> str:
@@ -75,6 +78,17 @@ def escape_text(text: str) -> str:
         end = link.start() + len(code)
     escaped = "".join([*parts, _escape(line[end:])])
     return _NUMBERED.sub(r"\1\\\2", _BLOCK.sub(r"\\\g<0>", escaped))
+
+
+def unescape_text(text: str) -> str:
+    r"""Return a text that `escape_text` escaped as it was, for a display that is no Markdown.
+
+    Examples
+    --------
+    >>> unescape_text("!\\[x\\](`https://example.com/x.png`) &lt;b>")
+    '![x](https://example.com/x.png) <b>'
+    """
+    return _ESCAPED.sub(lambda found: found["code"] or found["character"] or unescape(found[0]), text)
 
 
 def escape_cell(text: str) -> str:

@@ -20,6 +20,7 @@ from assets.settings import Settings, load_settings
 from assets.storage.io_manager import DEPENDS_ON
 from benchmarks.settings_page import dependents
 from calibration_pipeline.analysis.provenance import setting_values
+from calibration_pipeline.io.escaping import escape_text
 from calibration_pipeline.io.stored_values import DOCUMENTS
 from calibration_pipeline.io.value_cache import ValueCache
 from calibration_pipeline.schemas.contracts import BOUNDARIES
@@ -149,6 +150,24 @@ def test_every_setting_has_assets_that_depend_on_it() -> None:
     fits = {"calibration_posterior", "pooled_posterior", "calibration_state"}
     assert {"race_results"} | fits <= set(found["seed"])
     assert "archetype_races" not in {asset for assets in found.values() for asset in assets}
+
+
+def test_a_failed_check_is_named_without_escapes(instance: dg.DagsterInstance) -> None:
+    """The UI renders the description of an evaluation as Markdown; a terminal does not."""
+    there = lineage(instance)
+    message = "race_results [2025] breaks its contract: *rating* is no_number"
+    failed = dg.AssetCheckEvaluation(
+        there.keys["race_results"],
+        "contract",
+        False,
+        {},
+        description=escape_text(message),
+        blocking=True,
+        partition="2025",
+    )
+    instance.report_runless_asset_event(failed)
+    found = there.failed_checks({"race_results"})
+    assert found == {("race_results", "2025"): f"race_results [2025]: check contract failed: {message}"}
 
 
 FORECAST = ("forecast_chances", "forecast_events", "forecast_scenarios", "race_forecast")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from calibration_pipeline.io.escaping import escape_cell, escape_text
+from calibration_pipeline.io.escaping import escape_cell, escape_text, unescape_text
 from helpers.rendered import HOSTILE, ORDINARY, RenderedMarkdown, on_one_line
 
 CHARACTERS = list("ab1. \n\t<>&;#|`\\*_~[]()!:/@=-+^'\"{}$é")
@@ -52,6 +52,14 @@ def test_any_text_is_displayed_as_it_is_written(text: str, before: str) -> None:
 @example("\\|")
 def test_any_cell_is_displayed_as_it_is_written(text: str) -> None:
     check_cell(text)
+
+
+@given(TEXTS)
+@example("race_results [2025] breaks")
+@example("`http://a.b/&lt;`")
+def test_any_text_comes_back_as_it_was(text: str) -> None:
+    """Test that a terminal can show what was escaped for the UI."""
+    assert unescape_text(escape_text(text)) == on_one_line(text)
 
 
 @pytest.mark.parametrize("text", ORDINARY)
