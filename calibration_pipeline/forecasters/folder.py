@@ -39,8 +39,8 @@ ARRAYS = ".nc"
 SUFFIXES = (ARRAYS, ".parquet", ".csv", ".csv.gz", ".tsv", ".xlsx")
 NETWORK = "network"
 """The forecaster that is always there, with which others are compared: the causal network."""
-RESERVED = (NETWORK, "blend", "climatology")
-"""Names of the forecasters that every comparison has."""
+RESERVED = (NETWORK, "blend", "climatology", "driver", "driver_id")
+"""Names of the forecasters that every comparison has, and of the columns beside those of forecasters."""
 NOT_IN_NAMES = ("|", "...", "/", "\\")
 """Texts that a partition key, or the name of a stored file, cannot hold."""
 LONGEST_NAME = 100
@@ -417,7 +417,7 @@ def _reason(error: Exception) -> str:
 
 def _refuse_name(name: str, where: str) -> None:
     if name.casefold() in RESERVED:
-        raise ForecasterError(f"{where}: {name!r} is the name of another forecaster; rename the file.")
+        raise ForecasterError(f"{where}: {name!r} is the name of another forecaster or a column; rename it.")
     is_key = name.strip() == name and name.isprintable() and 0 < len(name) <= LONGEST_NAME
     if not is_key or name.startswith(".") or any(text in name for text in NOT_IN_NAMES):
         raise ForecasterError(

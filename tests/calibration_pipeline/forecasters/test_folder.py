@@ -112,7 +112,9 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, one: str, other: str)
         list_forecasters(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["network", "Blend", "Climatology", "a|b", "a...b", "a\tb", " a"])
+@pytest.mark.parametrize(
+    "name", ["network", "Blend", "Climatology", "driver", "driver_id", "a|b", "a...b", "a\tb", " a"]
+)
 def test_names_that_cannot_be_used_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.csv").touch()
     with pytest.raises(ForecasterError, match=r"name of another forecaster|name of a forecaster must have"):
