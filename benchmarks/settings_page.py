@@ -70,7 +70,7 @@ def dependents() -> dict[str, list[str]]:
     declared = {
         key.path[-1]: graph.get(key).metadata.get(DEPENDS_ON, ()) for key in graph.toposorted_asset_keys
     }
-    stands_for = {"seed": {"seed", "source"}, "forecasters": {"forecaster_files"}}
+    stands_for = {"seed": {"seed", "source"}, "forecasters": {"forecasters", "forecaster_files"}}
     return {
         name: [asset for asset, names in declared.items() if stands_for.get(name, {name}) & set(names)]
         for name in SHOWN

@@ -143,6 +143,7 @@ def test_every_setting_has_assets_that_depend_on_it() -> None:
     found = dependents()
     assert {"track_constraints", "race_results", "calibration_report"} <= set(found["tracks"])
     assert found["network"] == ["causal_network", *FORECAST, "calibration_report"]
+    assert {"scenario_ensemble", "calibration_report"} <= set(found["forecasters"])
     assert "fold_history" in found["fold_races"]
     assert set(found["events"]) == {"joint_event_validation", *FORECAST, "calibration_report"}
     verdicts = {"verdict", "event_verdict", "position_verdict"}
