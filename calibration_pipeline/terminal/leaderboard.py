@@ -13,12 +13,12 @@ from calibration_pipeline.io.stored_values import read_asset
 from calibration_pipeline.schemas.comparison import ALL_ARCHETYPES, COMPARED_MARKETS
 from calibration_pipeline.schemas.contracts import ContractError
 from calibration_pipeline.terminal.errors import CommandError, reported
+from calibration_pipeline.terminal.names import fit_names
 from calibration_pipeline.terminal.summary import MARKET_HEADS
 from calibration_pipeline.verification.cases import JUDGED
 
 HEADS = {market: MARKET_HEADS[market] for market in COMPARED_MARKETS}
 SIGNS = {"better than network": "+", "worse than network": "-"}
-NAME_WIDTH = 16
 GAIN_COLUMNS = ("Forecaster", "Rank", "Races", "Gain", "95 %", "E better", "E worse")
 LEGEND = (
     "Letters: forecasters with a common letter do not differ.\n"
@@ -120,23 +120,24 @@ def print_leaderboard(console: Console, leaderboard: pl.DataFrame, archetype: st
         return
     for forecast in JUDGED:
         title = f"{archetype_label(archetype)}: ranks of the {forecast} forecasts"
-        console.print(_table(title, ("Forecaster", *HEADS.values()), rank_rows(own, archetype, forecast)))
+        columns = ("Forecaster", *HEADS.values())
+        console.print(_table(console, title, columns, rank_rows(own, archetype, forecast)))
         console.print()
     for market in COMPARED_MARKETS:
         if rows := gain_rows(own, archetype, market, JUDGED[-1]):
-            console.print(_table(f"{market.capitalize()}, recalibrated", GAIN_COLUMNS, rows))
+            console.print(_table(console, f"{market.capitalize()}, recalibrated", GAIN_COLUMNS, rows))
             console.print()
     console.print(LEGEND, highlight=False)
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[dict[str, str]]) -> Table:
+def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[dict[str, str]]) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(columns[0], no_wrap=True, max_width=NAME_WIDTH)
+    table.add_column(columns[0])
     for column in columns[1:]:
         table.add_column(column, no_wrap=True, justify="right")
     for row in rows:
         table.add_row(*(escape_markup(row[column]) for column in columns))
-    return table
+    return fit_names(console, table)
 
 
 def _rank(row: dict[str, object]) -> str:

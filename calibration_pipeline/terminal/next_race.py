@@ -15,11 +15,12 @@ from calibration_pipeline.io.escaping import escape_markup, plain_text
 from calibration_pipeline.io.stored_values import read_asset
 from calibration_pipeline.schemas.contracts import ContractError
 from calibration_pipeline.terminal.errors import CommandError, reported
+from calibration_pipeline.terminal.names import fit_names
 
 CHANCES = {"win": "Win %", "top5": "Top 5 %", "top10": "Top 10 %", "dnf": "Out %"}
 SMALL = 0.095
 """Chances below it are shown to a tenth of a percent."""
-DRIVER_WIDTH = 16
+HEADING_WIDTH = 16
 UNKNOWN = "n/a"
 
 
@@ -83,7 +84,7 @@ def print_forecast(
     for note in (*notes, intervals):
         console.print(plain_text(note), highlight=False, markup=False)
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
+    grid.add_column("Driver")
     for heading in ("Start", *CHANCES.values(), "Finish"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for car in without_drawn_grid(forecast, chances).iter_rows(named=True):
@@ -91,7 +92,7 @@ def print_forecast(
         finish = f"{car['finish_median']} ({car['finish_lower']}-{car['finish_upper']})"
         start = UNKNOWN if car["start_position"] is None else str(car["start_position"])
         grid.add_row(escape_markup(car["driver"]), start, *(_chance(*end) for end in ends), finish)
-    console.print(grid)
+    console.print(fit_names(console, grid))
     joint = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for heading in ("Joint event", "Per", "%"):
         joint.add_column(heading, no_wrap=True)
@@ -119,13 +120,13 @@ def print_side_by_side(console: Console, chances: pl.DataFrame) -> None:
             continue
         console.print(f"[bold]{str(market).capitalize()} %, recalibrated, by forecaster[/]", highlight=False)
         grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        grid.add_column("Driver", no_wrap=True, max_width=DRIVER_WIDTH)
+        grid.add_column("Driver")
         for name in names:
-            grid.add_column(escape_markup(name), justify="right", no_wrap=True, max_width=DRIVER_WIDTH)
+            grid.add_column(escape_markup(name), justify="right", overflow="fold", max_width=HEADING_WIDTH)
         for car in wide.sort(names[-1], descending=True).iter_rows(named=True):
             driver = escape_markup(car["driver"])
             grid.add_row(driver, *(_chance(car[name], None, None) for name in names))
-        console.print(grid)
+        console.print(fit_names(console, grid))
 
 
 def _chance(estimate: float | None, lower: float | None, upper: float | None) -> str:

@@ -53,6 +53,18 @@ def test_tables_fit_80_columns_and_names_are_no_markup(leaderboard: pl.DataFrame
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_long_names_are_folded_and_not_cut(leaderboard: pl.DataFrame) -> None:
+    console = Console(width=80)
+    names = {"new": "n" * 50 + "-v1", "climatology": "n" * 50 + "-v2"}
+    named = leaderboard.with_columns(pl.col("forecaster").replace(names))
+    with console.capture() as captured:
+        print_leaderboard(console, named, ALL_ARCHETYPES)
+    text = captured.get()
+    n_tables = text.count("Forecaster ")
+    assert text.count("-v1") == text.count("-v2") == n_tables > 2
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
 def test_names_are_shown_without_control_characters(leaderboard: pl.DataFrame) -> None:
     console = Console(width=80)
     named = leaderboard.with_columns(pl.col("forecaster").replace({"new": "ne\x1b[2Jw"}))
