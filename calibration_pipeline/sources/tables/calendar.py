@@ -172,9 +172,10 @@ class _Calendar:
             .drop("group", "foreign")
         )
 
-    def _leave_out(self, race: Race, rule: str, value: object = None) -> None:
-        """Log a race that is left out, and take its number."""
-        race_id = None if race["round"] is None or race["round"] < 1 else 100 * self.season + race["round"]
+    def _leave_out(self, race: Race, rule: str, value: object = None, *, is_exhibition: bool = False) -> None:
+        """Log a race that is left out, and take its number; an exhibition has no race_id."""
+        has_id = race["round"] is not None and not is_exhibition
+        race_id = 100 * self.season + race["round"] if has_id else None
         self.log.add(
             "race", "left out", rule, place=self.where, race_id=race_id, race=label_race(race), value=value
         )
@@ -353,7 +354,7 @@ class _Calendar:
                 continue
             number = race["round"]
             self.exhibitions += 1
-            self._leave_out(race, reason)
+            self._leave_out(race, reason, is_exhibition=True)
             if number is not None and number >= 1:
                 dropped.append(number)
         numbers = sorted(set(dropped) - {race["round"] for race in kept})

@@ -144,6 +144,24 @@ def test_exhibitions_do_not_count_as_rounds(
     assert data.counts["exhibitions"] == 1
 
 
+def test_exhibitions_are_no_lost_races(tmp_path: Path, clean: pl.DataFrame) -> None:
+    """A table of February numbers three exhibitions before the only points race."""
+    first = TABLE.filter(round=1).with_columns(race_name=pl.lit("Daytona 500"))
+    table = pl.concat(
+        [
+            first.with_columns(
+                race_name=pl.lit(name), round=pl.lit(number), race_date=datetime.date(2022, 2, number)
+            )
+            for number, name in enumerate(("Clash", "Duel 1", "Duel 2"), 1)
+        ]
+        + [first.with_columns(round=pl.lit(4))],
+        how="vertical_relaxed",
+    )
+    data = load(tmp_path, table)
+    assert_frame_equal(data.race_results, clean.filter(round=1))
+    assert (data.counts["exhibitions"], data.quarantine["race_id"].to_list()) == (3, [None] * 3)
+
+
 def test_a_short_race_before_the_points_race_is_an_exhibition(tmp_path: Path, clean: pl.DataFrame) -> None:
     """Without names, laps and place in the year decide; a late short race counts."""
     day = datetime.date(2022, 2, 17)
