@@ -106,7 +106,7 @@ class RaceForecast(NamedTuple):
     chances, events, scenarios : polars.DataFrame
         `ForecastChances`, `ForecastEvents` and `ForecastScenarios`.
     facts : dict
-        Race, fold, grid, calibration and defects of the entry list; `why` where there is no forecast.
+        Race, fold, grid, calibration and defects of the announced race; `why` where there is no forecast.
     """
 
     ensemble: xr.Dataset
@@ -269,7 +269,7 @@ def without_drawn_grid(forecast: xr.Dataset, chances: pl.DataFrame) -> pl.DataFr
 
 
 def forecast_notes(forecast: xr.Dataset) -> list[str]:
-    """Return the notes on a stored forecast: calibration, grid, entries, files; or why there is none."""
+    """Return the notes on a stored forecast: calibration, grid, defects, files; or why there is none."""
     if forecast.sizes["race"] == 0:
         return [str(forecast.attrs.get("why", NONE_ANNOUNCED))]
     n_races = int(forecast.attrs[CALIBRATION_RACES])
@@ -280,6 +280,6 @@ def forecast_notes(forecast: xr.Dataset) -> list[str]:
         else f"Not calibrated: too few earlier races of the archetype {archetype}."
     )
     defects: list[str] = json.loads(forecast.attrs.get(ENTRY_DEFECTS, "[]"))
-    entries = [f"Entry list: {sentence}" for sentence in defects]
+    races = [f"Next race: {sentence}" for sentence in defects]
     files = "Scenarios for an optimizer: race_forecast and forecast_scenarios in the store."
-    return [calibrated, GRID_NOTES[forecast.attrs[GRID]], *entries, files]
+    return [calibrated, GRID_NOTES[forecast.attrs[GRID]], *races, files]

@@ -53,14 +53,15 @@ class SeasonData:
 
 
 class AnnouncedRace(NamedTuple):
-    """Next race of a source: its entry list, and the defects of that list.
+    """Next race of a source: its entry list, and its defects.
 
     Attributes
     ----------
     entries : polars.DataFrame
         Schema `EntryList`.
     defects : tuple of str
-        A sentence for each entry that is left out and each value that is nulled.
+        A sentence for each earlier race that cannot be forecast, each entry that is left out and each value
+        that is nulled.
     """
 
     entries: pl.DataFrame
@@ -78,6 +79,11 @@ class NoNextRace:
     """
 
     why: str
+
+    @property
+    def before(self) -> str:
+        """The reason as a defect of a later race, which is forecast in place of this one."""
+        return f"{self.why} It comes before the race that is forecast."
 
 
 class Source(Protocol):
@@ -147,7 +153,7 @@ class Source(Protocol):
         ...
 
     def next_race(self, after_season: int) -> AnnouncedRace | NoNextRace | None:
-        """Return the next race that has not run, with its entry list.
+        """Return the first race that has not run and can be forecast, with its entry list.
 
         Parameters
         ----------
@@ -157,8 +163,8 @@ class Source(Protocol):
         Returns
         -------
         AnnouncedRace, NoNextRace or None
-            `NoNextRace` if every announced race is at an unknown track or fits no
-            archetype; None if no entry list is announced.
+            The defects name earlier races that cannot be forecast. `NoNextRace` if every announced race is
+            at an unknown track or fits no archetype; None if no entry list is announced.
         """
         ...
 

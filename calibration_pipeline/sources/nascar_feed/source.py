@@ -271,10 +271,11 @@ class NascarFeedSource:
         Returns
         -------
         AnnouncedRace, NoNextRace or None
-            Where no such race has an entry list yet: the reason if the first of them is
-            at a track that is unknown or fits no archetype, else None.
+            The defects name earlier races that cannot be forecast: at a track that is unknown or fits no
+            archetype, or with a damaged document. Without a race to forecast: the reason of the first of
+            them, None if no entry list is announced.
         """
-        reason: NoNextRace | None = None
+        earlier: list[NoNextRace] = []
         for season in (after_season, after_season + 1):
             try:
                 rounds = self._rounds(season)
@@ -286,11 +287,11 @@ class NascarFeedSource:
                     continue
                 found = self._entries(scheduled)
                 if isinstance(found, NoNextRace):
-                    reason = reason or found
+                    earlier.append(found)
                 elif found is not None:
                     entries = validate_frame(EntryList, found.entries, self._where(season))
-                    return found._replace(entries=entries)
-        return reason
+                    return AnnouncedRace(entries, (*(race.before for race in earlier), *found.defects))
+        return earlier[0] if earlier else None
 
     def _leave_out(self, scheduled: Round, rule: str, log: QuarantineLog) -> None:
         """Add a race that is left out to the log."""
@@ -493,7 +494,7 @@ class NascarFeedSource:
         return laps, flags
 
     def _entries(self, scheduled: Round) -> AnnouncedRace | NoNextRace | None:
-        """Return the entry list of a race; None if there is none yet, the reason at an unknown track."""
+        """Return the entry list of a race; None if there is none yet, the reason if it cannot be forecast."""
         path = scheduled.path(RESULTS)
         where = self._reader.url(path)
         log = QuarantineLog(int(scheduled.race.race_season or 0))
@@ -502,13 +503,12 @@ class NascarFeedSource:
             found = race_of(self._reader.read_json(path), where)
             race = found[0] if found else None
             self._check_race(race.race_id if race else None, scheduled, where)
-        except UnknownTrackError as error:
-            logger.warning("No forecast of %s: %s", scheduled.race.label, error)
-            return NoNextRace(f"No forecast of {scheduled.race.label}: {error}")
-        except DefectError as error:
-            if not isinstance(error, MissingDocumentError):
-                logger.warning("No entry list of %s: %s", scheduled.race.label, error)
+        except MissingDocumentError:
             return None
+        except (UnknownTrackError, DefectError) as error:
+            none = NoNextRace(f"No forecast of {scheduled.race.label}: {str(error).rstrip('.')}.")
+            logger.warning("%s", none.why)
+            return none
         note = self._note(scheduled, log, RESULTS)
         entries = entry_frame((race.results if race else None) or [], note, self.nicknames)
         if text := describe_quarantine(log.frame()):

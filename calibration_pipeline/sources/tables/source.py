@@ -178,10 +178,10 @@ class TablesSource:
         Returns
         -------
         AnnouncedRace, NoNextRace or None
-            The reason if every such race is at a track that is unknown or fits no
-            archetype, or its field cannot be forecast; None where the table has no such race.
+            The defects name earlier races at a track that is unknown or fits no archetype. The reason if
+            every race is at such a track, or the field cannot be forecast; None if there is no race.
         """
-        reason: NoNextRace | None = None
+        earlier: list[NoNextRace] = []
         usual_size = 0.0
         for season in (after_season, after_season + 1):
             if season not in self._results.seasons():
@@ -194,18 +194,20 @@ class TablesSource:
             ahead = rows.filter(~pl.col("has_run"), pl.col("race_order") > last_run)
             log = QuarantineLog(season)
             upcoming = locate_races(ahead, self.tracks, self.series, self._results_file.path, log)
-            for line in races_left_out(log.frame()):
-                none = NoNextRace(f"No forecast of {line}")
-                logger.warning("%s", none.why)
-                reason = reason or none
-            if not upcoming.is_empty():
-                first = upcoming.filter(pl.col("race_order") == pl.col("race_order").min())
-                found = clean_entries(first, usual_size)
+            next_id = upcoming["race_id"].min()
+            quarantine = log.frame()
+            if next_id is not None:
+                quarantine = quarantine.filter(pl.col("race_id") <= next_id)
+            for line in races_left_out(quarantine):
+                earlier.append(NoNextRace(f"No forecast of {line}"))
+                logger.warning("%s", earlier[-1].why)
+            if next_id is not None:
+                found = clean_entries(upcoming.filter(race_id=next_id), usual_size)
                 if isinstance(found, NoNextRace):
                     return found
                 entries = validate_frame(EntryList, found.entries, self._where(season))
-                return found._replace(entries=entries)
-        return reason
+                return AnnouncedRace(entries, (*(race.before for race in earlier), *found.defects))
+        return earlier[0] if earlier else None
 
     def _finished(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:
         """Return the results of the usable races; defects are added to `log`."""

@@ -222,7 +222,7 @@ def test_a_race_that_is_not_calibrated_has_a_note_and_no_interval(world: World) 
 @pytest.mark.slow
 def test_defects_of_the_entry_list_are_notes_and_metadata(calibrated: dict[str, dg.Output]) -> None:
     output = calibrated["race_forecast"]
-    assert f"Entry list: {DEFECTS[0]}" in forecast_notes(output.value)
+    assert f"Next race: {DEFECTS[0]}" in forecast_notes(output.value)
     assert output.metadata["entry_defects"].value == list(DEFECTS)
 
 
@@ -445,7 +445,7 @@ def test_the_command_prints_the_forecast_or_why_there_is_none(
     assert main(options) == 0
     printed = capsys.readouterr().out
     assert "Calibrated with" in printed
-    assert f"Entry list: {DEFECTS[0]}" in " ".join(printed.split())
+    assert f"Next race: {DEFECTS[0]}" in " ".join(printed.split())
     assert "count(dnf) >= 8" in printed
     assert max(len(line) for line in printed.splitlines() if "Files" not in line) <= 110
     keep(world.forecast(None, world.no_state))

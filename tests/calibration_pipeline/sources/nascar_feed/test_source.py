@@ -431,6 +431,28 @@ def test_next_race_is_the_first_with_an_entry_list(tmp_path: Path) -> None:
         (202202, "5", None),
         (202202, "6", None),
     ]
+    assert [defect.partition(":")[0] for defect in found.defects] == [
+        "No forecast of 2022 race 21 (Race 21, Bristol Motor Speedway Dirt)"
+    ]
+
+
+def test_a_damaged_entry_list_is_named_and_the_race_behind_it_forecast(tmp_path: Path) -> None:
+    waiting = {"race_season": 2022, "average_speed": 0}
+    entries = [result(0, car_number=str(n), driver_id=n, starting_position=0) for n in (5, 6)]
+    documents = {
+        "2022/race_list_basic.json": {"series_1": [scheduled(21, 1, **waiting), scheduled(22, 8, **waiting)]},
+        "2022/1/21/weekend-feed.json": "<html>",
+    }
+    source = NascarFeedSource(str(write(tmp_path, documents)), TRACKS)
+    reason = source.next_race(2021)
+    assert isinstance(reason, NoNextRace)
+    assert reason.why.startswith("No forecast of 2022 race 21 (Race 21, Kansas Speedway): ")
+    assert "weekend-feed.json" in reason.why
+    write(tmp_path, {"2022/1/22/weekend-feed.json": weekend(22, results=entries)})
+    found = source.next_race(2021)
+    assert isinstance(found, AnnouncedRace)
+    assert found.entries["race_id"].unique().to_list() == [22]
+    assert found.defects == (reason.before,)
 
 
 def test_entries_that_did_not_qualify_are_left_out_of_the_next_race_and_named(tmp_path: Path) -> None:

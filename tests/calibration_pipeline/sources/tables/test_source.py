@@ -634,6 +634,22 @@ def test_a_next_race_at_an_unknown_track_is_named_with_what_to_do(tmp_path: Path
     assert "--tracks tracks.toml" in reason.why
 
 
+def test_an_earlier_race_without_a_forecast_is_a_defect_of_the_next_race(tmp_path: Path) -> None:
+    """Of races at unknown tracks, the earlier one is named, also of the season before, and no later one."""
+    moon = entered_cars(3, track=pl.lit("Moon Oval"))
+    known = entered_cars(3, round=pl.lit(5))
+    later = entered_cars(3, round=pl.lit(6), track=pl.lit("Mars Oval"))
+    for season in (2022, 2023):
+        following = pl.concat([known, later]).with_columns(season=pl.lit(season))
+        table = pl.concat([MINIMAL, moon, following], how="diagonal_relaxed")
+        found = TablesSource(write(tmp_path, table), None, TRACKS).next_race(2022)
+        assert isinstance(found, AnnouncedRace)
+        assert found.entries["race_id"].unique().to_list() == [100 * season + 5]
+        (defect,) = found.defects
+        assert defect.startswith("No forecast of 2022 race 4 (Moon Oval): Track with name 'Moon Oval'")
+        assert defect.endswith("--tracks tracks.toml adds tracks. It comes before the race that is forecast.")
+
+
 def test_the_next_race_may_be_the_first_of_the_next_season(tmp_path: Path) -> None:
     coming = MINIMAL.filter(round=1).with_columns(
         season=pl.lit(2023, pl.Int64), finish_position=pl.lit(0, pl.Int64), laps_completed=pl.lit(0, pl.Int64)
