@@ -60,8 +60,8 @@ class AnnouncedRace(NamedTuple):
     entries : polars.DataFrame
         Schema `EntryList`.
     defects : tuple of str
-        A sentence for each earlier race that cannot be forecast, each entry that is left out and each value
-        that is nulled.
+        A sentence for each earlier race that cannot be forecast, each entry that is left out, and each value
+        that is nulled or corrected.
     """
 
     entries: pl.DataFrame

@@ -192,14 +192,15 @@ def describe_quarantine(quarantine: pl.DataFrame) -> str:
 
 
 def entry_defects(quarantine: pl.DataFrame) -> tuple[str, ...]:
-    """Return a sentence for each defect of an entry list: subject, rule, value and consequence.
+    """Return a sentence for each defect of a race and its entry list: subject, rule, value and consequence.
 
     Parameters
     ----------
     quarantine : polars.DataFrame
         Schema `Quarantine`, of one race that has not run.
     """
-    rows = quarantine.with_columns(subject=pl.coalesce("subject", pl.lit("an entry")))
+    unnamed = pl.when(entity="race").then(pl.lit("the race")).otherwise(pl.lit("an entry"))
+    rows = quarantine.with_columns(subject=pl.coalesce("subject", unnamed))
     return tuple(
         f"{row['subject']}: {row['rule']}{_found(row)} ({row['entity']} {row['consequence']})."
         for row in rows.iter_rows(named=True)

@@ -21,7 +21,12 @@ from calibration_pipeline.sources.base import (
     validate_frame,
 )
 from calibration_pipeline.sources.names import Nicknames
-from calibration_pipeline.sources.quarantine import QuarantineLog, races_left_out, refuse_sparse_season
+from calibration_pipeline.sources.quarantine import (
+    QuarantineLog,
+    entry_defects,
+    races_left_out,
+    refuse_sparse_season,
+)
 from calibration_pipeline.sources.tables.aliases import read_mapping
 from calibration_pipeline.sources.tables.calendar import assign_races
 from calibration_pipeline.sources.tables.columns import LAPS, RESULTS, Columns
@@ -178,8 +183,9 @@ class TablesSource:
         Returns
         -------
         AnnouncedRace, NoNextRace or None
-            The defects name earlier races at a track that is unknown or fits no archetype. The reason if
-            every race is at such a track, or the field cannot be forecast; None if there is no race.
+            The defects name earlier races at a track that is unknown or fits no archetype, and another layout
+            of the race. The reason if every race is at such a track, or the field cannot be forecast; None
+            if there is no race.
         """
         earlier: list[NoNextRace] = []
         usual_size = 0.0
@@ -206,7 +212,8 @@ class TablesSource:
                 if isinstance(found, NoNextRace):
                     return found
                 entries = validate_frame(EntryList, found.entries, self._where(season))
-                return AnnouncedRace(entries, (*(race.before for race in earlier), *found.defects))
+                own = entry_defects(quarantine.filter(race_id=next_id))
+                return AnnouncedRace(entries, (*(race.before for race in earlier), *own, *found.defects))
         return earlier[0] if earlier else None
 
     def _finished(self, season: int, counts: Counter[str], log: QuarantineLog) -> pl.DataFrame:

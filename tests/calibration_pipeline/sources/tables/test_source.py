@@ -650,6 +650,18 @@ def test_an_earlier_race_without_a_forecast_is_a_defect_of_the_next_race(tmp_pat
         assert defect.endswith("--tracks tracks.toml adds tracks. It comes before the race that is forecast.")
 
 
+def test_the_layout_of_the_next_race_is_named(tmp_path: Path) -> None:
+    cars = entered_cars(3, track=pl.lit("Indianapolis"))
+    table = pl.concat([MINIMAL, cars], how="diagonal_relaxed")
+    found = TablesSource(write(tmp_path, table), None, TRACKS).next_race(2022)
+    assert isinstance(found, AnnouncedRace)
+    assert found.entries["archetype"].unique().to_list() == ["road_course"]
+    assert found.defects == (
+        "the race: track 'Indianapolis' hides the layout: the series raced "
+        "Indianapolis Motor Speedway Road Course alone (race corrected).",
+    )
+
+
 def test_the_next_race_may_be_the_first_of_the_next_season(tmp_path: Path) -> None:
     coming = MINIMAL.filter(round=1).with_columns(
         season=pl.lit(2023, pl.Int64), finish_position=pl.lit(0, pl.Int64), laps_completed=pl.lit(0, pl.Int64)
