@@ -20,8 +20,8 @@ from ..storage.io_manager import SOURCE_VERSION, depends_on
 from .metadata import bullets, rows, table
 
 TABLES = {
-    "lap_telemetry": ("1", "One row a car and lap: position, lap time, flag."),
-    "race_results": ("2", "One row a starter and race: grid, finish, laps led, how it ended."),
+    "lap_telemetry": ("2", "One row a car and lap: position, lap time, flag."),
+    "race_results": ("3", "One row a starter and race: grid, finish, laps led, how it ended."),
     "quarantine": ("2", "What the source left out, nulled or corrected, with the rule; one row a defect."),
 }
 """Code version and description of each table of a season."""

@@ -11,7 +11,7 @@ TEXTS = (pl.String, pl.Categorical, pl.Enum)
 TIME_OF_DAY = r"(?i)[T ]+\d{1,2}:\d{2}.*$"
 WEEKDAY = r"(?i)^(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?\.?,?\s+"
 DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%B %d %Y", "%b %d %Y", "%d %B %Y", "%d %b %Y", "%d.%m.%Y")
-# The American order comes first; the other one counts where it alone reads the whole column.
+# American dates, then those of which the day comes first.
 SLASH_FORMATS = (("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y"), ("%d/%m/%Y", "%d-%m-%Y", "%d/%m/%y"))
 
 
@@ -27,7 +27,9 @@ class Kind(Enum):
 DTYPES = {Kind.WHOLE: pl.Int64(), Kind.NUMBER: pl.Float64(), Kind.TEXT: pl.String(), Kind.DATE: pl.Date()}
 
 
-def cast_column(raw: pl.Series, kind: Kind, *, decimal_comma: bool = False) -> pl.Series:
+def cast_column(
+    raw: pl.Series, kind: Kind, *, decimal_comma: bool = False, day_first: bool | None = None
+) -> pl.Series:
     """Return a column with the type of `kind`, null where a value is empty or of another type.
 
     Parameters
@@ -36,6 +38,8 @@ def cast_column(raw: pl.Series, kind: Kind, *, decimal_comma: bool = False) -> p
     kind : Kind
     decimal_comma : bool
         Whether a comma in a number is a decimal point.
+    day_first : bool, optional
+        Whether the day comes before the month in dates such as 1/2/2025; `is_day_first` of `raw` if None.
 
     Raises
     ------
@@ -44,7 +48,21 @@ def cast_column(raw: pl.Series, kind: Kind, *, decimal_comma: bool = False) -> p
     """
     if decimal_comma and kind in (Kind.WHOLE, Kind.NUMBER) and isinstance(raw.dtype, TEXTS):
         raw = raw.cast(pl.String).str.replace(",", ".", literal=True)
-    return _CASTS[kind](raw).cast(DTYPES[kind])
+    values = _date(raw, day_first) if kind is Kind.DATE else _CASTS[kind](raw)
+    return values.cast(DTYPES[kind])
+
+
+def is_day_first(raw: pl.Series) -> bool:
+    """Return whether the day comes before the month in dates such as 1/2/2025.
+
+    The order that reads more distinct values of the column counts; the American one if both read as many.
+    """
+    if not isinstance(raw.dtype, TEXTS):
+        return False
+    plain = _plain_dates(_text(raw).unique().drop_nulls())
+    slashed = plain.filter(_parse_dates(plain, DATE_FORMATS).is_null())
+    american, european = (_parse_dates(slashed, formats).null_count() for formats in SLASH_FORMATS)
+    return european < american
 
 
 def is_empty(raw: pl.Series) -> pl.Series:
@@ -80,7 +98,7 @@ def _whole(raw: pl.Series) -> pl.Series:
     return values.set(values != values.floor(), None).cast(pl.Int64, strict=False)
 
 
-def _date(raw: pl.Series) -> pl.Series:
+def _date(raw: pl.Series, day_first: bool | None) -> pl.Series:
     if isinstance(raw.dtype, pl.Date | pl.Datetime | pl.Null):
         return raw.cast(pl.Date)
     if raw.dtype.is_integer():
@@ -89,12 +107,15 @@ def _date(raw: pl.Series) -> pl.Series:
         raise TypeError
     text = _text(raw).alias("text")
     once = text.unique().drop_nulls()
-    plain = once.str.replace(TIME_OF_DAY, "").str.replace(WEEKDAY, "").str.replace_all(r"[,.]?\s+", " ")
-    dates = _parse_dates(plain, DATE_FORMATS)
-    readings = [_parse_dates(plain, formats) for formats in SLASH_FORMATS]
-    slashed = min(readings, key=lambda reading: (dates.is_null() & reading.is_null()).sum())
-    table = pl.DataFrame({"text": once, "date": dates.fill_null(slashed)}, schema_overrides={"date": pl.Date})
+    formats = SLASH_FORMATS[is_day_first(once) if day_first is None else day_first]
+    dates = _parse_dates(_plain_dates(once), (*DATE_FORMATS, *formats))
+    table = pl.DataFrame({"text": once, "date": dates}, schema_overrides={"date": pl.Date})
     return text.to_frame().join(table, on="text", how="left", maintain_order="left")["date"]
+
+
+def _plain_dates(text: pl.Series) -> pl.Series:
+    """Return texts of dates without time, weekday and commas."""
+    return text.str.replace(TIME_OF_DAY, "").str.replace(WEEKDAY, "").str.replace_all(r"[,.]?\s+", " ")
 
 
 def _parse_dates(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
@@ -110,5 +131,4 @@ _CASTS: dict[Kind, Callable[[pl.Series], pl.Series]] = {
     Kind.WHOLE: _whole,
     Kind.NUMBER: _number,
     Kind.TEXT: _text,
-    Kind.DATE: _date,
 }

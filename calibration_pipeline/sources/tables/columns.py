@@ -15,7 +15,7 @@ from calibration_pipeline.sources.tables.aliases import (
     describe_missing_columns,
     recognise_columns,
 )
-from calibration_pipeline.sources.tables.casts import DTYPES, Kind, cast_column, is_empty
+from calibration_pipeline.sources.tables.casts import DTYPES, Kind, cast_column, is_day_first, is_empty
 from calibration_pipeline.sources.tables.delimited import RAGGED
 from calibration_pipeline.sources.tables.reader import TableFile
 from calibration_pipeline.tracks.compiled import normalise_name
@@ -242,6 +242,11 @@ class Columns:
         season = self._as_season(self._raw_seasons)
         return season.fill_null(strategy="forward").fill_null(strategy="backward")
 
+    @cached_property
+    def _is_day_first(self) -> bool:
+        """Whether the day comes first in the dates of the whole column: one season may not show it."""
+        return is_day_first(self._file.read([self.names["race_date"]]).to_series())
+
     def _cast(self, raw: pl.Series, ours: str, defects: list[Defect]) -> pl.Series:
         """Return a column, cast to its type and checked; bad cells are null and added to `defects`."""
         column = self._wanted[ours]
@@ -250,7 +255,10 @@ class Columns:
             raise SourceError(f"{where} must hold texts of at most {LONGEST_TEXT} bytes; one is longer.")
         rule = f"{ours} must hold {column.kind.value}"
         try:
-            values = cast_column(raw, column.kind, decimal_comma=self._file.decimal_comma)
+            day_first = self._is_day_first if column.kind is Kind.DATE else None
+            values = cast_column(
+                raw, column.kind, decimal_comma=self._file.decimal_comma, day_first=day_first
+            )
         except TypeError:
             if column.required or (ours == "season"):
                 raise SourceError(f"{where} must hold {column.kind.value}; it holds {raw.dtype}.") from None

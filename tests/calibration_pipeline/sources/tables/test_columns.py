@@ -144,6 +144,20 @@ def test_one_column_has_one_order_of_day_and_month(dates: list[datetime.date]) -
         assert cast_column(european, Kind.DATE).to_list() == dates
 
 
+@pytest.mark.parametrize("has_season", [True, False])
+def test_all_seasons_have_the_order_of_day_and_month_of_the_column(tmp_path: Path, has_season: bool) -> None:
+    """The days of the newest season are months as well: an earlier season shows the order."""
+    days = {2021: ["14/02/2021", "21/02/2021"], 2022: ["06/03/2022", "10/04/2022"]}
+    lines = ["season," * has_season + "date,track,driver,start,finish,laps"]
+    for season, own in days.items():
+        lines += [f"{season}," * has_season + f"{day},Daytona,A,1,1,200" for day in own]
+    read = columns(tmp_path, "\n".join(lines))
+    assert read.seasons() == [2021, 2022]
+    newest = read.read_checked(2022)
+    assert newest.rows["race_date"].to_list() == [datetime.date(2022, 3, 6), datetime.date(2022, 4, 10)]
+    assert newest.defects == []
+
+
 def test_a_decimal_comma_is_read_where_another_character_delimits(tmp_path: Path) -> None:
     header = "season;round;track;driver;start;finish;laps;rating\n"
     read = columns(tmp_path, header + "2022;1;Daytona;A;1;1;200;98,5\n").read_checked(2022)
