@@ -61,8 +61,8 @@ def season(context: dg.AssetExecutionContext, source: dg.ResourceParam[Source]) 
     This year's season is empty until its first race has finished.
     """
     year = int(context.partition_key)
+    version = source.version(year)  # before anything is read: a change meanwhile is noticed next time
     waits = year == datetime.datetime.now(datetime.UTC).year and not source.finished_races(year)
-    version = source.version(year)  # before it is read: a change meanwhile is noticed next time
     data = _no_races() if waits else source.load_season(year)
     metadata: dict[str, Any] = {
         "source": source.name,
