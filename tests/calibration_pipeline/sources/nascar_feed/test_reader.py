@@ -739,6 +739,10 @@ def test_a_newest_race_that_is_there_but_wrong_is_no_race_to_wait_for(feed: Feed
             lambda row: row.update(laps_completed="all of them"),
             r"laps_completed: Input .* valid integer.*, got 'all of them' \(str\)",
         ),
+        (
+            lambda row: row.update(car_number=[1], driver_id="x", team_name={}, laps_led="many"),
+            r"1 more field \(value nulled\)",
+        ),
         (lambda row: row.update(driver_id={"id": 4}), r"driver_id: .*got {'id': 4} \(dict\)"),
         (lambda row: row.update(finishing_position=2**70), r"its finishes must be 1 to 3; missing: 1, 2, 3"),
     ],

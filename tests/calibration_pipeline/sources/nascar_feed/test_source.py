@@ -1,6 +1,7 @@
 """The feed's reader on good, odd, damaged and missing documents."""
 
 import json
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,13 +21,13 @@ from calibration_pipeline.sources import SeasonData, SourceError
 from calibration_pipeline.sources.base import AnnouncedRace, MissingDocumentError, NoNextRace
 from calibration_pipeline.sources.names import Nicknames
 from calibration_pipeline.sources.nascar_feed.source import COUNTS, NascarFeedSource
-from calibration_pipeline.sources.quarantine import races_left_out
+from calibration_pipeline.sources.quarantine import defect_lines, races_left_out
 from calibration_pipeline.sources.simulated.source import SimulatedSource
 from calibration_pipeline.sources.web import WebLimits
 from calibration_pipeline.tracks import Series, compile_constraints
 from helpers.example_feed import LAPS, lap_times, result, scheduled, weekend
 from helpers.feed_layout import write_feed
-from helpers.paths import REAL_DATA
+from helpers.paths import REAL_DATA, ROOT
 
 REAL_FEED = REAL_DATA / "nascar_feed_2020_2021.zip"
 REAL_RESULTS = REAL_DATA / "cup_results_2013_2023.parquet"
@@ -381,6 +382,47 @@ def test_a_defect_is_named_and_costs_its_race_at_most(
     named = data.quarantine.filter(pl.col("entity") == entity, pl.col("rule").str.contains(message))
     assert named.height == 1, data.quarantine
     assert data.race_results["race_id"].n_unique() >= 4
+
+
+def rename_in_results(old: str, new: str) -> Callable[[Documents], None]:
+    def change(documents: Documents) -> None:
+        for row in first_race(documents)["results"]:
+            row[new] = row.pop(old)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("message", "damage"),
+    [
+        (
+            "race_id: Field required (renamed? the feed has …)",
+            lambda documents: documents[RACES]["series_1"].append({"raceid": 9}),
+        ),
+        ("every car: its laps led are not known", rename_in_results("laps_led", "led")),
+        ("its grid is not known; …", rename_in_results("starting_position", "start")),
+        ("no car has a number of laps", rename_in_results("laps_completed", "laps")),
+        ("it has run, but … has no results", rename_in_results("finishing_position", "finish")),
+        (
+            "laps_led: Input should be a valid integer, …, got 'many' (str)",
+            change_result(2, laps_led="many"),
+        ),
+        (
+            "its finishes must be 1 to …; missing: …; taken twice: …",
+            change_result(2, finishing_position=1),
+        ),
+        ("its driver id is another car's too", change_result(2, driver_id=1001)),
+    ],
+)
+def test_documented_messages_are_those_of_the_reader(
+    tmp_path: Path, message: str, damage: Callable[[Documents], None]
+) -> None:
+    assert f"`{message}`" in (ROOT / "docs" / "feed.md").read_text(encoding="utf-8")
+    documents = longer_season()
+    damage(documents)
+    lines = defect_lines(load(tmp_path, documents).quarantine)
+    pattern = ".+".join(map(re.escape, message.split("…")))
+    assert any(re.search(pattern, line) for line in lines), lines
 
 
 def test_a_season_that_does_not_exist_is_refused(tmp_path: Path) -> None:
