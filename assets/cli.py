@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from calibration_pipeline.io.addresses import storage_errors
+from calibration_pipeline.seasons import span
 from calibration_pipeline.terminal.errors import CommandError, reported, warn
 from calibration_pipeline.terminal.parser import build_parser
 
@@ -119,14 +120,15 @@ def _refresh(settings: "Settings", race: str) -> int:
     season, _, number = race.partition("-")
     if not (season.isdecimal() and number.isdecimal()):
         raise CommandError(f"Option --refresh must be a season and a round, as in 2025-5; got {race!r}.", 2)
+    if int(season) not in settings.season_list:
+        rule = f"Option --refresh must be a race of the seasons in force, {span(settings.season_list)}"
+        raise CommandError(f"{rule}; got {race!r}. Option --seasons sets the seasons.", 2)
     with reported(SourceError):
         build_source(settings).refresh(int(season), int(number))
     return int(season)
 
 
 def _materialize(settings: "Settings", options: argparse.Namespace, archetypes: Sequence[str]) -> None:
-    from calibration_pipeline.seasons import span
-
     refreshed = [_refresh(settings, options.refresh)] if options.refresh else []
     update = options.update or bool(refreshed)
     console = _console()
@@ -252,7 +254,6 @@ def _verify(settings: "Settings", _options: argparse.Namespace) -> int:
 
 
 def _settings(settings: "Settings", options: argparse.Namespace) -> None:
-    from calibration_pipeline.seasons import span
     from calibration_pipeline.terminal.settings import print_settings
 
     from .settings import ENV_PREFIX, origins

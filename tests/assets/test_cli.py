@@ -195,6 +195,14 @@ def test_refresh_needs_a_race_of_the_feed(project: Path, capsys: pytest.CaptureF
     assert "Race 5 of 2025 needs no refresh: it is simulated." in capsys.readouterr().err
 
 
+def test_refresh_needs_a_season_in_force(project: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
+    assert main(["run", "--seasons", "2024-2025", "--refresh", "2020-5"]) == 2
+    assert (
+        "Option --refresh must be a race of the seasons in force, 2024-2025; got '2020-5'. "
+        "Option --seasons sets the seasons."
+    ) in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_refreshed_race_of_an_old_season_is_news(project: Path) -> None:
     """Only the last two seasons are asked for news, and a season that was refreshed."""
     source = SimulatedSource([2022, 2023, 2024], compile_constraints())
