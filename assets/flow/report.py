@@ -72,7 +72,7 @@ def report_pictures(
 
 @dg.asset(
     kinds={"html", "markdown"},
-    code_version="13",
+    code_version="14",
     metadata=depends_on(
         *("source", "tracks", "seasons", "fold_races", "network", "forecaster", "forecasters"),
         *("margin", "nicknames", "events", "eras", "scenarios", "seed"),

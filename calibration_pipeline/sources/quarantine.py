@@ -19,6 +19,9 @@ SHOWN_DEFECTS = 5
 NOT_AT_THE_START = "it was not at the start; it is removed and the others keep their order"
 DID_NOT_START = "it did not start"
 """Rule of entries that results list without a start, as many official results do: named after all defects."""
+NO_POINTS_RACE = "it is an exhibition or a qualifying race"
+OTHER_SERIES = "of another series"
+"""Parts of the rules of races that are left out because they are no points races of the series in force."""
 QUERY = 'calibration-pipeline sql "FROM quarantine"'
 
 type Row = Mapping[str, Any]
@@ -151,6 +154,18 @@ def races_left_out(quarantine: pl.DataFrame) -> list[str]:
     """
     rows = quarantine.filter(entity="race", consequence="left out")
     return [f"{_sentence(row)}." for row in rows.iter_rows(named=True)]
+
+
+def lost_races(quarantine: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the points races of the series in force that were left out.
+
+    Parameters
+    ----------
+    quarantine : polars.DataFrame
+        Schema `Quarantine`.
+    """
+    rows = quarantine.filter(entity="race", consequence="left out")
+    return rows.filter(~pl.col("rule").str.contains_any([NO_POINTS_RACE, OTHER_SERIES]))
 
 
 def defect_lines(quarantine: pl.DataFrame) -> list[str]:

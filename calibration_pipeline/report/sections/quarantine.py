@@ -7,7 +7,7 @@ import polars as pl
 from calibration_pipeline.plots.series import count
 from calibration_pipeline.report.blocks import Block, Cell, Section, Table, Text
 from calibration_pipeline.report.content import ReportContent
-from calibration_pipeline.sources.quarantine import QUERY, worst_first
+from calibration_pipeline.sources.quarantine import QUERY, lost_races, worst_first
 
 HEADING = "What was left out, and why"
 MOST_ROWS = 200
@@ -57,11 +57,11 @@ def _file_blocks(rows: pl.DataFrame) -> list[Block]:
 
 
 def quarantine_note(content: ReportContent) -> list[str]:
-    """Return a note for the first screen, if races were left out."""
-    sources = {"the data": content.quarantine, "the files of forecasters": content.forecaster_quarantine}
-    lost = {name: rows.filter(entity="race", consequence="left out").height for name, rows in sources.items()}
+    """Return a note for the first screen, if points races of the series were left out."""
+    of_files = content.forecaster_quarantine.filter(entity="race", consequence="left out")
+    lost = {"the data": lost_races(content.quarantine).height, "the files of forecasters": of_files.height}
     return [
-        f"{count(n, 'race')} left out of {name}; the section “{HEADING}” names them."
+        f"{count(n, 'race')} left out of {name}; the section “{HEADING}” names {'it' if n == 1 else 'them'}."
         for name, n in lost.items()
         if n
     ]

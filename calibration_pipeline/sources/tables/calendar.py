@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from calibration_pipeline.sources.names import Nicknames, driver_keys
-from calibration_pipeline.sources.quarantine import QuarantineLog
+from calibration_pipeline.sources.quarantine import NO_POINTS_RACE, OTHER_SERIES, QuarantineLog
 from calibration_pipeline.sources.tables.columns import ROW, SeasonRows, plain_name
 
 RACE_COLUMNS = (
@@ -210,7 +210,7 @@ class _Calendar:
             n = others.select("round", "race_date", "track").n_unique()
             count = "1 race is" if n == 1 else f"{n} races are"
             self.log.add(
-                "race", "left out", f"{count} of another series", place=self.where,
+                "race", "left out", f"{count} {OTHER_SERIES}", place=self.where,
                 race=f"{self.season}, series {value}",
             )  # fmt: skip
             self.rows = self.rows.filter(pl.col("series").ne_missing(value))
@@ -366,9 +366,9 @@ class _Calendar:
     def _exhibition(self, race: Race, after: Race | None, usual_size: float) -> str | None:
         """Return why a race is an exhibition; None for a points race."""
         if race["round"] is not None and race["round"] <= 0:
-            return "its number is not positive: it is an exhibition or a qualifying race"
+            return f"its number is not positive: {NO_POINTS_RACE}"
         if re.search(EXHIBITION, race["race_name"] or ""):
-            return "it is an exhibition or a qualifying race by its name"
+            return f"{NO_POINTS_RACE} by its name"
         laps, usual = race["laps"], None
         if race["track"] is not None and self.series == "cup":
             usual = race["scheduled_laps"] or self.usual_laps(self.season, race["track"])
@@ -376,9 +376,9 @@ class _Calendar:
             return None
         few = f"it has {laps} laps of the usual {usual}"
         if _is_small(race["n_cars"], usual_size):
-            return f"{few} and {race['n_cars']} cars: it is an exhibition"
+            return f"{few} and {race['n_cars']} cars: {NO_POINTS_RACE}"
         if after is not None and after["track"] == race["track"] and _follows(race, after):
-            return f"{few} and precedes the points race there: it is an exhibition"
+            return f"{few} and precedes the points race there: {NO_POINTS_RACE}"
         return None
 
     def _number(self, races: list[Race]) -> None:

@@ -3,8 +3,13 @@
 import polars as pl
 
 from calibration_pipeline.report import render_markdown
-from calibration_pipeline.report.sections.quarantine import MOST_ROWS, quarantine_section
-from calibration_pipeline.sources.quarantine import DID_NOT_START, QuarantineLog
+from calibration_pipeline.report.sections.quarantine import MOST_ROWS, quarantine_note, quarantine_section
+from calibration_pipeline.sources.quarantine import (
+    DID_NOT_START,
+    NO_POINTS_RACE,
+    OTHER_SERIES,
+    QuarantineLog,
+)
 from helpers.example_report import example_content, page_with_empty_pictures
 
 
@@ -26,11 +31,22 @@ def test_a_race_left_out_is_on_the_first_screen_and_in_its_section() -> None:
         page_with_empty_pictures(example_content(quarantine=quarantine())),
         render_markdown(example_content(quarantine=quarantine())),
     ):
-        assert "1 race left out of the data" in text
+        assert "1 race left out of the data; the section “What was left out, and why” names it." in text
         assert "What was left out, and why" in text
         assert "its results are null" in text
         assert "got 12" in text
         assert "<b>Driver</b>" not in text
+
+
+def test_races_of_other_series_and_exhibitions_are_no_lost_races() -> None:
+    log = QuarantineLog(2021)
+    for race, rule in (("Clash", NO_POINTS_RACE), ("series 2", f"33 races are {OTHER_SERIES}")):
+        log.add("race", "left out", rule, place="results.csv", race=f"2021, {race}")
+    assert quarantine_note(example_content(quarantine=log.frame())) == []
+    for number, rule in ((1, "its grid is not known"), (None, "it has no number")):
+        log.add("race", "left out", rule, place="results.csv", race_id=number)
+    (note,) = quarantine_note(example_content(quarantine=log.frame()))
+    assert note == "2 races left out of the data; the section “What was left out, and why” names them."
 
 
 def test_implausible_forecasts_are_on_the_first_screen() -> None:

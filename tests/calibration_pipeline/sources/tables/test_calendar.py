@@ -9,6 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from calibration_pipeline.sources import SeasonData, SourceError
+from calibration_pipeline.sources.quarantine import lost_races
 from calibration_pipeline.sources.tables.source import TablesSource
 from calibration_pipeline.tracks import compile_constraints
 from helpers.example_tables import example_results
@@ -120,6 +121,7 @@ def test_races_that_do_not_count_are_left_out_alone(
     data = load(tmp_path, change(TABLE))
     (left,) = data.quarantine.filter(entity="race", consequence="left out").iter_rows(named=True)
     assert left["rule"].startswith(rule)
+    assert lost_races(data.quarantine).is_empty() == ("its number is not positive" in rule)
     assert_frame_equal(data.race_results, clean.filter(pl.col("round") != 3))
 
 
@@ -160,6 +162,7 @@ def test_exhibitions_are_no_lost_races(tmp_path: Path, clean: pl.DataFrame) -> N
     data = load(tmp_path, table)
     assert_frame_equal(data.race_results, clean.filter(round=1))
     assert (data.counts["exhibitions"], data.quarantine["race_id"].to_list()) == (3, [None] * 3)
+    assert lost_races(data.quarantine).is_empty()
 
 
 def test_a_short_race_before_the_points_race_is_an_exhibition(tmp_path: Path, clean: pl.DataFrame) -> None:
@@ -169,6 +172,7 @@ def test_a_short_race_before_the_points_race_is_an_exhibition(tmp_path: Path, cl
     data = load(tmp_path, pl.concat([duel, TABLE], how="vertical_relaxed").drop("round"))
     assert_frame_equal(data.race_results, clean)
     assert "precedes the points race there: it is an exhibition" in data.quarantine["rule"][0]
+    assert lost_races(data.quarantine).is_empty()
 
 
 @pytest.mark.parametrize("names", [("Cup", "Xfinity"), (1, 2), ("NASCAR Cup Series", "NASCAR Truck Series")])
@@ -184,6 +188,7 @@ def test_races_of_other_series_are_left_out(
     data = load(tmp_path, table)
     assert_frame_equal(data.race_results, clean)
     assert rules(data) == [("race", "left out", "1 race is of another series")]
+    assert lost_races(data.quarantine).is_empty()
     missing = load(tmp_path, table.filter(pl.col("series") == names[1]), series="cup")
     assert missing.race_results.is_empty()
 
