@@ -263,7 +263,7 @@ def without_drawn_grid(forecast: xr.Dataset, chances: pl.DataFrame) -> pl.DataFr
     chances : polars.DataFrame
         `ForecastChances`.
     """
-    if forecast.attrs.get(GRID) == "set":
+    if forecast.attrs.get(GRID) == SET:
         return chances
     return chances.with_columns(start_position=pl.lit(None, pl.Int64))
 

@@ -110,13 +110,18 @@ def entry_frame(rows: list[Any], note: Note, nicknames: Nicknames | None = None)
     return named.drop("starting_position", "order")
 
 
-def green_laps(race: Race, race_laps: int | None, flags: pl.DataFrame | None) -> int | None:
+def green_laps(race: Race, race_laps: int | None, flags: pl.DataFrame | None, note: Note) -> int | None:
     """Return the laps of a race under green: from its flags, else from its number of caution laps."""
     if not race_laps:
         return None
     if flags is not None and not flags.is_empty():
         return flags.filter(pl.col("flag") == "green", pl.col("lap").is_between(1, race_laps)).height
-    return None if race.number_of_caution_laps is None else race_laps - race.number_of_caution_laps
+    caution_laps = race.number_of_caution_laps
+    if caution_laps is not None and caution_laps > race_laps:
+        rule = f"the race has {race_laps} laps"
+        note("value", "nulled", rule, subject="number_of_caution_laps", value=caution_laps)
+        return None
+    return None if caution_laps is None else race_laps - caution_laps
 
 
 def _columns(

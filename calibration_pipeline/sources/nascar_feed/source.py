@@ -424,7 +424,7 @@ class NascarFeedSource:
         else:
             laps, flags = parsed[0], last_lap_as_raced(parsed[1], race_laps)
             telemetry = attach_laps(results, laps, flags, own)
-        n_green = green_laps(race, race_laps, flags)
+        n_green = green_laps(race, race_laps, flags, note)
         results = attach_fastest_laps(results, align_to_leader(telemetry), race_laps).with_columns(
             race_laps=pl.lit(race_laps, pl.Int64),
             green_laps=pl.lit(n_green, pl.Int64),

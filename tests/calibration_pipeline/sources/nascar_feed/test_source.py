@@ -239,6 +239,20 @@ def test_seasons_without_laps_have_results(tmp_path: Path) -> None:
     assert data.quarantine.is_empty()
 
 
+def test_more_caution_laps_than_laps_cost_the_number_of_green_laps(tmp_path: Path) -> None:
+    documents = season_documents()
+    del documents["2021/1/1/lap-times.json"], documents["2021/1/3/lap-times.json"]
+    documents["2021/1/1/weekend-feed.json"]["weekend_race"][0]["number_of_caution_laps"] = 60
+    data = load(tmp_path, documents)
+    assert data.race_results["green_laps"].to_list() == [None] * 3 + [3] * 3
+    (defect,) = data.quarantine.iter_rows(named=True)
+    assert (defect["subject"], defect["value"], defect["consequence"]) == (
+        "number_of_caution_laps",
+        "60",
+        "nulled",
+    )
+
+
 def test_a_race_without_laps_is_named_where_others_have_them(tmp_path: Path) -> None:
     documents = season_documents()
     del documents["2021/1/1/lap-times.json"]
