@@ -65,7 +65,7 @@ def forecast_next_events(
     forecasts = read_forecaster(forecaster, races, None, fold_races=fold_races, seed=seed, margin=margin)
     race = _keys(announced, fold_races)
     states = next_race_states(state, race["race_id"], race["archetype"], race["fold"], race["season"])
-    return recalibrate_events(forecasts.frame, states), _notes(forecasts)
+    return recalibrate_events(forecasts.frame, states), _notes(forecasts, races, forecasts.frame.height)
 
 
 def forecast_next_positions(
@@ -118,7 +118,8 @@ def forecast_next_positions(
         for market, top in EVENT_MARKETS.items()
         if top < n
     ]
-    return pl.concat([EventProbabilities.empty(), *frames], how="vertical_relaxed"), _notes(forecasts)
+    probabilities = pl.concat([EventProbabilities.empty(), *frames], how="vertical_relaxed")
+    return probabilities, _notes(forecasts, races, positions.sizes["race"])
 
 
 def _keys(announced: AnnouncedRace, fold_races: int | None) -> dict[str, Any]:
@@ -127,5 +128,6 @@ def _keys(announced: AnnouncedRace, fold_races: int | None) -> dict[str, Any]:
     return announced.entries.select("race_id", "season", "archetype", fold=fold).row(0, named=True)
 
 
-def _notes(forecasts: Forecasts) -> list[str]:
-    return [*forecasts.notes, *defect_lines(forecasts.quarantine)]
+def _notes(forecasts: Forecasts, races: RacesInForce, n_forecasts: int) -> list[str]:
+    lacks_race = [] if n_forecasts else [f"{races.races['label'].item()}: no forecast"]
+    return [*forecasts.notes, *defect_lines(forecasts.quarantine), *lacks_race]

@@ -1,5 +1,6 @@
 """Probabilities of the next race: read from a file, and recalibrated with the state before."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_without_a_race_or_its_forecast_the_table_is_empty(announced: AnnouncedR
         assert forecast(other, book(tmp_path), state(1.0))[0].equals(EventProbabilities.empty())
     late, notes = forecast(announced, book(tmp_path, round_=7), state(1.0))
     assert late.is_empty()
-    assert notes
+    (note,) = notes
+    assert re.fullmatch(r"2021 race 1 \(.*\): no forecast", note)
 
 
 def test_a_state_of_another_market_is_refused() -> None:
