@@ -28,7 +28,7 @@ DTYPES = {Kind.WHOLE: pl.Int64(), Kind.NUMBER: pl.Float64(), Kind.TEXT: pl.Strin
 
 
 def cast_column(
-    raw: pl.Series, kind: Kind, *, decimal_comma: bool = False, day_first: bool | None = None
+    raw: pl.Series, kind: Kind, *, decimal_comma: bool = False, day_first: bool = False
 ) -> pl.Series:
     """Return a column with the type of `kind`, null where a value is empty or of another type.
 
@@ -38,8 +38,8 @@ def cast_column(
     kind : Kind
     decimal_comma : bool
         Whether a comma in a number is a decimal point.
-    day_first : bool, optional
-        Whether the day comes before the month in dates such as 1/2/2025; `is_day_first` of `raw` if None.
+    day_first : bool
+        Whether the day comes before the month in dates such as 1/2/2025, as `is_day_first` finds it.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def cast_column(
     """
     if decimal_comma and kind in (Kind.WHOLE, Kind.NUMBER) and isinstance(raw.dtype, TEXTS):
         raw = raw.cast(pl.String).str.replace(",", ".", literal=True)
-    values = _date(raw, day_first) if kind is Kind.DATE else _CASTS[kind](raw)
+    values = _date(raw, day_first=day_first) if kind is Kind.DATE else _CASTS[kind](raw)
     return values.cast(DTYPES[kind])
 
 
@@ -98,7 +98,7 @@ def _whole(raw: pl.Series) -> pl.Series:
     return values.set(values != values.floor(), None).cast(pl.Int64, strict=False)
 
 
-def _date(raw: pl.Series, day_first: bool | None) -> pl.Series:
+def _date(raw: pl.Series, *, day_first: bool) -> pl.Series:
     if isinstance(raw.dtype, pl.Date | pl.Datetime | pl.Null):
         return raw.cast(pl.Date)
     if raw.dtype.is_integer():
@@ -107,8 +107,7 @@ def _date(raw: pl.Series, day_first: bool | None) -> pl.Series:
         raise TypeError
     text = _text(raw).alias("text")
     once = text.unique().drop_nulls()
-    formats = SLASH_FORMATS[is_day_first(once) if day_first is None else day_first]
-    dates = _parse_dates(_plain_dates(once), (*DATE_FORMATS, *formats))
+    dates = _parse_dates(_plain_dates(once), (*DATE_FORMATS, *SLASH_FORMATS[day_first]))
     table = pl.DataFrame({"text": once, "date": dates}, schema_overrides={"date": pl.Date})
     return text.to_frame().join(table, on="text", how="left", maintain_order="left")["date"]
 

@@ -255,7 +255,7 @@ class Columns:
             raise SourceError(f"{where} must hold texts of at most {LONGEST_TEXT} bytes; one is longer.")
         rule = f"{ours} must hold {column.kind.value}"
         try:
-            day_first = self._is_day_first if column.kind is Kind.DATE else None
+            day_first = column.kind is Kind.DATE and self._is_day_first
             values = cast_column(
                 raw, column.kind, decimal_comma=self._file.decimal_comma, day_first=day_first
             )
