@@ -39,12 +39,12 @@ OF_EVERY_SEASON = ("race_results", "lap_aggregates", "driver_features", "causal_
         "race_forecast": dg.AssetOut(
             description="Calibrated scenarios of the next race that has not run, as NetCDF.",
             kinds={"jax", "netcdf"},
-            code_version="8",
+            code_version="9",
             metadata=SETTINGS,
         ),
         **{
             name: dg.AssetOut(
-                description=description, kinds={"polars", "parquet"}, code_version="4", metadata=SETTINGS
+                description=description, kinds={"polars", "parquet"}, code_version="5", metadata=SETTINGS
             )
             for name, description in TABLES.items()
         },

@@ -39,6 +39,7 @@ from calibration_pipeline.telemetry import build_driver_features
 
 GRIDS = 20
 GRIDS_A_FIT = 4
+GRID_STREAM = 13
 GRID = "grid"
 SET, DRAWN, OF_FORECASTER = "set", "drawn", "of the forecaster"
 GRID_NOTES = {
@@ -223,7 +224,7 @@ def _simulators(next_race: NextRace, known: Knowledge, method: Method) -> tuple[
     race_id, season = int(str(next_race.race["race_id"])), int(str(next_race.race["season"]))
     network = known.network
     if next_race.fold not in network["fold"].values:
-        history = fold_history(known.features, known.race_results, season, folds)
+        history = fold_history(known.features, known.race_results, season, folds, next_race.fold)
         network = fit_networks(history, folds, seed, method.structure)
     if next_race.grid_is_set:
 
@@ -233,7 +234,7 @@ def _simulators(next_race: NextRace, known: Knowledge, method: Method) -> tuple[
             )
 
         return simulate, simulate
-    rng = np.random.default_rng([seed, race_id])
+    rng = np.random.default_rng([seed, race_id, GRID_STREAM])
     grids = draw_grids(next_race.features, fit_grid_strength(known.features), GRIDS, rng)
 
     def simulate_on(grids: NDArray[np.int64], change: Recalibration | None, n: int) -> xr.Dataset:

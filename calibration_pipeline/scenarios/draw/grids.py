@@ -89,7 +89,7 @@ def simulate_without_grid(
     seed: int,
     change: Recalibration | None = None,
 ) -> xr.Dataset:
-    """Draw scenarios of one race, split evenly over the grids.
+    """Draw scenarios of one race, split evenly over the grids; they go through the network's draws in turn.
 
     Parameters
     ----------
@@ -117,7 +117,8 @@ def simulate_without_grid(
             {race_id: Recalibration(*(np.asarray(value)[scenarios] for value in change))} if change else {}
         )
         started = race.with_columns(start_position=pl.Series(grids[g]))
-        parts.append(simulate_races(started, network, fold_races, len(scenarios), seed + g, changes))
+        in_turn = network.roll(draw=-int(scenarios[0]))
+        parts.append(simulate_races(started, in_turn, fold_races, len(scenarios), seed + g, changes))
     order = race.sort("start_position", "driver_id")
     aligned = []
     for part in parts:

@@ -74,9 +74,13 @@ def join_history(features: pl.DataFrame, race_results: pl.DataFrame) -> pl.DataF
 
 
 def fold_history(
-    features: pl.DataFrame, race_results: pl.DataFrame, season: int, fold_races: int | None
+    features: pl.DataFrame,
+    race_results: pl.DataFrame,
+    season: int,
+    fold_races: int | None,
+    fold: str | None = None,
 ) -> pl.DataFrame:
-    """Races before a season's open fold, to which the race that follows its last one belongs.
+    """Races before a season's open fold.
 
     The networks of the season are fitted to these races alone: a race within the open fold changes no row.
 
@@ -89,6 +93,8 @@ def fold_history(
     season : int
     fold_races : int or None
         Races in a fold, None for a season.
+    fold : str, optional
+        The open fold; without it that of the race that follows the season's last one.
 
     Returns
     -------
@@ -101,9 +107,8 @@ def fold_history(
     ValueError
         If a car of the features has no result.
     """
-    start = first_race_order(
-        open_fold(features.filter(season=season)["round"], season, fold_races), fold_races
-    )
+    fold = fold or open_fold(features.filter(season=season)["round"], season, fold_races)
+    start = first_race_order(fold, fold_races)
     before = pl.col("race_order") < start
     return join_history(features.filter(before), race_results).with_columns(
         open_fold_start=pl.lit(start, pl.Int64)

@@ -34,7 +34,15 @@ from calibration_pipeline.forecast.chances import (
     recalibration_of_each_fit,
     scenario_table,
 )
-from calibration_pipeline.forecast.next_race import GRIDS, GRIDS_A_FIT, NONE_ANNOUNCED, forecast_notes
+from calibration_pipeline.forecast.next_race import (
+    GRIDS,
+    GRIDS_A_FIT,
+    NONE_ANNOUNCED,
+    Knowledge,
+    Method,
+    forecast_next_race,
+    forecast_notes,
+)
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.scenarios.draw.ensemble import simulate_races
@@ -162,6 +170,31 @@ def test_the_next_race_gets_the_scenarios_that_the_backtest_scored(
     for name in ("finish_position", "running", "laps_led", "n_cautions"):
         np.testing.assert_array_equal(forecast[name].values, scored[name].values)
     assert int(forecast["network_as_of"][0]) < int(forecast["race_order"][0])
+
+
+@pytest.mark.slow
+def test_a_fold_whose_last_race_is_awaited_does_not_stop_the_forecast_of_the_next_fold(world: World) -> None:
+    """Round 25 opens a fold of 24 races. Without round 24 its network has 23 races of the season."""
+    results, laps = pl.concat(world.results.values()), pl.concat(world.laps.values())
+    features = pl.concat(world.features.values())
+    first = int(world.results["2024"].filter(round=FOLD + 1)["race_id"][0])
+    awaited = int(world.results["2024"].filter(round=FOLD)["race_id"][0])
+    known = pl.col("race_id") < awaited
+    network = fit_networks(
+        fold_history(features.filter(known), results.filter(known), 2024, FOLD), FOLD, SEED
+    )
+    assert network["fold"].values.tolist() == ["2024-1"]
+    forecast = forecast_next_race(
+        AnnouncedRace(entry_list(results.filter(race_id=first))),
+        Knowledge(
+            results.filter(known), laps.filter(known), features.filter(known), network, world.state_before
+        ),
+        Method(SCENARIOS, FOLD, SEED),
+        [],
+    )
+    assert forecast.facts["fold"] == "2024-2"
+    last = int(results.filter(known)["race_order"].max())
+    assert forecast.ensemble["network_as_of"].values.tolist() == [last]
 
 
 @pytest.mark.slow
@@ -331,6 +364,19 @@ def test_scenarios_without_a_grid_keep_cars_and_scenarios_together(world: World)
     np.testing.assert_array_equal(drawn["finish_position"].values[:, :17], first["finish_position"].values)
     np.testing.assert_array_equal(drawn["driver_id"].values, first["driver_id"].values)
     assert drawn["scenario"].values.tolist() == list(range(50))
+
+
+@pytest.mark.slow
+def test_scenarios_without_a_grid_use_the_draws_of_the_network_as_often_as_with_one(world: World) -> None:
+    """In one draw of the network all cars retire but one: it is that of scenarios 60, 124, and so on."""
+    race, network = world.features["2024"].filter(race_id=world.race), world.networks["2024"].copy(deep=True)
+    network["incident_intercept"].loc[{"draw": 60}] = 50.0
+    grids = np.stack([race["start_position"].to_numpy()] * GRIDS)
+    drawn = simulate_without_grid(race, grids, network, FOLD, 1000, SEED)
+    known = simulate_races(race, network, FOLD, 1000, SEED)
+    for ensemble in (drawn, known):
+        one_left = ensemble["running"].values[0].sum(axis=1) == 1
+        assert np.flatnonzero(one_left).tolist() == list(range(60, 1000, 64))
 
 
 @pytest.fixture
