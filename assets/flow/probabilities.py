@@ -157,7 +157,7 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         name=f"recalibrated_{noun}s",
         partitions_def=partitions,
         kinds={"numpy", stored},
-        code_version="1",
+        code_version="2",
         ins=issued | state,
     )
     def recalibrated_of_form(probabilities: Any, state: xr.DataTree) -> dg.Output[Any]:
@@ -171,7 +171,7 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         name=f"{noun}_verdict",
         partitions_def=partitions,
         kinds={"polars", "parquet"},
-        code_version="2",
+        code_version="3",
         ins=RESULTS | issued | recalibrated | state,
         metadata=depends_on("eras"),
     )

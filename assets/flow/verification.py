@@ -155,7 +155,7 @@ def calibration_monitoring(
 @dg.asset(
     partitions_def=ARCHETYPE_PARTITIONS,
     kinds={"polars", "parquet"},
-    code_version="4",
+    code_version="5",
     ins=FORECASTS,
     metadata=depends_on("eras"),
 )

@@ -249,6 +249,8 @@ def _estimate_evidence(found: MarketEstimate) -> Evidence:
         tail_probability(low - estimate, upper - estimate, n),
         tail_probability(estimate - high, estimate - lower, n),
     )
+    if lower == upper:  # races that agree exactly, such as two without a retirement, have no error to show
+        p_outside = 1.0
     where = "inside" if low <= lower and upper <= high else "partly outside"
     if upper < low or lower > high:
         where = "wholly outside"

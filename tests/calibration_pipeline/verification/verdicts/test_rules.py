@@ -252,6 +252,14 @@ def test_estimates_without_interval_decide_nothing() -> None:
         )
 
 
+@pytest.mark.parametrize("quantity", ["number ratio", "spread ratio", "skill"])
+def test_races_that_agree_exactly_contradict_nothing(quantity: str) -> None:
+    """Two races without a retirement have a ratio of 0 and no error: that is no evidence for either side."""
+    changes = {(HOW_MANY_RETIRE, "recalibrated", quantity): (-0.5 if quantity == "skill" else 0.0, 0.0)}
+    changes |= {(HOW_MANY_RETIRE, "raw", quantity): (0.5 * (quantity != "skill"), 0.5)}
+    assert judge(changes, n_races=2)[HOW_MANY_RETIRE].verdict == "cannot tell yet"
+
+
 def test_joint_evidence_states_the_races_of_its_events() -> None:
     """The joint test is over the races of all events, the test of independent cars over those of one."""
     fewer = pl.when(event="count(dnf) >= 8").then(40).otherwise(60)
