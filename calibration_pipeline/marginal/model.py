@@ -62,9 +62,9 @@ class Races(NamedTuple):
 def as_races(position: ArrayLike, probabilities: ArrayLike) -> Races:
     """Mark the padding and take logits.
 
-    A slot whose position is 0 holds no car. A race's last position is the last to which one of its cars
-    gives any probability, or in which a car finished. Probabilities are clipped to
-    [1e-6, 1 - 1e-6] before the logit.
+    A slot whose position is 0 holds no car. A race has at least as many positions as cars, and as many as the
+    last to which one of its cars gives any probability, or in which a car finished. Probabilities are clipped
+    to [1e-6, 1 - 1e-6] before the logit.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ def as_races(position: ArrayLike, probabilities: ArrayLike) -> Races:
     known = jnp.where(is_car[:, :, None], jnp.asarray(probabilities, dtype=float), 0.0)
     column = jnp.arange(1, known.shape[-1] + 1)
     last = jnp.max(jnp.where((known > 0).any(axis=1), column, 0), axis=1)
-    is_position = column <= jnp.maximum(last, finish.max(axis=1))[:, None]
+    n_positions = jnp.maximum(jnp.maximum(last, finish.max(axis=1)), is_car.sum(axis=1))
+    is_position = column <= n_positions[:, None]
     clipped = jnp.clip(known, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
     inside = is_car[:, :, None] & is_position[:, None, :]
     log_odds = jnp.where(inside, jnp.log(clipped) - jnp.log1p(-clipped), 0.0)

@@ -129,6 +129,15 @@ def test_results_that_a_steep_map_is_sure_of_have_likelihood_one(log_slope):
     np.testing.assert_allclose(marginal.race_log_likelihood(races, log_slope, -0.3), 0.0, atol=1e-5)
 
 
+def test_a_race_has_the_same_positions_before_and_after_it_has_run():
+    """No car is given the last of three positions."""
+    probabilities = np.array([[[0.7, 0.3, 0.0], [0.5, 0.5, 0.0], [0.2, 0.8, 0.0]]])
+    for position in ([[1, 2, 3]], [[1, 1, 1]]):
+        assert marginal.as_races(position, probabilities).is_position.tolist() == [[True] * 3]
+    ahead = marginal.as_races([[1, 1, 0]], probabilities)
+    assert ahead.is_position.tolist() == [[True, True, False]]
+
+
 def test_race_noise_is_integrated(padded):
     """Quadrature of the map equals a fine sum over the noise."""
     position, probabilities = padded
