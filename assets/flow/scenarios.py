@@ -99,7 +99,7 @@ def causal_network(settings: dg.ResourceParam[Settings], fold_history: pl.DataFr
         "scenario_ensemble": dg.AssetOut(
             description="Scenarios of a forecaster for every race of the season: simulated, or a user's own.",
             kinds={"jax", "netcdf"},
-            code_version="7",
+            code_version="8",
             metadata=depends_on("scenarios", "seed", "fold_races", "forecaster_files"),
         ),
         "scenario_quarantine": dg.AssetOut(

@@ -55,7 +55,8 @@ def stack_races(
     -------
     xarray.Dataset
         `ScenarioEnsemble` of the outcomes that all races have, with the coordinate `n_scenarios` (race). A
-        race with fewer scenarios than the largest has its scenarios repeated, so that frequencies stay.
+        race with fewer scenarios than the largest has its scenarios repeated, some of them once more than the
+        others.
         network_as_of is 0: the data that the forecaster saw are not known.
     """
     width = int(slots["field_size"].max() or 1)  # type: ignore[arg-type]
@@ -65,8 +66,7 @@ def stack_races(
     largest = max(counts, default=MIN_SCENARIOS)
     arrays = _allocate_races(names, len(order), largest, width)
     for r, race_id in enumerate(order):
-        chosen = np.arange(largest) % counts[r]
-        _store_race(arrays, r, {name: races[race_id][name][chosen] for name in names})
+        _store_race(arrays, r, {name: races[race_id][name] for name in names})
     return xr.Dataset(
         {name: (DIMS[name], values) for name, values in arrays.items()},
         {
@@ -96,10 +96,11 @@ def _allocate_races(
 
 
 def _store_race(arrays: dict[str, NDArray], r: int, outcomes: Mapping[str, NDArray]) -> None:
-    """Write a race, and the parameters recovered from it, at index `r` of the arrays."""
-    n_cars = outcomes["finish_position"].shape[1]
+    """Write a race, its scenarios repeated, and the parameters recovered from it, at index `r`."""
+    n_scenarios, n_cars = outcomes["finish_position"].shape
     for name, values in outcomes.items():
-        arrays[name][(r, slice(None), slice(n_cars))[: arrays[name].ndim]] = values
+        repeated = np.arange(arrays[name].shape[1]) % n_scenarios
+        arrays[name][(r, slice(None), slice(n_cars))[: arrays[name].ndim]] = values[repeated]
     recover_race(arrays, r, outcomes["finish_position"], outcomes.get("running"))
 
 

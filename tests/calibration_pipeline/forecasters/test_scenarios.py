@@ -182,6 +182,8 @@ def test_unequal_numbers_of_scenarios_are_repeated(tmp_path: Path) -> None:
     second = ensemble["finish_position"].values[1]
     np.testing.assert_array_equal(second[:100], finishes(202202)[:100])
     np.testing.assert_array_equal(second[100:], finishes(202202)[:50])
+    alone = read(tmp_path, wide_scenarios((202202,)).head(100))
+    np.testing.assert_array_equal(ensemble["utility"].values[1], alone["utility"].values[0])
     assert defects.notes == ["Races have 100 to 150 scenarios; fewer are repeated."]
 
 
