@@ -15,6 +15,7 @@ from helpers.clusters import BUCKET, command, object_store, start
 from helpers.stored import content
 from helpers.stored_runs import SMALL, copied
 
+pytestmark = pytest.mark.slow
 VERIFY = ["verify", "--seasons", "2024,2025"]
 
 
@@ -113,7 +114,6 @@ def test_an_instance_without_records_vouches_for_nothing(
     assert all(line.endswith("is recorded by no run") for line in lines)
 
 
-@pytest.mark.slow
 def test_sources_share_an_instance_and_not_their_records(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -182,6 +182,7 @@ def public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.ClassDef 
                 yield from public(node, f"{node.name}.")
 
 
+@pytest.mark.slow
 def test_library_loads_without_dagster_and_starts_nothing() -> None:
     """Test that importing every module loads neither Dagster nor the code location, and starts no backend."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in LIBRARY]

@@ -42,6 +42,7 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSta
     return found.status
 
 
+@pytest.mark.slow
 def test_the_run_of_a_killed_command_is_ended(instance: dg.DagsterInstance) -> None:
     program = (
         "import dagster as dg, os, signal, sys\n"

@@ -122,6 +122,7 @@ def test_setting_values_come_back_from_a_record_as_they_are() -> None:
     ("options", "message"),
     [({"seed": 7}, "seed was 42, is 7"), ({"seasons": "2023-2025"}, "first_season was 2024, is 2023")],
 )
+@pytest.mark.slow
 def test_changed_settings_make_dependents_stale_and_are_named(
     instance: dg.DagsterInstance, options: dict[str, object], message: str
 ) -> None:

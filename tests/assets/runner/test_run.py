@@ -16,6 +16,7 @@ from helpers.example_tables import write_table
 from helpers.stored import content, empty, flip, truncate
 from helpers.stored_runs import SMALL, copied, make
 
+pytestmark = pytest.mark.slow
 WHOLE = ["run", "--seasons", "2024,2025", "--scenarios", "100"]
 
 
@@ -124,7 +125,6 @@ def table(table_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return table_run / "mine.csv"
 
 
-@pytest.mark.slow
 def test_readers_of_a_changed_value_are_updated(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +149,6 @@ def test_a_file_that_no_run_recorded_is_kept_if_it_can_be_read(
     assert content(store) == before
 
 
-@pytest.mark.slow
 def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +163,6 @@ def test_a_finished_race_that_the_season_lacks_is_read_and_nothing_is_read_twice
     assert remade(capsys, command) == set()
 
 
-@pytest.mark.slow
 def test_a_corrected_result_is_read_by_the_update(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,7 +183,6 @@ def test_a_corrected_result_is_read_by_the_update(
     assert remade(capsys, command) == set()
 
 
-@pytest.mark.slow
 def test_a_source_without_an_answer_does_not_stop_the_update(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
 PROGRAM = """
 from assets.jax_environment import prepare_jax
 
@@ -108,7 +109,6 @@ def test_a_worker_syncs_its_records_when_a_run_ends_not_at_each_event(tmp_path: 
     assert kinds[-1] == "PIPELINE_SUCCESS"
 
 
-@pytest.mark.slow
 def test_the_fork_server_starts_neither_jax_nor_threads_that_a_fork_loses(tmp_path: Path) -> None:
     """Processes forked after JAX's start hang; arrays in a preloaded module would start it."""
     program = (
