@@ -108,6 +108,7 @@ def start_fork_server(home: Path) -> ForkServerContext:
         If that file cannot be written.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # else the current folder comes first, with any other package `assets`
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc: heaps of all threads keep memory
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     prepare_jax()
