@@ -12,6 +12,8 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3 python $(HOME)/.pyen
 	path=$$(command -v $$name 2>/dev/null) && "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
 	2>/dev/null && echo "$$path" && break; done)
 ARGS ?=
+# Bytecode is written by the first process that needs it, and not for all that is installed.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests run in so many processes, a file always in one; slow ones often wait for a server.
 WORKERS ?= 2
 SLOW_WORKERS ?= 4
@@ -91,8 +93,7 @@ else
 environment = $(PYTHON) -m venv $(1) && \
 	awk '/^uv==/ {found = 1} found {print} found && !/\\$$/ {exit}' requirements.lock > $(1)/uv.txt && \
 	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(1)/uv.txt && \
-	{ $(1)/bin/uv pip install --compile-bytecode --python $(1)/bin/python \
-	--require-hashes $(addprefix --requirement ,$(2)) || \
+	{ $(1)/bin/uv pip install --python $(1)/bin/python --require-hashes $(addprefix --requirement ,$(2)) || \
 	$(1)/bin/python -m pip install --require-hashes $(addprefix --requirement ,$(2)); }
 editable = $(1)/bin/python -m pip install --no-deps --no-build-isolation --editable .
 endif

@@ -93,10 +93,11 @@ def install(tree: Path) -> tuple[int, float]:
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     subprocess.run(["make", "install"], cwd=tree, env=environment, check=True, capture_output=True)  # noqa: S607
     site = next((tree / ".venv" / "lib").glob("python*/site-packages"))
+    files = [path for path in (tree / ".venv").rglob("*") if path.is_file() and not path.is_symlink()]
+    size = sum(path.stat().st_size for path in files) / MIB
     compile_all = [tree / ".venv/bin/python", "-m", "compileall", "-q", str(site)]
     subprocess.run(compile_all, capture_output=True, check=False)  # noqa: S603  # some packages have templates
-    files = [path for path in (tree / ".venv").rglob("*") if path.is_file() and not path.is_symlink()]
-    return len(list(site.glob("*.dist-info"))), sum(path.stat().st_size for path in files) / MIB
+    return len(list(site.glob("*.dist-info"))), size
 
 
 def measure(sizes: Sizes) -> dict[str, list[Row]]:
