@@ -25,7 +25,7 @@ from benchmarks.evaluation import (
     walk_networks,
 )
 from benchmarks.result_files import Row, estimated, write_results
-from calibration_pipeline.events.counts import count_events
+from calibration_pipeline.events.counts import count_cases, read_races
 from calibration_pipeline.events.files import DEFAULT_EVENTS
 from calibration_pipeline.scenarios.network.structure import EDGES, FULL, Structure
 from calibration_pipeline.stats.intervals import clustered_mean
@@ -35,7 +35,8 @@ def joint_log_score(ensembles: Sequence[xr.Dataset], results: pl.DataFrame) -> N
     """Return the log score of the observed number of cases, summed over events: (race)."""
     scores = []
     for ensemble in by_archetype(ensembles).values():
-        counts = count_events(ensemble, results, DEFAULT_EVENTS)
+        races, _ = read_races(ensemble, results, DEFAULT_EVENTS)
+        counts = count_cases(races, DEFAULT_EVENTS)
         hits = (counts.predicted == counts.observed[:, None, :]).sum(axis=1)
         n_values = counts.cases + 1
         probability = (hits + 0.5) / (counts.predicted.shape[1] + n_values / 2)

@@ -111,35 +111,6 @@ def read_races(
     return races, _skipped(events, missing, races)
 
 
-def count_events(
-    ensemble: xr.Dataset,
-    results: pl.DataFrame,
-    events: Sequence[Event],
-    reference: xr.Dataset | None = None,
-) -> Counts:
-    """Count the cases of those events that can be judged.
-
-    Parameters
-    ----------
-    ensemble, results, events, reference
-        As in `read_races`.
-
-    Returns
-    -------
-    Counts
-
-    Raises
-    ------
-    ValueError
-        As in `read_races`, and if no event can be judged.
-    """
-    races, skipped = read_races(ensemble, results, events, reference)
-    judged = [event for event in events if str(event) not in skipped]
-    if not judged:
-        raise ValueError(f"No event can be judged: {skipped}.")
-    return count_cases(races, judged)
-
-
 def count_cases(races: Sequence[Race], events: Sequence[Event]) -> Counts:
     """Count the cases of events that can be judged, in the scenarios and results of races."""
     shape = (len(races), races[0].scenarios.finish_position.shape[0], len(events))

@@ -4,8 +4,6 @@ The expressions are in `events.language`, their counts in `events.counts`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 import polars as pl
@@ -17,7 +15,6 @@ from calibration_pipeline.events.counts import (
     Counts,
     Race,
     count_cases,
-    count_events,
     read_races,
 )
 from calibration_pipeline.events.files import DEFAULT_EVENTS
@@ -37,26 +34,6 @@ from calibration_pipeline.stats.intervals import Estimate, clustered_mean, clust
 from calibration_pipeline.verification.cases import JUDGED, check_forecasts, table
 
 N_REPLICATES = 4000
-
-
-@dataclass(frozen=True)
-class JointTest:
-    """Joint test of all events of an archetype.
-
-    Attributes
-    ----------
-    largest_z : float
-        Absolute race-level z of the event with the smallest p-value, infinite where the ensemble is certain
-        and contradicted.
-    p_value : float
-        Share of histories drawn from the ensemble itself whose smallest p-value is at most the observed one.
-    worst_event : str
-        The event with the smallest p-value.
-    """
-
-    largest_z: float
-    p_value: float
-    worst_event: str
 
 
 def validate_events(
@@ -119,15 +96,13 @@ def validate_events(
     return table(list(_rows(archetype, races, counts, eras, seed)), JointEventTable), skipped
 
 
-def joint_test(
-    ensemble: xr.Dataset,
-    results: pl.DataFrame,
-    events: Sequence[Event] = DEFAULT_EVENTS,
-    seed: int = 0,
-    *,
-    reference: xr.Dataset | None = None,
-) -> JointTest:
-    """Test all events at once: the least probable z against its distribution under the ensemble.
+def _uniforms(counts: Counts, seed: int) -> NDArray[np.float64]:
+    """Return uniform numbers that choose a scenario of each race and replicate history, (replicate, race)."""
+    return np.random.default_rng(seed).random((N_REPLICATES, len(counts.observed)))
+
+
+def p_values(counts: Counts, uniforms: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the p-value of each event, (event,), and that of the joint test of all events.
 
     A replicate history takes one scenario of each race for the result. Events share cars and races, and the
     replicates share them in the same way. Each event's absolute z becomes its p-value among the replicates,
@@ -137,53 +112,15 @@ def joint_test(
 
     Parameters
     ----------
-    ensemble : xarray.Dataset
-        `ScenarioEnsemble` of one archetype.
-    results : polars.DataFrame
-        `RaceResults` of at least these races and cars.
-    events : sequence of Event
-        Events to judge; events that cannot be judged are skipped.
-    seed : int
-        Seed of the replicates.
-    reference : xarray.Dataset, optional
-        The ensemble that defines the favourites, the raw one; by default `ensemble` itself.
-
-    Returns
-    -------
-    JointTest
-
-    References
-    ----------
-    Westfall & Young (1993), Resampling-Based Multiple Testing, section 2.3: the minimum p-value.
-
-    Raises
-    ------
-    ValueError
-        If no event can be judged, a car lacks a result, or the finishes of a race are no permutation.
-    """
-    counts = count_events(ensemble, results, events, reference)
-    alone, together = p_values(counts, _uniforms(counts, seed))
-    # A certain event has z = 0 where the results confirm it, and infinity where they contradict it.
-    z = np.where(np.isnan(counts.z), np.where(alone < 1, inf, 0), np.abs(counts.z))
-    worst = int(np.lexsort((-z, alone))[0])
-    return JointTest(float(z[worst]), together, str(counts.events[worst]))
-
-
-def _uniforms(counts: Counts, seed: int) -> NDArray[np.float64]:
-    """Return uniform numbers that choose a scenario of each race and replicate history, (replicate, race)."""
-    return np.random.default_rng(seed).random((N_REPLICATES, len(counts.observed)))
-
-
-def p_values(counts: Counts, uniforms: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return the p-value of each event, (event,), and that of the joint test.
-
-    Parameters
-    ----------
     counts : Counts
         Of the ensemble and of the results.
     uniforms : ndarray
         Uniform numbers in [0, 1) that choose a scenario of each race in each replicate history,
         (replicate, race).
+
+    References
+    ----------
+    Westfall & Young (1993), Resampling-Based Multiple Testing, section 2.3: the minimum p-value.
     """
     drawn = np.concatenate([counts.observed[:, None], counts.predicted], axis=1)
     deviation = drawn - drawn.mean(axis=1, keepdims=True)
