@@ -10,7 +10,6 @@ fitted, and its probabilities stay as issued.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -49,59 +48,6 @@ JUDGED = ("slope_mu", *SlowParameters._fields)
 RESULTS = ("season", "round", "race_order", "archetype", "finish_position")
 
 
-class RecalibratedEvents(NamedTuple):
-    """Walk-forward recalibration of one forecaster.
-
-    Attributes
-    ----------
-    probabilities : polars.DataFrame
-        `EventProbabilities`, the rows of the forecast in its order.
-    posterior, state : xarray.DataTree
-        As returned by `fit_events` and `filter_events`.
-    """
-
-    probabilities: pl.DataFrame
-    posterior: xr.DataTree
-    state: xr.DataTree
-
-
-def recalibrate_event_probabilities(
-    forecasts: pl.DataFrame,
-    results: pl.DataFrame,
-    seasons: Sequence[int],
-    *,
-    fold_races: int | None,
-    seed: int,
-) -> RecalibratedEvents:
-    """Fit, filter and recalibrate the event probabilities of one forecaster.
-
-    Parameters
-    ----------
-    forecasts : polars.DataFrame
-        `EventProbabilities`, as issued.
-    results : polars.DataFrame
-        `RaceResults`, of all archetypes. Races without a forecast are left out, forecasts without a result
-        are not fitted.
-    seasons : sequence of int
-        Seasons of the walk, from first to last without gaps; the season after the last is added.
-    fold_races : int or None
-        Races in a fold, None for a season.
-    seed : int
-
-    Returns
-    -------
-    RecalibratedEvents
-
-    Raises
-    ------
-    ValueError
-        If a car of a race with results has none, or the race's season is none of `seasons`.
-    """
-    posterior = fit_events(forecasts, results, seasons, fold_races=fold_races, seed=seed)
-    state = filter_events(forecasts, results, posterior, seed)
-    return RecalibratedEvents(recalibrate_events(forecasts, race_states(state)), posterior, state)
-
-
 def fit_events(
     forecasts: pl.DataFrame,
     results: pl.DataFrame,
@@ -117,8 +63,15 @@ def fit_events(
 
     Parameters
     ----------
-    forecasts, results, seasons, fold_races
-        As for `recalibrate_event_probabilities`.
+    forecasts : polars.DataFrame
+        `EventProbabilities`, as issued.
+    results : polars.DataFrame
+        `RaceResults`, of all archetypes. Races without a forecast are left out, forecasts without a result
+        are not fitted.
+    seasons : sequence of int
+        Seasons of the walk, from first to last without gaps; the season after the last is added.
+    fold_races : int or None
+        Races in a fold, None for a season.
     n_warmup, n_samples, n_chains, seed
         As for NUTS; at least 500 draws a chain, because the fits are stored.
 
@@ -152,7 +105,7 @@ def filter_events(
     Parameters
     ----------
     forecasts, results
-        As for `recalibrate_event_probabilities`.
+        As for `fit_events`.
     posterior : xarray.DataTree
         As returned by `fit_events` for the same forecasts and results.
     seed : int

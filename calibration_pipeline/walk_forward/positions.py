@@ -45,59 +45,12 @@ SURFACES = ((32, 16), (-2.8, 2.8))
 """Nodes and box of the surfaces that the filter reads; the box is that of the state's levels."""
 
 
-class RecalibratedPositions(NamedTuple):
-    """Walk-forward recalibration of one forecaster.
-
-    Attributes
-    ----------
-    probabilities : xarray.Dataset
-        `PositionProbabilities` of the same races and cars.
-    posterior, state : xarray.DataTree
-        As returned by `fit_positions` and `filter_positions`.
-    """
-
-    probabilities: xr.Dataset
-    posterior: xr.DataTree
-    state: xr.DataTree
-
-
 class _Races(NamedTuple):
     """Races with results, in order of time: finish (race, driver), probability (race, driver, position)."""
 
     calendar: Calendar
     finish: NDArray[np.int_]
     probability: NDArray[np.float64]
-
-
-def recalibrate_position_probabilities(
-    forecasts: xr.Dataset, results: pl.DataFrame, seasons: Sequence[int], *, seed: int
-) -> RecalibratedPositions:
-    """Fit, filter and recalibrate the position probabilities of one forecaster.
-
-    Parameters
-    ----------
-    forecasts : xarray.Dataset
-        `PositionProbabilities`, as issued; its coordinate fold says which races are forecast from one fit.
-    results : polars.DataFrame
-        `RaceResults`, of all archetypes. Races without a forecast are left out, forecasts without a result
-        are not fitted.
-    seasons : sequence of int
-        All seasons of the history, so that fits of different folds have the same parameters.
-    seed : int
-
-    Returns
-    -------
-    RecalibratedPositions
-
-    Raises
-    ------
-    ValueError
-        If a car of a race with results has none, or the race's season is none of `seasons`.
-    """
-    posterior = fit_positions(forecasts, results, seasons, seed=seed)
-    state = filter_positions(forecasts, results, posterior, seed)
-    recalibrated = recalibrate_positions(forecasts, state["races"].to_dataset())
-    return RecalibratedPositions(recalibrated, posterior, state)
 
 
 def fit_positions(
@@ -114,8 +67,13 @@ def fit_positions(
 
     Parameters
     ----------
-    forecasts, results, seasons
-        As for `recalibrate_position_probabilities`.
+    forecasts : xarray.Dataset
+        `PositionProbabilities`, as issued; its coordinate fold says which races are forecast from one fit.
+    results : polars.DataFrame
+        `RaceResults`, of all archetypes. Races without a forecast are left out, forecasts without a result
+        are not fitted.
+    seasons : sequence of int
+        All seasons of the history, so that fits of different folds have the same parameters.
     n_warmup, n_samples, n_chains, seed
         As for NUTS; at least 500 draws a chain, because the fits are stored.
 
@@ -168,7 +126,7 @@ def filter_positions(
     Parameters
     ----------
     forecasts, results
-        As for `recalibrate_position_probabilities`.
+        As for `fit_positions`.
     posterior : xarray.DataTree
         As returned by `fit_positions` for the same forecasts and results.
     seed : int

@@ -17,7 +17,6 @@ from calibration_pipeline.walk_forward.events import (
     fit_events,
     next_race_states,
     race_states,
-    recalibrate_event_probabilities,
     recalibrate_events,
 )
 from calibration_pipeline.walk_forward.state import DRAWN, N_DRAWS
@@ -29,8 +28,10 @@ QUICK = {"n_warmup": 200, "n_samples": 500, "n_chains": 2, "seed": 1}
 FOLD_RACES, SEASONS = 18, [2020, 2021]
 
 
-def fit_all(forecasts: pl.DataFrame, results: pl.DataFrame) -> tuple[xr.DataTree, xr.DataTree]:
-    posterior = fit_events(forecasts, results, SEASONS, fold_races=FOLD_RACES, **QUICK)
+def fit_all(
+    forecasts: pl.DataFrame, results: pl.DataFrame, fold_races: int | None = FOLD_RACES
+) -> tuple[xr.DataTree, xr.DataTree]:
+    posterior = fit_events(forecasts, results, SEASONS, fold_races=fold_races, **QUICK)
     return posterior, filter_events(forecasts, results, posterior, seed=3)
 
 
@@ -171,7 +172,8 @@ def test_few_earlier_races_and_unplayed_races_leave_a_forecast_as_issued(planted
     few = few.filter(pl.col("race_id") <= 202036)
     late_market = (pl.col("market") == "win") | (pl.col("race_id") > 202018)
     issued = forecasts.filter(late_market)
-    new, _, state = recalibrate_event_probabilities(issued, few, SEASONS, fold_races=FOLD_RACES, seed=1)
+    _, state = fit_all(issued, few)
+    new = recalibrate_events(issued, race_states(state))
     assert_frame_equal(new.drop("probability"), issued.drop("probability"))
     changed = issued.filter((new["probability"] != issued["probability"]).to_numpy())
     assert changed["market"].unique().to_list() == ["win"]
@@ -186,7 +188,7 @@ def test_a_market_in_which_all_cars_win_stays_as_issued():
     forecasts, results, _ = planted_frames(0.7, ("win",), n_cars=10, season_races=24, n_seasons=1)
     certain = forecasts.with_columns(market=pl.lit("top 10"), probability=pl.lit(0.9))
     both = pl.concat([forecasts, certain])
-    new = recalibrate_event_probabilities(both, results, [2020], fold_races=12, seed=1).probabilities
+    new = recalibrate_events(both, race_states(fit_all(both, results, fold_races=12)[1]))
     assert_frame_equal(new.filter(market="top 10"), certain)
     assert not new.filter(market="win").equals(forecasts)
 
@@ -194,7 +196,8 @@ def test_a_market_in_which_all_cars_win_stays_as_issued():
 def test_a_forecaster_without_results_keeps_its_forecast(planted):
     forecasts, results, _ = planted
     future = forecasts.with_columns(pl.col("race_id") + 1000)
-    new, posterior, _ = recalibrate_event_probabilities(future, results, SEASONS, fold_races=None, seed=1)
+    posterior, state = fit_all(future, results, fold_races=None)
+    new = recalibrate_events(future, race_states(state))
     assert_frame_equal(new, future)
     assert float(posterior["win"]["posterior"]["intercept"].std()) == pytest.approx(0.5, abs=0.05)
 

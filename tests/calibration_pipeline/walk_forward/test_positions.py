@@ -16,7 +16,6 @@ from calibration_pipeline.schemas.forecasters import MapState, PositionProbabili
 from calibration_pipeline.walk_forward.positions import (
     filter_positions,
     fit_positions,
-    recalibrate_position_probabilities,
     recalibrate_positions,
 )
 from calibration_pipeline.walk_forward.state import DRAWN
@@ -141,7 +140,8 @@ def test_archetypes_without_races_and_unplayed_races_stay_as_issued(planted):
     forecasts, results, _ = planted
     late = pl.col("race_id") > 202012
     few = results.filter((pl.col("archetype") != "road_course") | late, pl.col("race_id") <= 202024)
-    new, posterior, state = recalibrate_position_probabilities(forecasts, few, SEASONS, seed=1)
+    posterior, state = fit_all(forecasts, few)
+    new = recalibrate_positions(forecasts, state["races"].to_dataset())
     changed = (new["probability"] != forecasts["probability"]).any(("driver", "position")).values
     expected = set(few.filter(late, pl.col("archetype") != "road_course")["race_id"])
     assert set(forecasts["race"].values[changed].tolist()) == expected
@@ -152,8 +152,8 @@ def test_archetypes_without_races_and_unplayed_races_stay_as_issued(planted):
 
 def test_a_forecaster_without_results_keeps_its_forecast(planted):
     forecasts, results, _ = planted
-    none = results.head(0)
-    new, posterior, state = recalibrate_position_probabilities(forecasts, none, SEASONS, seed=1)
+    posterior, state = fit_all(forecasts, results.head(0))
+    new = recalibrate_positions(forecasts, state["races"].to_dataset())
     xr.testing.assert_identical(new, forecasts)
     assert list(posterior.children) == ["slow"]
     assert state["races"].sizes["race"] == 0
