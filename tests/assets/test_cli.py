@@ -292,6 +292,7 @@ def test_failure_names_asset_partition_and_cause_and_keeps_the_stored_file(
     assert "Stack Trace" in (project / ".dagster_home" / "calibration.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_selection_brings_the_inputs_that_are_missing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

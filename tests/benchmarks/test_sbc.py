@@ -23,6 +23,7 @@ def test_bands_hold_uniform_ranks():
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.6, 1.0), (0.6, 0.6), (2.2, 2.2)])
+@pytest.mark.slow
 def test_bands_detect_a_wrong_posterior(a, b):
     """Truths that lie too high, and posteriors that are too narrow or too wide, leave the band."""
     pit = np.random.default_rng(1).beta(a, b, 250)

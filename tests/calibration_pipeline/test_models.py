@@ -543,6 +543,7 @@ def test_a_whitened_walk_has_the_posterior_that_its_normal_data_give_it():
 
 
 @pytest.mark.parametrize("n_chains", [pytest.param(1, marks=pytest.mark.soak), 3, 11])
+@pytest.mark.slow
 def test_run_nuts_gives_the_known_posterior(n_chains):
     """Normal prior, normal data: N(y / 2, 1 / 2), by one chain, parallel chains, and more than devices."""
     mcmc = sample_two_means(n_chains)

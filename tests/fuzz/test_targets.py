@@ -57,6 +57,7 @@ def inputs(target: Target) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "ensembles_netcdf"])
+@pytest.mark.slow
 def test_any_bytes_are_taken_or_refused(name: str) -> None:
     target = TARGETS[name]
 

@@ -185,6 +185,7 @@ def test_netcdf_that_claims_more_than_there_can_be_is_refused_unread(tmp_path: P
         read_own(path)
 
 
+@pytest.mark.slow
 def test_a_file_at_which_the_reader_hangs_or_dies_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

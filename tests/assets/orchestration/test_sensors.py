@@ -159,6 +159,7 @@ def test_waves_follow_each_other_a_tick_each(ingested: Watched) -> None:
     assert (scenarios.job_name, scenarios.partition_key) == ("scenarios", "network|2022")
 
 
+@pytest.mark.slow
 def test_a_new_file_of_a_forecaster_loads_the_code_location_again(ingested: Watched) -> None:
     (ingested.folder / "late.nc").touch()
     assert ingested.skipped().startswith("New, or no longer there: forecaster late. Reload the code location")
@@ -241,6 +242,7 @@ def test_a_failed_blocking_check_stops_the_runs_downstream(ingested: Watched) ->
     assert ingested.requests()[0].job_name == "features"
 
 
+@pytest.mark.slow
 def test_nothing_is_requested_while_a_run_of_the_source_is_in_progress(ingested: Watched) -> None:
     job = ingested.defs.resolve_job_def("features")
     started = dg.DagsterRunStatus.STARTED
@@ -398,6 +400,7 @@ def test_the_report_is_overdue_once_for_each_race_that_finished_since(ingested: 
     assert not once.asset_events
 
 
+@pytest.mark.slow
 def test_the_check_of_the_report_compares_the_source_with_the_stored_results(
     ingested: Watched,
 ) -> None:
@@ -429,6 +432,7 @@ def test_sensor_and_schedule_are_on_only_with_the_automation_setting(table: Path
         assert statuses == {"RUNNING" if automation else "STOPPED"}
 
 
+@pytest.mark.slow
 def test_requests_of_series_and_settings_differ(table: Path, instance: dg.DagsterInstance) -> None:
     """Dagster launches a run key once: what was never stored must have another key under other settings."""
     keys = set()
@@ -442,6 +446,7 @@ def test_requests_of_series_and_settings_differ(table: Path, instance: dg.Dagste
     assert len(keys) == 3
 
 
+@pytest.mark.slow
 def test_a_new_entry_list_of_the_next_race_is_noticed(ingested: Watched) -> None:
     known = []
     for ahead in ("", "2022,2,phoenix,Ann,1,,\n2022,2,phoenix,Bo,2,,\n"):

@@ -90,6 +90,7 @@ def test_distorted_ensembles_are_repaired_out_of_sample(law: str, distortion: fl
 
 
 @pytest.mark.parametrize("law", LAWS)
+@pytest.mark.slow
 def test_reranking_beats_order_statistic_scores(law: str) -> None:
     """At the known slope, against scores of places whose slope is the best of many, on the same race."""
     rng = np.random.default_rng(4)

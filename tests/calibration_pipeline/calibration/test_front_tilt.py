@@ -222,6 +222,7 @@ def tabulated(**options: float) -> tuple[CurveArrays, np.ndarray]:
 
 
 @pytest.mark.parametrize("own_tilt", [0.0, -0.6, 0.4])
+@pytest.mark.slow
 def test_a_calibrated_ensemble_gets_no_tilt(own_tilt):
     """Whatever the sharpness of its own front group: the reference tilt takes it up."""
     curves, order = tabulated(own_tilt=own_tilt, team_scale=0.5, seed=4)

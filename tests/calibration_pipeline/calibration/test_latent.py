@@ -154,6 +154,7 @@ def test_calibrated_ensembles_with_team_effects_get_slope_one():
     assert fit.attrs["reference_slope"] < 0.95
 
 
+@pytest.mark.slow
 def test_the_incident_shift_is_recovered(overconfident):
     shift = overconfident[2]["posterior"]["intercept"].values
     assert np.quantile(shift, 0.005) < 0.6 < np.quantile(shift, 0.995)

@@ -86,6 +86,7 @@ def test_the_reference_varies_less_over_seeds():
     assert np.std(random, ddof=1) < np.std(even, ddof=1) / 3
 
 
+@pytest.mark.slow
 def test_the_reference_hardly_depends_on_the_seed_of_the_choice():
     ensemble = simulate(4096, 0.3, seed=4)
     found = [

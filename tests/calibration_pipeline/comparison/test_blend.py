@@ -129,6 +129,7 @@ def test_win_probabilities_are_pooled_as_shares_of_the_race(backtests):
     np.testing.assert_allclose(pooled["probability"], fair["probability"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_blend_of_a_clearly_best_forecaster_converges_to_it():
     backtests = make_backtests({"network": 1.0, "noise": 8.0}, n_races=100, noise={"noise": 3.0})
     parts, _ = blended(backtests)

@@ -178,6 +178,7 @@ def test_scores_lie_between_0_and_1_for_any_probabilities(seed, n_cars):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_the_true_probabilities_have_the_best_expected_scores(seed):
     rng = np.random.default_rng(seed)
     weight = rng.dirichlet(np.full(len(ORDERS), 0.2))

@@ -137,6 +137,7 @@ def test_a_new_forecaster_starts_with_an_equal_share():
     np.testing.assert_allclose(first["weight"], 1 / 3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_forecaster_gets_nearly_all_weight():
     members = read({"network": 1.0, "noise": 8.0}, n_races=120, noise={"noise": 3.0})
     last = weights_of(members).filter(race_id=1119, forecast="raw")
@@ -146,6 +147,7 @@ def test_the_best_forecaster_gets_nearly_all_weight():
         assert found["noise"] < 0.1, market
 
 
+@pytest.mark.slow
 def test_equal_forecasters_with_errors_of_their_own_keep_similar_weights():
     noise = dict.fromkeys(("network", "b", "c"), 0.6)
     members = read(dict.fromkeys(noise, 1.0), n_races=80, noise=noise)
@@ -158,6 +160,7 @@ def test_identical_forecasters_have_equal_weights(members):
     np.testing.assert_allclose(twins["weight"], 0.5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_race_of_another_archetype_counts_less():
     """One member is right at intermediates, the other at short tracks."""
     good, bad = read({"network": 1.0, "bad": 8.0}, n_races=80, noise={"bad": 3.0}).values()

@@ -52,6 +52,7 @@ def test_long_names_stay_on_the_paper(leaderboard: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("n_forecasters", [3, 8, 40])
+@pytest.mark.slow
 def test_names_of_many_forecasters_do_not_overlap(leaderboard: pl.DataFrame, n_forecasters: int) -> None:
     own = leaderboard.filter(archetype=ALL_ARCHETYPES, forecaster="mine")
     many = pl.concat(own.with_columns(forecaster=pl.lit(f"model-{k:02d}")) for k in range(n_forecasters))

@@ -81,6 +81,7 @@ def particle_filter(
     return evidence
 
 
+@pytest.mark.slow
 def test_log_score_agrees_with_a_particle_filter():
     """Skewed likelihoods, four groups and a jump between seasons: within .0001 nats a car, limit .001.
 
@@ -149,6 +150,7 @@ def test_intervals_cover_the_truth():
 
 
 @pytest.mark.parametrize(("at", "most"), [(72, 8), (54, 16)], ids=["between seasons", "within a season"])
+@pytest.mark.slow
 def test_planted_jumps_are_found(at, most):
     """Half of a jump of -.4 is found within few races, in the median history."""
     rng = np.random.default_rng(at)

@@ -358,6 +358,7 @@ def test_an_event_named_twice_is_judged_once(rng):
     assert table.filter(forecast="raw")["event"].to_list() == ["top(5) & running", "led(1)"]
 
 
+@pytest.mark.slow
 def test_a_calibrated_ensemble_is_rejected_at_the_nominal_rate(rng):
     """P-values are about uniform under the ensemble's own law."""
     ensemble, results = make_ensemble(rng, sizes=(36, 38) * 4, n_scenarios=300)

@@ -126,6 +126,7 @@ def test_an_upset_has_a_small_rank_and_an_expected_result_a_large_one(calibrated
 
 
 @pytest.mark.parametrize("n_scenarios", [3, 60])
+@pytest.mark.slow
 def test_ranks_are_uniform_if_the_result_is_one_more_scenario(n_scenarios):
     """Dependent cars, ties and even three scenarios leave every market's ranks uniform."""
     rng = np.random.default_rng(12)

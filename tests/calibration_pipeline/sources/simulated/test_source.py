@@ -213,6 +213,7 @@ DNF_SHARE = {"superspeedway": 0.26, "intermediate": 0.15, "short_track": 0.09, "
 
 
 @pytest.mark.parametrize("archetype", ARCHETYPES)
+@pytest.mark.slow
 def test_retirements_are_as_many_and_as_clumped_as_in_cup_races(archetype: str) -> None:
     """Shares as in Cup races; the variance of their number is two to three times binomial."""
     results = pl.concat(
