@@ -9,7 +9,6 @@ from benchmarks.network_sbc import draw_fields, draw_history, draw_truth, fit_si
 from benchmarks.proof import BY_ARCHETYPE, judge
 from calibration_pipeline.scenarios.fit.posterior import N_ARCHETYPES
 
-N_SIMULATIONS = [pytest.param(10, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.soak)]
 # Who retires at the first archetype is pure luck; the others differ.
 PLANTED = {
     "incident_weight_common": [0.5, -0.4, 0.3, -0.2, 0.1],
@@ -43,10 +42,10 @@ def test_planted_sites_are_kept_and_the_others_drawn():
     assert truths[0]["incident_weight"].shape == (N_ARCHETYPES, 5)
 
 
-@pytest.mark.parametrize("n_simulations", N_SIMULATIONS)
-def test_truths_from_the_prior_are_found(n_simulations):
+@pytest.mark.soak
+def test_truths_from_the_prior_are_found():
     """Ranks among posterior draws are uniform: weights of incidents and damage, sharpness at the front."""
-    found = fit_simulated(draw_fields(80, 24), BY_ARCHETYPE, n_simulations, seed=5)
+    found = fit_simulated(draw_fields(80, 24), BY_ARCHETYPE, 50, seed=5)
     assert found["quantity"].n_unique() == N_ARCHETYPES * (2 * 5 + 1)
     assert judge(found).filter(~pl.col("inside"))["quantity"].unique().to_list() == []
 

@@ -8,8 +8,6 @@ from benchmarks.proof import FAILURE_RATE, bell_forecasts, fields, judge
 from benchmarks.sbc import event_ranks, judge_ranks, latent_ranks, marginal_ranks
 from helpers.planted_events import planted_events
 
-SIMULATIONS = [pytest.param(40, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
-
 
 def ranks_of(pit: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({"quantity": "slope", "pit": pit})
@@ -34,7 +32,9 @@ def outside(ranks: pl.DataFrame) -> list[str]:
     return judge(ranks).filter(~pl.col("inside"))["quantity"].unique().to_list()
 
 
-@pytest.mark.parametrize("n_simulations", SIMULATIONS)
+@pytest.mark.parametrize(
+    "n_simulations", [pytest.param(40, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+)
 def test_latent_map_finds_its_truths(n_simulations):
     """All parameters, each season's slope, and the log-likelihood."""
     ranks = latent_ranks(fields(18, 24, 3), 4, n_simulations, seed=5)
@@ -51,11 +51,11 @@ def test_marginal_map_finds_its_truths():
     assert outside(ranks) == []
 
 
-@pytest.mark.parametrize("n_simulations", SIMULATIONS)
-def test_event_map_finds_its_truths(n_simulations):
+@pytest.mark.soak
+def test_event_map_finds_its_truths():
     """All parameters of two archetypes, each season's slopes, and the log-likelihood."""
     races, _ = planted_events(1.0, 16, "top 5", n_cars=16)
     archetype, season = np.tile([0, 1], 8), np.repeat([0, 1], 8)
-    ranks = event_ranks(races, archetype, season, n_simulations, seed=5)
+    ranks = event_ranks(races, archetype, season, 100, seed=5)
     assert ranks["quantity"].n_unique() == 12
     assert outside(ranks) == []

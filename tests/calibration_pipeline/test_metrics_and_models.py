@@ -85,17 +85,6 @@ def simulated_finishes(slope, n_races, n_cars, noise_sigma=0.0, seed=11):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.6, 1.6])
-def test_planted_slope_is_recovered(slope):
-    """The 95 % interval holds the truth and excludes 1."""
-    position, probabilities = simulated_finishes(slope, n_races=6, n_cars=40)
-    samples, _ = run_mcmc_calibration(position, probabilities, "intermediate", n_samples=500, n_chains=2)
-    summary = compute_calibration_summary(samples, "intermediate")
-    assert summary["slope_lower"] < slope < summary["slope_upper"]
-    assert (summary["slope_upper"] < 1) if slope < 1 else (summary["slope_lower"] > 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("slope", [0.7, 1.4])
 def test_planted_slope_dominates_the_prior(slope):
     """The 95 % interval holds the truth and excludes 1, and the data dominate the prior."""
     position, probabilities = simulated_finishes(slope, n_races=30, n_cars=20, noise_sigma=0.1)

@@ -542,7 +542,7 @@ def test_a_whitened_walk_has_the_posterior_that_its_normal_data_give_it():
     np.testing.assert_allclose(levels(jnp.zeros(3)), covariance @ WEIGHTED, atol=1e-5)
 
 
-@pytest.mark.parametrize("n_chains", [pytest.param(1, marks=pytest.mark.soak), 3, 11])
+@pytest.mark.parametrize("n_chains", [*(pytest.param(n, marks=pytest.mark.soak) for n in (1, 3)), 11])
 @pytest.mark.slow
 def test_run_nuts_gives_the_known_posterior(n_chains):
     """Normal prior, normal data: N(y / 2, 1 / 2), by one chain, parallel chains, and more than devices."""

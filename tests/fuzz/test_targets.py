@@ -82,7 +82,7 @@ def try_damaged_netcdf() -> None:
     target, chance = TARGETS["ensembles_netcdf"], random.Random(1)  # noqa: S311
     for seed in target.seeds:
         target.run(seed)
-        for _ in range(50):
+        for _ in range(15):
             target.run(
                 damaged(seed, [(chance.randrange(len(seed)), chance.randrange(256)) for _ in range(3)])
             )

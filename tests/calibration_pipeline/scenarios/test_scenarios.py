@@ -256,7 +256,7 @@ def test_later_races_do_not_change_a_fit(season, network):
     xr.testing.assert_identical(none, network.sel(fold=kept))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_all_folds_of_a_season_are_fitted_by_one_compiled_function(season, caplog):
     """Folds hold 36 to 72 races; after the first, nothing is compiled for the others."""
     fresh = Structure(frozenset({("track", "n_cautions")}))

@@ -50,6 +50,7 @@ def out_of(ensemble: xr.Dataset) -> np.ndarray:
     return (~ensemble["running"]).sum("driver").values[0]
 
 
+@pytest.mark.soak
 def test_evidence_on_a_site_agrees_with_rejection(narrative, free):
     """Likelihood weighting for many cautions agrees with the free scenarios that have as many."""
     many = int(free["n_cautions"].quantile(0.85))
