@@ -349,7 +349,13 @@ def _public_samples(draws: Mapping[str, jax.Array], *, has_seasons: bool, seed: 
 
 
 def _coherent(table: NDArray[np.float64], is_car: NDArray, is_position: NDArray) -> NDArray[np.float64]:
-    """Renormalise rows; make square tables coherent. Cars may stand anywhere among the drivers."""
+    """Renormalise rows; make square tables coherent. Cars may stand anywhere among the drivers.
+
+    No probability is smaller than the map's smallest input: `sinkhorn` nearly stops at a table in which one
+    car is certain of a position that others have as well.
+    """
+    inside = is_car[..., None] & is_position[:, None, :]
+    table = np.where(inside, np.maximum(table, marginal.PROBABILITY_FLOOR), 0.0)
     table /= np.where(is_car, table.sum(axis=-1), 1.0)[..., None]
     n_cars = is_car.sum(axis=1)
     square = n_cars == is_position.sum(axis=1)

@@ -157,7 +157,7 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         name=f"recalibrated_{noun}s",
         partitions_def=partitions,
         kinds={"numpy", stored},
-        code_version="2",
+        code_version="3",
         ins=issued | state,
     )
     def recalibrated_of_form(probabilities: Any, state: xr.DataTree) -> dg.Output[Any]:
@@ -198,7 +198,7 @@ def build_assets(form: Form, noun: str, partitions: dg.PartitionsDefinition) -> 
         name=f"next_{noun}s",
         partitions_def=partitions,
         kinds={"numpy", "parquet"},
-        code_version="2",
+        code_version="3",
         ins=RESULTS | state,
         metadata=of_files,
     )

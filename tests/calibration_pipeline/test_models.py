@@ -420,6 +420,20 @@ def test_predictions_at_the_ends_of_the_ranges_are_finite():
             np.testing.assert_allclose(predicted.sum(axis=2), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("slope", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("n_certain", [1, 3])
+def test_cars_that_are_certain_of_one_position_leave_a_coherent_table(n_certain, slope):
+    """Nobody else has room there, or not all of them have; the others keep the rest of the positions."""
+    table = np.full((1, 36, 36), 1 / 36)
+    table[0, :n_certain] = np.eye(36)[0]
+    samples = {"slope": [slope], "intercept": [0.0], "noise_sigma": [0.1]}
+    predicted = predict_with_calibrated_model(samples, table, "short_track")[0]
+    np.testing.assert_allclose(predicted.sum(axis=0), 1.0, atol=1e-8)
+    np.testing.assert_allclose(predicted.sum(axis=1), 1.0, atol=1e-8)
+    np.testing.assert_allclose(predicted[:n_certain, 0], 1 / n_certain, atol=0.02)
+    assert predicted[n_certain:, 0].max() < 1e-3
+
+
 def test_prediction_takes_more_places_than_cars():
     """A table of some of a race's cars keeps its rows; columns cannot sum to 1."""
     _, probabilities = forecasts(np.random.default_rng(0), 1, 8)
