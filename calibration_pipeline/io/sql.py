@@ -35,6 +35,13 @@ class QueryResult(NamedTuple):
     rows: list[tuple[Any, ...]]
 
 
+class Column(NamedTuple):
+    """Column of a view: the type in its contract, and its description."""
+
+    dtype: str
+    description: str
+
+
 def create_views(
     connection: duckdb.DuckDBPyConnection, store: UPath, damaged: Mapping[str, str] = NONE_DAMAGED
 ) -> dict[str, str]:
@@ -151,13 +158,10 @@ def _refuse_commands(statements: Sequence[duckdb.Statement]) -> None:
 
 def _describe(connection: duckdb.DuckDBPyConnection, asset: str) -> None:
     """Describe the columns of a view; files of an earlier contract may lack some of today's."""
-    columns = BOUNDARIES[asset].to_schema().columns
-    described = {name: column.description or "" for name, column in columns.items()}
-    if asset in BY_FORECASTER + BY_FORECASTER_AND_SEASON:
-        described["forecaster"] = "Issuer of the forecasts"
+    columns = view_columns(asset)
     for name in connection.view(asset).columns:
-        if name in described:
-            connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(described[name])}')
+        if name in columns:
+            connection.execute(f'COMMENT ON COLUMN {asset}."{name}" IS {_quoted(columns[name].description)}')
 
 
 def _columns(asset: str) -> str:
@@ -167,6 +171,17 @@ def _columns(asset: str) -> str:
     if asset in BY_FORECASTER_AND_SEASON:
         return "parse_path(filename)[-2] AS forecaster, *"
     return "*"
+
+
+def view_columns(asset: str) -> dict[str, Column]:
+    """Return the columns of an asset's view by name: those of its contract, and the files' forecaster."""
+    declared = {
+        name: Column(str(column.dtype), column.description or "")
+        for name, column in BOUNDARIES[asset].to_schema().columns.items()
+    }
+    if asset in BY_FORECASTER + BY_FORECASTER_AND_SEASON:
+        return {"forecaster": Column("String", "Issuer of the forecasts"), **declared}
+    return declared
 
 
 def stored_tables(store: UPath) -> dict[str, str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from upath import UPath
 
 from calibration_pipeline.io.escaping import escape_markup
-from calibration_pipeline.io.sql import run_query, stored_tables
+from calibration_pipeline.io.sql import run_query, stored_tables, view_columns
 from calibration_pipeline.schemas.contracts import BOUNDARIES
 
 MOST_ROWS = 200
@@ -24,8 +24,8 @@ def print_tables(console: Console, store: UPath) -> None:
         about = (BOUNDARIES[name].__doc__ or "").strip().splitlines()[0]
         console.print(f"[bold]{name}[/]: {escape(about)}", highlight=False)
         columns = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
-        for column, declared in BOUNDARIES[name].to_schema().columns.items():
-            columns.add_row(f"  {column}", str(declared.dtype), escape(declared.description or ""))
+        for column, (dtype, description) in view_columns(name).items():
+            columns.add_row(f"  {column}", dtype, escape(description))
         console.print(columns)
 
 

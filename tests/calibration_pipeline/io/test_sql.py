@@ -12,7 +12,14 @@ from upath import UPath
 from assets.cli import main
 from assets.flow.report import catalogue
 from assets.settings import Settings
-from calibration_pipeline.io.sql import TABLES, build_catalogue, create_views, run_query, stored_tables
+from calibration_pipeline.io.sql import (
+    TABLES,
+    build_catalogue,
+    create_views,
+    run_query,
+    stored_tables,
+    view_columns,
+)
 from calibration_pipeline.io.stored_files import write_atomically
 from calibration_pipeline.io.stored_values import encode
 from calibration_pipeline.schemas.contracts import BOUNDARIES, BY_FORECASTER, BY_FORECASTER_AND_SEASON
@@ -86,6 +93,8 @@ def test_a_table_by_forecaster_and_season_names_each_forecaster(tmp_path: Path) 
     for partition in ("network/2024", "my.model/2024", "my.model/2025"):
         write_atomically(store / "scenario_quarantine" / f"{partition}.parquet", encode(log.frame()))
     answer = run_query(store, "SELECT forecaster, rule FROM scenario_quarantine ORDER BY 1", 5)
+    whole = run_query(store, "FROM scenario_quarantine", 1)
+    assert whole.columns == tuple(view_columns("scenario_quarantine"))
     names = ("my.model", "my.model", "network")
     assert answer.rows == [(name, "it lacks a car") for name in names]
 
