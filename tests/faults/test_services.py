@@ -94,7 +94,7 @@ def assert_stands(web: Bench, undisturbed: Bench, port: int) -> None:
     shutil.copy(undisturbed.store / "race_results" / "2024.parquet", web.store / "race_results")
     made = web.update()
     assert "✓ driver_features [2025]" in made.out
-    assert web.select != ALL or "Not known whether races of" in made.out
+    assert web.select != ALL or "Not known whether races have finished since" in made.out
     web.assert_mended(undisturbed)
 
 
